@@ -1,0 +1,1 @@
+"""segplus: fine-tune semantic-segmentation models on your own masks."""

@@ -1,0 +1,221 @@
+"""ClassMap: what every raw mask value means, answered once, in one look-up table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segplus.errors import InputError, suggest
+
+IGNORE_INDEX = 255
+WIDE_IGNORE_INDEX = 65535
+_OUTSIDE = -1
+
+Color = tuple[int, int, int]
+
+# Okabe and Ito's eight colours, distinguishable with every common colour-vision deficiency, black left out.
+# https://jfly.uni-koeln.de/color/
+_OKABE_ITO: tuple[Color, ...] = (
+    (86, 180, 233),
+    (230, 159, 0),
+    (0, 158, 115),
+    (213, 94, 0),
+    (204, 121, 167),
+    (240, 228, 66),
+    (0, 114, 178),
+)
+
+
+def choose_colors(count: int) -> tuple[Color, ...]:
+    """Return `count` colours: Okabe-Ito's first, then the same hues at other brightnesses."""
+    rows = []
+    for index in range(count):
+        base = np.array(_OKABE_ITO[index % len(_OKABE_ITO)], dtype=float)
+        turn = index // len(_OKABE_ITO)
+        # Odd turns darken, even turns lighten, each by a different amount, so that no two colours repeat up to 150 classes.
+        mixed = base if turn == 0 else base * (0.97**turn * 0.6) if turn % 2 else base * 0.45 + 255 * 0.55 * 0.97**turn
+        rows.append((int(mixed[0]), int(mixed[1]), int(mixed[2])))
+    return tuple(rows)
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """The classes of a data set and the raw mask values that stand for them.
+
+    Args:
+        names: Class names; position is the class id.
+        raw_to_class: Raw mask value -> class id, or the ignore index. A value that is not a key is outside the classes.
+        colors: One RGB colour a class, for drawing.
+        ignore_index: The label that counts nowhere; 255, or 65535 above 255 classes.
+        unknown: "error" refuses values outside the classes; "ignore" turns them into the ignore index.
+    """
+
+    names: tuple[str, ...]
+    raw_to_class: Mapping[int, int]
+    colors: tuple[Color, ...] = field(default=())
+    ignore_index: int = IGNORE_INDEX
+    unknown: str = "error"
+
+    def __post_init__(self) -> None:
+        """Fill in colours where none are given."""
+        if not self.colors:
+            object.__setattr__(self, "colors", choose_colors(len(self.names)))
+
+    @classmethod
+    def build(
+        cls,
+        names: Mapping[int, str] | Sequence[str],
+        *,
+        reduce_labels: bool = False,
+        void: Iterable[int | str] = (),
+        merge: Mapping[str, Sequence[str]] | None = None,
+        colors: Mapping[str, Sequence[int]] | None = None,
+        unknown: str = "error",
+    ) -> ClassMap:
+        """Return the map that a data section describes.
+
+        Args:
+            names: Raw mask value -> name, or a list whose position is the raw value. With `reduce_labels` the values are those
+                after the reduction, as in the id2label files of the Hub.
+            reduce_labels: Raw 0 is ignored and every other value is lowered by one (ADE20K).
+            void: Raw values, or names, that are ignored.
+            merge: New name -> the names that become it. The merged class stands where its first member stood.
+            colors: Class name -> RGB.
+            unknown: "error" or "ignore", for raw values that no class has.
+        Raises:
+            InputError: If a name is unknown or repeated, or no class is left.
+        """
+        listed = dict(names) if isinstance(names, Mapping) else dict(enumerate(names))
+        raw_names = {int(raw) + int(reduce_labels): str(name) for raw, name in listed.items()}
+        void_raw = _find_void_values(raw_names, void)
+        target = _find_merge_targets(raw_names, merge or {})
+        kept = {raw: target.get(name, name) for raw, name in sorted(raw_names.items()) if raw not in void_raw}
+        if not kept:
+            raise InputError("data.classes: no class is left", found=listed, fix="name at least one class that is not void")
+        order = tuple(dict.fromkeys(kept.values()))
+        _refuse_accidental_merges(kept, merge or {})
+        ignore_index = IGNORE_INDEX if len(order) <= IGNORE_INDEX else WIDE_IGNORE_INDEX
+        raw_to_class = {raw: order.index(name) for raw, name in kept.items()}
+        ignored = void_raw | ({0} if reduce_labels else set()) | ({ignore_index} - set(kept))
+        raw_to_class |= dict.fromkeys(ignored, ignore_index)
+        return cls(order, raw_to_class, _choose_named_colors(order, colors or {}), ignore_index, unknown)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes, C."""
+        return len(self.names)
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """Class id -> name, as a model's config holds it."""
+        return dict(enumerate(self.names))
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        """Name -> class id, as a model's config holds it."""
+        return {name: index for index, name in enumerate(self.names)}
+
+    @property
+    def label_dtype(self) -> type[np.unsignedinteger[Any]]:
+        """The narrowest unsigned integer that holds every class id and the ignore index."""
+        return np.uint8 if self.ignore_index == IGNORE_INDEX else np.uint16
+
+    @cached_property
+    def _table(self) -> npt.NDArray[np.int32]:
+        table = np.full(max(self.raw_to_class) + 1, _OUTSIDE, dtype=np.int32)
+        for raw, class_id in self.raw_to_class.items():
+            table[raw] = class_id
+        return table
+
+    def decode(self, raw: npt.NDArray[Any], source: str) -> npt.NDArray[np.unsignedinteger[Any]]:
+        """Return the class ids of a raw mask.
+
+        Args:
+            raw: Raw values as they lie in the file, any integer type, shape (H, W).
+            source: File name or key, for the message.
+        Returns:
+            Class ids and the ignore index, `label_dtype`, shape (H, W).
+        Raises:
+            InputError: If a value is outside the classes and `unknown` is "error".
+        """
+        table = self._table
+        inside = (raw >= 0) & (raw < len(table))
+        labels = np.where(inside, table[np.where(inside, raw, 0)], _OUTSIDE)
+        outside = labels == _OUTSIDE
+        if outside.any():
+            if self.unknown == "error":
+                raise self._describe_outside(raw[outside], source)
+            labels = np.where(outside, self.ignore_index, labels)
+        return labels.astype(self.label_dtype)
+
+    def _describe_outside(self, values: npt.NDArray[Any], source: str) -> InputError:
+        found, counts = np.unique(values, return_counts=True)
+        listed = ", ".join(f"{value} ({count} pixels)" for value, count in list(zip(found, counts, strict=True))[:5])
+        more = f" and {len(found) - 5} more values" if len(found) > 5 else ""
+        ignored = sorted(raw for raw, class_id in self.raw_to_class.items() if class_id == self.ignore_index)
+        named = sorted(set(self.raw_to_class) - set(ignored))
+        return InputError(
+            f"{source}: mask values outside the classes",
+            found=listed + more,
+            allowed=f"{_shorten(named)} for classes, {_shorten(ignored)} for ignored pixels",
+            fix="add the value to data.classes or data.void, or set data.unknown: ignore",
+        )
+
+
+def _shorten(values: Sequence[int]) -> str:
+    if len(values) > 12 and values[-1] - values[0] == len(values) - 1:
+        return f"{values[0]}..{values[-1]}"
+    return ", ".join(map(str, values))
+
+
+def _find_void_values(raw_names: Mapping[int, str], void: Iterable[int | str]) -> set[int]:
+    values: set[int] = set()
+    for entry in void:
+        if isinstance(entry, int):
+            values.add(entry)
+            continue
+        matches = {raw for raw, name in raw_names.items() if name == entry}
+        if not matches:
+            raise InputError("data.void: no such class", found=entry, fix=suggest(entry, raw_names.values()))
+        values |= matches
+    return values
+
+
+def _find_merge_targets(raw_names: Mapping[int, str], merge: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    target: dict[str, str] = {}
+    known = set(raw_names.values())
+    for new, members in merge.items():
+        for member in members:
+            if member not in known:
+                raise InputError(f"data.merge.{new}: no such class", found=member, fix=suggest(member, known))
+            if member in target:
+                raise InputError(f"data.merge.{new}: '{member}' is merged twice", found=target[member], fix="name it once")
+            target[member] = new
+    return target
+
+
+def _refuse_accidental_merges(kept: Mapping[int, str], merge: Mapping[str, Sequence[str]]) -> None:
+    values = [name for name in kept.values() if name not in merge]
+    twice = sorted({name for name in values if values.count(name) > 1})
+    if twice:
+        raise InputError(
+            "data.classes: a name stands for two values", found=", ".join(twice), fix="rename one, or use data.merge"
+        )
+
+
+def _choose_named_colors(order: Sequence[str], colors: Mapping[str, Sequence[int]]) -> tuple[Color, ...]:
+    for name, color in colors.items():
+        if name not in order:
+            raise InputError("data.colors: no such class", found=name, fix=suggest(name, order))
+        if len(color) != 3 or any(not 0 <= channel <= 255 for channel in color):
+            raise InputError(f"data.colors.{name}: not a colour", found=color, allowed="three numbers from 0 to 255")
+    chosen = choose_colors(len(order))
+    return tuple(
+        (int(colors[name][0]), int(colors[name][1]), int(colors[name][2])) if name in colors else chosen[index]
+        for index, name in enumerate(order)
+    )

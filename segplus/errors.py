@@ -1,0 +1,42 @@
+"""What a person can get wrong: one exception, one message, no traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_CODE_INPUT = 2
+
+
+class InputError(ValueError):
+    """A mistake in a recipe, a file or a command, told in one message.
+
+    Args:
+        what: The file or key, and what is wrong with it.
+        found: The value that was found.
+        allowed: What would have been accepted.
+        fix: What to do about it.
+    """
+
+    def __init__(self, what: str, *, found: object = None, allowed: object = None, fix: str | None = None) -> None:
+        parts = [what.rstrip(".")]
+        parts += [] if found is None else [f"found: {found}"]
+        parts += [] if allowed is None else [f"allowed: {allowed}"]
+        parts += [] if fix is None else [f"fix: {fix}"]
+        super().__init__("\n  ".join(parts))
+        self.what, self.found, self.allowed, self.fix = what, found, allowed, fix
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive the way back from a worker process with every part intact."""
+        return _rebuild, (self.what, self.found, self.allowed, self.fix)
+
+
+def _rebuild(what: str, found: object, allowed: object, fix: str | None) -> InputError:
+    return InputError(what, found=found, allowed=allowed, fix=fix)
+
+
+def suggest(name: str, allowed: Iterable[str]) -> str:
+    """Return the sentence that names the nearest allowed word, or the whole list where nothing is near."""
+    words = sorted(allowed)
+    near = difflib.get_close_matches(name, words, n=1, cutoff=0.5)
+    return f"did you mean '{near[0]}'?" if near else f"choose one of: {', '.join(words)}"
