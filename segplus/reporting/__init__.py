@@ -1,0 +1,1 @@
+"""What people read after a run: pictures, tables, the model card, the HTML report, the Hub."""

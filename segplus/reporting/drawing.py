@@ -1,0 +1,200 @@
+"""Pictures of label maps: coloured, laid over the photograph, side by side with the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from segplus.classes import ClassMap
+from segplus.reporting.examples import Example, Labels
+
+Pixels = npt.NDArray[np.uint8]
+
+_IGNORED_DARK, _IGNORED_LIGHT = (46, 46, 50), (74, 74, 80)
+_WRONG = (255, 72, 40)
+_PAPER, _INK, _FAINT = (255, 255, 255), (28, 30, 34), (106, 110, 118)
+_MARGIN_PX, _GAP_PX, _TEXT_PX = 14, 8, 14
+
+
+def colorize(labels: Labels, classes: ClassMap) -> Pixels:
+    """Return the colours of a label map.
+
+    Args:
+        labels: Class ids and the ignore index, integers, shape (H, W).
+        classes: Holds one colour a class.
+    Returns:
+        RGB, uint8, shape (H, W, 3); whatever is no class is hatched in dark grey.
+    """
+    palette = np.array([*classes.colors, _IGNORED_DARK], dtype=np.uint8)
+    outside = (labels < 0) | (labels >= classes.num_classes)
+    colored = palette[np.where(outside, classes.num_classes, labels)]
+    height, width = labels.shape
+    stripe = (np.arange(height)[:, None] + np.arange(width)) % 8 < 3
+    colored[outside & stripe] = _IGNORED_LIGHT
+    return colored
+
+
+def draw_overlay(image: Image.Image, labels: Labels, classes: ClassMap, opacity: float = 0.55) -> Image.Image:
+    """Return the photograph under its coloured label map, at the label map's size.
+
+    Args:
+        image: The photograph.
+        labels: Class ids and the ignore index, integers, shape (H, W); ignored pixels stay as photographed.
+        classes: Holds one colour a class.
+        opacity: Share of the class colour, in [0, 1].
+    """
+    photo = _fit(image, labels)
+    mixed = photo * (1 - opacity) + colorize(labels, classes) * opacity
+    outside = (labels < 0) | (labels >= classes.num_classes)
+    return Image.fromarray(np.where(outside[..., None], photo, mixed).astype(np.uint8))
+
+
+def draw_errors(image: Image.Image, truth: Labels, prediction: Labels, classes: ClassMap) -> Image.Image:
+    """Return the photograph in pale grey, wrong pixels in red, ignored pixels hatched.
+
+    Args:
+        image: The photograph.
+        truth: Class ids and the ignore index, integers, shape (H, W).
+        prediction: Class ids, integers, shape (H, W).
+        classes: Holds the ignore index.
+    """
+    grey = 0.5 * _fit(image.convert("L").convert("RGB"), truth) + 110
+    ignored = truth == classes.ignore_index
+    grey[find_errors(truth, prediction, classes)] = _WRONG
+    drawn = np.where(ignored[..., None], colorize(truth, classes), grey)
+    return Image.fromarray(drawn.astype(np.uint8))
+
+
+def find_errors(truth: Labels, prediction: Labels, classes: ClassMap) -> npt.NDArray[np.bool_]:
+    """Return where the prediction is wrong, bool, shape (H, W); ignored pixels are never wrong."""
+    wrong: npt.NDArray[np.bool_] = (truth != prediction) & (truth != classes.ignore_index)
+    return wrong
+
+
+def measure_error_share(truth: Labels, prediction: Labels, classes: ClassMap) -> float:
+    """Return the share of valid pixels that are wrong, in [0, 1]; NaN where every pixel is ignored."""
+    valid = np.count_nonzero(truth != classes.ignore_index)
+    return np.count_nonzero(find_errors(truth, prediction, classes)) / valid if valid else float("nan")
+
+
+def draw_panel(
+    image: Image.Image,
+    truth: Labels,
+    prediction: Labels,
+    classes: ClassMap,
+    title: str = "",
+    tile_width_px: int = 400,
+) -> Image.Image:
+    """Return image, truth, prediction and errors side by side over a legend of the classes present.
+
+    Args:
+        image: The photograph.
+        truth: Class ids and the ignore index, integers, shape (H, W).
+        prediction: Class ids, integers, shape (H, W).
+        classes: Names and colours.
+        title: A line above the tiles, such as the file's name and score.
+        tile_width_px: Width of each of the four tiles.
+    """
+    return _stack([_draw_row(Example(title, image, truth, prediction), classes, tile_width_px)], classes)
+
+
+def draw_panel_grid(examples: Sequence[Example], classes: ClassMap, tile_width_px: int = 320) -> Pixels:
+    """Return several panels under one another over one legend, as TensorBoard's add_image takes them.
+
+    Args:
+        examples: The pictures; a score stands behind its name.
+        classes: Names and colours.
+        tile_width_px: Width of each tile, four a row.
+    Returns:
+        RGB, uint8, shape (H, W, 3).
+    Raises:
+        ValueError: If there is no example.
+    """
+    if not examples:
+        raise ValueError("draw_panel_grid needs at least one example")
+    return np.asarray(_stack([_draw_row(e, classes, tile_width_px) for e in examples], classes))
+
+
+_Row = tuple[Image.Image, set[int]]
+
+
+def _draw_row(example: Example, classes: ClassMap, tile_width_px: int) -> _Row:
+    """Return the four tiles of one example with their captions, and the ids that occur in them."""
+    truth, prediction = example.truth, example.prediction
+    share = measure_error_share(truth, prediction, classes)
+    tiles = {
+        "image": _fit(example.image, truth),
+        "truth": colorize(truth, classes),
+        "prediction": colorize(prediction, classes),
+        "errors" if np.isnan(share) else f"errors ({share:.1%})": np.asarray(
+            draw_errors(example.image, truth, prediction, classes)
+        ),
+    }
+    height, width = truth.shape
+    size = (tile_width_px, max(1, round(tile_width_px * height / width)))
+    font, title_font = ImageFont.load_default(_TEXT_PX), ImageFont.load_default(_TEXT_PX + 2)
+    title = example.name + ("" if example.score is None else f"  ·  mIoU {example.score:.3f}")
+    top = (2 * _TEXT_PX if title else 0) + int(1.5 * _TEXT_PX)
+    row = Image.new("RGB", (4 * size[0] + 3 * _GAP_PX, top + size[1]), _PAPER)
+    pen = ImageDraw.Draw(row)
+    pen.text((0, 0), title, fill=_INK, font=title_font)
+    for column, (caption, pixels) in enumerate(tiles.items()):
+        left = column * (size[0] + _GAP_PX)
+        pen.text((left, top - 4), caption, fill=_FAINT, font=font, anchor="ls")
+        row.paste(_scale(pixels, size, is_photo=column == 0), (left, top))
+    return row, {int(i) for i in np.union1d(truth, prediction)}
+
+
+def _scale(pixels: Pixels, size: tuple[int, int], *, is_photo: bool) -> Image.Image:
+    """Return the tile at (width, height): averaged when it shrinks; when it grows, class colours stay unmixed."""
+    tile = Image.fromarray(pixels)
+    if size[0] < tile.width:
+        return tile.resize(size, Image.Resampling.BOX)
+    return tile.resize(size, Image.Resampling.BICUBIC if is_photo else Image.Resampling.NEAREST)
+
+
+def _stack(rows: Sequence[_Row], classes: ClassMap) -> Image.Image:
+    """Return the rows under one another, and the legend of all the ids that occur."""
+    width = max(picture.width for picture, _ in rows)
+    legend = _draw_legend(set().union(*(ids for _, ids in rows)), classes, width)
+    pictures = [picture for picture, _ in rows] + [legend]
+    height = sum(p.height for p in pictures) + _MARGIN_PX * (len(pictures) + 1)
+    sheet = Image.new("RGB", (width + 2 * _MARGIN_PX, height), _PAPER)
+    top = _MARGIN_PX
+    for picture in pictures:
+        sheet.paste(picture, (_MARGIN_PX, top))
+        top += picture.height + _MARGIN_PX
+    return sheet
+
+
+def _draw_legend(ids: set[int], classes: ClassMap, width: int) -> Image.Image:
+    """Draw swatch and name of every class that occurs, in class order, wrapped to the width."""
+    font = ImageFont.load_default(_TEXT_PX)
+    names = [(np.array([[i]]), classes.names[i]) for i in sorted(ids) if i < classes.num_classes]
+    if ids - set(range(classes.num_classes)):
+        names.append((np.array([[classes.ignore_index]]), "ignored"))
+    line_px, places, left, line = _TEXT_PX + 8, [], 0, 0
+    for swatch, name in names:
+        needed = _TEXT_PX + 6 + int(font.getlength(name)) + 18
+        if left and left + needed > width:
+            left, line = 0, line + 1
+        places.append((swatch, name, left, line * line_px))
+        left += needed
+    legend = Image.new("RGB", (width, (line + 1) * line_px), _PAPER)
+    pen = ImageDraw.Draw(legend)
+    for swatch, name, x, y in places:
+        square = np.broadcast_to(swatch, (_TEXT_PX, _TEXT_PX))
+        legend.paste(Image.fromarray(colorize(square, classes)), (x, y + 2))
+        pen.rectangle((x, y + 2, x + _TEXT_PX - 1, y + 1 + _TEXT_PX), outline=_FAINT)
+        pen.text((x + _TEXT_PX + 6, y + 2 + _TEXT_PX / 2), name, fill=_INK, font=font, anchor="lm")
+    return legend
+
+
+def _fit(image: Image.Image, labels: Labels) -> Pixels:
+    """Return the photograph as RGB at the label map's size, uint8, shape (H, W, 3)."""
+    height, width = labels.shape
+    photo = image.convert("RGB")
+    return np.asarray(photo if photo.size == (width, height) else photo.resize((width, height)))
