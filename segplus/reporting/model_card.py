@@ -1,0 +1,234 @@
+"""The model card: metadata that the Hub indexes, and what a reader wants to know."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from jinja2 import Environment, StrictUndefined
+
+from segplus.reporting.licenses import License
+from segplus.reporting.metrics import clean_numbers
+from segplus.reporting.table import ABSENT, format_score, format_share, list_class_rows
+
+_TEMPLATE = Path(__file__).with_name("model_card_template.md")
+_METRICS = {
+    "mean_iou": "mIoU",
+    "mean_accuracy": "Mean accuracy",
+    "overall_accuracy": "Pixel accuracy",
+    "mean_dice": "Mean Dice",
+}
+_WEAK_IOU = 0.3
+
+
+@dataclass(frozen=True)
+class ModelCardFacts:
+    """Everything a model card says.
+
+    Args:
+        name: Title of the card, such as segformer-b0-camvid.
+        model_id: What the snippets load: the repository on the Hub, or the folder.
+        architecture: Class name of the model, such as SegformerForSemanticSegmentation.
+        parameters: Number of weights.
+        class_names: One name a class.
+        dataset: Name of the data set for people, or its id on the Hub.
+        evaluation: One entry of metrics.json's "evaluations".
+        split: The split that `evaluation` measures.
+        license: From `find_license`.
+        recipe: The merged recipe, YAML.
+        base_model: Hub id (or name, for a folder) of the weights that training began with; None for random weights.
+        base_model_is_on_hub: Whether `base_model` may stand in the metadata, where the Hub makes it a link.
+        dataset_is_on_hub: Whether `dataset` is an id of the Hub, which then stands in the metadata.
+        pictures: (path relative to the card, caption).
+        training: Rows of the training table: name -> value, both for people.
+        versions: Package -> version.
+        tags: Further tags.
+        needs_segplus: Whether the architecture is segplus' own, so that loading needs `import segplus.models`.
+    """
+
+    name: str
+    model_id: str
+    architecture: str
+    parameters: int
+    class_names: Sequence[str]
+    dataset: str
+    evaluation: Mapping[str, Any]
+    split: str
+    license: License
+    recipe: str
+    base_model: str | None = None
+    base_model_is_on_hub: bool = True
+    dataset_is_on_hub: bool = False
+    pictures: Sequence[tuple[str, str]] = ()
+    training: Mapping[str, object] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    tags: Sequence[str] = ()
+    needs_segplus: bool = False
+
+
+def render_model_card(facts: ModelCardFacts) -> str:
+    """Return the whole card, metadata and text, ready to be written to README.md.
+
+    Args:
+        facts: What the card says.
+    Raises:
+        ValueError: If huggingface_hub cannot read the metadata back.
+    """
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
+    )
+    environment.filters.update(score=format_score, count=_format_count, cell=_escape_cell, link=_quote_link)
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    missing = dict.fromkeys(["images", *_METRICS])
+    text = template.render(
+        metadata=build_metadata(facts).to_yaml(),
+        facts=facts,
+        evaluation=missing | clean_numbers(facts.evaluation),
+        split=facts.split,
+        opening=_describe_model(facts),
+        measured=_describe_measurement(facts),
+        class_table=_format_markdown_table(facts.evaluation, facts.class_names),
+        fence=_choose_fence(facts.recipe),
+        limits=_list_limits(facts),
+        license_line=_describe_license(facts),
+    )
+    return str(ModelCard(text))
+
+
+def build_metadata(facts: ModelCardFacts) -> ModelCardData:
+    """Return the card's metadata in the Hub's own terms.
+
+    Args:
+        facts: What the card says.
+    """
+    scores = clean_numbers(facts.evaluation)
+    dataset_type = facts.dataset if facts.dataset_is_on_hub else _make_slug(facts.dataset)
+    results = [
+        EvalResult(
+            task_type="image-segmentation",
+            task_name="Semantic segmentation",
+            dataset_type=dataset_type,
+            dataset_name=facts.dataset,
+            dataset_split=facts.split,
+            metric_type=key,
+            metric_name=title,
+            metric_value=round(scores[key], 4),
+        )
+        for key, title in _METRICS.items()
+        if scores.get(key) is not None
+    ]
+    has_base = facts.base_model is not None and facts.base_model_is_on_hub
+    return ModelCardData(
+        library_name="transformers",
+        pipeline_tag="image-segmentation",
+        license=facts.license.identifier,
+        license_name=facts.license.name,
+        license_link=facts.license.link,
+        base_model=facts.base_model if has_base else None,
+        base_model_relation="finetune" if has_base else None,
+        datasets=[facts.dataset] if facts.dataset_is_on_hub else None,
+        metrics=[result.metric_type for result in results] or None,
+        tags=list(dict.fromkeys(["image-segmentation", "semantic-segmentation", "vision", "segplus", *facts.tags])),
+        model_name=facts.name if results else None,
+        eval_results=results or None,
+    )
+
+
+def _describe_model(facts: ModelCardFacts) -> str:
+    millions = f"{facts.parameters / 1e6:.1f} million" if facts.parameters >= 1e5 else _format_count(facts.parameters)
+    dataset = _link_hub(f"datasets/{facts.dataset}", facts.dataset, facts.dataset_is_on_hub)
+    classes = f"{len(facts.class_names)} classes" if len(facts.class_names) != 1 else "1 class"
+    start = "trained from random weights"
+    if facts.base_model is not None:
+        start = f"fine-tuned from {_link_hub(facts.base_model, facts.base_model, facts.base_model_is_on_hub)}"
+    return f"Semantic segmentation into {classes}: `{facts.architecture}`, {millions} parameters, {start} on {dataset}."
+
+
+def _describe_measurement(facts: ModelCardFacts) -> str:
+    absent = [name for name, score in _pair_scores(facts) if score is None]
+    text = "They are measured at each image's original resolution; ignored pixels count nowhere."
+    interval = (clean_numbers(facts.evaluation).get("intervals") or {}).get("mean_iou")
+    if interval and None not in interval:
+        text += f" The mIoU's 95 % interval over images is {format_score(interval[0])} to {format_score(interval[1])}."
+    if absent:
+        text += f" Means are over the {len(facts.class_names) - len(absent)} classes that occur."
+    return text
+
+
+def _list_limits(facts: ModelCardFacts) -> list[str]:
+    pairs = _pair_scores(facts)
+    absent = [name for name, score in pairs if score is None]
+    weak = [f"{name} ({format_score(score)})" for name, score in pairs if score is not None and score < _WEAK_IOU]
+    limits = [
+        "Every pixel gets one of the classes above, also where the picture shows something else.",
+        f"The scores hold for pictures like those of {facts.dataset}; other cameras and places were not measured.",
+    ]
+    if weak:
+        limits.append(
+            f"Do not rely on classes with an IoU below {_WEAK_IOU:.0%}: {', '.join(weak)}.".replace("%:", " %:")
+        )
+    if absent:
+        limits.append(f"Not measured, as they do not occur in the {facts.split} split: {', '.join(absent)}.")
+    if facts.base_model is None:
+        limits.append("No pretrained weights were used: it has seen nothing but its training pictures.")
+    limits.append("It was not examined for use where a mistake can hurt somebody.")
+    return limits
+
+
+def _describe_license(facts: ModelCardFacts) -> str:
+    found, base = facts.license, f"`{facts.base_model}`"
+    if found.origin == "unknown":
+        known = "No pretrained weights were used, and the recipe names no licence."
+        if facts.base_model is not None:
+            known = f"The base model {base} states no licence that could be read, and the recipe names none."
+        return f"Unknown. {known} The data set may add terms of its own; ask the authors before you use the model."
+    name = f"`{found.name or found.identifier}`" + (f" ([text]({found.link}))" if found.link else "")
+    origin = f"inherited from the base model {base}" if found.origin == "base model" else "as the recipe states"
+    return f"{name}, {origin}. The data set may add terms of its own."
+
+
+def _pair_scores(facts: ModelCardFacts) -> list[tuple[str, float | None]]:
+    scores = clean_numbers(facts.evaluation["per_category_iou"])
+    return list(zip(facts.class_names, scores, strict=True))
+
+
+def _format_markdown_table(evaluation: Mapping[str, Any], class_names: Sequence[str]) -> str:
+    rows = list_class_rows(evaluation, class_names)
+    titles = [title for title in rows[0] if title != "class"]
+    heads = ["Class", *("Share of pixels" if title == "share" else title.replace("acc", "Acc") for title in titles)]
+    lines = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * len(titles)}"]
+    for row in rows:
+        cells = [(format_share if title == "share" else format_score)(row[title]) for title in titles]
+        lines.append(f"| {' | '.join([_escape_cell(row['class']), *cells])} |")
+    return "\n".join(lines)
+
+
+def _format_count(value: float | None) -> str:
+    return ABSENT if value is None or math.isnan(value) else f"{int(value):,}"
+
+
+def _escape_cell(value: object) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def _quote_link(path: str) -> str:
+    return quote(path, safe="/:._-~")
+
+
+def _link_hub(path: str, text: str, is_on_hub: bool) -> str:
+    return f"[{text}](https://huggingface.co/{path})" if is_on_hub else f"`{text}`"
+
+
+def _make_slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "custom"
+
+
+def _choose_fence(text: str) -> str:
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    return "`" * max(3, longest + 1)
