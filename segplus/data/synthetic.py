@@ -52,7 +52,7 @@ Item = tuple[float, Callable[[], None]]
 class SyntheticScenes:
     """Street scenes with their class ids; scene i depends on nothing but the seed, i and the size.
 
-    The rare classes (lane marking, pedestrian, pole) take under 1 % of the pixels each at 256x192 and are in most scenes.
+    The rare classes (lane marking, pedestrian, pole) take under 1 % of the pixels each, and are in most scenes.
 
     Args:
         count: Number of scenes.
