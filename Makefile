@@ -1,0 +1,39 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Where CamVid and the pretrained checkpoints lie; tests and recipes that need them say so where it is not set.
+export SEGPLUS_DATA
+export HF_HUB_OFFLINE ?= 1
+export NO_ALBUMENTATIONS_UPDATE := 1
+
+.PHONY: quickstart test test-slow check format clean
+
+$(VENV)/installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt --editable ".[test,check]"
+	touch $@
+
+quickstart: $(VENV)/installed  ## train, evaluate, report, and segment one image
+	$(BIN)/accelerate launch --config_file configs/accelerate/one_process.yaml run_segmentation.py configs/quickstart.yaml
+	$(BIN)/segplus predict runs/quickstart runs/quickstart/pictures/input.png --output runs/quickstart/predicted --style overlay
+
+test: $(VENV)/installed  ## every test that takes seconds
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: $(VENV)/installed  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/installed  ## lint, format, types, layers, spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/typos
+
+format: $(VENV)/installed  ## what check would ask for
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,194 @@
+"""Any semantic-segmentation model of the Auto classes, from a checkpoint or from a config."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForSemanticSegmentation, PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from segplus.classes import IGNORE_INDEX, ClassMap
+from segplus.errors import InputError, suggest
+from segplus.models.parts import is_head_parameter
+from segplus.recipe import ModelRecipe
+
+
+@dataclass
+class LoadedModel:
+    """A model and which of its weights are new.
+
+    Args:
+        model: Float32, on the CPU.
+        new_parameters: Names of the parameters that no checkpoint gave.
+    """
+
+    model: PreTrainedModel
+    new_parameters: list[str]
+
+    def describe(self) -> str:
+        """Return one line: architecture, size, and which modules start from random weights."""
+        total = sum(p.numel() for p in self.model.parameters())
+        line = f"{type(self.model).__name__}: {total / 1e6:.2f} M parameters"
+        sizes = {name: p.numel() for name, p in self.model.named_parameters()}
+        new = [name for name in self.new_parameters if name in sizes]
+        if len(new) == len(sizes):
+            return f"{line}, all from random weights"
+        if not new:
+            return f"{line}, all from the checkpoint"
+        modules = sorted({name.rsplit(".", 1)[0] for name in new})
+        shown = ", ".join(modules[:3]) + (f" and {len(modules) - 3} more modules" if len(modules) > 3 else "")
+        return f"{line}, new: {shown} ({sum(sizes[n] for n in new) / 1e6:.2f} M)"
+
+
+def load_model(recipe: ModelRecipe, classes: ClassMap, *, use_auxiliary_head: bool = True) -> LoadedModel:
+    """Return the recipe's model with an output channel for each class.
+
+    Args:
+        recipe: The model section.
+        classes: Names that the model's config will hold.
+        use_auxiliary_head: Keep the auxiliary head of models that have one (DPT, UperNet, BEiT).
+    Raises:
+        InputError: If the checkpoint cannot be loaded or is no semantic-segmentation model.
+    """
+    config = _build_config(recipe, classes, use_auxiliary_head)
+    if recipe.checkpoint is None:
+        model = _build_random_model(config, recipe)
+        return LoadedModel(model.float(), [name for name, _ in model.named_parameters()])
+    checkpoint = expand_checkpoint(recipe.checkpoint)
+    with quiet_transformers(), explain_failures("model.checkpoint", checkpoint):
+        model, info = AutoModelForSemanticSegmentation.from_pretrained(
+            checkpoint,
+            config=config,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            dtype=torch.float32,
+            revision=recipe.revision or "main",
+            trust_remote_code=recipe.trust_remote_code,
+        )
+    new = sorted(set(info["missing_keys"]) | {entry[0] for entry in info["mismatched_keys"]})
+    _refuse_empty_backbone(model, new, checkpoint)
+    return LoadedModel(model, new)
+
+
+def load_segmentation_checkpoint(checkpoint: str, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """Return a fine-tuned model as it was saved, in float32, ready to predict.
+
+    Raises:
+        InputError: If it cannot be loaded, is no semantic-segmentation model, or lacks weights.
+    """
+    checkpoint = expand_checkpoint(checkpoint)
+    with quiet_transformers(), explain_failures("checkpoint", checkpoint):
+        config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=trust_remote_code)
+        _refuse_other_tasks(config, checkpoint)
+        model, info = AutoModelForSemanticSegmentation.from_pretrained(
+            checkpoint, config=config, output_loading_info=True, dtype=torch.float32, trust_remote_code=trust_remote_code
+        )
+    if info["missing_keys"]:
+        raise InputError(
+            f"checkpoint {checkpoint}: weights are missing",
+            found=", ".join(sorted(info["missing_keys"])[:3]),
+            fix="this is a backbone; fine-tune it first",
+        )
+    return model.eval()
+
+
+def expand_checkpoint(checkpoint: str) -> str:
+    """Return a checkpoint with ${VARIABLES} and ~ filled in.
+
+    Raises:
+        InputError: If a variable is not set, or a path that is clearly local does not exist.
+    """
+    expanded = os.path.expanduser(os.path.expandvars(checkpoint))
+    if "$" in expanded:
+        raise InputError(f"model.checkpoint: {checkpoint}", found="an environment variable that is not set", fix="set it")
+    looks_local = expanded.startswith((".", os.sep)) or expanded.count("/") > 1
+    if looks_local and not os.path.isdir(expanded):
+        raise InputError(f"model.checkpoint: no such folder: {expanded}", fix="check the path")
+    return expanded
+
+
+def _build_config(recipe: ModelRecipe, classes: ClassMap, use_auxiliary_head: bool) -> PreTrainedConfig:
+    values = dict(recipe.config)
+    model_type = values.pop("model_type", None)
+    if recipe.checkpoint is None:
+        with explain_failures("model.config.model_type", str(model_type)):
+            config = AutoConfig.for_model(model_type)
+    else:
+        checkpoint = expand_checkpoint(recipe.checkpoint)
+        with quiet_transformers(), explain_failures("model.checkpoint", checkpoint):
+            config = AutoConfig.from_pretrained(
+                checkpoint, revision=recipe.revision or "main", trust_remote_code=recipe.trust_remote_code
+            )
+    _refuse_other_tasks(config, recipe.checkpoint or f"model_type {model_type}")
+    known = config.to_dict()
+    for key in values:
+        if key not in known:
+            raise InputError(f"model.config: {config.model_type} has no '{key}'", fix=suggest(str(key), known))
+    values |= {"id2label": classes.id2label, "label2id": classes.label2id}
+    values["semantic_loss_ignore_index"] = IGNORE_INDEX
+    if not use_auxiliary_head and "use_auxiliary_head" in known:
+        values["use_auxiliary_head"] = False
+    # from_dict, not setattr: values that depend on each other are checked together, as in a file.
+    return type(config).from_dict({**known, **values})
+
+
+def _build_random_model(config: PreTrainedConfig, recipe: ModelRecipe) -> PreTrainedModel:
+    arguments: dict[str, Any] = {}
+    if recipe.attn_implementation:
+        arguments["attn_implementation"] = recipe.attn_implementation
+    with explain_failures("model.config", config.model_type):
+        return AutoModelForSemanticSegmentation.from_config(config, **arguments)
+
+
+def _refuse_other_tasks(config: PreTrainedConfig, source: str) -> None:
+    mapping = AutoModelForSemanticSegmentation._model_mapping
+    remote = "AutoModelForSemanticSegmentation" in (config.to_dict().get("auto_map") or {})
+    if type(config) in mapping or remote:
+        return
+    allowed = sorted({kind.model_type for kind in mapping})
+    raise InputError(
+        f"{source} is no semantic-segmentation model",
+        found=f"model type '{config.model_type}'",
+        allowed=", ".join(allowed),
+        fix="choose a checkpoint that AutoModelForSemanticSegmentation loads",
+    )
+
+
+def _refuse_empty_backbone(model: PreTrainedModel, new: list[str], checkpoint: str) -> None:
+    backbone = [name for name, _ in model.named_parameters() if not is_head_parameter(model, name)]
+    if backbone and set(backbone) <= set(new):
+        raise InputError(
+            f"model.checkpoint {checkpoint}: no weight of the backbone fits",
+            found=f"{len(new)} tensors without a counterpart",
+            fix="check that checkpoint and model.config name the same architecture and sizes",
+        )
+
+
+@contextmanager
+def explain_failures(key: str, source: str) -> Iterator[None]:
+    """Turn what the Auto classes raise for a person's mistake into one message."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, AttributeError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        raise InputError(
+            f"{key}: cannot load {source}", found=lines[0][:400], fix="check the name, the connection, or use a local folder"
+        ) from error
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence the library's list of new weights: LoadedModel.describe tells it in one line."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)

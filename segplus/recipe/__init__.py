@@ -1,0 +1,23 @@
+"""The run, as data: every question a person answers before training, checked and saved."""
+
+from __future__ import annotations
+
+from segplus.recipe.data import DataRecipe
+from segplus.recipe.evaluation import EvaluationRecipe
+from segplus.recipe.loading import load_recipe, save_recipe
+from segplus.recipe.sections import CardRecipe, ModelRecipe, OptimizerRecipe, Recipe
+from segplus.recipe.strict import build_dataclass
+from segplus.recipe.transforms import TransformsRecipe
+
+__all__ = [
+    "CardRecipe",
+    "DataRecipe",
+    "EvaluationRecipe",
+    "ModelRecipe",
+    "OptimizerRecipe",
+    "Recipe",
+    "TransformsRecipe",
+    "build_dataclass",
+    "load_recipe",
+    "save_recipe",
+]

@@ -1,0 +1,195 @@
+"""From a YAML file and a command line to a Recipe, and back to a file that repeats the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import TrainingArguments
+
+from segplus.errors import InputError, suggest
+from segplus.recipe.sections import Recipe
+from segplus.recipe.strict import build_dataclass, convert
+
+# What segplus sets where TrainingArguments' own defaults do not serve segmentation. A recipe may change every one of them.
+TRAINING_DEFAULTS: dict[str, Any] = {
+    "per_device_train_batch_size": 8,
+    "per_device_eval_batch_size": 8,
+    "learning_rate": 6e-5,
+    "weight_decay": 0.01,
+    "lr_scheduler_type": "polynomial",
+    "warmup_steps": 0.05,
+    "max_grad_norm": 1.0,
+    "num_train_epochs": 20,
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_total_limit": 2,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "mean_iou",
+    "greater_is_better": True,
+    "restore_callback_states_from_checkpoint": True,
+    "logging_steps": 10,
+    "report_to": "tensorboard",
+    "dataloader_num_workers": 2,
+    "dataloader_persistent_workers": True,
+    "seed": 42,
+}
+
+# segplus forms the batches, counts the pixels and computes the loss itself; these have one value that works.
+RESERVED = {
+    "label_smoothing_factor": "use losses: {cross_entropy: {label_smoothing: 0.1}}",
+    "remove_unused_columns": "segplus sets it",
+    "label_names": "segplus sets it",
+    "batch_eval_metrics": "segplus sets it",
+    "train_sampling_strategy": "use transforms and data.sampling",
+    "include_for_metrics": "segplus sets it",
+    "do_train": "use `segplus evaluate` to evaluate only",
+    "do_eval": "use training.eval_strategy",
+    "do_predict": "use `segplus predict`",
+    "resume_from_checkpoint": "repeat the same command: it resumes by itself",
+    "local_rank": "use accelerate launch",
+    "hub_token": "log in with `hf auth login`; a token does not belong in a recipe",
+}
+
+
+def load_recipe(path: str | os.PathLike[str], arguments: Sequence[str] = ()) -> Recipe:
+    """Return the recipe of a YAML file, with the command line's values over the file's.
+
+    Args:
+        path: The YAML file.
+        arguments: `--key value` or `--key=value`; keys are dotted (`--training.learning_rate 1e-4`) or, where only one
+            section has the key, bare (`--learning_rate 1e-4`).
+    Raises:
+        InputError: If the file cannot be read, a key is unknown or a value has the wrong type.
+    """
+    file = str(path)
+    values = _read_yaml(Path(path))
+    for key, value in _parse_arguments(arguments):
+        _set_dotted(values, _find_key(key), value)
+    values["training"] = _check_training(values.get("training") or {}, Path(path).stem, file)
+    return build_dataclass(Recipe, values, "", file)
+
+
+def save_recipe(recipe: Recipe, path: str | os.PathLike[str]) -> None:
+    """Write the merged recipe, every default included, whole or not at all."""
+    text = yaml.safe_dump(_to_plain(dataclasses.asdict(recipe)), sort_keys=False, allow_unicode=True)
+    temporary = Path(f"{path}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _to_plain(entry) for key, entry in value.items()}
+    return [_to_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        nearby = sorted(str(p) for p in Path("configs").rglob("*.yaml")) if Path("configs").is_dir() else []
+        raise InputError(f"recipe {path}: no such file", fix=suggest(str(path), nearby) if nearby else "check the path")
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe {path}: not valid YAML", found=str(error).replace("\n", " ")) from None
+    if not isinstance(values, dict):
+        raise InputError(f"recipe {path}: not a recipe", found=type(values).__name__, allowed="key: value lines")
+    return values
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML keeps the last of two equal keys; a recipe that says two things is refused."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _parse_arguments(arguments: Sequence[str]) -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, str]] = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or len(word) == 2:
+            raise InputError(f"command line: '{word}' is not a key", allowed="--key value")
+        key, equals, value = word[2:].partition("=")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise InputError(f"command line: --{key} has no value", allowed=f"--{key} value")
+            value = rest.pop(0)
+        pairs.append((key, value))
+    return [(key, yaml.safe_load(value)) for key, value in pairs]
+
+
+def _list_keys() -> list[str]:
+    keys: list[str] = []
+    hints = typing.get_type_hints(Recipe)
+    for name, hint in hints.items():
+        keys.append(name)
+        if dataclasses.is_dataclass(hint):
+            keys += [f"{name}.{field.name}" for field in dataclasses.fields(hint)]
+    return keys + [f"training.{name}" for name in _training_hints()]
+
+
+def _find_key(key: str) -> str:
+    known = _list_keys()
+    open_sections = ("losses", "class_weights", "training", "model.config", "model.image_processor")
+    if key in known or any(key.startswith(f"{section}.") for section in open_sections):
+        return key
+    if any(key.startswith(f"{entry}.") for entry in known if "." in entry):
+        return key
+    matches = [entry for entry in known if entry.rsplit(".", 1)[-1] == key]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise InputError(f"command line: --{key} stands for several keys", allowed=", ".join(f"--{m}" for m in matches))
+    leaves = [entry.rsplit(".", 1)[-1] for entry in known]
+    raise InputError(f"command line: unknown key '--{key}'", fix=suggest(key, known if "." in key else leaves))
+
+
+def _set_dotted(values: dict[str, Any], key: str, value: Any) -> None:
+    *sections, leaf = key.split(".")
+    for section in sections:
+        inner = values.get(section)
+        values[section] = dict(inner) if isinstance(inner, dict) else {}
+        values = values[section]
+    values[leaf] = value
+
+
+def _training_hints() -> dict[str, Any]:
+    hints = typing.get_type_hints(TrainingArguments)
+    return {field.name: hints[field.name] for field in dataclasses.fields(TrainingArguments) if field.init}
+
+
+def _check_training(given: Any, name: str, file: str) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise InputError(f"{file}: training is not a section", found=repr(given), allowed="key: value lines")
+    hints = _training_hints()
+    merged = {"output_dir": f"runs/{name}"} | TRAINING_DEFAULTS
+    for key, value in given.items():
+        if key not in hints:
+            allowed = [hint for hint in hints if hint not in RESERVED]
+            raise InputError(f"{file}: unknown key 'training.{key}'", fix=suggest(str(key), allowed))
+        if key in RESERVED:
+            raise InputError(f"{file}: training.{key} is not for recipes", fix=RESERVED[key])
+        merged[key] = _convert_training_value(value, hints[key], f"training.{key}", file)
+    if merged["dataloader_num_workers"] == 0:
+        merged["dataloader_persistent_workers"] = False
+    return merged
+
+
+def _convert_training_value(value: Any, hint: Any, where: str, file: str) -> Any:
+    """Check numbers, words and switches; leave the library's own enums and structures to TrainingArguments."""
+    choices = typing.get_args(hint) or (hint,)
+    simple = [choice for choice in choices if choice in (bool, int, float, str, type(None))]
+    if len(simple) == len(choices):
+        return convert(value, hint, where, file)
+    return value

@@ -1,0 +1,115 @@
+"""The sections of a recipe that are not about data, transforms or evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from segplus.errors import InputError
+from segplus.recipe.data import DataRecipe
+from segplus.recipe.evaluation import EvaluationRecipe
+from segplus.recipe.transforms import TransformsRecipe
+
+
+@dataclass
+class ModelRecipe:
+    """Which network is trained, and from what.
+
+    Args:
+        checkpoint: Hub id or folder of the weights to start from. None: random weights from `config`.
+        config: Values of the model's config; without a checkpoint it names `model_type` (segformer, dpt, ...).
+        image_processor: Values of the image processor that is saved with the model, such as
+            `size: {height: 512, width: 512}`. Evaluation and serving use exactly these.
+        revision: Branch, tag or commit of the Hub checkpoint.
+        trust_remote_code: Run the model code that lies in the checkpoint.
+        attn_implementation: eager, sdpa, flash_attention_2, ...; None leaves the choice to transformers.
+        freeze_encoder: Train only what is not the backbone.
+        freeze_batch_norm: Keep BatchNorm statistics as they are in the checkpoint; scale and shift still learn.
+        sync_batch_norm: Share BatchNorm statistics between processes (CUDA).
+    """
+
+    checkpoint: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    image_processor: dict[str, Any] = field(default_factory=dict)
+    revision: str | None = None
+    trust_remote_code: bool = False
+    attn_implementation: str | None = None
+    freeze_encoder: bool = False
+    freeze_batch_norm: bool = False
+    sync_batch_norm: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a model that is named neither by checkpoint nor by type."""
+        if self.checkpoint is None and "model_type" not in self.config:
+            raise InputError(
+                "model: neither a checkpoint nor a config",
+                fix="set model.checkpoint, or model.config.model_type for random weights",
+            )
+
+
+@dataclass
+class OptimizerRecipe:
+    """Learning-rate groups.
+
+    Args:
+        head_learning_rate_multiplier: Learning rate of everything that is not the backbone, as a multiple of
+            training.learning_rate.
+        no_decay: Parameter names that contain one of these words get no weight decay, beside biases and norms.
+    """
+
+    head_learning_rate_multiplier: float = 10.0
+    no_decay: list[str] = field(default_factory=lambda: ["position_embedding", "pos_embed", "cls_token"])
+
+
+@dataclass
+class CardRecipe:
+    """What only a person can say on the model card.
+
+    Args:
+        license: Licence of the fine-tuned model; None inherits the base model's.
+        language: Languages of the data, where it has any.
+        tags: Tags beside the ones segplus sets.
+        description: A paragraph on what the model is for.
+        dataset_id: Hub id of the data set, for the card's metadata; None uses data.dataset where that is a Hub id.
+    """
+
+    license: str | None = None
+    language: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+    description: str | None = None
+    dataset_id: str | None = None
+
+
+@dataclass
+class Recipe:
+    """One run, whole.
+
+    Args:
+        data: Where images and masks lie and what the masks mean.
+        model: The network and its image processor.
+        transforms: Training augmentation.
+        losses: Loss terms with weights or parameters, see docs/losses.md.
+        class_weights: A formula counted from the training masks, or weights by class name; None weighs all alike.
+        loss_engine: "streamed" never builds the upsampled logits; "plain" does, for comparison.
+        auxiliary_loss_weight: Weight of the auxiliary head's loss, for models that have one; 0 removes the head.
+        optimizer: Learning-rate groups.
+        training: transformers.TrainingArguments under their own names.
+        evaluation: Protocol and metrics of the final evaluation.
+        early_stopping_patience: Evaluations without a better mIoU before training stops; None never stops early.
+        callbacks: Dotted names of TrainerCallback classes.
+        card: The model card.
+    """
+
+    data: DataRecipe
+    model: ModelRecipe
+    transforms: TransformsRecipe = field(default_factory=TransformsRecipe)
+    losses: dict[str, Any] = field(default_factory=lambda: {"cross_entropy": 1.0})
+    class_weights: dict[str, float] | str | None = None
+    loss_engine: Literal["streamed", "plain"] = "streamed"
+    auxiliary_loss_weight: float = 0.4
+    optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
+    training: dict[str, Any] = field(default_factory=dict)
+    evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
+    early_stopping_patience: int | None = None
+    callbacks: list[str] = field(default_factory=list)
+    card: CardRecipe = field(default_factory=CardRecipe)

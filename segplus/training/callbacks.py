@@ -1,0 +1,147 @@
+"""Callbacks: the lines of a training log, the picture panel, and the ones that people bring."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+from transformers.integrations import TensorBoardCallback
+
+from segplus.classes import ClassMap
+from segplus.errors import InputError, suggest
+from segplus.evaluation import label_map
+from segplus.reporting.drawing import draw_panel_grid
+from segplus.reporting.examples import Example
+from segplus.reporting.table import describe_extremes
+
+
+class ProgressBars(ProgressCallback):
+    """The library's progress bars; the lines are StepLog's."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Write nothing: the library's own line is a dict of every figure."""
+
+
+class StepLog(TrainerCallback):
+    """One readable line for each training and evaluation entry, above a progress bar where there is one.
+
+    Args:
+        class_names: For the best and the worst class of an evaluation.
+    """
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        self._class_names = list(class_names)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Write the line."""
+        if not state.is_world_process_zero:
+            return
+        if "loss" in logs:
+            tqdm.write(_format_training_line(logs, state.global_step, state.max_steps))
+        elif "eval_mean_iou" in logs:
+            tqdm.write(_format_evaluation_line(logs, self._class_names))
+
+
+def _format_training_line(logs: Mapping[str, float], step: int, max_steps: int) -> str:
+    parts = "".join(f"  {key.removeprefix('loss/')} {value:.4f}" for key, value in logs.items() if key.startswith("loss/"))
+    skipped = f"  skipped {logs['skipped_steps']:.0f}" if "skipped_steps" in logs else ""
+    return (
+        f"step {step}/{max_steps}  epoch {logs['epoch']:.2f}  loss {logs['loss']:.4f}{parts}"
+        f"  grad {logs.get('grad_norm', 0.0):.2f}  lr {logs['learning_rate']:.2e}"
+        f"  {logs['images_per_second']:.1f} images/s  data wait {100 * logs['data_wait_share']:.1f} %{skipped}"
+    )
+
+
+def _format_evaluation_line(logs: Mapping[str, float], class_names: Sequence[str]) -> str:
+    iou = [logs.get(f"eval_iou/{name}", float("nan")) for name in class_names]
+    extremes = describe_extremes({"per_category_iou": iou}, class_names)
+    return (
+        f"evaluation  epoch {logs['epoch']:.2f}  mIoU {100 * logs['eval_mean_iou']:.2f} %"
+        f"  accuracy {100 * logs['eval_overall_accuracy']:.2f} %  loss {logs['eval_loss']:.4f}  {extremes}"
+    )
+
+
+class PredictionPanel(TrainerCallback):
+    """Draws a few fixed validation images into TensorBoard at every evaluation.
+
+    Args:
+        tensorboard: The library's callback, whose writer is used.
+        examples: Pictures with their truth; the prediction is filled in.
+        pixel_values: What the image processor makes of them, one tensor (3, h, w) each.
+        classes: For colours.
+    """
+
+    def __init__(
+        self,
+        tensorboard: TensorBoardCallback,
+        examples: Sequence[Example],
+        pixel_values: Sequence[torch.Tensor],
+        classes: ClassMap,
+    ) -> None:
+        self._tensorboard = tensorboard
+        self._examples = list(examples)
+        self._pixel_values = list(pixel_values)
+        self._classes = classes
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Predict the panel's images and write one picture."""
+        if not state.is_world_process_zero or self._tensorboard.tb_writer is None:
+            return
+        was_training = model.training
+        model.eval()
+        shown = []
+        for example, pixels in zip(self._examples, self._pixel_values, strict=True):
+            with torch.no_grad():
+                logits = model(pixel_values=pixels[None].to(model.device)).logits.float()
+            predicted = label_map(logits, example.truth.shape)[0].cpu().numpy()
+            shown.append(Example(example.name, example.image, example.truth, predicted))
+        model.train(was_training)
+        grid = draw_panel_grid(shown, self._classes)
+        self._tensorboard.tb_writer.add_image("validation", grid, state.global_step, dataformats="HWC")
+
+
+def load_callbacks(names: Sequence[str]) -> list[TrainerCallback]:
+    """Return an instance of each TrainerCallback class that is named by a dotted path.
+
+    Raises:
+        InputError: If a module or class does not exist, or the class is no TrainerCallback.
+    """
+    return [_load_callback(name) for name in names]
+
+
+def _load_callback(name: str) -> TrainerCallback:
+    module_name, _, class_name = name.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except (ImportError, ValueError) as error:
+        raise InputError(f"callbacks: cannot import '{name}'", found=error, fix="give package.module.ClassName") from None
+    kinds = {key: value for key, value in vars(module).items() if isinstance(value, type)}
+    if class_name not in kinds:
+        raise InputError(f"callbacks: {module_name} has no class '{class_name}'", fix=suggest(class_name, kinds))
+    if not issubclass(kinds[class_name], TrainerCallback):
+        raise InputError(f"callbacks: '{name}' is no transformers.TrainerCallback", found=kinds[class_name].__mro__[1])
+    return kinds[class_name]()
+
+
+def install_log(trainer: Trainer, class_names: Sequence[str]) -> None:
+    """Put StepLog, and bars unless training.disable_tqdm, in the place of the library's own log callbacks."""
+    trainer.remove_callback(PrinterCallback if trainer.args.disable_tqdm else ProgressCallback)
+    if not trainer.args.disable_tqdm:
+        trainer.add_callback(ProgressBars())
+    trainer.add_callback(StepLog(class_names))
+
+
+def install_panel(
+    trainer: Trainer, examples: Sequence[Example], pixel_values: Sequence[torch.Tensor], classes: ClassMap
+) -> None:
+    """Send a picture panel to TensorBoard, where the run reports to it, and keep all of a run's logs in one folder."""
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback):
+            callback.logging_dir = str(Path(trainer.args.output_dir) / "logs")
+            trainer.add_callback(PredictionPanel(callback, examples, pixel_values, classes))
+            return

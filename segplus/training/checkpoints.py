@@ -1,0 +1,91 @@
+"""The output folder: whose run it holds, and the newest checkpoint that is whole."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+from pathlib import Path
+
+import torch
+import yaml
+from safetensors import SafetensorError, safe_open
+
+from segplus.errors import InputError
+from segplus.recipe import Recipe, save_recipe
+
+logger = logging.getLogger(__name__)
+
+RECIPE_FILE = "recipe.yaml"
+
+
+def claim_output_dir(recipe: Recipe, output_dir: Path) -> None:
+    """Save the recipe in an empty folder, or check that the folder holds this same run.
+
+    Raises:
+        InputError: If the folder holds another run, or files that no run wrote.
+    """
+    saved = output_dir / RECIPE_FILE
+    if output_dir.is_dir() and not saved.exists() and any(output_dir.iterdir()):
+        raise InputError(f"training.output_dir {output_dir}: not empty and no run's folder", fix="choose another folder")
+    output_dir.mkdir(parents=True, exist_ok=True)
+    candidate = output_dir / f"{RECIPE_FILE}.new"
+    save_recipe(recipe, candidate)
+    if saved.exists():
+        difference = _find_difference(yaml.safe_load(saved.read_text()), yaml.safe_load(candidate.read_text()))
+        candidate.unlink()
+        if difference:
+            key, before, now = difference
+            raise InputError(
+                f"training.output_dir {output_dir}: holds another run",
+                found=f"{key} was {before!r} there, is {now!r} here",
+                fix="choose another training.output_dir, or repeat that run's own command to continue it",
+            )
+        return
+    candidate.replace(saved)
+
+
+def _find_difference(before: object, now: object, where: str = "") -> tuple[str, object, object] | None:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in [*before, *(k for k in now if k not in before)]:
+            found = _find_difference(before.get(key), now.get(key), f"{where}.{key}" if where else str(key))
+            if found:
+                return found
+        return None
+    return None if before == now else (where, before, now)
+
+
+def find_resumable_checkpoint(output_dir: Path, num_processes: int = 1) -> Path | None:
+    """Return the newest checkpoint that was written whole; a process may have died while it wrote the last one.
+
+    Args:
+        output_dir: The run's folder.
+        num_processes: Each of them has a random state of its own in the checkpoint.
+    """
+    numbered = [p for p in output_dir.glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdigit()]
+    for folder in sorted(numbered, key=lambda p: int(p.name.removeprefix("checkpoint-")), reverse=True):
+        damage = _find_damage(folder, num_processes)
+        if damage is None:
+            return folder
+        logger.warning("%s is not whole (%s); an older checkpoint is used", folder.name, damage)
+    return None
+
+
+def _find_damage(folder: Path, num_processes: int) -> str | None:
+    """Name the first file of a checkpoint that is missing or cut short."""
+    ranks = [""] if num_processes == 1 else [f"_{rank}" for rank in range(num_processes)]
+    pickled = [folder / f"rng_state{rank}.pth" for rank in ranks]
+    pickled += [folder / "scheduler.pt", folder / "optimizer.pt"]
+    for path in (folder / "model.safetensors", *pickled, folder / "trainer_state.json"):
+        try:
+            if path.suffix == ".safetensors":
+                with safe_open(path, "pt"):
+                    pass
+            elif path.suffix == ".json":
+                json.loads(path.read_text())
+            else:
+                # The zip directory stands at the end of the file; mmap reads no tensor.
+                torch.load(path, map_location="cpu", mmap=True, weights_only=False)
+        except (OSError, ValueError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
+            return f"{path.name}: {type(error).__name__}"
+    return None

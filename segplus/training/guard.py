@@ -1,0 +1,69 @@
+"""What happens when a loss or a gradient is not a number."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_STEPS = 3
+
+
+class TrainingDivergedError(RuntimeError):
+    """Training cannot go on: loss or gradient was not finite several steps running. Checkpoints are kept."""
+
+
+class DivergenceGuard:
+    """Counts steps that are not finite, and stops when they repeat.
+
+    Args:
+        patience_steps: Consecutive bad steps that end the run.
+    """
+
+    def __init__(self, patience_steps: int = PATIENCE_STEPS) -> None:
+        self.patience_steps = patience_steps
+        self.skipped_steps = 0
+        self._bad_losses = 0
+        self._bad_gradients = 0
+
+    def watch_loss(self, loss: float, step: int, file_names: Sequence[str]) -> None:
+        """Take the loss of one micro-batch.
+
+        Raises:
+            TrainingDivergedError: At the last of `patience_steps` bad losses running, with the batch's file names.
+        """
+        if math.isfinite(loss):
+            self._bad_losses = 0
+            return
+        self._bad_losses += 1
+        shown = ", ".join(file_names)
+        logger.warning("step %d: the loss is %s; batch: %s", step, loss, shown)
+        if self._bad_losses >= self.patience_steps:
+            raise TrainingDivergedError(
+                f"the loss was {loss} {self._bad_losses} times running, last at step {step}\n"
+                f"  batch: {shown}\n"
+                "  fix: lower training.learning_rate, train in float32 (training.bf16: false), or look at these files"
+            )
+
+    def watch_gradient(self, norm: float, step: int) -> bool:
+        """Take the gradient norm of one optimizer step; return whether the step may be taken.
+
+        Raises:
+            TrainingDivergedError: At the last of `patience_steps` bad norms running.
+        """
+        if math.isfinite(norm):
+            self._bad_gradients = 0
+            return True
+        self.skipped_steps += 1
+        self._bad_gradients += 1
+        logger.warning(
+            "step %d: the gradient norm is %s; step skipped (%d skipped so far)", step, norm, self.skipped_steps
+        )
+        if self._bad_gradients >= self.patience_steps:
+            raise TrainingDivergedError(
+                f"the gradient norm was not finite {self._bad_gradients} steps running, last at step {step}\n"
+                "  fix: lower training.learning_rate, or train in float32 (training.bf16: false)"
+            )
+        return False

@@ -1,0 +1,186 @@
+"""SegmentationTrainer: transformers.Trainer whose loss and metric never hold a full-resolution logit."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import EvalPrediction, PreTrainedModel, Trainer
+
+from segplus.classes import ClassMap
+from segplus.errors import InputError
+from segplus.evaluation import compute_scores, confusion_matrices, label_map
+from segplus.losses import Criterion
+from segplus.models import AuxiliaryLogits, find_batch_norms
+from segplus.recipe import OptimizerRecipe
+from segplus.training.guard import DivergenceGuard
+from segplus.training.meters import StepMeters
+from segplus.training.optimizer import group_parameters
+
+
+class SegmentationTrainer(Trainer):
+    """Trains a semantic-segmentation model on batches of `pixel_values` and `labels`.
+
+    Args:
+        model: Any model that returns `logits` (N, C, h, w) for `pixel_values` (N, 3, H, W).
+        criterion: The weighted sum of losses.
+        classes: The classes; their ignore index is the labels'.
+        auxiliary_loss_weight: Weight of the auxiliary head's loss, where the model has one.
+        optimizer_recipe: Learning-rate groups; None keeps one rate.
+        freeze_batch_norm: Keep the statistics of BatchNorm layers.
+        arguments: The rest is transformers.Trainer's own.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        criterion: Criterion,
+        classes: ClassMap,
+        auxiliary_loss_weight: float = 0.4,
+        optimizer_recipe: OptimizerRecipe | None = None,
+        freeze_batch_norm: bool = False,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(model=model, compute_metrics=self._add_to_scores, **arguments)
+        # compute_loss divides by the valid pixels of the whole accumulated batch, so Trainer must not divide again.
+        self.loss_is_scaled_for_ga = True
+        self.classes = classes
+        self.criterion = criterion.to(self.args.device)
+        self.auxiliary_criterion = copy.deepcopy(self.criterion)
+        self.auxiliary_loss_weight = auxiliary_loss_weight
+        self.optimizer_recipe = optimizer_recipe or OptimizerRecipe(head_learning_rate_multiplier=1.0)
+        self.meters = StepMeters()
+        self.guard = DivergenceGuard()
+        self._auxiliary_logits = AuxiliaryLogits(model)
+        self._frozen_norms = find_batch_norms(model) if freeze_batch_norm else []
+        self._matrix: torch.Tensor | None = None
+
+    # Training
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        """Collect the micro-batches of one step, with each loss term's denominator over all of them and all processes."""
+        self.meters.start_step()
+        started = time.perf_counter()
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.meters.add_wait(time.perf_counter() - started)
+        if not batches:
+            return batches, None
+        counted = [self.criterion.count_normalizers(batch["labels"].to(device)) for batch in batches]
+        sums = {name: torch.stack([entry[name] for entry in counted]).sum(0) for name in counted[0]}
+        return batches, {name: self.accelerator.reduce(total, "sum") for name, total in sums.items()}
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Return this micro-batch's share of the loss of the whole accumulated batch over all processes."""
+        for norm in self._frozen_norms:
+            norm.eval()
+        outputs = model(pixel_values=inputs["pixel_values"])
+        with torch.autocast(outputs.logits.device.type, enabled=False):
+            loss = self._compute_criterion(self.criterion, outputs.logits, inputs["labels"], num_items_in_batch)
+            parts = dict(self.criterion.parts)
+            auxiliary = self._auxiliary_logits.take()
+            if auxiliary is not None and self.auxiliary_loss_weight > 0:
+                extra = self._compute_criterion(self.auxiliary_criterion, auxiliary, inputs["labels"], num_items_in_batch)
+                loss = loss + self.auxiliary_loss_weight * extra
+                parts |= {f"auxiliary/{name}": value for name, value in self.auxiliary_criterion.parts.items()}
+        self.meters.add_parts(parts, images=len(inputs["labels"]))
+        # DDP averages gradients over processes, while the denominators above already count all of them.
+        loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def _compute_criterion(self, criterion: Criterion, logits: torch.Tensor, labels: torch.Tensor, counts: Any) -> Any:
+        criterion.train()
+        criterion.set_progress(self.state.global_step / max(self.state.max_steps, 1))
+        steps = self.current_gradient_accumulation_steps
+        return criterion(logits, labels, normalizers=counts, accumulation_steps=steps)
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Run one micro-batch; a loss that stays NaN ends the run with the batch's file names."""
+        indices = inputs.pop("index").tolist()
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            names = [self.train_dataset.name(index) for index in indices]
+            self.guard.watch_loss(float(loss), self.state.global_step + 1, names)
+        else:
+            self.guard.watch_loss(0.0, self.state.global_step + 1, ())
+        return loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """Leave out a step whose gradient norm is not finite: without gradients the optimizer changes nothing."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        # In float16 the loss scaler looks for overflows itself and lowers its scale.
+        if not self.args.fp16 and not self.guard.watch_gradient(float(norm), self.state.global_step + 1):
+            model.zero_grad(set_to_none=True)
+        return norm
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Return the optimizer that training.optim names, over backbone and head groups."""
+        if self.optimizer is None:
+            kind, values = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)) or "params" in values:
+                raise InputError(f"training.optim: {self.args.optim} makes its own groups", fix="use adamw_torch or sgd")
+            groups = group_parameters(
+                self.model, self.optimizer_recipe, self.args.learning_rate, self.args.weight_decay
+            )
+            self.optimizer = kind(groups, **values)
+        return self.optimizer
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the parts of the loss, images per second and the share of time spent waiting to a training line."""
+        if "loss" in logs:
+            logs.update(self.meters.report(self.accelerator))
+            if self.guard.skipped_steps:
+                logs["skipped_steps"] = self.guard.skipped_steps
+        super().log(logs, start_time)
+
+    # Evaluation
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Return the loss, a confusion matrix an image (N, C, C) at its original size, and the images' indices (N,)."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logits = model(pixel_values=inputs["pixel_values"]).logits.float()
+        self.criterion.eval()
+        losses, matrices = [], []
+        for row, (height, width) in enumerate(inputs["sizes"].tolist()):
+            labels = inputs["labels"][row : row + 1, :height, :width]
+            one = logits[row : row + 1]
+            with torch.no_grad():
+                losses.append(self.criterion(one, labels))
+            predicted = label_map(one, (height, width))
+            matrices.append(confusion_matrices(predicted, labels, self.classes.num_classes, self.classes.ignore_index))
+        loss = torch.stack(losses).mean()
+        return (loss, None, None) if prediction_loss_only else (loss, torch.cat(matrices), inputs["index"])
+
+    def _add_to_scores(self, prediction: EvalPrediction, compute_result: bool) -> dict[str, float]:
+        """Sum the matrices of a batch; after the last batch, give the scores. Only one C x C matrix is kept."""
+        total = prediction.predictions.sum(0)
+        self._matrix = total if self._matrix is None else self._matrix + total
+        if not compute_result:
+            return {}
+        scores, self._matrix = compute_scores(self._matrix), None
+        named = {
+            f"iou/{name}": value
+            for name, value in zip(self.classes.names, scores["per_category_iou"], strict=True)
+            if value == value  # an absent class has no IoU
+        }
+        means = ("mean_iou", "mean_accuracy", "overall_accuracy", "mean_dice", "frequency_weighted_iou")
+        return {key: scores[key] for key in means} | named

@@ -1,0 +1,74 @@
+"""Which checkpoint a repeated command resumes from, and which folder it may write into."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from segplus.errors import InputError
+from segplus.recipe import load_recipe
+from segplus.training.checkpoints import claim_output_dir, find_resumable_checkpoint
+
+
+def write_checkpoint(folder: Path, processes: int = 1) -> Path:
+    folder.mkdir(parents=True)
+    save_file({"weight": torch.ones(100)}, folder / "model.safetensors")
+    ranks = [""] if processes == 1 else [f"_{rank}" for rank in range(processes)]
+    for name in ("scheduler.pt", "optimizer.pt", *(f"rng_state{rank}.pth" for rank in ranks)):
+        torch.save({"state": torch.ones(100)}, folder / name)
+    (folder / "trainer_state.json").write_text('{"global_step": 1}')
+    return folder
+
+
+def test_the_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
+    assert find_resumable_checkpoint(tmp_path) is None
+    write_checkpoint(tmp_path / "checkpoint-9")
+    newest = write_checkpoint(tmp_path / "checkpoint-10")
+    assert find_resumable_checkpoint(tmp_path) == newest
+
+
+@pytest.mark.parametrize(
+    "file", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
+)
+@pytest.mark.parametrize("damage", ["missing", "half", "empty"])
+def test_a_checkpoint_cut_short_is_passed_over(tmp_path: Path, file: str, damage: str) -> None:
+    older = write_checkpoint(tmp_path / "checkpoint-5")
+    broken = write_checkpoint(tmp_path / "checkpoint-10") / file
+    content = broken.read_bytes()
+    broken.unlink()
+    if damage != "missing":
+        broken.write_bytes(content[: len(content) // 2] if damage == "half" else b"")
+    assert find_resumable_checkpoint(tmp_path) == older
+
+
+def test_every_process_needs_its_random_state(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "checkpoint-10", processes=2)
+    assert find_resumable_checkpoint(tmp_path, num_processes=2) == folder
+    (folder / "rng_state_1.pth").unlink()
+    assert find_resumable_checkpoint(tmp_path, num_processes=2) is None
+
+
+def make_recipe(folder: Path, *arguments: str):
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump({"data": {"dataset": "synthetic"}, "model": {"config": {"model_type": "segformer"}}}))
+    return load_recipe(path, arguments)
+
+
+def test_the_same_run_may_go_on_and_another_may_not(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    claim_output_dir(make_recipe(tmp_path), output)
+    claim_output_dir(make_recipe(tmp_path), output)
+    assert load_recipe(output / "recipe.yaml") == make_recipe(tmp_path)
+    with pytest.raises(InputError, match=r"holds another run\n  found: training.learning_rate was 6e-05 there, is 0.1 here"):
+        claim_output_dir(make_recipe(tmp_path, "--learning_rate", "0.1"), output)
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path)
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(InputError, match="not empty"):
+        claim_output_dir(recipe, tmp_path)

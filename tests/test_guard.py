@@ -1,0 +1,33 @@
+"""Losses and gradients that are not finite: skipped, counted, and stopped when they repeat."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from segplus.training.guard import DivergenceGuard, TrainingDivergedError
+
+
+def test_three_bad_losses_running_name_the_files() -> None:
+    guard = DivergenceGuard()
+    guard.watch_loss(math.nan, 1, ["a.png"])
+    guard.watch_loss(math.nan, 2, ["b.png"])
+    with pytest.raises(TrainingDivergedError, match=r"3 times running, last at step 3\n  batch: c.png, d.png"):
+        guard.watch_loss(math.nan, 3, ["c.png", "d.png"])
+
+
+def test_a_good_loss_between_bad_ones_starts_the_count_anew() -> None:
+    guard = DivergenceGuard()
+    for value in (math.nan, math.inf, 1.0, math.nan, math.nan, 0.0):
+        guard.watch_loss(value, 1, [])
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_and_counted() -> None:
+    guard = DivergenceGuard()
+    assert [guard.watch_gradient(norm, 1) for norm in (1.0, math.inf, 2.0, math.nan, 0.0)] == [True, False, True, False, True]
+    assert guard.skipped_steps == 2
+    guard.watch_gradient(math.nan, 1)
+    guard.watch_gradient(math.nan, 2)
+    with pytest.raises(TrainingDivergedError, match="3 steps running, last at step 3"):
+        guard.watch_gradient(math.nan, 3)
