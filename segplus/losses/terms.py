@@ -1,0 +1,117 @@
+"""What every term of a loss is: parameters, a normaliser, and sums over pixels with a finish."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+
+class ImageLabels(NamedTuple):
+    """The labels of one image.
+
+    Args:
+        ids: Class ids, 0 where ignored, int64, shape (H, W).
+        valid: 1 where the label counts, 0 where it is ignored, float, shape (H, W).
+        weights: The class weight of the label, 0 where ignored, float, shape (H, W).
+    """
+
+    ids: Tensor
+    valid: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True)
+class LabelBatch:
+    """The labels of a batch and what they count for.
+
+    Args:
+        labels: Class ids of any integer type, shape (N, H, W); multi-label terms take 0/1 of shape (N, C, H, W).
+        num_classes: C.
+        ignore_index: The label that counts nowhere.
+        class_weights: One weight a class, shape (C,), or None for ones.
+    """
+
+    labels: Tensor
+    num_classes: int
+    ignore_index: int
+    class_weights: Tensor | None = None
+
+    @property
+    def valid(self) -> Tensor:
+        """Where labels count, bool, the shape of the labels."""
+        return self.labels != self.ignore_index
+
+    def select_image(self, index: int, dtype: torch.dtype) -> ImageLabels:
+        """Return the labels of one image, with weights of the given type."""
+        label = self.labels[index]
+        valid = label != self.ignore_index
+        ids = label.long().masked_fill(~valid, 0)
+        counts = valid.to(dtype)
+        weights = counts if self.class_weights is None else self.class_weights.to(dtype)[ids] * counts
+        return ImageLabels(ids, counts, weights)
+
+    def count_pixels(self) -> Tensor:
+        """Return the number of pixels that count, float32 scalar."""
+        return self.valid.sum().float()
+
+    def weigh_pixels(self) -> Tensor:
+        """Return the sum of the class weights of the pixels that count, float32 scalar."""
+        if self.class_weights is None:
+            return self.count_pixels()
+        return (self.count_classes().sum(0) * self.class_weights.float()).sum()
+
+    def count_images(self) -> Tensor:
+        """Return the number of images with a pixel that counts, float32 scalar."""
+        return self.valid.flatten(1).any(1).sum().float()
+
+    def count_classes(self) -> Tensor:
+        """Return the pixels of every class in every image, float32, shape (N, C)."""
+        size = self.num_classes
+        inside = torch.where(self.valid, self.labels.long(), size).flatten(1)
+        return torch.stack([torch.bincount(row, minlength=size + 1)[:size] for row in inside]).float()
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss by its name: a frozen dataclass whose fields are its parameters.
+
+    A term is exact under gradient accumulation where `count` gives its denominator from the labels alone.
+    """
+
+    needs_softmax: ClassVar[bool] = True
+
+    def count(self, batch: LabelBatch) -> Tensor | None:
+        """Return the denominator of this batch, or None for a term that is averaged over micro-batches."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raise InputError where a parameter is out of range."""
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """What the value and the gradient of a term without denominator are multiplied by.
+
+    Args:
+        processes: Number of processes whose sums are added before the finish; 1 where nothing is exchanged.
+        gradient_share: Factor of the gradient where sums are added over processes.
+        value_share: Factor of the value there.
+        lone_share: Factor of both where every process finishes its own sums.
+    """
+
+    processes: int
+    gradient_share: float
+    value_share: float
+    lone_share: float
+
+    def add_over_processes(self, sums: Tensor) -> Tensor:
+        """Return the sums of all processes; every process differentiates its own part of them."""
+        if self.processes == 1:
+            return sums
+        total = sums.clone()
+        torch.distributed.all_reduce(total)
+        return total
