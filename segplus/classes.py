@@ -14,7 +14,6 @@ from segplus.errors import InputError, suggest
 
 IGNORE_INDEX = 255
 WIDE_IGNORE_INDEX = 65535
-_OUTSIDE = -1
 
 Color = tuple[int, int, int]
 
@@ -53,6 +52,7 @@ class ClassMap:
         colors: One RGB colour a class, for drawing.
         ignore_index: The label that counts nowhere; 255, or 65535 above 255 classes.
         unknown: "error" refuses values outside the classes; "ignore" turns them into the ignore index.
+        legend: Raw values are packed colours, red * 65536 + green * 256 + blue.
     """
 
     names: tuple[str, ...]
@@ -60,6 +60,7 @@ class ClassMap:
     colors: tuple[Color, ...] = field(default=())
     ignore_index: int = IGNORE_INDEX
     unknown: str = "error"
+    legend: bool = False
 
     def __post_init__(self) -> None:
         """Fill in colours where none are given."""
@@ -76,6 +77,7 @@ class ClassMap:
         merge: Mapping[str, Sequence[str]] | None = None,
         colors: Mapping[str, Sequence[int]] | None = None,
         unknown: str = "error",
+        legend: bool = False,
     ) -> ClassMap:
         """Return the map that a data section describes.
 
@@ -87,23 +89,29 @@ class ClassMap:
             merge: New name -> the names that become it. The merged class stands where its first member stood.
             colors: Class name -> RGB.
             unknown: "error" or "ignore", for raw values that no class has.
+            legend: The values are packed colours, and class ids follow the order of `names` instead of the values' order.
+
         Raises:
             InputError: If a name is unknown or repeated, or no class is left.
         """
         listed = dict(names) if isinstance(names, Mapping) else dict(enumerate(names))
-        raw_names = {int(raw) + int(reduce_labels): str(name) for raw, name in listed.items()}
+        ordered = listed.items() if legend else sorted(listed.items())
+        raw_names = {int(raw) + int(reduce_labels): str(name) for raw, name in ordered}
+        _refuse_huge_values(raw_names)
         void_raw = _find_void_values(raw_names, void)
         target = _find_merge_targets(raw_names, merge or {})
-        kept = {raw: target.get(name, name) for raw, name in sorted(raw_names.items()) if raw not in void_raw}
+        kept = {raw: target.get(name, name) for raw, name in raw_names.items() if raw not in void_raw}
         if not kept:
-            raise InputError("data.classes: no class is left", found=listed, fix="name at least one class that is not void")
+            raise InputError(
+                "data.classes: no class is left", found=listed, fix="name at least one class that is not void"
+            )
         order = tuple(dict.fromkeys(kept.values()))
         _refuse_accidental_merges(kept, merge or {})
         ignore_index = IGNORE_INDEX if len(order) <= IGNORE_INDEX else WIDE_IGNORE_INDEX
         raw_to_class = {raw: order.index(name) for raw, name in kept.items()}
-        ignored = void_raw | ({0} if reduce_labels else set()) | ({ignore_index} - set(kept))
+        ignored = void_raw | ({0} if reduce_labels else set()) | (set() if legend else {ignore_index} - set(kept))
         raw_to_class |= dict.fromkeys(ignored, ignore_index)
-        return cls(order, raw_to_class, _choose_named_colors(order, colors or {}), ignore_index, unknown)
+        return cls(order, raw_to_class, _choose_named_colors(order, colors or {}), ignore_index, unknown, legend)
 
     @property
     def num_classes(self) -> int:
@@ -126,10 +134,21 @@ class ClassMap:
         return np.uint8 if self.ignore_index == IGNORE_INDEX else np.uint16
 
     @cached_property
-    def _table(self) -> npt.NDArray[np.int32]:
-        table = np.full(max(self.raw_to_class) + 1, _OUTSIDE, dtype=np.int32)
+    def _lowest(self) -> int:
+        return min(0, min(self.raw_to_class))
+
+    @cached_property
+    def _outside(self) -> int:
+        # A value that no class has marks raw values that are no key; up to 254 classes it fits beside 255 into 8 bits.
+        return 254 if self.num_classes <= 254 and self.ignore_index == IGNORE_INDEX else 65534
+
+    @cached_property
+    def _table(self) -> npt.NDArray[np.unsignedinteger[Any]]:
+        width = max(256, max(self.raw_to_class) - self._lowest + 1)  # 256 at least: 8-bit masks need no range check
+        narrow = self._outside == 254
+        table = np.full(width, self._outside, dtype=np.uint8 if narrow else np.uint16)
         for raw, class_id in self.raw_to_class.items():
-            table[raw] = class_id
+            table[raw - self._lowest] = class_id
         return table
 
     def decode(self, raw: npt.NDArray[Any], source: str) -> npt.NDArray[np.unsignedinteger[Any]]:
@@ -138,25 +157,49 @@ class ClassMap:
         Args:
             raw: Raw values as they lie in the file, any integer type, shape (H, W).
             source: File name or key, for the message.
+
         Returns:
             Class ids and the ignore index, `label_dtype`, shape (H, W).
+
         Raises:
             InputError: If a value is outside the classes and `unknown` is "error".
         """
-        table = self._table
-        inside = (raw >= 0) & (raw < len(table))
-        labels = np.where(inside, table[np.where(inside, raw, 0)], _OUTSIDE)
-        outside = labels == _OUTSIDE
+        labels = self._look_up(raw)
+        outside = labels == self._outside
         if outside.any():
             if self.unknown == "error":
                 raise self._describe_outside(raw[outside], source)
-            labels = np.where(outside, self.ignore_index, labels)
-        return labels.astype(self.label_dtype)
+            labels[outside] = self.ignore_index
+        return labels.astype(self.label_dtype, copy=False)
+
+    def _look_up(self, raw: npt.NDArray[Any]) -> npt.NDArray[np.unsignedinteger[Any]]:
+        table = self._table
+        if raw.dtype == np.uint8 and self._lowest == 0:
+            return table.take(raw)
+        if raw.size == 0:
+            return np.zeros(raw.shape, dtype=table.dtype)
+        position = raw.astype(np.int64) - self._lowest
+        inside = (position >= 0) & (position < len(table))
+        if inside.all():
+            return table.take(position)
+        return np.where(inside, table.take(np.where(inside, position, 0)), self._outside).astype(table.dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the tables behind: a worker process builds its own."""
+        return {key: value for key, value in self.__dict__.items() if not key.startswith("_")}
 
     def _describe_outside(self, values: npt.NDArray[Any], source: str) -> InputError:
         found, counts = np.unique(values, return_counts=True)
-        listed = ", ".join(f"{value} ({count} pixels)" for value, count in list(zip(found, counts, strict=True))[:5])
-        more = f" and {len(found) - 5} more values" if len(found) > 5 else ""
+        shown = [str(unpack_color(int(value)) if self.legend else value) for value in found[:5]]
+        listed = ", ".join(f"{value} ({count} pixels)" for value, count in zip(shown, counts, strict=False))
+        kind = "colours" if self.legend else "values"
+        more = f" and {len(found) - 5} more {kind}" if len(found) > 5 else ""
+        if self.legend:
+            return InputError(
+                f"{source}: mask colours outside the legend",
+                found=listed + more,
+                fix="add them to data.colors or data.void, set data.color_tolerance, or set data.unknown: ignore",
+            )
         ignored = sorted(raw for raw, class_id in self.raw_to_class.items() if class_id == self.ignore_index)
         named = sorted(set(self.raw_to_class) - set(ignored))
         return InputError(
@@ -164,6 +207,25 @@ class ClassMap:
             found=listed + more,
             allowed=f"{_shorten(named)} for classes, {_shorten(ignored)} for ignored pixels",
             fix="add the value to data.classes or data.void, or set data.unknown: ignore",
+        )
+
+
+def pack_colors(rgb: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    """Return red * 65536 + green * 256 + blue, int32, shape (...), of colours, shape (..., 3)."""
+    wide = rgb.astype(np.int32)
+    packed: npt.NDArray[np.int32] = (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]
+    return packed
+
+
+def unpack_color(value: int) -> Color:
+    """Return the (red, green, blue) of a packed colour."""
+    return value >> 16 & 255, value >> 8 & 255, value & 255
+
+
+def _refuse_huge_values(raw_names: Mapping[int, str]) -> None:
+    if raw_names and not -(2**24) < min(raw_names) <= max(raw_names) < 2**24:
+        raise InputError(
+            "data.classes: a mask value beyond 24 bits", found=max(raw_names, key=abs), allowed="below 16777216"
         )
 
 
@@ -194,7 +256,9 @@ def _find_merge_targets(raw_names: Mapping[int, str], merge: Mapping[str, Sequen
             if member not in known:
                 raise InputError(f"data.merge.{new}: no such class", found=member, fix=suggest(member, known))
             if member in target:
-                raise InputError(f"data.merge.{new}: '{member}' is merged twice", found=target[member], fix="name it once")
+                raise InputError(
+                    f"data.merge.{new}: '{member}' is merged twice", found=target[member], fix="name it once"
+                )
             target[member] = new
     return target
 

@@ -1,0 +1,161 @@
+"""Every pair looked at once before training: headers of images, pixels of masks."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from segplus.data.dataset import SegmentationSplit, refuse_different_sizes
+from segplus.errors import InputError
+
+T = TypeVar("T")
+_FORMAT = 1  # of the remembered checks; raise it when a check is added
+
+
+@dataclass
+class SplitCheck:
+    """What the masks of a split hold.
+
+    Args:
+        images: Number of pairs.
+        pixels: Pixels of each class, then ignored pixels; length C + 1.
+        images_with: Images that hold each class, then images with ignored pixels; length C + 1.
+    """
+
+    images: int
+    pixels: list[int] = field(default_factory=list)
+    images_with: list[int] = field(default_factory=list)
+
+
+def check_split(split: SegmentationSplit, *, progress: bool = True) -> SplitCheck:
+    """Return the class counts of a split after every pair was checked; a split that passed before is not read again.
+
+    Args:
+        split: The split.
+        progress: Show a progress bar.
+
+    Raises:
+        InputError: If any pair is damaged, of two sizes, or holds a value outside the classes: the first one's message, with the
+            names of others.
+    """
+    place = find_cache_folder() / "checks" / f"{split.fingerprint}-{_FORMAT}.json"
+    if place.is_file():
+        return SplitCheck(**json.loads(place.read_text()))
+    classes = split.classes
+    total = np.zeros(classes.num_classes + 1, dtype=np.int64)
+    present = np.zeros_like(total)
+    problems: list[InputError] = []
+    for counts in map_pairs(
+        lambda index: _check_pair(split, index), len(split), f"check {split.title}" if progress else None
+    ):
+        if isinstance(counts, InputError):
+            problems.append(counts)
+            continue
+        total += counts
+        present += counts > 0
+    _raise_first(problems, len(split))
+    refuse_hidden_foreground(split, total)
+    check = SplitCheck(len(split), total.tolist(), present.tolist())
+    place.parent.mkdir(parents=True, exist_ok=True)
+    draft = place.with_suffix(f".{os.getpid()}.tmp")
+    draft.write_text(json.dumps(vars(check)))
+    draft.replace(place)
+    return check
+
+
+def find_presence(split: SegmentationSplit) -> npt.NDArray[np.bool_]:
+    """Return whether each image holds each class, shape (images, C)."""
+    width = split.classes.num_classes + 1
+    rows = np.zeros((len(split), width), dtype=np.bool_)
+    for index, label in enumerate(map_pairs(split.label, len(split), "classes per image")):
+        rows[index] = count_labels(label, width - 1) > 0
+    return rows[:, :-1]
+
+
+def map_pairs(work: Callable[[int], T], count: int, title: str | None) -> Iterator[T]:
+    """Yield work(0), work(1), ... in order, computed by as many threads as there are processors, few results held at a time."""
+    workers = count_workers()
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        tqdm(total=count, desc=title, disable=title is None, unit="pair", leave=False) as bar,
+    ):
+        waiting: deque[Future[T]] = deque()
+        try:
+            for index in range(count):
+                waiting.append(pool.submit(work, index))
+                if len(waiting) >= 4 * workers:
+                    yield waiting.popleft().result()
+                    bar.update()
+            while waiting:
+                yield waiting.popleft().result()
+                bar.update()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def count_workers() -> int:
+    """Return the number of processors this process may use, 16 at most."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(16, allowed)
+
+
+def count_labels(label: npt.NDArray[np.unsignedinteger], num_classes: int) -> npt.NDArray[np.int64]:  # type: ignore[type-arg]
+    """Return pixels of each class, then ignored pixels; shape (C + 1,)."""
+    counts = np.bincount(label.ravel(), minlength=num_classes)
+    result = np.zeros(num_classes + 1, dtype=np.int64)
+    result[:num_classes] = counts[:num_classes]
+    result[-1] = label.size - result[:-1].sum()
+    return result
+
+
+def find_cache_folder() -> Path:
+    """Return the folder of remembered checks: SEGPLUS_CACHE, or segplus/ in the user's cache folder."""
+    named = os.environ.get("SEGPLUS_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segplus"
+
+
+def refuse_hidden_foreground(split: SegmentationSplit, pixels: npt.NDArray[np.int64]) -> None:
+    """Raise InputError if masks of 0 and 255 were read as ids, so that the foreground would be ignored."""
+    classes = split.classes
+    if classes.num_classes == 2 and pixels[1] == 0 and pixels[-1] > 0 and split.decoder.encoding in ("ids", "auto"):
+        raw = np.unique(split.raw_label(0))
+        if set(raw.tolist()) <= {0, 255}:
+            raise InputError(
+                f"{split.title}: masks of 0 and 255, and 255 is ignored",
+                found=f"no pixel of '{classes.names[1]}', {int(pixels[-1])} ignored",
+                fix="set data.encoding: binary",
+            )
+
+
+def _check_pair(split: SegmentationSplit, index: int) -> npt.NDArray[np.int64] | InputError:
+    try:
+        size = split.size_px(index)
+        label = split.label(index)
+        refuse_different_sizes(size, label.shape, *split.sources(index))
+    except InputError as error:
+        return error
+    return count_labels(label, split.classes.num_classes)
+
+
+def _raise_first(problems: list[InputError], count: int) -> None:
+    if not problems:
+        return
+    first = problems[0]
+    if len(problems) == 1:
+        raise first
+    others = ", ".join(error.what.split(": ")[0] for error in problems[1:4])
+    more = f"{first.what} ({len(problems)} of {count} pairs have problems; also {others}{', ...' if len(problems) > 4 else ''})"
+    raise InputError(more, found=first.found, allowed=first.allowed, fix=first.fix)

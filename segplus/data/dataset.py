@@ -1,0 +1,196 @@
+"""The data set of a run: splits of pairs, read one at a time, and the classes that all of them share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any, TypedDict
+
+import datasets
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from segplus.classes import ClassMap
+from segplus.data.images import ImageReader, Stored, read_file_stamp, read_size
+from segplus.data.masks import MaskDecoder
+from segplus.errors import InputError
+
+Picture = Image.Image | npt.NDArray[Any]
+Labels = npt.NDArray[np.unsignedinteger[Any]]
+
+
+class Pair(TypedDict):
+    """One image with its mask.
+
+    image: PIL picture in RGB, upright, or an array (H, W, channels). label: class ids, (H, W). name: name within the split.
+    """
+
+    image: Picture
+    label: Labels
+    name: str
+
+
+class SegmentationSplit:
+    """A split of images and masks, map-style; only names are held, pixels are read when asked for.
+
+    Args:
+        rows: Table with the columns name, image, mask.
+        decoder: What the masks mean.
+        reader: How images become pixels.
+        title: Name of the split, for messages.
+    """
+
+    def __init__(self, rows: datasets.Dataset, decoder: MaskDecoder, reader: ImageReader, title: str) -> None:
+        self.rows = rows
+        self.decoder = decoder
+        self.reader = reader
+        self.title = title
+
+    @property
+    def classes(self) -> ClassMap:
+        """The classes of the labels."""
+        return self.decoder.classes
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Pair:
+        """Return the pair at a position.
+
+        Raises:
+            InputError: If a file is damaged, the sizes differ, or the mask holds a value outside the classes.
+        """
+        row = self._row(index)
+        source = name_source(row["image"], row["name"])
+        image = self.reader.read(row["image"], source)
+        mask_source = name_source(row["mask"], f"mask of {row['name']}")
+        label = self.decoder.read(row["mask"], mask_source)
+        refuse_different_sizes(measure_picture(image), label.shape, source, mask_source)
+        return {"image": image, "label": label, "name": row["name"]}
+
+    def __iter__(self) -> Iterator[Pair]:
+        for index in range(len(self)):
+            yield self[index]
+
+    def name(self, index: int) -> str:
+        """Return the name of a pair within the split, without file suffix."""
+        return str(self._row(index)["name"])
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all pairs, in order."""
+        return list(self.rows["name"])
+
+    def image(self, index: int) -> Picture:
+        """Return the image only."""
+        row = self._row(index)
+        return self.reader.read(row["image"], name_source(row["image"], row["name"]))
+
+    def label(self, index: int) -> Labels:
+        """Return the class ids only, shape (H, W)."""
+        row = self._row(index)
+        return self.decoder.read(row["mask"], name_source(row["mask"], f"mask of {row['name']}"))
+
+    def raw_label(self, index: int) -> npt.NDArray[Any]:
+        """Return the mask's raw values (ids or packed colours) before the look-up table, shape (H, W)."""
+        row = self._row(index)
+        return self.decoder.read_raw(row["mask"], name_source(row["mask"], f"mask of {row['name']}"))
+
+    def size_px(self, index: int) -> tuple[int, int]:
+        """Return (height, width) of the upright image, from its header."""
+        row = self._row(index)
+        return read_size(row["image"], name_source(row["image"], row["name"]))
+
+    def sources(self, index: int) -> tuple[str, str]:
+        """Return what messages call the image and the mask: their paths where they have one."""
+        row = self._row(index)
+        return name_source(row["image"], row["name"]), name_source(row["mask"], f"mask of {row['name']}")
+
+    def stored(self, index: int) -> tuple[Stored, Stored]:
+        """Return the image and the mask as they lie in the table: a path, {"bytes", "path"}, or a JSON text of shapes."""
+        row = self._row(index)
+        return row["image"], row["mask"]
+
+    def select(self, indices: Sequence[int] | npt.NDArray[np.int64], title: str | None = None) -> SegmentationSplit:
+        """Return the split that holds only these pairs, in this order."""
+        chosen = self.rows.select(np.asarray(indices, dtype=np.int64))
+        return type(self)(chosen, self.decoder, self.reader, title or self.title)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Text that changes when a file, the choice of files, or the meaning of a mask value changes."""
+        digest = hashlib.sha256(describe_meaning(self.decoder, self.reader).encode())
+        if _holds_bytes(self.rows):
+            digest.update(self.rows._fingerprint.encode())
+            return digest.hexdigest()[:32]
+        for image, mask in zip(self.rows["image"], self.rows["mask"], strict=True):
+            for stored in (image, mask):
+                digest.update(f"{stored}|".encode())
+                if isinstance(stored, str) and not stored.startswith("{"):
+                    digest.update("{}|{}\n".format(*read_file_stamp(stored)).encode())
+        return digest.hexdigest()[:32]
+
+    def _row(self, index: int) -> dict[str, Any]:
+        if not -len(self.rows) <= index < len(self.rows):
+            raise IndexError(f"{self.title} has {len(self.rows)} pairs, not {index}")
+        row: dict[str, Any] = self.rows[int(index)]
+        return row
+
+
+@dataclass(frozen=True)
+class SegmentationData:
+    """The splits of a data set and the classes that all of them share.
+
+    Args:
+        splits: "train", "validation", "test" -> split; only those that exist.
+        classes: The classes.
+        found: What was recognised, one line each, for people.
+    """
+
+    splits: Mapping[str, SegmentationSplit]
+    classes: ClassMap
+    found: tuple[str, ...] = field(default=())
+
+
+def name_source(stored: Stored, name: str) -> str:
+    """Return what messages call a stored file: its path, or the row's name."""
+    if isinstance(stored, str):
+        return name if stored.startswith("{") else stored
+    if isinstance(stored, dict) and stored.get("path"):
+        return str(stored["path"])
+    return name
+
+
+def measure_picture(image: Picture) -> tuple[int, int]:
+    """Return (height, width) of a picture or an array (H, W, channels)."""
+    if isinstance(image, Image.Image):
+        return image.height, image.width
+    return int(image.shape[0]), int(image.shape[1])
+
+
+def refuse_different_sizes(image: tuple[int, int], mask: tuple[int, ...], source: str, mask_source: str) -> None:
+    """Raise InputError unless image and mask have one (height, width)."""
+    if tuple(image) == tuple(mask):
+        return
+    turned = " (one lies on its side: EXIF orientation was applied)" if tuple(image) == tuple(mask[::-1]) else ""
+    raise InputError(
+        f"{source}: image and mask have different sizes{turned}",
+        found=f"image {image[1]} x {image[0]}, mask {mask[1]} x {mask[0]} px ({mask_source})",
+        fix="export the mask again at the image's size",
+    )
+
+
+def describe_meaning(decoder: MaskDecoder, reader: ImageReader) -> str:
+    """Return a text that two decoders share only if they read every mask alike."""
+    settings = {key: value for key, value in vars(decoder).items() if key != "classes"}
+    classes = decoder.classes
+    table = sorted(classes.raw_to_class.items())
+    return json.dumps([settings, classes.names, table, classes.unknown, classes.legend, asdict(reader)], default=str)
+
+
+def _holds_bytes(rows: datasets.Dataset) -> bool:
+    return not all(isinstance(rows.features[column], datasets.Value) for column in ("image", "mask"))

@@ -1,0 +1,120 @@
+"""The drawn street scenes as splits of a data set."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from segplus.data.dataset import Labels, Pair, Picture, SegmentationData, SegmentationSplit
+from segplus.data.images import ImageReader, Stored
+from segplus.data.masks import MaskDecoder
+from segplus.data.names import build_class_map
+from segplus.data.source import Source
+from segplus.data.synthetic import CLASS_COLORS, CLASS_NAMES, SyntheticScenes
+from segplus.recipe.data import DataRecipe
+
+_SEED_STRIDE = 1_000_003  # a prime, so that the splits of one seed and those of the next do not meet
+
+
+class SyntheticSplit(SegmentationSplit):
+    """A split whose pairs are drawn from a seed when they are asked for.
+
+    Args:
+        scenes: What draws.
+        decoder: What the drawn ids mean.
+        title: Name of the split.
+        indices: The scenes that belong to the split.
+        key: Text that names the drawing settings, for the fingerprint.
+    """
+
+    def __init__(
+        self, scenes: SyntheticScenes, decoder: MaskDecoder, title: str, indices: Sequence[int], key: str
+    ) -> None:
+        self.scenes = scenes
+        self.decoder = decoder
+        self.reader = ImageReader()
+        self.title = title
+        self.indices = list(indices)
+        self.key = key
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Pair:
+        """Return the pair at a position."""
+        rgb, ids = self.scenes.draw(self._scene(index))
+        return {
+            "image": Image.fromarray(rgb),
+            "label": self.classes.decode(ids, self.name(index)),
+            "name": self.name(index),
+        }
+
+    def name(self, index: int) -> str:
+        """Return split/number."""
+        return f"{self.title}/{self._scene(index):06d}"
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all pairs, in order."""
+        return [self.name(index) for index in range(len(self))]
+
+    def image(self, index: int) -> Picture:
+        """Return the image only."""
+        return self[index]["image"]
+
+    def label(self, index: int) -> Labels:
+        """Return the class ids only, shape (H, W)."""
+        return self[index]["label"]
+
+    def raw_label(self, index: int) -> npt.NDArray[Any]:
+        """Return the drawn ids before the look-up table, shape (H, W)."""
+        return self.scenes.draw(self._scene(index))[1]
+
+    def size_px(self, index: int) -> tuple[int, int]:
+        """Return (height, width)."""
+        rgb, _ = self.scenes.draw(self._scene(index))
+        return int(rgb.shape[0]), int(rgb.shape[1])
+
+    def sources(self, index: int) -> tuple[str, str]:
+        """Return the name, for both."""
+        return self.name(index), self.name(index)
+
+    def stored(self, index: int) -> tuple[Stored, Stored]:
+        """Raise: nothing is stored."""
+        raise TypeError(f"{self.name(index)} is drawn, not stored")
+
+    def select(self, indices: Sequence[int] | npt.NDArray[np.int64], title: str | None = None) -> SyntheticSplit:
+        """Return the split that holds only these pairs, in this order."""
+        chosen = [self.indices[int(index)] for index in indices]
+        return SyntheticSplit(self.scenes, self.decoder, title or self.title, chosen, self.key)
+
+    @property
+    def fingerprint(self) -> str:  # type: ignore[override]
+        """Text that changes when the drawing or the choice of scenes changes."""
+        text = f"{self.key}|{self.indices}|{sorted(self.classes.raw_to_class.items())}|{self.classes.names}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def _scene(self, index: int) -> int:
+        return self.indices[int(index)]
+
+
+def draw_splits(section: DataRecipe) -> SegmentationData:
+    """Return the drawn data set that a recipe describes, each split from a seed of its own."""
+    names = dict(enumerate(CLASS_NAMES))
+    colors = {name: (int(c[0]), int(c[1]), int(c[2])) for name, c in zip(CLASS_NAMES, CLASS_COLORS, strict=True)}
+    source = Source({}, "drawn street scenes", names=names, colors=colors)
+    classes = build_class_map(section, source, legend=False)
+    size_px = (section.synthetic_size_px[0], section.synthetic_size_px[1])
+    splits: dict[str, SegmentationSplit] = {}
+    for number, (split, count) in enumerate(section.synthetic_images.items()):
+        seed = section.seed * _SEED_STRIDE + ("train", "validation", "test").index(split)
+        scenes = SyntheticScenes(count, size_px=size_px, seed=seed)
+        limit = min(count, section.max_images.get(split, count))
+        splits[split] = SyntheticSplit(scenes, MaskDecoder(classes), split, range(limit), f"{seed} {size_px} {number}")
+    notes = tuple(f"{split}: {len(part)} drawn scenes" for split, part in splits.items())
+    return SegmentationData(splits, classes, ("drawn street scenes", *notes))

@@ -1,0 +1,143 @@
+"""Folders of images and masks: per split, split below, or unsplit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from segplus.data.pairing import pair_folders
+from segplus.data.source import Source, build_table, is_split_name
+from segplus.errors import InputError
+from segplus.recipe.data import DataRecipe
+
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "photos", "jpegimages", "inputs", "input", "rgb", "pictures")
+MASK_FOLDERS = (
+    "masks", "mask", "labels", "label", "annotations", "annotation", "annot", "segmentation", "segmentations", "gt",
+    "ground_truth", "groundtruth", "targets", "target", "mask_images", "1st_manual",
+)  # fmt: skip
+WHOLE = "train"
+
+
+def read_folders(root: Path, section: DataRecipe) -> Source:
+    """Return the pairs of `{split}/images` + `{split}/masks`, `images/{split}` + `masks/{split}`, or `images` + `masks`.
+
+    Raises:
+        InputError: If no folders of images and masks are found, or more than one could be meant.
+    """
+    places = find_split_folders(root, section)
+    splits, notes = {}, []
+    for split, (images, masks) in places.items():
+        pairs, how = pair_folders(images, masks, section.image_pattern, section.mask_pattern)
+        splits[split] = build_table(pairs)
+        notes.append(f"{split}: {len(pairs)} pairs, {images.relative_to(root)} with {masks.relative_to(root)}, {how}")
+    return Source(splits, "folders of images and masks", root, notes=notes)
+
+
+def read_flat(root: Path, section: DataRecipe) -> Source:
+    """Return the pairs of one folder (or one folder a split) that holds images and masks side by side."""
+    folders = {path.name: path for path in _list_folders(root) if is_split_name(path.name)} or {WHOLE: root}
+    splits, notes = {}, []
+    for split, folder in folders.items():
+        pairs, how = pair_folders(folder, folder, section.image_pattern, section.mask_pattern)
+        splits[split] = build_table(pairs)
+        notes.append(f"{split}: {len(pairs)} pairs in one folder, {how}")
+    return Source(splits, "images and masks in one folder", root, notes=notes)
+
+
+def find_split_folders(root: Path, section: DataRecipe) -> dict[str, tuple[Path, Path]]:
+    """Return split name -> (folder of images, folder of masks)."""
+    if section.images and "{split}" in section.images:
+        return _fill_templates(root, section)
+    split_folders = [path for path in _list_folders(root) if is_split_name(path.name)]
+    beside = {
+        p.name: (p, p.with_name(p.name + "annot")) for p in split_folders if p.with_name(p.name + "annot").is_dir()
+    }
+    if beside and len(beside) == len(split_folders):
+        return beside
+    per_split = {path.name: _find_image_and_mask(path, section) for path in split_folders if _has_images(path, section)}
+    if per_split:
+        return per_split
+    images, masks = _find_image_and_mask(root, section)
+    below = [path.name for path in _list_folders(images) if is_split_name(path.name)]
+    if not below:
+        return {WHOLE: (images, masks)}
+    missing = [name for name in below if not (masks / name).is_dir()]
+    if missing:
+        raise InputError(
+            f"{masks}: a split has images and no masks", found=", ".join(missing), fix=f"add {masks / missing[0]}"
+        )
+    return {name: (images / name, masks / name) for name in below}
+
+
+def _fill_templates(root: Path, section: DataRecipe) -> dict[str, tuple[Path, Path]]:
+    head = section.images or ""
+    if not section.masks or "{split}" not in section.masks:
+        raise InputError("data.masks: data.images has {split}, so data.masks needs it", found=section.masks)
+    found = {}
+    asked = [section.train_split, section.validation_split, section.test_split]
+    names = [name for name in asked if name and name != "none"] + [
+        "train",
+        "training",
+        "val",
+        "validation",
+        "valid",
+        "dev",
+        "test",
+    ]
+    for name in dict.fromkeys(names):
+        images, masks = root / head.replace("{split}", name), root / section.masks.replace("{split}", name)
+        if images.is_dir():
+            if not masks.is_dir():
+                raise InputError(
+                    f"{masks}: missing folder of masks", fix=f"add it, or correct data.masks ({section.masks})"
+                )
+            found[name] = (images, masks)
+    if not found:
+        raise InputError(f"{root}: no folder for data.images", found=head, fix="correct the template")
+    return found
+
+
+def _has_images(folder: Path, section: DataRecipe) -> bool:
+    return bool(_match(folder, (section.images,) if section.images else IMAGE_FOLDERS))
+
+
+def _find_image_and_mask(folder: Path, section: DataRecipe) -> tuple[Path, Path]:
+    return (
+        _choose(folder, "images", section.images, IMAGE_FOLDERS),
+        _choose(folder, "masks", section.masks, MASK_FOLDERS),
+    )
+
+
+def _choose(folder: Path, key: str, asked: str | None, usual: Sequence[str]) -> Path:
+    if asked is not None:
+        if not (folder / asked).is_dir():
+            raise InputError(f"data.{key}: no such folder in {folder}", found=asked, allowed=_name_folders(folder))
+        return folder / asked
+    matches = _match(folder, usual)
+    if len(matches) > 1:
+        raise InputError(
+            f"{folder}: more than one folder could hold the {key}",
+            found=", ".join(path.name for path in matches),
+            fix=f"set data.{key} to one of them",
+        )
+    if not matches:
+        raise InputError(
+            f"{folder}: no folder of {key}",
+            found=_name_folders(folder),
+            allowed=", ".join(usual[:4]),
+            fix=f"set data.{key}",
+        )
+    return matches[0]
+
+
+def _match(folder: Path, names: Sequence[str]) -> list[Path]:
+    exact = [folder / name for name in names if len(names) == 1 and (folder / name).is_dir()]
+    return exact or [path for path in _list_folders(folder) if path.name.lower() in names]
+
+
+def _list_folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _name_folders(folder: Path) -> str:
+    return ", ".join(path.name for path in _list_folders(folder)) or "no folder at all"

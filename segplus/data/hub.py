@@ -1,0 +1,160 @@
+"""Data sets that the `datasets` library reads: Hub ids, Parquet, folders written by save_to_disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from segplus.data.source import Source
+from segplus.data.tables import IMAGE_COLUMNS, MASK_COLUMNS
+from segplus.errors import InputError, suggest
+from segplus.recipe.data import DataRecipe
+
+
+def read_hub(name: str, section: DataRecipe) -> Source:
+    """Return the pairs of a Hub data set, of a folder that load_dataset takes, or of a Parquet file."""
+    path = Path(name)
+    try:
+        if path.is_file():
+            loaded = datasets.load_dataset(path.suffix.lstrip(".").lower(), data_files=str(path))
+        else:
+            loaded = datasets.load_dataset(name, section.dataset_config, revision=section.revision)
+    except InputError:
+        raise
+    except Exception as error:  # the library raises a dozen types here: missing repository, config, network, builder
+        raise InputError(
+            f"data.dataset: '{name}' could not be opened",
+            found=f"{type(error).__name__}: {error}",
+            fix="correct the id or the folder",
+        ) from None
+    return build_hub_source(loaded, section, name, path if path.exists() else None)
+
+
+def read_saved(root: Path, section: DataRecipe) -> Source:
+    """Return the pairs of a folder that Dataset.save_to_disk or DatasetDict.save_to_disk wrote."""
+    try:
+        loaded = datasets.load_from_disk(str(root))
+    except (FileNotFoundError, OSError, ValueError) as error:
+        raise InputError(
+            f"{root}: not a folder that save_to_disk wrote ({error})", fix="correct data.dataset"
+        ) from None
+    return build_hub_source(loaded, section, str(root), root)
+
+
+def build_hub_source(loaded: Any, section: DataRecipe, name: str, root: Path | None) -> Source:
+    """Return the pairs of a loaded data set with its columns renamed to image and mask."""
+    splits = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
+    tables, columns = {}, ("", "")
+    for split, rows in splits.items():
+        columns = find_columns(rows.features, section, f"{name} ({split})")
+        tables[split] = prepare_rows(rows, *columns, split)
+    features = next(iter(splits.values())).features
+    names = find_label_names(features) or _read_repository_names(name, root, section.revision)
+    notes = [
+        f"{split}: {len(rows)} rows, image column '{columns[0]}', label column '{columns[1]}'"
+        for split, rows in tables.items()
+    ]
+    return Source(tables, "data set of the `datasets` library", root, names=names, notes=notes)
+
+
+def find_columns(features: Mapping[str, Any], section: DataRecipe, where: str) -> tuple[str, str]:
+    """Return (image column, label column), by the recipe or by type and usual name.
+
+    Raises:
+        InputError: If a column is missing, or more than one could be meant.
+    """
+    pictures = [column for column, feature in features.items() if _is_picture(feature)]
+    label = section.label_column or _pick(pictures, MASK_COLUMNS, (section.image_column,))
+    image = section.image_column or _pick(pictures, IMAGE_COLUMNS, (label,))
+    if label is None and image is not None:
+        label = _pick([c for c in pictures if c != image], (), ())
+    if image is None and label is not None:
+        image = _pick([c for c in pictures if c != label], (), ())
+    for key, column in (("image_column", image), ("label_column", label)):
+        if column is None:
+            raise InputError(f"{where}: which column is data.{key}?", found=", ".join(features), fix=f"set data.{key}")
+        if column not in features:
+            raise InputError(f"data.{key}: no such column in {where}", found=column, fix=suggest(column, features))
+    return str(image), str(label)
+
+
+def _pick(columns: list[str], usual: tuple[str, ...], taken: tuple[str | None, ...]) -> str | None:
+    free = [column for column in columns if column not in taken]
+    matches = [column for column in free if column.lower() in usual]
+    if len(matches) == 1:
+        return matches[0]
+    return free[0] if len(free) == 1 and not usual else None
+
+
+def _is_picture(feature: Any) -> bool:
+    """Return whether a feature is an Image, or the struct {bytes, path} or the bytes that Parquet files of images hold."""
+    if isinstance(feature, datasets.Image):
+        return True
+    if isinstance(feature, dict):
+        return set(feature) == {"bytes", "path"}
+    return isinstance(feature, datasets.Value) and feature.dtype in ("binary", "large_binary")
+
+
+def prepare_rows(rows: datasets.Dataset, image: str, label: str, split: str) -> datasets.Dataset:
+    """Return the table name, image, mask; pictures stay encoded, as {"bytes", "path"}."""
+    chosen = rows.select_columns(list(dict.fromkeys([image, label])))
+    for column in (image, label):
+        if _is_picture(chosen.features[column]):
+            chosen = chosen.cast_column(column, datasets.Image(decode=False))
+    chosen = chosen.rename_columns({image: "image", label: "mask"})
+    return chosen.add_column("name", _name_rows(chosen, split))
+
+
+def _name_rows(rows: datasets.Dataset, split: str) -> list[str]:
+    """Return the pictures' own file names where each has one and they differ, or split/number."""
+    numbered = [f"{split}/{index:06d}" for index in range(len(rows))]
+    if not isinstance(rows.features["image"], datasets.Image) or not len(rows):
+        return numbered
+    plain = rows.flatten_indices() if rows._indices is not None else rows
+    paths = pc.struct_field(plain.data.column("image"), "path").to_pylist()
+    stems = [Path(path).stem if path else "" for path in paths]
+    return stems if all(stems) and len(set(stems)) == len(stems) else numbered
+
+
+def find_label_names(features: Any) -> dict[int, str] | None:
+    """Return the names of the only list of ClassLabel among the features; a single ClassLabel names scenes, not pixels."""
+    lists = {tuple(found) for found in _walk_label_names(features, inside_list=False)}
+    return dict(enumerate(lists.pop())) if len(lists) == 1 else None
+
+
+def _walk_label_names(feature: Any, inside_list: bool) -> Iterator[list[str]]:
+    if isinstance(feature, datasets.ClassLabel):
+        if inside_list:
+            yield list(feature.names)
+    elif isinstance(feature, dict):
+        for inner in feature.values():
+            yield from _walk_label_names(inner, inside_list)
+    elif isinstance(feature, list):
+        yield from _walk_label_names(feature[0], True)
+    elif isinstance(feature, datasets.List | datasets.LargeList | datasets.Sequence):
+        yield from _walk_label_names(feature.feature, True)
+
+
+def _read_repository_names(name: str, root: Path | None, revision: str | None) -> dict[int, str] | None:
+    if root is not None:
+        return None  # the reader of id2label.json in folders finds it
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        path = hf_hub_download(name, "id2label.json", repo_type="dataset", revision=revision)
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError):
+        return None
+    return {int(value): str(label) for value, label in json.loads(Path(path).read_text()).items()}
+
+
+def is_arrow_string(rows: datasets.Dataset, column: str) -> bool:
+    """Return whether a column holds text, such as paths or JSON."""
+    kind = rows.data.schema.field(column).type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))

@@ -1,0 +1,231 @@
+"""Images as pixels: RGB pictures, or arrays where a picture has other than three channels."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+
+from segplus.errors import InputError
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy", ".npz"}
+)
+_ORIENTATION_TAG = 0x0112
+
+# A file as it lies in a table: its path, or what the `datasets` library keeps of it.
+Stored = str | dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ImageReader:
+    """How image files become pixels.
+
+    Args:
+        channels: 3 gives PIL pictures in RGB; any other number gives arrays of shape (H, W, channels).
+        value_range: Values that become 0 and 255 for samples deeper than 8 bits; None takes the type's whole range.
+    """
+
+    channels: int = 3
+    value_range: tuple[float, float] | None = None
+
+    def read(self, stored: Stored, source: str) -> Image.Image | npt.NDArray[Any]:
+        """Return the picture, upright.
+
+        Args:
+            stored: Path, or {"bytes", "path"}.
+            source: Name for messages.
+
+        Returns:
+            PIL picture in RGB, or an array (H, W, channels) of the file's own type, scaled to 0..255 uint8 where a range is given.
+
+        Raises:
+            InputError: If the file is missing, damaged, or has another number of channels.
+        """
+        with report_damage(source):
+            if find_suffix(stored) in (".npy", ".npz"):
+                return self._shape_array(load_array(stored), source)
+            with open_picture(stored) as picture:
+                if self.channels != 3:
+                    return self._shape_array(read_bands(picture), source)
+                return convert_to_rgb(picture, self.value_range)
+
+    def _shape_array(self, array: npt.NDArray[Any], source: str) -> Image.Image | npt.NDArray[Any]:
+        bands = array[..., None] if array.ndim == 2 else array
+        if bands.ndim == 3 and bands.shape[-1] != self.channels and bands.shape[0] == self.channels:
+            bands = np.moveaxis(bands, 0, -1)  # (channels, H, W) -> (H, W, channels)
+        if bands.ndim != 3 or bands.shape[-1] != self.channels:
+            raise InputError(
+                f"{source}: not an image of {self.channels} channels",
+                found=f"shape {tuple(array.shape)}",
+                fix=f"set data.channels to the number of channels ({bands.shape[-1]}?)",
+            )
+        if not np.isfinite(bands).all():
+            raise InputError(
+                f"{source}: values that are not finite", found=f"{int((~np.isfinite(bands)).sum())} values"
+            )
+        if self.channels == 3:
+            return Image.fromarray(scale_to_bytes(bands, self.value_range))
+        return bands if self.value_range is None else scale_to_bytes(bands, self.value_range)
+
+
+def read_size(stored: Stored, source: str) -> tuple[int, int]:
+    """Return (height, width) of the upright picture, from its header only.
+
+    Raises:
+        InputError: If the file is missing or is no picture.
+    """
+    with report_damage(source):
+        if find_suffix(stored) in (".npy", ".npz"):
+            shape = load_array(stored, header_only=True).shape
+            # (H, W), (H, W, C) or (C, H, W): the two long axes.
+            return (shape[1], shape[2]) if len(shape) == 3 and shape[0] < min(shape[1:]) else (shape[0], shape[1])
+        with open_picture(stored) as picture:
+            width, height = picture.size
+            turned = picture.getexif().get(_ORIENTATION_TAG, 1) in (5, 6, 7, 8)
+            return (width, height) if turned else (height, width)
+
+
+@contextmanager
+def report_damage(source: str) -> Iterator[None]:
+    """Turn whatever a damaged file does to a decoder into one message that names the file.
+
+    Raises:
+        InputError: In place of the decoder's error.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{source}: no such file", found=error.filename, fix="correct the path or remove the entry"
+        ) from None
+    except Image.DecompressionBombError as error:
+        raise InputError(
+            f"{source}: implausibly large picture", found=error, fix="check the file; tile it if it is real"
+        ) from None
+    except UnidentifiedImageError:
+        raise InputError(f"{source}: not an image file", fix="replace the file or remove the pair") from None
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        KeyError,
+        IndexError,
+        TypeError,
+        OverflowError,
+        MemoryError,
+        RuntimeError,
+    ) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(
+            f"{source}: damaged or truncated file", found=reason, fix="replace the file or remove the pair"
+        ) from None
+    except Exception as error:  # zlib.error, struct.error and the decoders' own types have no common parent
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(
+            f"{source}: damaged or truncated file", found=reason, fix="replace the file or remove the pair"
+        ) from None
+
+
+def find_suffix(stored: Stored) -> str:
+    """Return the lower-case file suffix of a stored file, or an empty string."""
+    path = stored if isinstance(stored, str) else stored.get("path")
+    return os.path.splitext(path)[1].lower() if path else ""
+
+
+def open_picture(stored: Stored) -> Image.Image:
+    """Return the opened, not yet decoded picture of a path or of {"bytes", "path"}."""
+    if isinstance(stored, str):
+        return Image.open(stored)
+    if stored.get("bytes") is not None:
+        return Image.open(io.BytesIO(stored["bytes"]))
+    return Image.open(stored["path"])
+
+
+def load_array(stored: Stored, header_only: bool = False) -> npt.NDArray[Any]:
+    """Return the array of a .npy file, or the only array of a .npz file."""
+    if isinstance(stored, dict):
+        opened: str | io.BytesIO = (
+            io.BytesIO(stored["bytes"]) if stored.get("bytes") is not None else str(stored["path"])
+        )
+    else:
+        opened = stored
+    mapped = "r" if header_only and isinstance(opened, str) and opened.lower().endswith(".npy") else None
+    loaded = np.load(opened, mmap_mode=mapped, allow_pickle=False)  # type: ignore[arg-type]
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    with loaded:
+        if len(loaded.files) != 1:
+            raise ValueError(f"an archive of {len(loaded.files)} arrays; one is expected")
+        only: npt.NDArray[Any] = loaded[loaded.files[0]]
+        return only
+
+
+def convert_to_rgb(picture: Image.Image, value_range: tuple[float, float] | None = None) -> Image.Image:
+    """Return the upright picture in RGB; transparency lies on white, deep greys are scaled, never clipped."""
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return Image.fromarray(scale_to_bytes(np.asarray(picture), value_range)).convert("RGB")
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode == "RGB":
+        upright.load()
+        return upright if upright is not picture else picture.copy()
+    if "A" in upright.mode or "transparency" in upright.info:
+        layered = upright.convert("RGBA")
+        ground = Image.new("RGBA", layered.size, (255, 255, 255, 255))
+        return Image.alpha_composite(ground, layered).convert("RGB")
+    return upright.convert("RGB")
+
+
+def scale_to_bytes(values: npt.NDArray[Any], value_range: tuple[float, float] | None) -> npt.NDArray[np.uint8]:
+    """Return values mapped from `value_range` (or the integer type's range) to 0..255.
+
+    Raises:
+        ValueError: If values lie outside the range, which would clip them, or a float image comes without a range.
+    """
+    if values.dtype == np.uint8 and value_range is None:
+        return values
+    if value_range is None and values.dtype == np.bool_:
+        return values.astype(np.uint8) * np.uint8(255)
+    if value_range is None:
+        if values.dtype != np.uint16 and not (values.dtype == np.int32 and values.min() >= 0 and values.max() <= 65535):
+            raise ValueError(f"samples of type {values.dtype} need data.image_range")
+        value_range = (0.0, 65535.0)
+    low, high = value_range
+    least, most = float(values.min()), float(values.max())
+    if least < low or most > high:
+        raise ValueError(f"values {least:g}..{most:g} outside data.image_range {low:g}..{high:g} would be clipped")
+    scaled = (values.astype(np.float32) - low) * (255.0 / (high - low))
+    return np.rint(scaled).astype(np.uint8)
+
+
+def read_bands(picture: Image.Image) -> npt.NDArray[Any]:
+    """Return all bands of a picture: channels of one page, or the pages of a multi-page file, shape (H, W, bands)."""
+    pages = picture.n_frames if isinstance(picture, TiffImagePlugin.TiffImageFile) else 1
+    if pages == 1:
+        array = np.asarray(ImageOps.exif_transpose(picture))
+        return array[..., None] if array.ndim == 2 else array
+    planes = []
+    for page in range(pages):
+        picture.seek(page)
+        planes.append(np.array(picture))
+    return np.stack(planes, axis=-1)
+
+
+def read_file_stamp(path: str) -> tuple[int, int]:
+    """Return (bytes, modification time in ns) of a file, zeros where it is absent."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns

@@ -1,0 +1,89 @@
+"""Which layout a folder has: every reader's marks are looked for, and two that match are never chosen between."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segplus.data.folders import IMAGE_FOLDERS, MASK_FOLDERS
+from segplus.data.images import IMAGE_SUFFIXES
+from segplus.data.source import is_split_name
+from segplus.data.tables import METADATA_NAMES
+from segplus.errors import InputError
+from segplus.recipe.data import DataRecipe
+
+
+def find_layout(path: Path, section: DataRecipe) -> str:
+    """Return the layout's name in the recipe.
+
+    Raises:
+        InputError: If none fits, or more than one does.
+    """
+    if path.is_file():
+        return _find_file_layout(path)
+    found = {layout: mark for layout, mark in _find_marks(path, section).items() if mark}
+    if not found and any(
+        _is_image(entry) for folder in (path, *_list_split_folders(path)) for entry in folder.iterdir()
+    ):
+        return "flat"
+    if len(found) == 1:
+        return next(iter(found))
+    inside = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
+    if not found:
+        raise InputError(
+            f"{path}: no layout recognised", found=inside, fix="set data.images and data.masks, or data.layout"
+        )
+    raise InputError(
+        f"{path}: more than one layout fits",
+        found="; ".join(f"{layout} ({mark})" for layout, mark in found.items()),
+        fix="set data.layout to one of them",
+    )
+
+
+def _find_file_layout(path: Path) -> str:
+    by_suffix = {".csv": "manifest", ".tsv": "manifest", ".jsonl": "manifest", ".parquet": "hub", ".arrow": "hub"}
+    layout = by_suffix.get(path.suffix.lower())
+    if layout is None:
+        raise InputError(f"{path}: not a list of pairs", found=path.suffix or "no suffix", allowed=", ".join(by_suffix))
+    return layout
+
+
+def _find_marks(path: Path, section: DataRecipe) -> dict[str, str]:
+    """Return layout -> what speaks for it, empty where nothing does."""
+    if section.images or section.masks:
+        return {"folders": f"images: {section.images}, masks: {section.masks}"}
+    split_folders = _list_split_folders(path)
+    return {
+        "saved": _name_first(path, ("dataset_dict.json", "state.json")),
+        "metadata": _name_first(path, METADATA_NAMES)
+        or next((_name_first(f, METADATA_NAMES) for f in split_folders), ""),
+        "hub": _name_parquet(path),
+        "folders": _name_folder_pair(path, split_folders),
+    }
+
+
+def _name_first(path: Path, names: tuple[str, ...]) -> str:
+    return next((name for name in names if (path / name).exists()), "")
+
+
+def _name_parquet(path: Path) -> str:
+    return next(
+        (entry.name for folder in (path, path / "data") if folder.is_dir() for entry in folder.glob("*.parquet")), ""
+    )
+
+
+def _name_folder_pair(path: Path, split_folders: list[Path]) -> str:
+    for folder in (path, *split_folders):
+        names = {entry.name.lower() for entry in folder.iterdir() if entry.is_dir()}
+        if names & set(IMAGE_FOLDERS) or names & set(MASK_FOLDERS):
+            return f"{folder.name}/ with " + ", ".join(sorted(names & {*IMAGE_FOLDERS, *MASK_FOLDERS}))
+    if split_folders and all((f.with_name(f.name + "annot")).is_dir() for f in split_folders):
+        return "train + trainannot"
+    return ""
+
+
+def _list_split_folders(path: Path) -> list[Path]:
+    return sorted(entry for entry in path.iterdir() if entry.is_dir() and is_split_name(entry.name))
+
+
+def _is_image(entry: Path) -> bool:
+    return entry.is_file() and entry.suffix.lower() in IMAGE_SUFFIXES

@@ -1,0 +1,158 @@
+"""From the recipe's data section to the splits of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segplus.data.checking import find_presence
+from segplus.data.dataset import SegmentationData, SegmentationSplit
+from segplus.data.drawn import draw_splits
+from segplus.data.folders import read_flat, read_folders
+from segplus.data.hub import read_hub, read_saved
+from segplus.data.images import ImageReader
+from segplus.data.layouts import find_layout
+from segplus.data.masks import MaskDecoder, find_encoding
+from segplus.data.names import build_class_map
+from segplus.data.source import Source, expand_variables, find_split
+from segplus.data.splits import divide, find_groups
+from segplus.data.tables import read_manifest, read_metadata
+from segplus.errors import InputError
+from segplus.recipe.data import DataRecipe
+from segplus.recipe.strict import build_dataclass
+
+_READERS: dict[str, Callable[[Path, DataRecipe], Source]] = {
+    "folders": read_folders,
+    "flat": read_flat,
+    "metadata": read_metadata,
+    "manifest": read_manifest,
+    "saved": read_saved,
+}
+
+
+def load_segmentation_dataset(section: DataRecipe | Mapping[str, Any]) -> SegmentationData:
+    """Return the splits and classes that a recipe's data section describes.
+
+    Args:
+        section: The section, as the dataclass or as a mapping with the same keys.
+
+    Raises:
+        InputError: If a key is unknown, a folder is missing, files do not pair, or classes have no names.
+    """
+    recipe = (
+        section if isinstance(section, DataRecipe) else build_dataclass(DataRecipe, section, "data", "data section")
+    )
+    if recipe.dataset == "synthetic" or recipe.layout == "synthetic":
+        return draw_splits(recipe)
+    source = read_source(recipe)
+    encoding, legend = find_encoding(recipe, source)
+    classes = build_class_map(recipe, source, legend)
+    decoder = MaskDecoder(
+        classes,
+        encoding=encoding,
+        threshold=recipe.threshold,
+        color_tolerance=recipe.color_tolerance,
+        instance_divisor=recipe.instance_divisor,
+        mask_channel=recipe.mask_channel,
+        planes=classes.num_classes,
+    )
+    value_range = None if recipe.image_range is None else (recipe.image_range[0], recipe.image_range[1])
+    reader = ImageReader(recipe.channels, value_range)
+    parts = {name: SegmentationSplit(rows, decoder, reader, name) for name, rows in source.splits.items()}
+    empty = [name for name, part in parts.items() if not len(part)]
+    if empty:
+        raise InputError(f"{recipe.dataset}: a split without images", found=", ".join(empty))
+    splits = choose_splits(parts, recipe)
+    return SegmentationData(splits, classes, (source.found, *source.notes, *_describe_splits(splits)))
+
+
+def read_source(section: DataRecipe) -> Source:
+    """Return the table of pairs of each split, and what the layout knows.
+
+    Raises:
+        InputError: If the place does not exist, or its layout is not recognised.
+    """
+    place = expand_variables(section.dataset, "data.dataset")
+    path = Path(place)
+    looks_like_path = (
+        place != section.dataset or path.is_absolute() or place.startswith((".", "~")) or place.count("/") != 1
+    )
+    if section.layout == "hub" or (section.layout == "auto" and not path.exists() and not looks_like_path):
+        return read_hub(place, section)
+    if not path.exists():
+        raise InputError(
+            "data.dataset: no such folder or file", found=place, fix="correct the path, or give a Hub id: owner/name"
+        )
+    layout = section.layout if section.layout != "auto" else find_layout(path, section)
+    return read_hub(place, section) if layout == "hub" else _READERS[layout](path, section)
+
+
+def choose_splits(parts: Mapping[str, SegmentationSplit], section: DataRecipe) -> dict[str, SegmentationSplit]:
+    """Return train, validation and test: those that are there, and those that must be made."""
+    asked = {"train": section.train_split, "validation": section.validation_split, "test": section.test_split}
+    found = {kind: find_split(list(parts), kind, name) for kind, name in asked.items()}
+    splits = {kind: parts[name] for kind, name in found.items() if name is not None}
+    if "train" not in splits:
+        if len(parts) != 1:
+            raise InputError("data.train_split: no training split", found=", ".join(parts), fix="set data.train_split")
+        splits = {"train": next(iter(parts.values()))}
+    if section.folds:
+        splits = _make_fold(splits, section)
+    else:
+        splits = _make_shares(splits, section, asked)
+    limited = {}
+    for kind, part in splits.items():
+        limit = section.max_images.get(kind, len(part))
+        limited[kind] = part.select(range(limit), kind) if limit < len(part) else part
+        limited[kind].title = kind
+    return limited
+
+
+def _make_shares(
+    splits: dict[str, SegmentationSplit], section: DataRecipe, asked: Mapping[str, str | None]
+) -> dict[str, SegmentationSplit]:
+    shares = {
+        "validation": section.validation_share if "validation" not in splits and asked["validation"] != "none" else 0.0,
+        "test": section.test_share if "test" not in splits and asked["test"] != "none" else 0.0,
+    }
+    made = {kind: share for kind, share in shares.items() if share > 0}
+    if not made:
+        return splits
+    whole = splits["train"]
+    parts = divide(
+        find_groups(whole.names, section.group_pattern),
+        [1 - sum(made.values()), *made.values()],
+        section.split_seed,
+        _read_presence(whole, section),
+    )
+    kinds = ["train", *made]
+    return {**splits, **{kind: whole.select(part, kind) for kind, part in zip(kinds, parts, strict=True)}}
+
+
+def _make_fold(splits: dict[str, SegmentationSplit], section: DataRecipe) -> dict[str, SegmentationSplit]:
+    """Return the splits of one fold; a validation split that is there is left out of the folds."""
+    whole = splits["train"]
+    parts = divide(
+        find_groups(whole.names, section.group_pattern),
+        [1 / section.folds] * section.folds,
+        section.split_seed,
+        _read_presence(whole, section),
+    )
+    rest = np.sort(np.concatenate([part for fold, part in enumerate(parts) if fold != section.fold]))
+    return {
+        **splits,
+        "train": whole.select(rest, "train"),
+        "validation": whole.select(parts[section.fold], "validation"),
+    }
+
+
+def _read_presence(split: SegmentationSplit, section: DataRecipe) -> npt.NDArray[np.bool_] | None:
+    return find_presence(split) if section.stratify else None
+
+
+def _describe_splits(splits: Mapping[str, SegmentationSplit]) -> list[str]:
+    return ["splits: " + ", ".join(f"{kind} {len(part)}" for kind, part in splits.items())]

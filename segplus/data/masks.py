@@ -1,0 +1,207 @@
+"""Masks as raw values: whatever a file holds becomes one integer a pixel, for the ClassMap to look up."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, TiffImagePlugin
+
+from segplus.classes import ClassMap, pack_colors
+from segplus.data.images import Stored, find_suffix, load_array, open_picture, report_damage
+from segplus.data.polygons import draw_annotation
+from segplus.data.source import Source
+from segplus.errors import InputError
+from segplus.recipe.data import DataRecipe
+
+Raw = npt.NDArray[Any]
+_LOSSY_FORMATS = frozenset({"JPEG", "MPO"})
+
+
+@dataclass(frozen=True)
+class MaskDecoder:
+    """How mask files become class ids.
+
+    Args:
+        classes: The look-up table.
+        encoding: "auto", "ids", "palette", "colors", "binary", "instances" or "one_hot".
+        threshold: Smallest foreground value of a binary mask.
+        color_tolerance: Largest distance per channel to a colour of the legend.
+        instance_divisor: value // this is the class of an instance mask.
+        mask_channel: The channel that holds the ids of a mask with several.
+        planes: Number of planes of a one-hot stack.
+    """
+
+    classes: ClassMap
+    encoding: str = "auto"
+    threshold: int = 128
+    color_tolerance: int = 0
+    instance_divisor: int = 1000
+    mask_channel: int | None = None
+    planes: int = 0
+
+    def read(self, stored: Stored, source: str) -> npt.NDArray[np.unsignedinteger[Any]]:
+        """Return the class ids of a mask, shape (H, W).
+
+        Raises:
+            InputError: If the file is damaged, of another encoding, or holds a value outside the classes.
+        """
+        return self.classes.decode(self.read_raw(stored, source), source)
+
+    def read_raw(self, stored: Stored, source: str) -> Raw:
+        """Return the raw values (ids, or packed colours) of a mask, any integer type, shape (H, W)."""
+        with report_damage(source):
+            if isinstance(stored, str) and stored.startswith("{"):
+                return draw_annotation(json.loads(stored))
+            if find_suffix(stored) in (".npy", ".npz"):
+                return self._read_values(load_array(stored), source)
+            with open_picture(stored) as picture:
+                return self._read_picture(picture, source)
+
+    def _read_picture(self, picture: Image.Image, source: str) -> Raw:
+        if self.encoding == "one_hot":
+            return self._read_planes(picture, source)
+        if picture.format in _LOSSY_FORMATS and self.encoding != "binary" and not self.color_tolerance:
+            raise InputError(
+                f"{source}: JPEG masks hold values that were never drawn",
+                found=picture.format,
+                fix="set data.encoding: binary with a data.threshold, or data.colors with a data.color_tolerance",
+            )
+        if picture.getexif().get(0x0112, 1) != 1:
+            picture = ImageOps.exif_transpose(picture)
+        if self.classes.legend:
+            return self._snap_colors(pack_colors(np.asarray(_flatten_alpha(picture, source))))
+        if picture.mode in ("P", "PA"):
+            return self._read_palette(picture, source)
+        return self._read_values(np.asarray(picture), source)
+
+    def _read_palette(self, picture: Image.Image, source: str) -> Raw:
+        if self.encoding == "binary":
+            return self._read_values(np.asarray(picture.convert("L")), source)
+        if self.encoding in ("ids", "instances"):
+            raise InputError(
+                f"{source}: a palette mask where ids were promised",
+                found=f"mode {picture.mode}",
+                fix="set data.encoding: palette to take the index, or data.encoding: colors with data.colors",
+            )
+        return np.asarray(picture if picture.mode == "P" else picture.getchannel("P"))
+
+    def _read_values(self, values: Raw, source: str) -> Raw:
+        if self.encoding == "one_hot":
+            return self._join_planes(values, source)
+        if self.classes.legend and values.ndim == 3:
+            return self._snap_colors(pack_colors(values[..., :3]))
+        if values.ndim == 3 and self.mask_channel is not None:
+            if not 0 <= self.mask_channel < values.shape[-1]:
+                raise InputError(f"{source}: no channel {self.mask_channel}", found=f"{values.shape[-1]} channels")
+            values = values[..., self.mask_channel]
+        if values.ndim == 3 and values.shape[-1] == 1:
+            values = values[..., 0]
+        if values.ndim != 2:
+            raise self._describe_channels(values, source)
+        if values.dtype == np.bool_:
+            return values.astype(np.uint8)
+        if not np.issubdtype(values.dtype, np.integer):
+            raise InputError(
+                f"{source}: mask values are not integers", found=values.dtype, fix="store the ids as integers"
+            )
+        if self.encoding == "binary":
+            return (values >= self.threshold).astype(np.uint8)
+        return values // self.instance_divisor if self.encoding == "instances" else values
+
+    def _describe_channels(self, values: Raw, source: str) -> InputError:
+        if values.ndim != 3 or values.shape[-1] > 4:
+            return InputError(
+                f"{source}: not a mask of one channel", found=f"shape {values.shape}", fix="set data.encoding: one_hot?"
+            )
+        equal = (
+            values.shape[-1] >= 3
+            and (values[..., 0] == values[..., 1]).all()
+            and (values[..., 0] == values[..., 2]).all()
+        )
+        return InputError(
+            f"{source}: a colour mask where ids were promised",
+            found=f"{values.shape[-1]} channels" + (", all equal" if equal else ""),
+            fix="set data.mask_channel: 0"
+            if equal
+            else "set data.encoding: colors and data.colors, or data.mask_channel",
+        )
+
+    def _read_planes(self, picture: Image.Image, source: str) -> Raw:
+        planes = []
+        for page in range(picture.n_frames if isinstance(picture, TiffImagePlugin.TiffImageFile) else 1):
+            picture.seek(page)
+            planes.append(np.array(picture))
+        stack = planes[0] if len(planes) == 1 else np.stack(planes)  # (planes, H, W)
+        return self._join_planes(stack, source)
+
+    def _join_planes(self, stack: Raw, source: str) -> Raw:
+        axes = [axis for axis in (0, 2) if stack.ndim == 3 and stack.shape[axis] == self.planes]
+        if len(axes) != 1:
+            raise InputError(
+                f"{source}: not a stack of {self.planes} planes, one a class",
+                found=f"shape {stack.shape}",
+                allowed=f"({self.planes}, H, W) or (H, W, {self.planes})",
+            )
+        marked = np.moveaxis(stack, axes[0], 0) != 0  # (planes, H, W)
+        hits = marked.sum(axis=0)
+        if (hits > 1).any():
+            raise InputError(
+                f"{source}: pixels of two classes in a one-hot stack",
+                found=f"{int((hits > 1).sum())} pixels",
+                fix="make planes disjoint",
+            )
+        return np.where(hits == 0, self.classes.ignore_index, marked.argmax(axis=0)).astype(np.int32)
+
+    def _snap_colors(self, packed: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        if not self.color_tolerance:
+            return packed
+        legend = np.array(sorted(value for value in self.classes.raw_to_class if value >= 0), dtype=np.int32)
+        found, inverse = np.unique(packed, return_inverse=True)
+        shifts = np.array([16, 8, 0])
+        distance = np.abs(((found[:, None] >> shifts) & 255)[:, None] - ((legend[:, None] >> shifts) & 255)[None])
+        farthest = distance.max(axis=-1)  # (colours found, colours of the legend)
+        nearest = farthest.argmin(axis=1)
+        near = farthest[np.arange(len(found)), nearest] <= self.color_tolerance
+        snapped: npt.NDArray[np.int32] = (
+            np.where(near, legend[nearest], found)[inverse].reshape(packed.shape).astype(np.int32)
+        )
+        return snapped
+
+
+def _flatten_alpha(picture: Image.Image, source: str) -> Image.Image:
+    if picture.mode.startswith("I") or picture.mode in ("F", "CMYK"):
+        raise InputError(f"{source}: not a colour mask", found=f"mode {picture.mode}", fix="set data.encoding: ids")
+    return picture.convert("RGB") if picture.mode != "RGB" else picture
+
+
+def find_encoding(section: DataRecipe, source: Source) -> tuple[str, bool]:
+    """Return (encoding, whether colours stand for classes), from the recipe, the layout, or the first masks.
+
+    Raises:
+        InputError: If masks are colours and there is no legend.
+    """
+    encoding = section.encoding if section.encoding != "auto" else source.encoding or "auto"
+    if encoding == "colors" and not (section.colors or source.colors):
+        raise InputError(
+            "data.encoding: colors, and data.colors is missing", fix="give each class its [r, g, b] in data.colors"
+        )
+    if encoding != "auto":
+        return encoding, encoding == "colors"
+    legend_given = section.colors is not None and section.mask_channel is None
+    modes = {_find_mode(rows[0]["mask"]) for rows in source.splits.values() if len(rows)}
+    if legend_given and modes & {"RGB", "RGBA", "P"}:
+        return "colors", True
+    return ("palette" if modes == {"P"} else "auto"), False
+
+
+def _find_mode(stored: Stored) -> str:
+    if not isinstance(stored, str | dict) or (isinstance(stored, str) and stored.startswith("{")):
+        return "values"
+    if find_suffix(stored) in (".npy", ".npz"):
+        return "values"
+    with report_damage(stored if isinstance(stored, str) else str(stored.get("path"))), open_picture(stored) as picture:
+        return picture.mode

@@ -1,0 +1,220 @@
+"""Class names and colours: from the recipe, from files beside the data, or from the data set itself."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segplus.classes import ClassMap, Color, pack_colors
+from segplus.data.source import Source, expand_variables
+from segplus.errors import InputError, suggest
+from segplus.recipe.data import DataRecipe
+
+
+def build_class_map(section: DataRecipe, source: Source, legend: bool) -> ClassMap:
+    """Return the one look-up table of a data set.
+
+    Args:
+        section: The recipe's data section.
+        source: What the layout knows.
+        legend: Masks hold colours instead of ids.
+
+    Raises:
+        InputError: If there are no class names, or a key names a class that is not there.
+    """
+    colors = read_colors(section, source)
+    names = read_names(section, source, colors)
+    void: list[Any] = [*section.void, *source.void]
+    settings: dict[str, Any] = {"merge": section.merge, "unknown": section.unknown}
+    if legend:
+        return _build_legend(section, names, colors, void, settings)
+    known = set(names.values())
+    for name in colors:
+        if name not in known and name not in section.merge:
+            raise InputError("data.colors: no such class", found=name, fix=suggest(name, known))
+    void_names = {entry for entry in void if isinstance(entry, str)} | {
+        names[v] for v in void if isinstance(v, int) and v in names
+    }
+    merged = {member for members in section.merge.values() for member in members}
+    drawn = {
+        name: color
+        for name, color in colors.items()
+        if name not in void_names and name not in merged - set(section.merge)
+    }
+    return ClassMap.build(names, reduce_labels=section.reduce_labels, void=void, colors=drawn, **settings)
+
+
+def _build_legend(
+    section: DataRecipe,
+    names: Mapping[int, str],
+    colors: Mapping[str, Color],
+    void: list[Any],
+    settings: Mapping[str, Any],
+) -> ClassMap:
+    if section.reduce_labels:
+        raise InputError(
+            "data.reduce_labels: masks of colours have no ids to reduce", fix="name the colour in data.void"
+        )
+    missing = [name for name in names.values() if name not in colors]
+    if missing:
+        raise InputError(
+            "data.colors: classes without a colour", found=", ".join(missing[:5]), fix="give each class one"
+        )
+    void_values: list[int | str] = []
+    for entry in void:
+        if isinstance(entry, list | tuple):
+            void_values.append(pack_color(entry, "data.void"))
+        elif isinstance(entry, str):
+            void_values.append(pack_color(colors[entry], "data.void") if entry in colors else entry)
+        else:
+            raise InputError(
+                "data.void: masks of colours have no ids", found=entry, allowed="class names and colours [r, g, b]"
+            )
+    listed = {pack_color(colors[name], f"data.colors.{name}"): name for name in names.values()}
+    if len(listed) < len(names):
+        raise InputError("data.colors: two classes have one colour", fix="give each class its own, or use data.merge")
+    kept = {value: name for value, name in listed.items() if value not in void_values and name not in void_values}
+    members = {member for group in section.merge.values() for member in group}
+    drawn = {name: colors[name] for name in kept.values() if name not in members}
+    for new, group in section.merge.items():
+        first = next((name for name in kept.values() if name in group), None)
+        if first is not None:
+            drawn[new] = colors[first]
+    return ClassMap.build(listed, void=void_values, colors=drawn, legend=True, **settings)
+
+
+def pack_color(color: Any, key: str) -> int:
+    """Return the packed value of one colour.
+
+    Raises:
+        InputError: If it is not three numbers from 0 to 255.
+    """
+    if isinstance(color, str) and len(color) == 7 and color.startswith("#"):
+        color = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+    if (
+        not isinstance(color, list | tuple)
+        or len(color) != 3
+        or not all(isinstance(c, int) and 0 <= c <= 255 for c in color)
+    ):
+        raise InputError(f"{key}: not a colour", found=color, allowed="three numbers from 0 to 255, or '#rrggbb'")
+    return int(pack_colors(np.array(color)))
+
+
+def read_colors(section: DataRecipe, source: Source) -> dict[str, Color]:
+    """Return class name -> colour, from the recipe, its legend file, or the layout."""
+    given = section.colors
+    if given is None:
+        return dict(source.colors or {})
+    if isinstance(given, str):
+        given = read_legend_file(find_file(given, source, "data.colors"))
+    colors = {}
+    for name, color in given.items():
+        packed = pack_color(color, f"data.colors.{name}")
+        colors[str(name)] = (packed >> 16, packed >> 8 & 255, packed & 255)
+    return colors
+
+
+def read_legend_file(path: Path) -> dict[str, Any]:
+    """Return class name -> [r, g, b] of a JSON mapping, a CSV with name, r, g, b, or lines `r g b name`."""
+    text = path.read_text(encoding="utf-8-sig")
+    if path.suffix.lower() == ".json":
+        return {str(name): color for name, color in _load_json(path).items()}
+    legend: dict[str, Any] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        cells = [cell.strip() for cell in (next(csv.reader([line])) if "," in line else line.split())]
+        digits = [index for index, cell in enumerate(cells) if cell.isdigit()]
+        words = [cell for cell in cells if cell and not cell.isdigit()]
+        if len(digits) != 3 or not words:
+            if number == 1 or not any(cells):
+                continue  # a header, or an empty line
+            raise InputError(
+                f"{path}, line {number}: not a colour and a name", found=line[:60], allowed="name, r, g, b"
+            )
+        legend[" ".join(words)] = [int(cells[index]) for index in digits]
+    return legend
+
+
+def read_names(section: DataRecipe, source: Source, colors: Mapping[str, Color]) -> dict[int, str]:
+    """Return mask value -> class name.
+
+    Raises:
+        InputError: If nothing names the classes.
+    """
+    given = section.classes
+    if isinstance(given, str):
+        return read_id2label(find_file(given, source, "data.classes"))
+    if given is not None:
+        return normalize_names(given, "data.classes")
+    if source.root is not None:
+        beside = (source.root if source.root.is_dir() else source.root.parent) / "id2label.json"
+        if beside.is_file():
+            return read_id2label(beside)
+    if source.names:
+        return dict(source.names)
+    if colors:
+        return dict(enumerate(colors))
+    raise InputError(
+        "data.classes: no class names",
+        found="no id2label.json beside the data, no ClassLabel in it, nothing in the recipe",
+        fix="list them in data.classes, or put an id2label.json into the data set's folder",
+    )
+
+
+def normalize_names(given: Any, where: str) -> dict[int, str]:
+    """Return mask value -> name of a list, of {value: name}, or of {name: value}."""
+    if isinstance(given, list):
+        names = {index: str(name) for index, name in enumerate(given)}
+    elif all(str(key).lstrip("-").isdigit() for key in given):
+        names = {int(key): str(name) for key, name in given.items()}
+    elif all(isinstance(value, int) and not isinstance(value, bool) for value in given.values()):
+        names = {value: str(key) for key, value in given.items()}
+        if len(names) < len(given):
+            raise InputError(f"{where}: two names for one value", found=given, fix="use data.merge")
+    else:
+        raise InputError(f"{where}: not value: name lines", found=given, allowed="0: sky, 1: road, ...")
+    if not names:
+        raise InputError(f"{where}: no classes", found=given, fix="name at least one")
+    return names
+
+
+def read_id2label(path: Path) -> dict[int, str]:
+    """Return mask value -> name of an id2label.json (or a label2id, or a list)."""
+    loaded = _load_json(path)
+    if not isinstance(loaded, dict | list):
+        raise InputError(f"{path}: not a mapping", found=type(loaded).__name__, allowed='{"0": "sky", ...}')
+    return normalize_names(loaded, str(path))
+
+
+def _load_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not JSON ({error})", fix="correct the file") from None
+
+
+def find_file(name: str, source: Source, key: str) -> Path:
+    """Return a file named in the recipe: relative to the data set, to the working folder, or in a data set of the Hub.
+
+    Raises:
+        InputError: If it is in none of these.
+    """
+    path = Path(expand_variables(name, key))
+    places = [path] if path.is_absolute() else [*([source.root / path] if source.root else []), path]
+    for place in places:
+        if place.is_file():
+            return place
+    if not path.is_absolute() and len(path.parts) >= 3:
+        from huggingface_hub import hf_hub_download
+
+        try:
+            return Path(hf_hub_download("/".join(path.parts[:2]), "/".join(path.parts[2:]), repo_type="dataset"))
+        except Exception as error:  # no network, no such repository, no such file: all mean that it is not there
+            raise InputError(
+                f"{key}: no such file", found=name, fix=f"correct the path ({type(error).__name__} on the Hub)"
+            ) from None
+    raise InputError(f"{key}: no such file", found=name, allowed=" or ".join(map(str, places)))

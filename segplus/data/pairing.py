@@ -1,0 +1,221 @@
+"""Which mask belongs to which image: by equal stems, by a pattern, or by one affix that explains every file."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+
+from segplus.data.images import IMAGE_SUFFIXES
+from segplus.errors import InputError
+
+Pair = tuple[str, str, str]
+
+
+def list_files(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[str]:
+    """Return the paths of a folder's files, relative to it, sorted; hidden files and folders are left out."""
+    found = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inside = os.path.relpath(parent, folder)
+        for name in files:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes:
+                found.append(name if inside == "." else f"{inside.replace(os.sep, '/')}/{name}")
+    return sorted(found)
+
+
+def pair_folders(
+    image_root: Path, mask_root: Path, image_pattern: str | None = None, mask_pattern: str | None = None
+) -> tuple[list[Pair], str]:
+    """Return (name, image path, mask path) of every pair, and how they were matched.
+
+    Args:
+        image_root: Folder of the images, searched with its subfolders.
+        mask_root: Folder of the masks.
+        image_pattern: Regular expression on the file name; the first group is the key, files without a match are left out.
+        mask_pattern: The same for masks.
+
+    Raises:
+        InputError: If a file has no partner, a key occurs twice, or two ways of pairing would do.
+    """
+    images, masks = list_files(image_root), list_files(mask_root)
+    if image_root == mask_root and not (image_pattern and mask_pattern):
+        images, masks = split_flat_files(images, image_root)
+    for files, root, kind in ((images, image_root, "images"), (masks, mask_root, "masks")):
+        if not files:
+            raise InputError(f"{root}: no {kind} in this folder", allowed=" ".join(sorted(IMAGE_SUFFIXES)))
+    image_keys = key_files(images, image_pattern, image_root)
+    mask_keys = key_files(masks, mask_pattern, mask_root)
+    how = "by pattern" if image_pattern or mask_pattern else "by equal names"
+    if not image_pattern and not mask_pattern and not image_keys.keys() & mask_keys.keys():
+        image_keys, mask_keys, how = match_affixes(images, masks, image_root, mask_root)
+    refuse_orphans(image_keys, mask_keys, image_root, mask_root)
+    pairs = [(key, str(image_root / image_keys[key]), str(mask_root / mask_keys[key])) for key in sorted(image_keys)]
+    return pairs, how
+
+
+def strip_suffix(path: str) -> str:
+    """Return a relative path without its file suffix."""
+    return os.path.splitext(path)[0]
+
+
+def key_files(files: Sequence[str], pattern: str | None, root: Path) -> dict[str, str]:
+    """Return key -> relative path: folder and stem, or folder and the pattern's first group."""
+    if pattern is None:
+        return _collect(files, strip_suffix, root)
+    matched = [path for path in files if re.search(pattern, os.path.basename(path))]
+    if not matched:
+        raise InputError(
+            f"{root}: no file name matches the pattern", found=files[0], allowed=pattern, fix="correct the pattern"
+        )
+
+    def key(path: str) -> str:
+        match = re.search(pattern, os.path.basename(path))
+        return os.path.join(os.path.dirname(path), match[1] if match else "")
+
+    return _collect(matched, key, root)
+
+
+def _collect(files: Sequence[str], key: Callable[[str], str], root: Path) -> dict[str, str]:
+    keyed: dict[str, str] = {}
+    for path in files:
+        name = key(path)
+        if name in keyed:
+            raise InputError(
+                f"{root}: two files for one key '{name}'",
+                found=f"{keyed[name]}, {path}",
+                fix="remove one, or choose with data.image_pattern and data.mask_pattern",
+            )
+        keyed[name] = path
+    return keyed
+
+
+def refuse_orphans(
+    image_keys: Mapping[str, str], mask_keys: Mapping[str, str], image_root: Path, mask_root: Path
+) -> None:
+    """Raise InputError if an image has no mask or a mask no image."""
+    without_mask = sorted(image_keys[key] for key in image_keys.keys() - mask_keys.keys())
+    without_image = sorted(mask_keys[key] for key in mask_keys.keys() - image_keys.keys())
+    problems = []
+    if without_mask:
+        problems.append(f"{len(without_mask)} images without a mask ({_name_some(without_mask)})")
+    if without_image:
+        problems.append(f"{len(without_image)} masks without an image ({_name_some(without_image)})")
+    if problems:
+        raise InputError(
+            f"{image_root} and {mask_root} do not pair",
+            found="; ".join(problems),
+            fix="add or remove the files, or match names with data.image_pattern and data.mask_pattern",
+        )
+
+
+def _name_some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def match_affixes(
+    images: Sequence[str], masks: Sequence[str], image_root: Path, mask_root: Path
+) -> tuple[dict[str, str], dict[str, str], str]:
+    """Return both key tables under the one pair of prefixes and suffixes that pairs every file.
+
+    Raises:
+        InputError: If no pair of affixes does, or two do with different results.
+    """
+    solutions: dict[tuple[tuple[str, str], ...], tuple[dict[str, str], dict[str, str], str]] = {}
+    for image_affix, mask_affix in product(_propose_affixes(images, masks), _propose_affixes(masks, images)):
+        image_keys, mask_keys = _strip_affix(images, image_affix), _strip_affix(masks, mask_affix)
+        if image_keys and mask_keys and image_keys.keys() == mask_keys.keys():
+            pairing = tuple((image_keys[key], mask_keys[key]) for key in sorted(image_keys))
+            how = f"images '{image_affix[0]}*{image_affix[1]}' with masks '{mask_affix[0]}*{mask_affix[1]}'"
+            solutions.setdefault(tuple(sorted(pairing)), (image_keys, mask_keys, how))
+    if len(solutions) == 1:
+        return next(iter(solutions.values()))
+    if solutions:
+        raise InputError(
+            f"{image_root} and {mask_root}: more than one way to pair the files",
+            found="; ".join(how for _, _, how in solutions.values()),
+            fix="choose with data.image_pattern and data.mask_pattern",
+        )
+    raise InputError(
+        f"{image_root} and {mask_root}: no image has the name of a mask",
+        found=f"{len(images)} images ({_name_some(images)}); {len(masks)} masks ({_name_some(masks)})",
+        fix="say what the names share: data.image_pattern and data.mask_pattern, such as '(.*)_image\\.png'",
+    )
+
+
+def _propose_affixes(files: Sequence[str], others: Sequence[str]) -> list[tuple[str, str]]:
+    """Return (prefix, suffix) candidates: none, what all the names share, and what is left when another name is taken out."""
+    stems = [os.path.basename(strip_suffix(path)) for path in files]
+    proposals = {("", "")}
+    ending = os.path.commonprefix([stem[::-1] for stem in stems])[::-1]
+    start = os.path.commonprefix(stems)
+    for mark in "_-. ":
+        if mark in ending:
+            proposals.add(("", ending[ending.index(mark) :]))
+        if mark in start:
+            proposals.add((start[: start.rindex(mark) + 1], ""))
+    proposals |= {(prefix, suffix) for prefix, _ in list(proposals) for _, suffix in list(proposals)}
+    for other in {os.path.basename(strip_suffix(path)) for path in others[:200]}:
+        if other and other in stems[0]:
+            prefix, _, suffix = stems[0].partition(other)
+            proposals.add((prefix, suffix))
+    return sorted(proposals)
+
+
+def _strip_affix(files: Sequence[str], affix: tuple[str, str]) -> dict[str, str]:
+    keyed: dict[str, str] = {}
+    for path in files:
+        folder, stem = os.path.split(strip_suffix(path))
+        if not stem.startswith(affix[0]) or not stem.endswith(affix[1]) or len(stem) <= len(affix[0]) + len(affix[1]):
+            return {}
+        key = os.path.join(folder, stem[len(affix[0]) : len(stem) - len(affix[1])])
+        if key in keyed:
+            return {}
+        keyed[key] = path
+    return keyed
+
+
+def split_flat_files(files: Sequence[str], root: Path) -> tuple[list[str], list[str]]:
+    """Return (images, masks) of a folder that holds both, where one file suffix or one affix tells them apart.
+
+    Raises:
+        InputError: If nothing does, or more than one thing does.
+    """
+    solutions: dict[tuple[str, ...], tuple[list[str], list[str]]] = {}
+    half = len(files) // 2
+    suffixes = {os.path.splitext(path)[1].lower() for path in files}
+    for suffix in suffixes:
+        masks = [path for path in files if os.path.splitext(path)[1].lower() == suffix]
+        images = sorted(set(files) - set(masks))
+        if (
+            suffix == ".png"
+            and len(masks) == half
+            and {strip_suffix(p) for p in masks} == {strip_suffix(p) for p in images}
+        ):
+            solutions[tuple(masks)] = (images, masks)
+    stems = {strip_suffix(path) for path in files}
+    endings = {stem[len(other) :] for stem in sorted(stems)[:400] for other in _propose_shorter(stem) if other in stems}
+    for ending in endings:
+        masks = [
+            path
+            for path in files
+            if strip_suffix(path).endswith(ending) and strip_suffix(path)[: -len(ending)] in stems
+        ]
+        images = sorted(set(files) - set(masks))
+        if len(masks) == len(images):
+            solutions[tuple(masks)] = (images, masks)
+    if len(solutions) == 1:
+        return next(iter(solutions.values()))
+    raise InputError(
+        f"{root}: images and masks lie in one folder and "
+        + ("more than one thing" if solutions else "nothing")
+        + " tells them apart",
+        found=_name_some(files),
+        fix="set data.image_pattern and data.mask_pattern, such as '(.*)\\.jpg' and '(.*)_mask\\.png'",
+    )
+
+
+def _propose_shorter(stem: str) -> list[str]:
+    return [stem[:cut] for cut in range(1, len(stem)) if stem[cut] in "_-. "]

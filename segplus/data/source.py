@@ -1,0 +1,96 @@
+"""What a layout hands over: tables of pairs, one a split, and what it knows of the classes."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datasets import Dataset
+
+from segplus.classes import Color
+from segplus.errors import InputError
+
+SPLIT_ALIASES: dict[str, tuple[str, ...]] = {
+    "train": ("train", "training", "trn"),
+    "validation": ("validation", "val", "valid", "dev"),
+    "test": ("test", "testing"),
+}
+
+
+@dataclass
+class Source:
+    """The pairs of a data set before masks are read.
+
+    Args:
+        splits: Split name, as the data set says it -> table with the columns name, image, mask. An image is a path or
+            {"bytes", "path"}; a mask the same, or a JSON text of shapes.
+        found: What was recognised, for people.
+        root: The data set's folder, None on the Hub.
+        names: Mask value -> class name, where the data set says it.
+        colors: Class name -> colour, where the data set says it.
+        void: Mask values that the layout ignores.
+        encoding: The layout's own encoding, or None.
+    """
+
+    splits: dict[str, Dataset]
+    found: str
+    root: Path | None = None
+    names: Mapping[int, str] | None = None
+    colors: Mapping[str, Color] | None = None
+    void: tuple[int, ...] = ()
+    encoding: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def build_table(pairs: Iterable[tuple[str, str, str]]) -> Dataset:
+    """Return an Arrow table with the columns name, image, mask."""
+    rows = list(pairs)
+    return Dataset.from_dict({column: [row[i] for row in rows] for i, column in enumerate(("name", "image", "mask"))})
+
+
+def find_split(available: Sequence[str], kind: str, asked: str | None) -> str | None:
+    """Return the data set's own name of the split `kind`, or None.
+
+    Raises:
+        InputError: If the asked name is not there, or two names would do.
+    """
+    if asked == "none":
+        return None
+    if asked is not None:
+        if asked not in available:
+            raise InputError(
+                f"data.{kind}_split: no such split", found=asked, allowed=", ".join(sorted(available)) or "none at all"
+            )
+        return asked
+    matches = [name for name in available if name.lower() in SPLIT_ALIASES[kind]]
+    if len(matches) > 1:
+        raise InputError(
+            f"two splits could be the {kind} split", found=", ".join(matches), fix=f"set data.{kind}_split"
+        )
+    return matches[0] if matches else None
+
+
+def is_split_name(name: str) -> bool:
+    """Return whether a folder's name is a usual name of a split."""
+    return any(name.lower() in aliases for aliases in SPLIT_ALIASES.values())
+
+
+def expand_variables(text: str, key: str) -> str:
+    """Return the text with ${NAME} and ~ replaced.
+
+    Raises:
+        InputError: If a variable is not set.
+    """
+
+    def replace(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        if name not in os.environ:
+            raise InputError(
+                f"{key}: the environment variable {name} is not set", found=text, fix=f"export {name}=FOLDER"
+            )
+        return os.environ[name]
+
+    return os.path.expanduser(re.sub(r"\$(?:\{(\w+)\}|(\w+))", replace, text))

@@ -1,0 +1,101 @@
+"""Splits that are made: by share or by fold, whole groups together, classes balanced where asked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from segplus.errors import InputError
+
+Indices = npt.NDArray[np.int64]
+
+
+def find_groups(names: Sequence[str], pattern: str | None) -> list[str]:
+    """Return each image's group: the pattern's first group in its name, or the name itself.
+
+    Raises:
+        InputError: If a name does not match.
+    """
+    if pattern is None:
+        return [str(index) for index in range(len(names))]
+    groups = []
+    for name in names:
+        match = re.search(pattern, name)
+        if match is None or match[1] is None:
+            raise InputError(
+                "data.group_pattern: an image has no group", found=name, allowed=pattern, fix="match every name"
+            )
+        groups.append(match[1])
+    return groups
+
+
+def divide(
+    groups: Sequence[str], shares: Sequence[float], seed: int, presence: npt.NDArray[np.bool_] | None = None
+) -> list[Indices]:
+    """Return the indices of each part; a group lies whole in one part.
+
+    Args:
+        groups: Group of each image.
+        shares: Share of the images that each part should get; sums to 1.
+        seed: Seed of the order in which groups are placed.
+        presence: Whether an image holds a class, shape (images, C); the parts then hold each class in these shares, as far as
+            groups allow. None balances the number of images only.
+
+    Returns:
+        One sorted array of indices a part, none empty.
+
+    Raises:
+        InputError: If there are fewer groups than parts.
+    Reference:
+        Sechidis, Tsoumakas, Vlahavas, On the Stratification of Multi-Label Data, 2011, algorithm 1, over groups.
+    """
+    keys, group_of = np.unique(np.asarray(groups), return_inverse=True)
+    if len(keys) < len(shares):
+        raise InputError(
+            f"data: {len(keys)} groups cannot make {len(shares)} splits",
+            found=", ".join(map(str, keys[:5])),
+            fix="use fewer splits, or a finer data.group_pattern",
+        )
+    sizes = np.bincount(group_of, minlength=len(keys)).astype(np.int64)
+    # The last column counts images, so that parts keep their size when no class is left to balance.
+    content = np.zeros((len(keys), 1 if presence is None else presence.shape[1] + 1), dtype=np.int64)
+    content[:, -1] = sizes
+    if presence is not None:
+        np.add.at(content[:, :-1], group_of, presence.astype(np.int64))
+    part_of = _place_groups(content, np.asarray(shares, dtype=np.float64), np.random.default_rng(seed))
+    return [np.flatnonzero(part_of[group_of] == part) for part in range(len(shares))]
+
+
+def _place_groups(content: npt.NDArray[np.int64], shares: npt.NDArray[np.float64], rng: np.random.Generator) -> Indices:
+    """Return each group's part. content: images a group holds of each class, and in all; shape (groups, C + 1)."""
+    wanted = np.outer(shares, content.sum(axis=0))  # (parts, C + 1)
+    part_of = np.full(len(content), -1, dtype=np.int64)
+    order = rng.permutation(len(content))
+    open_groups = np.ones(len(content), dtype=bool)
+    while open_groups.any():
+        left = content[open_groups].astype(np.int64)
+        holders = (left > 0).sum(axis=0)
+        # The class that fewest of the open groups hold is placed first; the count of images itself comes last.
+        rare = (
+            int(np.where(holders[:-1] > 0, holders[:-1], len(content) + 1).argmin())
+            if holders[:-1].any()
+            else content.shape[1] - 1
+        )
+        chosen = [group for group in order if open_groups[group] and content[group, rare] > 0]
+        chosen.sort(key=lambda group: -content[group, -1])  # large groups first; the sort is stable
+        for group in chosen:
+            need = wanted[:, rare] - 0.0
+            best = np.flatnonzero(need >= need.max() - 1e-9)
+            part = int(best[wanted[best, -1].argmax()])
+            part_of[group] = part
+            wanted[part] -= content[group]
+            open_groups[group] = False
+    for part in range(len(shares)):
+        if not (part_of == part).any():
+            donor = np.bincount(part_of, minlength=len(shares)).argmax()
+            movable = np.flatnonzero(part_of == donor)
+            part_of[movable[content[movable, -1].argmin()]] = part
+    return part_of

@@ -1,0 +1,155 @@
+"""Tables of pairs: metadata.jsonl or metadata.csv of an imagefolder, and CSV or JSON-lines manifests."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from segplus.data.folders import WHOLE
+from segplus.data.pairing import strip_suffix
+from segplus.data.source import Source, build_table, is_split_name
+from segplus.errors import InputError, suggest
+from segplus.recipe.data import DataRecipe
+
+IMAGE_COLUMNS = (
+    "image",
+    "file_name",
+    "filename",
+    "image_path",
+    "image_file",
+    "image_file_name",
+    "img",
+    "pixel_values",
+    "path",
+)
+MASK_COLUMNS = (
+    "mask", "label", "annotation", "mask_path", "mask_file", "mask_file_name", "mask_filename", "label_path", "label_file_name",
+    "annotation_path", "segmentation", "segmentation_mask", "segmentation_file_name", "labels", "masks", "semantic_mask",
+)  # fmt: skip
+METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
+
+
+def find_metadata(root: Path) -> dict[str, Path]:
+    """Return split name -> metadata file, of an imagefolder."""
+    below = {path.name: path for path in sorted(root.iterdir()) if path.is_dir() and is_split_name(path.name)}
+    places = below or {WHOLE: root}
+    found = {split: _find_one(folder) for split, folder in places.items()}
+    listed = {split: path for split, path in found.items() if path is not None}
+    if not listed:
+        alone = _find_one(root)
+        return {WHOLE: alone} if alone else {}
+    return listed
+
+
+def _find_one(folder: Path) -> Path | None:
+    matches = [folder / name for name in METADATA_NAMES if (folder / name).is_file()]
+    if len(matches) > 1:
+        raise InputError(
+            f"{folder}: two metadata files", found=", ".join(path.name for path in matches), fix="remove one"
+        )
+    return matches[0] if matches else None
+
+
+def read_metadata(root: Path, section: DataRecipe) -> Source:
+    """Return the pairs of an imagefolder: one metadata file per split, or one with a `split` column or split folders."""
+    splits: dict[str, list[tuple[str, str, str]]] = {}
+    files = find_metadata(root)
+    if not files:
+        raise InputError(f"{root}: no metadata file", allowed=", ".join(METADATA_NAMES))
+    for split, path in files.items():
+        for name, pairs in read_pairs(path, section, split).items():
+            splits.setdefault(name, []).extend(pairs)
+    notes = [f"{split}: {len(pairs)} pairs" for split, pairs in splits.items()]
+    return Source(
+        {name: build_table(pairs) for name, pairs in splits.items()}, "imagefolder with metadata", root, notes=notes
+    )
+
+
+def read_manifest(path: Path, section: DataRecipe) -> Source:
+    """Return the pairs that a CSV or JSON-lines file lists; paths are relative to the file, `split` names the split."""
+    splits = read_pairs(path, section, WHOLE)
+    notes = [f"{split}: {len(pairs)} pairs" for split, pairs in splits.items()]
+    return Source(
+        {name: build_table(pairs) for name, pairs in splits.items()}, f"manifest {path.name}", path.parent, notes=notes
+    )
+
+
+def read_pairs(path: Path, section: DataRecipe, split: str) -> dict[str, list[tuple[str, str, str]]]:
+    """Return split name -> (name, image path, mask path) of the rows of a table file.
+
+    Raises:
+        InputError: If a column is missing or two would do, or a row names a file that is not there.
+    """
+    rows = read_rows(path)
+    first = next(rows, None)
+    if first is None:
+        raise InputError(f"{path}: no rows", fix="list at least one pair")
+    image = choose_column(list(first), section.image_column, IMAGE_COLUMNS, "image_column", path)
+    mask = choose_column([c for c in first if c != image], section.label_column, MASK_COLUMNS, "label_column", path)
+    pairs: dict[str, list[tuple[str, str, str]]] = {}
+    for number, row in enumerate(_chain(first, rows), start=1):
+        places = []
+        for column in (image, mask):
+            value = row.get(column)
+            if not isinstance(value, str) or not value:
+                raise InputError(
+                    f"{path}, row {number}: no file in column '{column}'", found=repr(value), fix="name a file"
+                )
+            place = path.parent / value
+            if not place.is_file():
+                raise InputError(
+                    f"{path}, row {number}: no such file", found=value, fix=f"paths are relative to {path.parent}"
+                )
+            places.append(str(place))
+        name = strip_suffix(str(row[image]))
+        pairs.setdefault(str(row.get("split") or split), []).append((name, places[0], places[1]))
+    return pairs
+
+
+def _chain(first: Mapping[str, object], rest: Iterator[Mapping[str, object]]) -> Iterator[Mapping[str, object]]:
+    yield first
+    yield from rest
+
+
+def read_rows(path: Path) -> Iterator[Mapping[str, object]]:
+    """Yield the rows of a .csv, .tsv or .jsonl file as mappings."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        if path.suffix.lower() in (".csv", ".tsv"):
+            yield from csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+            return
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(
+                    f"{path}, line {number}: not JSON ({error})", found=line[:60].strip(), fix="one object a line"
+                ) from None
+            if not isinstance(row, dict):
+                raise InputError(
+                    f"{path}, line {number}: not an object", found=line[:60].strip(), fix="one object a line"
+                )
+            yield row
+
+
+def choose_column(columns: Sequence[str], asked: str | None, usual: Sequence[str], key: str, where: object) -> str:
+    """Return the column that is asked for, or the only one with a usual name.
+
+    Raises:
+        InputError: If the column is missing, or two would do.
+    """
+    if asked is not None:
+        if asked not in columns:
+            raise InputError(f"data.{key}: no such column in {where}", found=asked, fix=suggest(asked, columns))
+        return asked
+    matches = [column for column in columns if column.lower() in usual]
+    if len(matches) != 1:
+        raise InputError(
+            f"{where}: {'more than one' if matches else 'no'} column could be data.{key}",
+            found=", ".join(matches or columns),
+            fix=f"set data.{key}",
+        )
+    return matches[0]

@@ -1,0 +1,183 @@
+"""The recipe's `data:` section."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from segplus.errors import InputError
+
+Layout = Literal[
+    "auto",
+    "synthetic",
+    "hub",
+    "saved",
+    "folders",
+    "flat",
+    "metadata",
+    "manifest",
+    "voc",
+    "cityscapes",
+    "ade20k",
+    "coco",
+    "labelme",
+]
+Encoding = Literal["auto", "ids", "palette", "colors", "binary", "instances", "one_hot"]
+
+
+@dataclass
+class DataRecipe:
+    """Where the images and masks lie, what the masks' values mean, and how they are split.
+
+    Args:
+        dataset: `synthetic`, a folder, a manifest file, or a Hub id. `${NAME}` stands for an environment variable.
+        layout: How the folder is built; `auto` looks, and refuses to choose between two.
+        dataset_config: Configuration of a Hub data set.
+        revision: Branch, tag or commit of a Hub data set.
+        streaming: Read a Hub data set without downloading it first.
+        image_column: Column that holds the image; found by its type where it is not given.
+        label_column: Column that holds the mask; found by its type where it is not given.
+        images: Name of the image folder, where it is not one of the usual ones.
+        masks: Name of the mask folder, where there are several or it is not one of the usual ones.
+        image_pattern: Regular expression on an image's file name; its first group is the key of the pair.
+        mask_pattern: Regular expression on a mask's file name; its first group is the key of the pair.
+        annotations: Annotation file or folder (COCO), relative to the data set; `{split}` stands for the split's name.
+        train_split: Name of the training split in the data set; found by the usual names where it is not given.
+        validation_split: Name of the validation split; `none` uses none that is there.
+        test_split: Name of the test split; `none` uses none that is there.
+        validation_share: Share of the training images that becomes the validation split where there is none.
+        test_share: Share of the training images that becomes the test split where there is none.
+        split_seed: Seed of the splits that are made.
+        group_pattern: Regular expression on an image's name; its first group names the group that stays in one split.
+        stratify: Make splits that hold each class equally often.
+        folds: Number of cross-validation folds over the training images; 0 for none.
+        fold: The fold that becomes the validation split, from 0.
+        classes: List of names, mapping of mask value to name, or path of an id2label.json; read from the data where absent.
+        colors: Mapping of class name to [red, green, blue], or path of a legend (JSON, or CSV of name, r, g, b).
+        reduce_labels: Mask value 0 is ignored and every other value is lowered by one.
+        void: Mask values, class names, or colours that count nowhere.
+        merge: New class name to the names that become it.
+        unknown: What a value or colour outside the classes does: `error` or `ignore`.
+        encoding: How the masks hold classes; `auto` reads single-channel values, palettes, and colours where `colors` is given.
+        threshold: Smallest mask value that is foreground, for `encoding: binary`.
+        color_tolerance: Largest distance per channel to a colour of the legend, for lossy masks.
+        instance_divisor: Mask value // this is the class, for `encoding: instances`.
+        mask_channel: The channel that holds the ids where a mask has several.
+        unlabelled: What pixels without a polygon are: `background` (a class of its own) or `ignore`.
+        image_range: Values [low, high] of images deeper than 8 bits that become 0 and 255; the type's whole range by default.
+        channels: Number of image channels; 3 gives RGB pictures, any other number arrays of shape (H, W, channels).
+        max_images: Split name to the largest number of images that is used of it.
+        synthetic_images: Split name to the number of images drawn, for `dataset: synthetic`.
+        synthetic_size_px: Height and width of the drawn images.
+        seed: Seed of the drawn images.
+    """
+
+    dataset: str = "synthetic"
+    layout: Layout = "auto"
+    dataset_config: str | None = None
+    revision: str | None = None
+    streaming: bool = False
+    image_column: str | None = None
+    label_column: str | None = None
+    images: str | None = None
+    masks: str | None = None
+    image_pattern: str | None = None
+    mask_pattern: str | None = None
+    annotations: str | None = None
+    train_split: str | None = None
+    validation_split: str | None = None
+    test_split: str | None = None
+    validation_share: float = 0.3
+    test_share: float = 0.0
+    split_seed: int = 0
+    group_pattern: str | None = None
+    stratify: bool = False
+    folds: int = 0
+    fold: int = 0
+    classes: Any = None
+    colors: Any = None
+    reduce_labels: bool = False
+    void: list[Any] = field(default_factory=list)
+    merge: dict[str, list[str]] = field(default_factory=dict)
+    unknown: Literal["error", "ignore"] = "error"
+    encoding: Encoding = "auto"
+    threshold: int = 128
+    color_tolerance: int = 0
+    instance_divisor: int = 1000
+    mask_channel: int | None = None
+    unlabelled: Literal["background", "ignore"] = "background"
+    image_range: list[float] | None = None
+    channels: int = 3
+    max_images: dict[str, int] = field(default_factory=dict)
+    synthetic_images: dict[str, int] = field(default_factory=lambda: {"train": 192, "validation": 24, "test": 24})
+    synthetic_size_px: list[int] = field(default_factory=lambda: [256, 512])
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what no data set can mean."""
+        self._check_shares()
+        self._check_folds()
+        self._check_patterns()
+        self._check_meanings()
+
+    def _check_shares(self) -> None:
+        for key, share in (("validation_share", self.validation_share), ("test_share", self.test_share)):
+            if not 0 <= share < 1:
+                raise InputError(f"data.{key}: not a share", found=share, allowed="0 up to, not including, 1")
+        if self.validation_share + self.test_share >= 1:
+            raise InputError(
+                "data.validation_share and data.test_share leave nothing to train on",
+                found=f"{self.validation_share} + {self.test_share}",
+                allowed="a sum below 1",
+            )
+
+    def _check_folds(self) -> None:
+        if self.folds == 0 and self.fold == 0:
+            return
+        if self.folds < 2:
+            raise InputError("data.folds: too few", found=self.folds, allowed="0, or 2 and more")
+        if not 0 <= self.fold < self.folds:
+            raise InputError("data.fold: no such fold", found=self.fold, allowed=f"0..{self.folds - 1}")
+
+    def _check_patterns(self) -> None:
+        for key, pattern in (
+            ("group_pattern", self.group_pattern),
+            ("image_pattern", self.image_pattern),
+            ("mask_pattern", self.mask_pattern),
+        ):
+            if pattern is None:
+                continue
+            try:
+                groups = re.compile(pattern).groups
+            except re.error as error:
+                raise InputError(f"data.{key}: not a regular expression ({error})", found=pattern) from None
+            if not groups:
+                raise InputError(f"data.{key}: no group", found=pattern, fix="put ( ) around the part that counts")
+
+    def _check_meanings(self) -> None:
+        if self.classes is not None and not isinstance(self.classes, str | list | dict):
+            raise InputError(
+                "data.classes: not a list of names",
+                found=self.classes,
+                allowed="a list, a mapping value: name, or a path",
+            )
+        if self.colors is not None and not isinstance(self.colors, str | dict):
+            raise InputError(
+                "data.colors: not a legend", found=self.colors, allowed="a mapping name: [r, g, b], or a path"
+            )
+        if self.image_range is not None and (len(self.image_range) != 2 or self.image_range[0] >= self.image_range[1]):
+            raise InputError("data.image_range: not a range", found=self.image_range, allowed="[low, high]")
+        if len(self.synthetic_size_px) != 2 or min(self.synthetic_size_px) < 1:
+            raise InputError(
+                "data.synthetic_size_px: not a size", found=self.synthetic_size_px, allowed="[height, width]"
+            )
+        for key, value in (("instance_divisor", self.instance_divisor), ("channels", self.channels)):
+            if value < 1:
+                raise InputError(f"data.{key}: too small", found=value, allowed="1 and more")
+        for key, counts in (("max_images", self.max_images), ("synthetic_images", self.synthetic_images)):
+            for split, count in counts.items():
+                if split not in ("train", "validation", "test"):
+                    raise InputError(f"data.{key}: no such split", found=split, allowed="train, validation, test")
+                if count < 1:
+                    raise InputError(f"data.{key}.{split}: too few", found=count, allowed="1 and more")
