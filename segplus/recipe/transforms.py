@@ -20,13 +20,13 @@ class TransformsRecipe:
         crop_size_px: Height and width of a training picture. None: the size the image processor serves, or a square of
             its shortest edge.
         scale: Smallest and largest factor on the size at which the model is served; None takes the preset's.
-        max_class_share: A crop with a larger share of one class is drawn again, up to ten times; 1 never; None takes the
-            preset's.
+        max_class_share: A crop with a larger share of one class is drawn again, up to ten times; 1 never; None takes
+            the preset's.
         steps: albumentations transforms by name with their arguments, over the preset's: a name that the preset has is
             replaced in its place, `null` removes it, a new one is appended.
         rare_class_crop: Probability that a crop is laid over a pixel of one of the image's rarer classes.
-        sampling: uniform; class_balanced draws a class, then an image that holds it; repeat_factor repeats images with rare
-            classes (LVIS).
+        sampling: uniform; class_balanced draws a class, then an image that holds it; repeat_factor repeats images with
+            rare classes (LVIS).
         repeat_threshold: Share of images below which a class is rare, for repeat_factor.
         mixup: Probability that a batch is mixed by MixUp.
         cutmix: Probability that a batch is mixed by CutMix.

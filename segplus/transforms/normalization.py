@@ -1,0 +1,54 @@
+"""Normalisation exactly as the image processor does it, from a table that the processor itself fills."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from segplus.errors import InputError
+
+
+class Normalization:
+    """What the image processor makes of each of the 256 values of each channel.
+
+    The table is the processor's own answer to the values 0..255, so training pixels have the very bits of served ones.
+
+    Args:
+        image_processor: Any image processor that rescales and normalises each channel by itself.
+        channels: Number of image channels.
+    """
+
+    def __init__(self, image_processor: Any, channels: int = 3) -> None:
+        values = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), channels, axis=2)
+        off = {key: False for key in ("do_resize", "do_center_crop", "do_pad") if key in image_processor.to_dict()}
+        answer = image_processor([values], input_data_format="channels_last", return_tensors="np", **off)[
+            "pixel_values"
+        ][0]
+        self.table: npt.NDArray[np.float32] = np.ascontiguousarray(answer.reshape(channels, 256), dtype=np.float32)
+        # The value nearest to 0 after normalisation, so that padding is neither dark nor bright to the model.
+        self.fill: tuple[int, ...] = tuple(int(value) for value in np.abs(self.table).argmin(axis=1))
+
+    def apply(self, image: npt.NDArray[np.uint8]) -> torch.Tensor:
+        """Return pixel values, float32, shape (C, H, W), of an image, uint8, shape (H, W, C).
+
+        Raises:
+            InputError: If the image is not 8-bit or has another number of channels.
+        """
+        channels = len(self.table)
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels:
+            raise InputError("image", found=f"{image.dtype} {image.shape}", allowed=f"uint8 (H, W, {channels})")
+        pixel_values = np.empty((channels, *image.shape[:2]), np.float32)
+        for channel in range(channels):
+            cv2.LUT(np.ascontiguousarray(image[..., channel]), self.table[channel], dst=pixel_values[channel])
+        return torch.from_numpy(pixel_values)
+
+    def apply_to_batch(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return float32 pixel values of 8-bit ones, shape (N, C, H, W), computed on the device where they lie."""
+        table = torch.from_numpy(self.table).to(pixel_values.device)
+        low = table[:, 0].view(1, -1, 1, 1)
+        step = ((table[:, 255] - table[:, 0]) / 255).view(1, -1, 1, 1)
+        return low + pixel_values.float() * step

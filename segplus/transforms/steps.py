@@ -1,0 +1,165 @@
+"""albumentations transforms from a recipe, made safe for class ids and checked before training starts."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segplus.errors import InputError, suggest
+
+_GROUPS = ("OneOf", "SomeOf", "Sequential", "RandomOrder")
+_PROBES = 6
+
+
+def load_albumentations() -> Any:
+    """Return the albumentations module, told not to ask the network for its newest version."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    import albumentations
+
+    return albumentations
+
+
+def build_steps(
+    steps: Mapping[str, Any], ignore_index: int, fill: tuple[int, ...], crop_size_px: tuple[int, int]
+) -> Any | None:
+    """Return one albumentations Compose of the steps, or None where there is none.
+
+    Args:
+        steps: Transform name -> its arguments. OneOf, SomeOf, Sequential and RandomOrder hold `transforms:`, a
+            mapping of the same form.
+        ignore_index: What masks are filled with.
+        fill: What images are filled with, one value a channel.
+        crop_size_px: (height, width) of the pictures; every step is tried on one.
+    Raises:
+        InputError: If a name or an argument is unknown, a value is refused, or a step changes the size, the type or the
+            set of labels.
+    """
+    if not steps:
+        return None
+    albumentations = load_albumentations()
+    built = [_build_step(name, arguments, ignore_index, fill) for name, arguments in steps.items()]
+    for name, step in zip(steps, built, strict=True):
+        _try_step(name, albumentations.Compose([step]), ignore_index, len(fill), crop_size_px)
+    return albumentations.Compose(built, strict=True)
+
+
+def merge_steps(preset: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a preset's steps with the recipe's over them: replaced in place, removed by None, or appended.
+
+    Raises:
+        InputError: If a step is removed that the preset does not have.
+    """
+    merged = dict(preset)
+    for name, arguments in changes.items():
+        if arguments is None and name not in merged:
+            allowed = ", ".join(preset) or "nothing: the preset has no steps"
+            raise InputError(f"transforms.steps.{name}: nothing to remove", found="null", allowed=allowed)
+        if arguments is None:
+            del merged[name]
+        else:
+            merged[name] = arguments
+    return merged
+
+
+def _build_step(name: str, arguments: Any, ignore_index: int, fill: tuple[int, ...]) -> Any:
+    where = f"transforms.steps.{name}"
+    albumentations = load_albumentations()
+    names = _list_names(albumentations)
+    if name not in names:
+        raise InputError(f"{where}: albumentations has no such transform", found=name, fix=suggest(name, names))
+    if not isinstance(arguments, Mapping):
+        raise InputError(
+            f"{where}: no arguments", found=repr(arguments), allowed="argument: value lines, or null to remove it"
+        )
+    kind = getattr(albumentations, name)
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
+    try:
+        if name in _GROUPS:
+            members = values.pop("transforms", None)
+            if not isinstance(members, Mapping) or not members:
+                raise InputError(
+                    f"{where}.transforms: no transforms", found=repr(members), allowed="name: arguments lines"
+                )
+            return kind([_build_step(n, a, ignore_index, fill) for n, a in members.items()], **values)
+        return kind(**_fill_in(values, kind, where, ignore_index, fill), strict=True)
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        allowed = ", ".join(p for p in inspect.signature(kind.__init__).parameters if p not in ("self", "kwargs"))
+        raise InputError(f"{where}: {error}", found=dict(arguments), allowed=allowed) from None
+
+
+def _list_names(albumentations: Any) -> list[str]:
+    base = albumentations.BasicTransform
+    kinds = {
+        name: kind for name, kind in vars(albumentations).items() if inspect.isclass(kind) and issubclass(kind, base)
+    }
+    abstract = {"BasicTransform", "DualTransform", "ImageOnlyTransform", "NoOp", "Transform3D"}
+    return [*(name for name in kinds if name not in abstract), *_GROUPS]
+
+
+def _fill_in(values: dict[str, Any], kind: Any, where: str, ignore_index: int, fill: tuple[int, ...]) -> dict[str, Any]:
+    """Give masks the ignore index and nearest interpolation wherever the transform can be told so."""
+    parameters = inspect.signature(kind.__init__).parameters
+    if "fill_mask" in parameters:
+        if values.get("fill_mask", ignore_index) != ignore_index:
+            raise InputError(
+                f"{where}.fill_mask", found=values["fill_mask"], allowed=f"{ignore_index}, the ignore index"
+            )
+        values = {"fill": fill, **values, "fill_mask": ignore_index}
+    if values.get("mask_interpolation", 0) != 0:
+        raise InputError(
+            f"{where}.mask_interpolation", found=values["mask_interpolation"], allowed="0 (nearest): labels do not mix"
+        )
+    if "mask_drop_value" in parameters and values.get("mask_drop_value") not in (None, ignore_index):
+        raise InputError(f"{where}.mask_drop_value", found=values["mask_drop_value"], allowed=f"{ignore_index} or null")
+    return values
+
+
+def _try_step(name: str, step: Any, ignore_index: int, channels: int, size: tuple[int, int]) -> None:
+    """Run a step on a noise picture, so that what it breaks is known before training."""
+    where = f"transforms.steps.{name}"
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (*size, channels), dtype=np.uint8)
+    label = np.full(size, 7, np.uint8 if ignore_index < 256 else np.uint16)
+    label[size[0] // 3 :, size[1] // 2 :] = 40
+    for attempt in range(_PROBES):
+        step.set_random_seed(attempt)
+        for member in step.transforms:
+            member.p = 1.0 if attempt else member.p
+        changed = _run_probe(where, step, image, label)
+        new = set(np.unique(changed["mask"]).tolist()) - {7, 40, ignore_index}
+        if new:
+            raise InputError(f"{where}: makes labels that were not there", found=sorted(new), fix="leave this step out")
+        _check_picture(where, changed["image"], image.shape)
+        if changed["mask"].shape != label.shape or changed["mask"].dtype != label.dtype:
+            raise InputError(
+                f"{where}: changes the mask's size or type", found=changed["mask"].shape, allowed=label.shape
+            )
+
+
+def _run_probe(where: str, step: Any, image: npt.NDArray[Any], label: npt.NDArray[Any]) -> dict[str, Any]:
+    try:
+        changed: dict[str, Any] = step(image=image, mask=label)
+    except Exception as error:  # albumentations and OpenCV raise errors of many kinds here, all about this step
+        raise InputError(
+            f"{where}: fails on an image with its mask ({error})", fix="change its arguments or leave it out"
+        ) from None
+    return changed
+
+
+def _check_picture(where: str, picture: Any, shape: tuple[int, ...]) -> None:
+    if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8:
+        raise InputError(f"{where}: the picture is no longer 8-bit", fix="leave it out: the image processor normalises")
+    if picture.shape != shape:
+        raise InputError(
+            f"{where}: changes the picture's size",
+            found=picture.shape[:2],
+            allowed=shape[:2],
+            fix="use transforms.scale and transforms.crop_size_px; quarter turns need a square crop",
+        )

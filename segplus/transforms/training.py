@@ -1,0 +1,165 @@
+"""One image with its mask: augmented for training, or untouched through the image processor for evaluation."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from segplus.classes import IGNORE_INDEX
+from segplus.errors import InputError
+from segplus.recipe.transforms import TransformsRecipe
+from segplus.transforms.geometry import Cut, ServedSize, Size, cut_image, cut_label, draw_cut, measure_class_share
+from segplus.transforms.normalization import Normalization
+from segplus.transforms.presets import PRESETS
+from segplus.transforms.steps import build_steps, merge_steps
+
+Picture = Image.Image | npt.NDArray[np.uint8]
+_CROP_ATTEMPTS = 10
+
+
+class TrainingTransform:
+    """Cut, change and normalise an image with its mask.
+
+    The image is seen at the size at which the model is served, times a random factor; one resize does both.
+
+    Args:
+        image_processor: The processor that is saved with the model: its resize and its normalisation are used.
+        recipe: The `transforms:` section.
+        ignore_index: The label that counts nowhere; it fills every mask.
+        channels: Number of image channels.
+        normalize: False gives 8-bit pixel values, for `normalization.apply_to_batch` on the device.
+    Raises:
+        InputError: If the recipe's steps are wrong, or no crop size can be found.
+    """
+
+    def __init__(
+        self,
+        image_processor: Any,
+        recipe: TransformsRecipe,
+        ignore_index: int = IGNORE_INDEX,
+        channels: int = 3,
+        normalize: bool = True,
+    ) -> None:
+        preset = PRESETS[recipe.preset]
+        self.served_size = ServedSize(image_processor)
+        self.normalization = Normalization(image_processor, channels)
+        self.ignore_index, self.normalize = ignore_index, normalize
+        self.resample = int(self.served_size.settings.get("resample") or Image.Resampling.BILINEAR)
+        self.scale = tuple(recipe.scale) if recipe.scale is not None else preset.scale
+        self.max_class_share = preset.max_class_share if recipe.max_class_share is None else recipe.max_class_share
+        self.crop_size_px = _choose_crop(recipe, self.served_size)
+        steps = merge_steps(preset.steps, recipe.steps)
+        self.steps = build_steps(steps, ignore_index, self.normalization.fill, self.crop_size_px)
+
+    def __call__(
+        self,
+        image: Picture,
+        label: npt.NDArray[Any],
+        rng: np.random.Generator | None = None,
+        focus: tuple[int, int] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Return a training sample.
+
+        Args:
+            image: RGB PIL image, or uint8 array, shape (H, W, C).
+            label: Class ids and the ignore index, shape (H, W).
+            rng: Draws everything; the same state gives the same sample. None draws anew.
+            focus: (row, column) that the crop must hold.
+        Returns:
+            pixel_values: float32 (uint8 without normalisation), shape (C, h, w); labels: uint8 (int32 above 255
+            classes), shape (h, w).
+        Raises:
+            InputError: If image and mask differ in size.
+        """
+        rng = np.random.default_rng() if rng is None else rng
+        height_px, width_px = measure_picture(image)
+        if label.shape != (height_px, width_px):
+            raise InputError(
+                "image and mask differ in size", found=f"mask {label.shape}", allowed=(height_px, width_px)
+            )
+        cut = self._draw_cut(rng, label, focus)
+        picture = cut_image(image, cut, self.crop_size_px, self.normalization.fill, self.resample)
+        labels = cut_label(label, cut, self.crop_size_px, self.ignore_index)
+        if self.steps is not None:
+            picture, labels = self._change(rng, picture, labels)
+        return {"pixel_values": self._finish(picture), "labels": wrap_label(labels)}
+
+    def _draw_cut(self, rng: np.random.Generator, label: npt.NDArray[Any], focus: tuple[int, int] | None) -> Cut:
+        height_px, width_px = label.shape
+        served = self.served_size.find(height_px, width_px)
+        factor = float(rng.uniform(*self.scale))
+        scaled = max(round(served[0] * factor), 1), max(round(served[1] * factor), 1)
+        cut = draw_cut(rng, (height_px, width_px), scaled, self.crop_size_px, focus)
+        if self.max_class_share < 1:
+            for _ in range(_CROP_ATTEMPTS - 1):
+                if measure_class_share(label, cut, self.ignore_index) <= self.max_class_share:
+                    break
+                cut = draw_cut(rng, (height_px, width_px), scaled, self.crop_size_px, focus)
+        return cut
+
+    def _change(
+        self, rng: np.random.Generator, picture: npt.NDArray[np.uint8], labels: npt.NDArray[Any]
+    ) -> tuple[Any, Any]:
+        # set_random_seed would give every step the same seed, hence the same draws: all flips at once or none.
+        self.steps.set_random_state(rng, random.Random(int(rng.integers(1 << 62))))
+        changed = self.steps(image=picture, mask=labels)
+        return changed["image"], changed["mask"]
+
+    def _finish(self, picture: npt.NDArray[np.uint8]) -> torch.Tensor:
+        if self.normalize:
+            return self.normalization.apply(picture)
+        return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
+
+
+class EvaluationTransform:
+    """Hand an image to the saved image processor, as transformers' pipeline does; leave the mask alone.
+
+    Args:
+        image_processor: The processor that is saved with the model.
+    """
+
+    def __init__(self, image_processor: Any) -> None:
+        self.image_processor = image_processor
+
+    def __call__(self, image: Picture, label: npt.NDArray[Any]) -> dict[str, torch.Tensor]:
+        """Return pixel_values (C, h', w') as served, labels (H, W) at the original size, sizes, int64, (2,).
+
+        Raises:
+            InputError: If image and mask differ in size.
+        """
+        if label.shape != measure_picture(image):
+            raise InputError(
+                "image and mask differ in size", found=f"mask {label.shape}", allowed=measure_picture(image)
+            )
+        layout = {} if isinstance(image, Image.Image) else {"input_data_format": "channels_last"}
+        pixel_values = self.image_processor(images=[image], return_tensors="pt", **layout)["pixel_values"][0]
+        return {"pixel_values": pixel_values, "labels": wrap_label(label), "sizes": torch.tensor(label.shape)}
+
+
+def measure_picture(image: Picture) -> Size:
+    """Return (height, width)."""
+    return (image.height, image.width) if isinstance(image, Image.Image) else (image.shape[0], image.shape[1])
+
+
+def wrap_label(label: npt.NDArray[Any]) -> torch.Tensor:
+    """Return a mask as a tensor in the narrowest type that torch computes with: uint8, or int32 for wider ids."""
+    narrow = label if label.dtype == np.uint8 else label.astype(np.int32)
+    # torch warns of arrays that it must not write to, such as views of a PIL image or of a cache file.
+    return torch.from_numpy(np.ascontiguousarray(narrow) if narrow.flags.writeable else narrow.copy())
+
+
+def _choose_crop(recipe: TransformsRecipe, served_size: ServedSize) -> Size:
+    if recipe.crop_size_px is not None:
+        return recipe.crop_size_px[0], recipe.crop_size_px[1]
+    crop = served_size.find_crop()
+    if crop is None:
+        raise InputError(
+            "transforms.crop_size_px: not given, and the image processor serves images at their own size",
+            fix="set transforms.crop_size_px: [height, width]",
+        )
+    return crop
