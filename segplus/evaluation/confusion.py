@@ -1,0 +1,169 @@
+"""Confusion matrices and the scores that follow from one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from segplus.classes import IGNORE_INDEX
+
+_PIXELS_AT_ONCE = 1 << 22
+
+
+def confusion_matrices(
+    predictions: Tensor | Sequence[Tensor],
+    labels: Tensor | Sequence[Tensor],
+    num_classes: int,
+    ignore_index: int = IGNORE_INDEX,
+) -> Tensor:
+    """One confusion matrix per image, counted on the device of the predictions.
+
+    Args:
+        predictions: Class ids, any integer type, shape (N, H, W), or N tensors of shapes (h, w).
+        labels: Class ids, the same shapes. Beside a list of predictions they may be padded at the right and the bottom,
+            shape (N, H, W), with ignore_index.
+        num_classes: C.
+        ignore_index: The label that counts nowhere.
+    Returns:
+        int64, shape (N, C, C): rows are the truth, columns the prediction.
+    Raises:
+        ValueError: If an id is outside [0, C) and not ignore_index, or the shapes do not fit.
+    """
+    if len(predictions) != len(labels):
+        raise ValueError(f"{len(predictions)} predictions but {len(labels)} labels")
+    if isinstance(predictions, Tensor) and isinstance(labels, Tensor) and predictions.shape != labels.shape:
+        raise ValueError(f"predictions {tuple(predictions.shape)} and labels {tuple(labels.shape)} differ in shape")
+    if len(predictions) == 0:
+        return torch.zeros(0, num_classes, num_classes, dtype=torch.int64)
+    pairs = zip(predictions, labels, strict=True)
+    return torch.stack([_count_image(prediction, label, num_classes, ignore_index) for prediction, label in pairs])
+
+
+def _crop_padding(label: Tensor, height: int, width: int, ignore_index: int) -> Tensor:
+    if label.shape == (height, width):
+        return label
+    if label.ndim != 2 or label.shape[0] < height or label.shape[1] < width:
+        raise ValueError(f"labels {tuple(label.shape)} are smaller than the prediction ({height}, {width})")
+    if (label[height:] != ignore_index).any() or (label[:, width:] != ignore_index).any():
+        raise ValueError(f"labels {tuple(label.shape)} hold classes outside the prediction ({height}, {width})")
+    return label[:height, :width]
+
+
+def _count_image(prediction: Tensor, label: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    height, width = prediction.shape
+    label = _crop_padding(label, height, width, ignore_index).to(prediction.device)
+    counts = torch.zeros((num_classes + 1) * num_classes, dtype=torch.int64, device=prediction.device)
+    wide = torch.int32 if (num_classes + 1) * num_classes < 2**31 else torch.int64
+    rows = max(1, _PIXELS_AT_ONCE // max(width, 1))
+    for guess, truth in zip(torch.split(prediction, rows), torch.split(label, rows), strict=True):
+        if guess.numel() == 0:
+            continue
+        if int(guess.max()) >= num_classes or int(guess.min()) < 0:
+            raise ValueError(f"predictions must be in [0, {num_classes}), found up to {int(guess.max())}")
+        # Ignored pixels fall into one row more, which is cut off.
+        row = torch.where(truth == ignore_index, num_classes, truth.to(wide))
+        if int(row.max()) > num_classes or int(row.min()) < 0 or _holds_class(truth, num_classes, ignore_index):
+            found = torch.unique(truth).tolist()
+            raise ValueError(f"labels must be in [0, {num_classes}) or {ignore_index}, found {found}")
+        index = row.mul_(num_classes).add_(guess)
+        counts += torch.bincount(index.flatten(), minlength=len(counts))
+    return counts.view(num_classes + 1, num_classes)[:num_classes]
+
+
+def _holds_class(truth: Tensor, num_classes: int, ignore_index: int) -> bool:
+    return ignore_index != num_classes and bool((truth == num_classes).any())
+
+
+class ConfusionMatrix:
+    """Counts of (truth, prediction) over any number of images, in constant memory.
+
+    Args:
+        num_classes: C.
+        ignore_index: The label that counts nowhere.
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int = IGNORE_INDEX) -> None:
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        self.matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+
+    def update(self, predictions: Tensor | Sequence[Tensor], labels: Tensor | Sequence[Tensor]) -> Tensor:
+        """Count a batch.
+
+        Args:
+            predictions: Class ids, shape (N, H, W) or (H, W), or N tensors of shapes (h, w); any device.
+            labels: Class ids, likewise.
+        Returns:
+            The batch's own matrices, int64, shape (N, C, C).
+        Raises:
+            ValueError: If an id is outside [0, C) and not ignore_index, or the shapes differ.
+        """
+        if isinstance(predictions, Tensor) and isinstance(labels, Tensor) and predictions.ndim == labels.ndim == 2:
+            predictions, labels = predictions[None], labels[None]
+        matrices = confusion_matrices(predictions, labels, self.num_classes, self.ignore_index)
+        self.matrix = self.matrix.to(matrices.device) + matrices.sum(0)
+        return matrices
+
+    def merge(self, other: ConfusionMatrix) -> ConfusionMatrix:
+        """Add the counts of another part of the same data, and return this matrix.
+
+        Raises:
+            ValueError: If the other counts another number of classes.
+        """
+        if other.num_classes != self.num_classes:
+            raise ValueError(f"cannot merge {other.num_classes} classes into {self.num_classes}")
+        self.matrix = self.matrix + other.matrix.to(self.matrix.device)
+        return self
+
+    def compute(self) -> dict[str, Any]:
+        """Return the scores of everything counted so far; see `compute_scores`."""
+        return compute_scores(self.matrix)
+
+
+def _divide(numerator: npt.NDArray[np.float64], denominator: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    undefined = np.full_like(numerator, np.nan)
+    return np.divide(numerator, denominator, out=undefined, where=denominator > 0)
+
+
+def _average(values: npt.NDArray[np.float64]) -> float:
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if present.size else float("nan")
+
+
+def compute_scores(matrix: Tensor | npt.NDArray[Any]) -> dict[str, Any]:
+    """Scores of a confusion matrix, with evaluate's names and formulas, and ours.
+
+    A class that occurs neither in the truth nor in the prediction has IoU and Dice NaN, one that the truth does not hold
+    has accuracy NaN, one that is never predicted has precision NaN; means are over the classes that have a number.
+
+    Args:
+        matrix: Counts, shape (C, C), rows the truth, columns the prediction.
+    Returns:
+        mean_iou, mean_accuracy, overall_accuracy, per_category_iou, per_category_accuracy (recall), mean_precision,
+        per_category_precision, mean_dice, per_category_dice (F1), frequency_weighted_iou, all in [0, 1]; and
+        classes_present, the number of classes that mean_iou is the mean of.
+    """
+    counts = matrix.detach().cpu().numpy() if isinstance(matrix, Tensor) else np.asarray(matrix)
+    hits = counts.diagonal().astype(np.float64)
+    truth, predicted = counts.sum(1).astype(np.float64), counts.sum(0).astype(np.float64)
+    total = truth.sum()
+    iou = _divide(hits, truth + predicted - hits)
+    accuracy, precision, dice = _divide(hits, truth), _divide(hits, predicted), _divide(2 * hits, truth + predicted)
+    return {
+        "mean_iou": _average(iou),
+        "mean_accuracy": _average(accuracy),
+        "overall_accuracy": float(hits.sum() / total) if total else float("nan"),
+        "mean_precision": _average(precision),
+        "mean_dice": _average(dice),
+        "frequency_weighted_iou": float((truth * np.nan_to_num(iou)).sum() / total) if total else float("nan"),
+        "classes_present": int((~np.isnan(iou)).sum()),
+        "per_category_iou": iou.tolist(),
+        "per_category_accuracy": accuracy.tolist(),
+        "per_category_precision": precision.tolist(),
+        "per_category_dice": dice.tolist(),
+    }
