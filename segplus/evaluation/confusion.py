@@ -138,8 +138,8 @@ def _average(values: npt.NDArray[np.float64]) -> float:
 def compute_scores(matrix: Tensor | npt.NDArray[Any]) -> dict[str, Any]:
     """Scores of a confusion matrix, with evaluate's names and formulas, and ours.
 
-    A class that occurs neither in the truth nor in the prediction has IoU and Dice NaN, one that the truth does not hold
-    has accuracy NaN, one that is never predicted has precision NaN; means are over the classes that have a number.
+    A class that occurs neither in the truth nor in the prediction has IoU and Dice NaN, one that the truth does not
+    hold has accuracy NaN, one that is never predicted has precision NaN; means are over the classes that have a number.
 
     Args:
         matrix: Counts, shape (C, C), rows the truth, columns the prediction.

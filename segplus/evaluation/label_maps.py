@@ -2,9 +2,9 @@
 
 Bilinear interpolation is a convex combination of four corners, class by class. A cell of the low-resolution grid whose
 four corners have the same argmax has it everywhere. In a mixed cell the corners' winners are interpolated, and beside
-them one bound: the corner-wise maximum of all other classes, whose interpolation is never below any of theirs. Where the
-bound stays below the winners no other class can win, so a cell costs five interpolations however many classes there are;
-only where it does not are all classes of the cell interpolated.
+them one bound: the corner-wise maximum of all other classes, whose interpolation is never below any of theirs. Where
+the bound stays below the winners no other class can win, so a cell costs five interpolations however many classes there
+are; only where it does not are all classes of the cell interpolated.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def label_map(logits: Tensor, size: Sequence[int]) -> Tensor:
     """Class ids at `size` of bilinearly resized logits, at about the cost of the low resolution.
 
     The result is F.interpolate(logits, size, mode="bilinear", align_corners=False).argmax(1) wherever the two best
-    classes of a pixel differ by more than the rounding of float32 interpolation, about 1e-6 of the largest logit; closer
-    than that, either may stand. Exactly equal values give the lowest id, as argmax does. Half-precision logits are
+    classes of a pixel differ by more than the rounding of float32 interpolation, about 1e-6 of the largest logit;
+    closer than that, either may stand. Exactly equal values give the lowest id, as argmax does. Half-precision logits are
     interpolated in float32. A pixel near a NaN gets some class id, never a value outside [0, C).
 
     Args:
@@ -243,7 +243,7 @@ def _gather_corners(scores: Tensor, corners: Tensor, by_class: bool) -> Tensor:
 
 
 def _split_winners(values: Tensor, winners: Tensor, by_class: bool) -> tuple[Tensor, Tensor]:
-    """Return the winners' values, (4 winners, 4 corners, M), and the greatest other, (4 corners, M). Overwrites values."""
+    """Return the winners' values, (4 winners, 4 corners, M), the greatest other, (4 corners, M). Overwrites values."""
     index = winners.long()  # (4 winners, M)
     if by_class:
         index = index[:, None].expand(4, 4, -1)
