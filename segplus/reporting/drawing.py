@@ -14,7 +14,7 @@ from segplus.reporting.examples import Example, Labels
 Pixels = npt.NDArray[np.uint8]
 
 _IGNORED_DARK, _IGNORED_LIGHT = (46, 46, 50), (74, 74, 80)
-_WRONG = (255, 72, 40)
+WRONG = (255, 72, 40)
 _PAPER, _INK, _FAINT = (255, 255, 255), (28, 30, 34), (106, 110, 118)
 _MARGIN_PX, _GAP_PX, _TEXT_PX = 14, 8, 14
 
@@ -63,7 +63,7 @@ def draw_errors(image: Image.Image, truth: Labels, prediction: Labels, classes: 
     """
     grey = 0.5 * _fit(image.convert("L").convert("RGB"), truth) + 110
     ignored = truth == classes.ignore_index
-    grey[find_errors(truth, prediction, classes)] = _WRONG
+    grey[find_errors(truth, prediction, classes)] = WRONG
     drawn = np.where(ignored[..., None], colorize(truth, classes), grey)
     return Image.fromarray(drawn.astype(np.uint8))
 

@@ -1,0 +1,88 @@
+"use strict";
+
+const data = JSON.parse(document.getElementById("report-data").textContent);
+
+function compareCells(first, second, direction) {
+  const a = first.dataset.value, b = second.dataset.value;
+  if (a === "" || b === "") return (a === "") - (b === ""); // an absent class stays below, whatever the direction
+  return direction * (Number(a) - Number(b));
+}
+
+function sortTable(button) {
+  const header = button.closest("th"), table = button.closest("table"), body = table.tBodies[0];
+  const column = Number(button.dataset.column);
+  const current = header.getAttribute("aria-sort");
+  const first = column === 0 ? "ascending" : "descending";
+  const second = column === 0 ? "descending" : "ascending";
+  const next = current === first ? second : first;
+  for (const cell of table.tHead.rows[0].cells) cell.setAttribute("aria-sort", cell === header ? next : "none");
+  const direction = next === "ascending" ? 1 : -1;
+  const rows = [...body.rows].sort((a, b) => compareCells(a.cells[column], b.cells[column], direction));
+  body.append(...rows);
+}
+
+for (const button of document.querySelectorAll("#class-table thead button")) {
+  button.addEventListener("click", () => sortTable(button));
+}
+
+const pictures = document.getElementById("pictures");
+if (pictures) {
+  for (const radio of pictures.querySelectorAll("input[name=mode]")) {
+    radio.addEventListener("change", () => { pictures.dataset.mode = radio.value; });
+    if (radio.checked) pictures.dataset.mode = radio.value; // a browser may restore another choice on reload
+  }
+  const strength = document.getElementById("strength");
+  const applyStrength = () => pictures.style.setProperty("--strength", strength.value / 100);
+  strength.addEventListener("input", applyStrength);
+  applyStrength();
+  for (const cut of pictures.querySelectorAll(".cut")) {
+    const apply = () => cut.parentElement.style.setProperty("--cut", `${cut.value}%`);
+    cut.addEventListener("input", apply);
+    apply();
+  }
+  for (const button of pictures.querySelectorAll(".enlarge")) {
+    button.addEventListener("click", () => {
+      const isWide = button.closest("figure").classList.toggle("wide");
+      button.setAttribute("aria-pressed", isWide);
+      button.textContent = isWide ? "Shrink" : "Enlarge";
+    });
+  }
+}
+
+const matrix = document.getElementById("matrix");
+if (matrix) {
+  const offset = Number(matrix.dataset.offset), side = Number(matrix.dataset.cell);
+  const svg = matrix.querySelector("svg"), cursor = svg.querySelector(".cursor");
+  const readout = document.getElementById("readout");
+  const count = data.names.length;
+  let row = -1, column = -1;
+
+  const show = () => {
+    const pixels = data.matrix[row][column];
+    const total = data.matrix[row].reduce((sum, value) => sum + value, 0);
+    const share = total ? `${(100 * pixels / total).toFixed(1)} % of ${data.names[row]}` : `${data.names[row]} does not occur`;
+    const what = row === column ? "recognised" : `taken for ${data.names[column]}`;
+    readout.textContent = total ? `${share} ${what} (${pixels.toLocaleString("en")} pixels)` : share;
+    cursor.setAttribute("x", offset + column * side);
+    cursor.setAttribute("y", offset + row * side);
+  };
+
+  svg.addEventListener("pointermove", (event) => {
+    const box = svg.getBoundingClientRect();
+    const x = Math.floor((event.clientX - box.left - offset) / side);
+    const y = Math.floor((event.clientY - box.top - offset) / side);
+    if (x < 0 || y < 0 || x >= count || y >= count) return;
+    [row, column] = [y, x];
+    show();
+  });
+  const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+  matrix.addEventListener("keydown", (event) => {
+    const step = steps[event.key];
+    if (!step) return;
+    event.preventDefault();
+    row = Math.min(count - 1, Math.max(0, row + step[0]));
+    column = Math.min(count - 1, Math.max(0, column + step[1]));
+    show();
+    cursor.scrollIntoView({ block: "nearest", inline: "nearest" });
+  });
+}

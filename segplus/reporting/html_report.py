@@ -1,0 +1,296 @@
+"""The report: one HTML file that needs nothing else, neither a network nor a folder beside it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from segplus.classes import ClassMap
+from segplus.reporting.charts import draw_curves, draw_matrix
+from segplus.reporting.examples import Example
+from segplus.reporting.layers import encode_layers
+from segplus.reporting.metrics import clean_numbers
+from segplus.reporting.table import ABSENT, format_score, format_share, measure_pixel_shares
+
+_HERE = Path(__file__).parent
+_SCORES = {
+    "mean_iou": "mIoU",
+    "mean_accuracy": "Mean accuracy",
+    "overall_accuracy": "Pixel accuracy",
+    "mean_dice": "Mean Dice",
+    "frequency_weighted_iou": "Frequency-weighted IoU",
+    "mean_boundary_iou": "Boundary IoU",
+}
+_COLUMNS = {
+    "per_category_iou": "IoU",
+    "per_category_accuracy": "Accuracy",
+    "per_category_precision": "Precision",
+    "per_category_dice": "Dice",
+    "per_category_boundary_iou": "Boundary IoU",
+}
+_CURVES = {
+    "Loss": {"loss": "training", "eval_loss": "validation"},
+    "Validation scores": {
+        "eval_mean_iou": "mIoU",
+        "eval_mean_accuracy": "mean accuracy",
+        "eval_overall_accuracy": "pixel accuracy",
+    },
+    "Learning rate": {"learning_rate": "learning rate"},
+}
+_DECADES = 5  # the frequency bars reach from 0.001 % to 100 %
+_MOST_CONFUSIONS = 8
+
+
+def write_html_report(
+    path: str | Path,
+    metrics: Mapping[str, Any],
+    classes: ClassMap,
+    examples: Mapping[str, Sequence[Example]],
+    log_history: Sequence[Mapping[str, Any]],
+    recipe_text: str,
+    versions: Mapping[str, str],
+    split: str | None = None,
+) -> None:
+    """Write the report, whole or not at all.
+
+    Args:
+        path: The HTML file.
+        metrics: What metrics.json holds. An evaluation's "intervals" (name -> [low, high]) stand under its scores.
+        classes: Names and colours.
+        examples: Heading -> pictures, such as {"Worst": [...], "Median": [...], "Best": [...]}; may be empty.
+        log_history: The Trainer's `state.log_history`; empty where nothing was trained.
+        recipe_text: The merged recipe, YAML; empty where there is none.
+        versions: Package -> version.
+        split: The evaluation shown in full; by default "test", or else the last one.
+    Raises:
+        ValueError: If there is no evaluation, or not the one asked for.
+    """
+    evaluations = clean_numbers(metrics["evaluations"])
+    chosen = split or ("test" if "test" in evaluations else next(reversed(evaluations), ""))
+    if chosen not in evaluations:
+        raise ValueError(f"no evaluation of the split '{chosen}'; there are: {', '.join(evaluations) or 'none'}")
+    page = {
+        "model": metrics.get("model") or "Segmentation model",
+        "dataset": metrics.get("dataset"),
+        "split": chosen,
+        "splits": _list_splits(evaluations),
+        "split_titles": list(_SCORES.values())[:4],
+        "groups": [_describe_group(title, members, classes) for title, members in examples.items() if members],
+        "charts": _list_charts(log_history),
+        "tables": _list_tables(metrics, versions),
+        "recipe": recipe_text.rstrip(),
+        **_describe_scores(evaluations[chosen], len(classes.names)),
+        **_describe_classes(evaluations[chosen], classes),
+        **_describe_legend(examples, classes),
+        **_describe_confusions(evaluations[chosen], classes.names),
+    }
+    page["title"] = f"{page['model']}: {chosen}"
+    page["sections"] = _list_sections(page)
+    page["style"] = Markup((_HERE / "html_report.css").read_text(encoding="utf-8"))
+    page["script"] = Markup((_HERE / "html_report.js").read_text(encoding="utf-8"))
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=True)
+    template = environment.from_string((_HERE / "html_report.html").read_text(encoding="utf-8"))
+    _write_whole(Path(path), template.render(page))
+
+
+def _write_whole(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _list_sections(page: Mapping[str, Any]) -> list[tuple[str, str]]:
+    sections = {
+        "pictures": ("Pictures", page["groups"]),
+        "classes": ("Classes", True),
+        "confusions": ("Confusions", page["matrix"]),
+        "learning": ("Learning curves", page["charts"]),
+        "frequencies": ("Class frequencies", page["frequencies"]),
+        "recipe": ("How it was made", True),
+    }
+    return [(anchor, title) for anchor, (title, is_there) in sections.items() if is_there]
+
+
+def _describe_scores(evaluation: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
+    """Return the large figures, each with its interval where one was measured, and the line under them."""
+    intervals = evaluation.get("intervals") or {}
+    scores = []
+    for key, title in _SCORES.items():
+        if evaluation.get(key) is not None:
+            low, high = intervals.get(key) or (None, None)
+            interval = None if low is None or high is None else f"{format_score(low)} to {format_score(high)}"
+            scores.append({"title": title, "value": format_score(evaluation[key]), "interval": interval})
+    present = sum(score is not None for score in evaluation["per_category_iou"])
+    note = f"Measured at each image's original resolution over {present} of {num_classes} classes."
+    if present == num_classes:
+        note = "Measured at each image's original resolution, over all classes."
+    protocol = evaluation.get("protocol") or {}
+    if protocol:
+        note += (
+            " Protocol: " + ", ".join(f"{key} {value}" for key, value in protocol.items() if value is not None) + "."
+        )
+    images = evaluation.get("images")
+    return {"scores": scores, "note": note, "images": "" if images is None else f"{images:,} images"}
+
+
+def _list_splits(evaluations: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "split": name,
+            "images": evaluation.get("images", ABSENT),
+            "cells": [format_score(evaluation.get(key)) for key in list(_SCORES)[:4]],
+        }
+        for name, evaluation in evaluations.items()
+    ]
+
+
+def _describe_classes(evaluation: Mapping[str, Any], classes: ClassMap) -> dict[str, Any]:
+    """Return the head and the rows of the table; `value` sorts, `text` is read, `bar` is a bar's length in percent."""
+    columns = {key: title for key, title in _COLUMNS.items() if key in evaluation}
+    shares = clean_numbers(measure_pixel_shares(evaluation))
+    alphabet = sorted(range(classes.num_classes), key=lambda index: classes.names[index].casefold())
+    rows = []
+    for index, name in enumerate(classes.names):
+        cells = []
+        for key in columns:
+            score = evaluation[key][index]
+            is_bar = key == "per_category_iou" and score is not None
+            value = "" if score is None else f"{score:.6f}"
+            cells.append({"value": value, "text": format_score(score), "bar": f"{100 * score:.1f}" if is_bar else None})
+        if shares is not None:
+            cells.append({"value": f"{shares[index] or 0:.9f}", "text": format_share(shares[index]), "bar": None})
+        color = _format_color(classes.colors[index])
+        rows.append({"name": name, "rank": alphabet.index(index), "color": color, "cells": cells})
+    return {"columns": [*columns.values(), *(["Share of pixels"] if shares is not None else [])], "rows": rows}
+
+
+def _describe_group(title: str, members: Sequence[Example], classes: ClassMap) -> dict[str, Any]:
+    return {"title": title, "examples": [encode_layers(example, classes) for example in members]}
+
+
+def _describe_legend(examples: Mapping[str, Sequence[Example]], classes: ClassMap) -> dict[str, Any]:
+    ids: set[int] = set()
+    for members in examples.values():
+        for example in members:
+            ids |= {int(i) for i in np.union1d(example.truth, example.prediction)}
+    legend = [
+        {"name": name, "color": _format_color(classes.colors[index])}
+        for index, name in enumerate(classes.names)
+        if index in ids
+    ]
+    return {"legend": legend, "has_ignored": bool(ids - set(range(classes.num_classes)))}
+
+
+def _describe_confusions(evaluation: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return the matrix as a picture, its numbers for the read-out, the largest confusions and the frequencies."""
+    counts = np.array(evaluation.get("confusion_matrix") or np.zeros((0, 0)), dtype=np.int64)
+    if not counts.size:
+        return {"matrix": None, "confusions": [], "frequencies": [], "data": _embed_json({"names": list(names)})}
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.full(counts.shape, math.nan), where=totals > 0)
+    svg, offset, cell = draw_matrix(shares, names)
+    return {
+        "matrix": {"svg": Markup(svg), "offset": offset, "cell": cell},
+        "confusions": _list_confusions(shares, names),
+        "frequencies": _list_frequencies(counts, names),
+        "data": _embed_json({"names": list(names), "matrix": counts.tolist()}),
+    }
+
+
+def _list_confusions(shares: npt.NDArray[np.float64], names: Sequence[str]) -> list[dict[str, str]]:
+    wrong = np.nan_to_num(shares)
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_CONFUSIONS]
+    places = [divmod(int(place), len(names)) for place in order]
+    return [
+        {"truth": names[row], "predicted": names[column], "share": format_score(float(wrong[row, column]))}
+        for row, column in places
+        if wrong[row, column] >= 0.0005
+    ]
+
+
+def _list_frequencies(counts: npt.NDArray[np.int64], names: Sequence[str]) -> list[dict[str, Any]]:
+    total = max(1, int(counts.sum()))
+    truth, predicted = counts.sum(axis=1) / total, counts.sum(axis=0) / total
+    return [
+        {
+            "name": names[index],
+            "truth": format_share(float(truth[index])),
+            "predicted": format_share(float(predicted[index])),
+            "truth_width": _measure_bar(float(truth[index])),
+            "predicted_width": _measure_bar(float(predicted[index])),
+        }
+        for index in np.argsort(-truth, kind="stable")
+    ]
+
+
+def _measure_bar(share: float) -> float:
+    """Return a bar's length in percent on a logarithmic scale, 0 for 0.001 % and less."""
+    return 0.0 if share <= 0 else round(max(0.0, 100 * (1 + math.log10(share) / _DECADES)), 1)
+
+
+def _list_charts(log_history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    charts = []
+    for title, keys in _CURVES.items():
+        series = {
+            name: [(float(entry["step"]), float(entry[key])) for entry in log_history if _is_point(entry, key)]
+            for key, name in keys.items()
+        }
+        drawn = {name: points for name, points in series.items() if points}
+        svg = draw_curves(drawn, "step")
+        if svg:
+            charts.append({"title": title, "names": list(drawn), "svg": Markup(svg)})
+    return charts
+
+
+def _is_point(entry: Mapping[str, Any], key: str) -> bool:
+    value = entry.get(key)
+    return isinstance(value, int | float) and math.isfinite(value) and "step" in entry
+
+
+def _list_tables(metrics: Mapping[str, Any], versions: Mapping[str, str]) -> list[dict[str, Any]]:
+    tables = {
+        "Training": metrics.get("training"),
+        "Environment": metrics.get("environment"),
+        "Versions": versions,
+    }
+    return [
+        {"title": title, "rows": [(_spell(key), _format_fact(value)) for key, value in facts.items()]}
+        for title, facts in tables.items()
+        if facts
+    ]
+
+
+def _spell(key: str) -> str:
+    return key.replace("_", " ")
+
+
+def _format_fact(value: object) -> str:
+    if isinstance(value, float):
+        return ABSENT if math.isnan(value) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_format_fact(entry)}" for key, entry in value.items())
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _format_color(color: Sequence[int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*color)
+
+
+def _embed_json(value: Any) -> Markup:
+    """Return JSON that no content can end early or turn into markup."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))

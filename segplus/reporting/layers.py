@@ -1,0 +1,59 @@
+"""The layers of one example in the HTML report: photo, truth, prediction and errors as data URIs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from segplus.classes import ClassMap
+from segplus.reporting.charts import encode_image
+from segplus.reporting.drawing import WRONG, colorize, find_errors, measure_error_share
+from segplus.reporting.examples import Example, Labels
+
+_MOST_PX = 1024
+_SMALL_PX = 400
+_WASH = (128, 128, 132, 150)
+
+
+def encode_layers(example: Example, classes: ClassMap) -> dict[str, Any]:
+    """Return what the report's template shows of an example.
+
+    Args:
+        example: The picture; its longer side is reduced to 1024 pixels.
+        classes: Names, colours and the ignore index.
+    Returns:
+        "photo", "truth", "prediction" and "errors" as data URIs of one size, "width", "height", "is_small", "name" and
+        "figures", the line of scores.
+    """
+    height, width = example.truth.shape
+    factor = min(1.0, _MOST_PX / max(height, width))
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    truth, prediction = _reduce(example.truth, size), _reduce(example.prediction, size)
+    errors = np.full((*truth.shape, 4), _WASH, dtype=np.uint8)
+    errors[truth == classes.ignore_index] = 0
+    errors[find_errors(truth, prediction, classes)] = (*WRONG, 255)
+    wrong = measure_error_share(example.truth, example.prediction, classes)
+    figures = [] if example.score is None else [f"mIoU {100 * example.score:.1f} %"]
+    figures += [] if np.isnan(wrong) else [f"{100 * wrong:.1f} % of pixels wrong"]
+    return {
+        "name": example.name,
+        "width": size[0],
+        "height": size[1],
+        "is_small": max(size) < _SMALL_PX,
+        "figures": " · ".join(figures),
+        "photo": encode_image(example.image.convert("RGB").resize(size, Image.Resampling.LANCZOS), "JPEG"),
+        "truth": encode_image(Image.fromarray(colorize(truth, classes))),
+        "prediction": encode_image(Image.fromarray(colorize(prediction, classes))),
+        "errors": encode_image(Image.fromarray(errors)),
+    }
+
+
+def _reduce(labels: Labels, size: tuple[int, int]) -> Labels:
+    """Return the label map at (width, height) by taking the nearest label, shape (height, width)."""
+    height, width = labels.shape
+    rows = ((np.arange(size[1]) + 0.5) * height / size[1]).astype(int)
+    columns = ((np.arange(size[0]) + 0.5) * width / size[0]).astype(int)
+    reduced: Labels = labels[rows[:, None], columns]
+    return reduced
