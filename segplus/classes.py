@@ -36,7 +36,7 @@ def choose_colors(count: int) -> tuple[Color, ...]:
     for index in range(count):
         base = np.array(_OKABE_ITO[index % len(_OKABE_ITO)], dtype=float)
         turn = index // len(_OKABE_ITO)
-        # Odd turns darken, even turns lighten, each by a different amount, so that no two colours repeat up to 150 classes.
+        # Odd turns darken, even turns lighten, each by a different amount, so that no two of 150 colours repeat.
         mixed = base if turn == 0 else base * (0.97**turn * 0.6) if turn % 2 else base * 0.45 + 255 * 0.55 * 0.97**turn
         rows.append((int(mixed[0]), int(mixed[1]), int(mixed[2])))
     return tuple(rows)
@@ -82,14 +82,14 @@ class ClassMap:
         """Return the map that a data section describes.
 
         Args:
-            names: Raw mask value -> name, or a list whose position is the raw value. With `reduce_labels` the values are those
-                after the reduction, as in the id2label files of the Hub.
+            names: Raw mask value -> name, or a list whose position is the raw value. With `reduce_labels` the values
+                are those after the reduction, as in the id2label files of the Hub.
             reduce_labels: Raw 0 is ignored and every other value is lowered by one (ADE20K).
             void: Raw values, or names, that are ignored.
             merge: New name -> the names that become it. The merged class stands where its first member stood.
             colors: Class name -> RGB.
             unknown: "error" or "ignore", for raw values that no class has.
-            legend: The values are packed colours, and class ids follow the order of `names` instead of the values' order.
+            legend: The values are packed colours, and class ids follow the order of `names`, not that of the values.
 
         Raises:
             InputError: If a name is unknown or repeated, or no class is left.

@@ -45,8 +45,8 @@ def check_split(split: SegmentationSplit, *, progress: bool = True) -> SplitChec
         progress: Show a progress bar.
 
     Raises:
-        InputError: If any pair is damaged, of two sizes, or holds a value outside the classes: the first one's message, with the
-            names of others.
+        InputError: If a pair is damaged, of two sizes, or holds a value outside the classes: the first one's message,
+            with the names of others.
     """
     place = find_cache_folder() / "checks" / f"{split.fingerprint}-{_FORMAT}.json"
     if place.is_file():
@@ -65,6 +65,7 @@ def check_split(split: SegmentationSplit, *, progress: bool = True) -> SplitChec
         present += counts > 0
     _raise_first(problems, len(split))
     refuse_hidden_foreground(split, total)
+    refuse_mixed_palettes(split)
     check = SplitCheck(len(split), total.tolist(), present.tolist())
     place.parent.mkdir(parents=True, exist_ok=True)
     draft = place.with_suffix(f".{os.getpid()}.tmp")
@@ -83,7 +84,7 @@ def find_presence(split: SegmentationSplit) -> npt.NDArray[np.bool_]:
 
 
 def map_pairs(work: Callable[[int], T], count: int, title: str | None) -> Iterator[T]:
-    """Yield work(0), work(1), ... in order, computed by as many threads as there are processors, few results held at a time."""
+    """Yield work(0), work(1), ... in order, computed by one thread a processor, with few results held at a time."""
     workers = count_workers()
     with (
         ThreadPoolExecutor(workers) as pool,
@@ -140,6 +141,29 @@ def refuse_hidden_foreground(split: SegmentationSplit, pixels: npt.NDArray[np.in
             )
 
 
+def refuse_mixed_palettes(split: SegmentationSplit) -> None:
+    """Raise InputError if an index that masks use has another colour in one file than in another."""
+    known: dict[int, tuple[tuple[int, ...], str]] = {}
+    seen: set[bytes] = set()
+    for index in range(len(split)):
+        stored, source = split.stored(index)[1], split.sources(index)[1]
+        palette = split.decoder.read_palette(stored, source)
+        if palette is None:
+            return  # masks of one data set are of one kind; single odd ones were refused when they were read
+        if palette in seen and len(seen) == 1:
+            continue
+        seen.add(palette)
+        for value in np.unique(split.raw_label(index)).tolist():
+            color = tuple(palette[3 * value : 3 * value + 3])
+            first = known.setdefault(value, (color, source))
+            if first[0] != color:
+                raise InputError(
+                    f"{source}: palette index {value} has another colour than in {first[1]}",
+                    found=f"{color} and {first[0]}",
+                    fix="set data.encoding: colors and give each class its colour in data.colors",
+                )
+
+
 def _check_pair(split: SegmentationSplit, index: int) -> npt.NDArray[np.int64] | InputError:
     try:
         size = split.size_px(index)
@@ -157,5 +181,6 @@ def _raise_first(problems: list[InputError], count: int) -> None:
     if len(problems) == 1:
         raise first
     others = ", ".join(error.what.split(": ")[0] for error in problems[1:4])
-    more = f"{first.what} ({len(problems)} of {count} pairs have problems; also {others}{', ...' if len(problems) > 4 else ''})"
+    others += ", ..." if len(problems) > 4 else ""
+    more = f"{first.what} ({len(problems)} of {count} pairs have problems; also {others})"
     raise InputError(more, found=first.found, allowed=first.allowed, fix=first.fix)

@@ -26,7 +26,7 @@ Labels = npt.NDArray[np.unsignedinteger[Any]]
 class Pair(TypedDict):
     """One image with its mask.
 
-    image: PIL picture in RGB, upright, or an array (H, W, channels). label: class ids, (H, W). name: name within the split.
+    image: PIL picture in RGB, upright, or an array (H, W, channels). label: class ids, (H, W). name: text.
     """
 
     image: Picture
@@ -111,7 +111,7 @@ class SegmentationSplit:
         return name_source(row["image"], row["name"]), name_source(row["mask"], f"mask of {row['name']}")
 
     def stored(self, index: int) -> tuple[Stored, Stored]:
-        """Return the image and the mask as they lie in the table: a path, {"bytes", "path"}, or a JSON text of shapes."""
+        """Return image and mask as they lie in the table: a path, {"bytes", "path"}, or a JSON text of shapes."""
         row = self._row(index)
         return row["image"], row["mask"]
 
@@ -160,6 +160,7 @@ def name_source(stored: Stored, name: str) -> str:
     """Return what messages call a stored file: its path, or the row's name."""
     if isinstance(stored, str):
         return name if stored.startswith("{") else stored
+    # rows of values and pictures without a path go by the row's name
     if isinstance(stored, dict) and stored.get("path"):
         return str(stored["path"])
     return name

@@ -19,7 +19,7 @@ WHOLE = "train"
 
 
 def read_folders(root: Path, section: DataRecipe) -> Source:
-    """Return the pairs of `{split}/images` + `{split}/masks`, `images/{split}` + `masks/{split}`, or `images` + `masks`.
+    """Return the pairs of `{split}/images` + masks, `images/{split}` + `masks/{split}`, or `images` + `masks`.
 
     Raises:
         InputError: If no folders of images and masks are found, or more than one could be meant.

@@ -93,7 +93,7 @@ def _pick(columns: list[str], usual: tuple[str, ...], taken: tuple[str | None, .
 
 
 def _is_picture(feature: Any) -> bool:
-    """Return whether a feature is an Image, or the struct {bytes, path} or the bytes that Parquet files of images hold."""
+    """Return whether a feature is an Image, or the struct {bytes, path} or plain bytes, as in Parquet files."""
     if isinstance(feature, datasets.Image):
         return True
     if isinstance(feature, dict):
@@ -123,7 +123,7 @@ def _name_rows(rows: datasets.Dataset, split: str) -> list[str]:
 
 
 def find_label_names(features: Any) -> dict[int, str] | None:
-    """Return the names of the only list of ClassLabel among the features; a single ClassLabel names scenes, not pixels."""
+    """Return the names of the only list of ClassLabel; a single ClassLabel names scenes, not pixels."""
     lists = {tuple(found) for found in _walk_label_names(features, inside_list=False)}
     return dict(enumerate(lists.pop())) if len(lists) == 1 else None
 

@@ -21,8 +21,8 @@ IMAGE_SUFFIXES = frozenset(
 )
 _ORIENTATION_TAG = 0x0112
 
-# A file as it lies in a table: its path, or what the `datasets` library keeps of it.
-Stored = str | dict[str, Any]
+# A file as it lies in a table: its path, what the `datasets` library keeps of it, or rows of values.
+Stored = str | dict[str, Any] | list[Any]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ImageReader:
             source: Name for messages.
 
         Returns:
-            PIL picture in RGB, or an array (H, W, channels) of the file's own type, scaled to 0..255 uint8 where a range is given.
+            PIL picture in RGB, or an array (H, W, channels) of the file's own type; uint8 where a range is given.
 
         Raises:
             InputError: If the file is missing, damaged, or has another number of channels.
@@ -115,23 +115,7 @@ def report_damage(source: str) -> Iterator[None]:
         ) from None
     except UnidentifiedImageError:
         raise InputError(f"{source}: not an image file", fix="replace the file or remove the pair") from None
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        KeyError,
-        IndexError,
-        TypeError,
-        OverflowError,
-        MemoryError,
-        RuntimeError,
-    ) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise InputError(
-            f"{source}: damaged or truncated file", found=reason, fix="replace the file or remove the pair"
-        ) from None
-    except Exception as error:  # zlib.error, struct.error and the decoders' own types have no common parent
+    except Exception as error:  # OSError, SyntaxError, zlib.error, struct.error, ...: decoders share no parent type
         reason = f"{type(error).__name__}: {error}"
         raise InputError(
             f"{source}: damaged or truncated file", found=reason, fix="replace the file or remove the pair"
@@ -140,7 +124,7 @@ def report_damage(source: str) -> Iterator[None]:
 
 def find_suffix(stored: Stored) -> str:
     """Return the lower-case file suffix of a stored file, or an empty string."""
-    path = stored if isinstance(stored, str) else stored.get("path")
+    path = stored.get("path") if isinstance(stored, dict) else stored if isinstance(stored, str) else None
     return os.path.splitext(path)[1].lower() if path else ""
 
 
@@ -148,6 +132,8 @@ def open_picture(stored: Stored) -> Image.Image:
     """Return the opened, not yet decoded picture of a path or of {"bytes", "path"}."""
     if isinstance(stored, str):
         return Image.open(stored)
+    if isinstance(stored, list):
+        raise ValueError("rows of values, not a picture")
     if stored.get("bytes") is not None:
         return Image.open(io.BytesIO(stored["bytes"]))
     return Image.open(stored["path"])
@@ -160,9 +146,12 @@ def load_array(stored: Stored, header_only: bool = False) -> npt.NDArray[Any]:
             io.BytesIO(stored["bytes"]) if stored.get("bytes") is not None else str(stored["path"])
         )
     else:
-        opened = stored
-    mapped = "r" if header_only and isinstance(opened, str) and opened.lower().endswith(".npy") else None
+        opened = str(stored)
+    # A mapped file is checked against its header's size before anything of that size is allocated.
+    mapped = "r" if isinstance(opened, str) and opened.lower().endswith(".npy") else None
     loaded = np.load(opened, mmap_mode=mapped, allow_pickle=False)  # type: ignore[arg-type]
+    if isinstance(loaded, np.memmap):
+        return loaded if header_only else np.array(loaded)
     if isinstance(loaded, np.ndarray):
         return loaded
     with loaded:
@@ -196,7 +185,7 @@ def scale_to_bytes(values: npt.NDArray[Any], value_range: tuple[float, float] | 
     if values.dtype == np.uint8 and value_range is None:
         return values
     if value_range is None and values.dtype == np.bool_:
-        return values.astype(np.uint8) * np.uint8(255)
+        return np.where(values, 255, 0).astype(np.uint8)
     if value_range is None:
         if values.dtype != np.uint16 and not (values.dtype == np.int32 and values.min() >= 0 and values.max() <= 65535):
             raise ValueError(f"samples of type {values.dtype} need data.image_range")
@@ -206,7 +195,8 @@ def scale_to_bytes(values: npt.NDArray[Any], value_range: tuple[float, float] | 
     if least < low or most > high:
         raise ValueError(f"values {least:g}..{most:g} outside data.image_range {low:g}..{high:g} would be clipped")
     scaled = (values.astype(np.float32) - low) * (255.0 / (high - low))
-    return np.rint(scaled).astype(np.uint8)
+    rounded: npt.NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)
+    return rounded
 
 
 def read_bands(picture: Image.Image) -> npt.NDArray[Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from segplus.data.folders import IMAGE_FOLDERS, MASK_FOLDERS
 from segplus.data.images import IMAGE_SUFFIXES
+from segplus.data.pairing import list_files
 from segplus.data.source import is_split_name
 from segplus.data.tables import METADATA_NAMES
 from segplus.errors import InputError
@@ -49,16 +50,51 @@ def _find_file_layout(path: Path) -> str:
 
 def _find_marks(path: Path, section: DataRecipe) -> dict[str, str]:
     """Return layout -> what speaks for it, empty where nothing does."""
+    split_folders = _list_split_folders(path)
+    own = {
+        "voc": "JPEGImages, SegmentationClass" if _has_all(path, "JPEGImages", "ImageSets/Segmentation") else "",
+        "cityscapes": "leftImg8bit, gtFine"
+        if (path / "leftImg8bit").is_dir() and _has_any(path, "gtFine", "gtCoarse")
+        else "",
+        "ade20k": next((table.name for table in sorted(path.glob("objectInfo150.*"))), ""),
+        "saved": _name_first(path, ("dataset_dict.json", "state.json")),
+    }
+    if any(own.values()):
+        return own  # their folders also look like folders of images and masks
     if section.images or section.masks:
         return {"folders": f"images: {section.images}, masks: {section.masks}"}
-    split_folders = _list_split_folders(path)
-    return {
-        "saved": _name_first(path, ("dataset_dict.json", "state.json")),
+    annotated = {"coco": _name_coco(path, section), "labelme": _name_labelme(path, split_folders)}
+    found = {
+        **annotated,
         "metadata": _name_first(path, METADATA_NAMES)
-        or next((_name_first(f, METADATA_NAMES) for f in split_folders), ""),
+        or next((_name_first(f, METADATA_NAMES) for f in split_folders if _name_first(f, METADATA_NAMES)), ""),
         "hub": _name_parquet(path),
-        "folders": _name_folder_pair(path, split_folders),
+        "folders": _name_folder_pair(path, split_folders, both=True),
     }
+    return found if any(found.values()) else {"folders": _name_folder_pair(path, split_folders, both=False)}
+
+
+def _has_all(path: Path, *names: str) -> bool:
+    return all((path / name).is_dir() for name in names)
+
+
+def _has_any(path: Path, *names: str) -> bool:
+    return any((path / name).is_dir() for name in names)
+
+
+def _name_coco(path: Path, section: DataRecipe) -> str:
+    if section.annotations:
+        return section.annotations
+    patterns = ("*/_annotations.coco.json", "_annotations.coco.json", "annotations/*.json")
+    return next((str(file.relative_to(path)) for pattern in patterns for file in sorted(path.glob(pattern))), "")
+
+
+def _name_labelme(path: Path, split_folders: list[Path]) -> str:
+    for folder in (path, *split_folders):
+        for file in sorted(folder.glob("*.json"))[:3]:
+            if b'"shapes"' in file.read_bytes():
+                return file.name
+    return ""
 
 
 def _name_first(path: Path, names: tuple[str, ...]) -> str:
@@ -71,11 +107,14 @@ def _name_parquet(path: Path) -> str:
     )
 
 
-def _name_folder_pair(path: Path, split_folders: list[Path]) -> str:
+def _name_folder_pair(path: Path, split_folders: list[Path], both: bool) -> str:
+    """Return the names of image and mask folders, both or at least one of them."""
     for folder in (path, *split_folders):
-        names = {entry.name.lower() for entry in folder.iterdir() if entry.is_dir()}
-        if names & set(IMAGE_FOLDERS) or names & set(MASK_FOLDERS):
-            return f"{folder.name}/ with " + ", ".join(sorted(names & {*IMAGE_FOLDERS, *MASK_FOLDERS}))
+        named = {entry.name.lower(): entry for entry in folder.iterdir() if entry.is_dir()}
+        images, masks = named.keys() & set(IMAGE_FOLDERS), named.keys() & set(MASK_FOLDERS)
+        masks = {name for name in masks if not both or list_files(named[name])}
+        if (images and masks) if both else (images or masks):
+            return f"{folder.name}/ with " + ", ".join(sorted(images | masks))
     if split_folders and all((f.with_name(f.name + "annot")).is_dir() for f in split_folders):
         return "train + trainannot"
     return ""

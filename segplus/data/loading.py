@@ -9,20 +9,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from segplus.data.benchmarks import read_ade20k, read_cityscapes, read_voc
 from segplus.data.checking import find_presence
+from segplus.data.coco import read_coco
 from segplus.data.dataset import SegmentationData, SegmentationSplit
 from segplus.data.drawn import draw_splits
 from segplus.data.folders import read_flat, read_folders
 from segplus.data.hub import read_hub, read_saved
 from segplus.data.images import ImageReader
+from segplus.data.labelme import read_labelme
 from segplus.data.layouts import find_layout
 from segplus.data.masks import MaskDecoder, find_encoding
 from segplus.data.names import build_class_map
-from segplus.data.source import Source, expand_variables, find_split
+from segplus.data.source import Source, find_split
 from segplus.data.splits import divide, find_groups
 from segplus.data.tables import read_manifest, read_metadata
 from segplus.errors import InputError
 from segplus.recipe.data import DataRecipe
+from segplus.recipe.paths import expand_path
 from segplus.recipe.strict import build_dataclass
 
 _READERS: dict[str, Callable[[Path, DataRecipe], Source]] = {
@@ -31,6 +35,11 @@ _READERS: dict[str, Callable[[Path, DataRecipe], Source]] = {
     "metadata": read_metadata,
     "manifest": read_manifest,
     "saved": read_saved,
+    "voc": read_voc,
+    "cityscapes": read_cityscapes,
+    "ade20k": read_ade20k,
+    "coco": read_coco,
+    "labelme": read_labelme,
 }
 
 
@@ -76,7 +85,7 @@ def read_source(section: DataRecipe) -> Source:
     Raises:
         InputError: If the place does not exist, or its layout is not recognised.
     """
-    place = expand_variables(section.dataset, "data.dataset")
+    place = expand_path(section.dataset, "data.dataset")
     path = Path(place)
     looks_like_path = (
         place != section.dataset or path.is_absolute() or place.startswith((".", "~")) or place.count("/") != 1
@@ -100,10 +109,7 @@ def choose_splits(parts: Mapping[str, SegmentationSplit], section: DataRecipe) -
         if len(parts) != 1:
             raise InputError("data.train_split: no training split", found=", ".join(parts), fix="set data.train_split")
         splits = {"train": next(iter(parts.values()))}
-    if section.folds:
-        splits = _make_fold(splits, section)
-    else:
-        splits = _make_shares(splits, section, asked)
+    splits = _make_fold(splits, section) if section.folds else _make_shares(splits, section, asked)
     limited = {}
     for kind, part in splits.items():
         limit = section.max_images.get(kind, len(part))

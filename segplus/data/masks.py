@@ -54,12 +54,21 @@ class MaskDecoder:
     def read_raw(self, stored: Stored, source: str) -> Raw:
         """Return the raw values (ids, or packed colours) of a mask, any integer type, shape (H, W)."""
         with report_damage(source):
+            if isinstance(stored, list):
+                return self._read_values(np.asarray(stored), source)
             if isinstance(stored, str) and stored.startswith("{"):
                 return draw_annotation(json.loads(stored))
             if find_suffix(stored) in (".npy", ".npz"):
                 return self._read_values(load_array(stored), source)
             with open_picture(stored) as picture:
                 return self._read_picture(picture, source)
+
+    def read_palette(self, stored: Stored, source: str) -> bytes | None:
+        """Return the palette (r, g, b, r, ...) of a mask that is read by index; None for every other mask."""
+        if self.classes.legend or self.encoding not in ("auto", "palette") or not _is_picture_file(stored):
+            return None
+        with report_damage(source), open_picture(stored) as picture:
+            return bytes(picture.getpalette("RGB") or b"") if picture.mode == "P" else None
 
     def _read_picture(self, picture: Image.Image, source: str) -> Raw:
         if self.encoding == "one_hot":
@@ -198,10 +207,14 @@ def find_encoding(section: DataRecipe, source: Source) -> tuple[str, bool]:
     return ("palette" if modes == {"P"} else "auto"), False
 
 
+def _is_picture_file(stored: Stored) -> bool:
+    if isinstance(stored, list) or (isinstance(stored, str) and stored.startswith("{")):
+        return False
+    return find_suffix(stored) not in (".npy", ".npz")
+
+
 def _find_mode(stored: Stored) -> str:
-    if not isinstance(stored, str | dict) or (isinstance(stored, str) and stored.startswith("{")):
+    if not _is_picture_file(stored):
         return "values"
-    if find_suffix(stored) in (".npy", ".npz"):
-        return "values"
-    with report_damage(stored if isinstance(stored, str) else str(stored.get("path"))), open_picture(stored) as picture:
-        return picture.mode
+    with report_damage(stored if isinstance(stored, str) else "mask"), open_picture(stored) as picture:
+        return str(picture.mode)

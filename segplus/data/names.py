@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from segplus.classes import ClassMap, Color, pack_colors
-from segplus.data.source import Source, expand_variables
+from segplus.data.source import Source
 from segplus.errors import InputError, suggest
 from segplus.recipe.data import DataRecipe
+from segplus.recipe.paths import expand_path
 
 
 def build_class_map(section: DataRecipe, source: Source, legend: bool) -> ClassMap:
@@ -29,7 +30,9 @@ def build_class_map(section: DataRecipe, source: Source, legend: bool) -> ClassM
     """
     colors = read_colors(section, source)
     names = read_names(section, source, colors)
-    void: list[Any] = [*section.void, *source.void]
+    # A value that the recipe names is a class, also where the layout's convention ignores it.
+    asked = set(names) if section.classes is not None else set()
+    void: list[Any] = [*section.void, *(value for value in source.void if value not in asked)]
     settings: dict[str, Any] = {"merge": section.merge, "unknown": section.unknown}
     if legend:
         return _build_legend(section, names, colors, void, settings)
@@ -146,6 +149,8 @@ def read_names(section: DataRecipe, source: Source, colors: Mapping[str, Color])
         InputError: If nothing names the classes.
     """
     given = section.classes
+    if source.follows_classes:
+        return dict(source.names or {})
     if isinstance(given, str):
         return read_id2label(find_file(given, source, "data.classes"))
     if given is not None:
@@ -203,7 +208,7 @@ def find_file(name: str, source: Source, key: str) -> Path:
     Raises:
         InputError: If it is in none of these.
     """
-    path = Path(expand_variables(name, key))
+    path = Path(expand_path(name, key))
     places = [path] if path.is_absolute() else [*([source.root / path] if source.root else []), path]
     for place in places:
         if place.is_file():

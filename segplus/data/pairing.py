@@ -16,13 +16,12 @@ Pair = tuple[str, str, str]
 
 def list_files(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[str]:
     """Return the paths of a folder's files, relative to it, sorted; hidden files and folders are left out."""
-    found = []
+    found: list[str] = []
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         inside = os.path.relpath(parent, folder)
-        for name in files:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes:
-                found.append(name if inside == "." else f"{inside.replace(os.sep, '/')}/{name}")
+        kept = [name for name in files if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes]
+        found += kept if inside == "." else [f"{inside.replace(os.sep, '/')}/{name}" for name in kept]
     return sorted(found)
 
 
@@ -34,7 +33,7 @@ def pair_folders(
     Args:
         image_root: Folder of the images, searched with its subfolders.
         mask_root: Folder of the masks.
-        image_pattern: Regular expression on the file name; the first group is the key, files without a match are left out.
+        image_pattern: Regular expression on the file name; its first group is the key, other files are left out.
         mask_pattern: The same for masks.
 
     Raises:
@@ -146,11 +145,11 @@ def match_affixes(
 
 
 def _propose_affixes(files: Sequence[str], others: Sequence[str]) -> list[tuple[str, str]]:
-    """Return (prefix, suffix) candidates: none, what all the names share, and what is left when another name is taken out."""
+    """Return (prefix, suffix) candidates: none, what all names share, what is left without another name."""
     stems = [os.path.basename(strip_suffix(path)) for path in files]
     proposals = {("", "")}
-    ending = os.path.commonprefix([stem[::-1] for stem in stems])[::-1]
-    start = os.path.commonprefix(stems)
+    start = find_common_start(stems)
+    ending = find_common_start([stem[::-1] for stem in stems])[::-1]
     for mark in "_-. ":
         if mark in ending:
             proposals.add(("", ending[ending.index(mark) :]))
@@ -162,6 +161,13 @@ def _propose_affixes(files: Sequence[str], others: Sequence[str]) -> list[tuple[
             prefix, _, suffix = stems[0].partition(other)
             proposals.add((prefix, suffix))
     return sorted(proposals)
+
+
+def find_common_start(words: Sequence[str]) -> str:
+    """Return the longest text that every word starts with."""
+    first, last = min(words), max(words)
+    length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return first[:length]
 
 
 def _strip_affix(files: Sequence[str], affix: tuple[str, str]) -> dict[str, str]:

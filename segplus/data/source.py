@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +31,8 @@ class Source:
         colors: Class name -> colour, where the data set says it.
         void: Mask values that the layout ignores.
         encoding: The layout's own encoding, or None.
+        follows_classes: `names` was made from data.classes already.
+        notes: What was found in each split, for people.
     """
 
     splits: dict[str, Dataset]
@@ -42,6 +42,7 @@ class Source:
     colors: Mapping[str, Color] | None = None
     void: tuple[int, ...] = ()
     encoding: str | None = None
+    follows_classes: bool = False
     notes: list[str] = field(default_factory=list)
 
 
@@ -76,21 +77,3 @@ def find_split(available: Sequence[str], kind: str, asked: str | None) -> str | 
 def is_split_name(name: str) -> bool:
     """Return whether a folder's name is a usual name of a split."""
     return any(name.lower() in aliases for aliases in SPLIT_ALIASES.values())
-
-
-def expand_variables(text: str, key: str) -> str:
-    """Return the text with ${NAME} and ~ replaced.
-
-    Raises:
-        InputError: If a variable is not set.
-    """
-
-    def replace(match: re.Match[str]) -> str:
-        name = match[1] or match[2]
-        if name not in os.environ:
-            raise InputError(
-                f"{key}: the environment variable {name} is not set", found=text, fix=f"export {name}=FOLDER"
-            )
-        return os.environ[name]
-
-    return os.path.expanduser(re.sub(r"\$(?:\{(\w+)\}|(\w+))", replace, text))

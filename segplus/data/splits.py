@@ -41,8 +41,8 @@ def divide(
         groups: Group of each image.
         shares: Share of the images that each part should get; sums to 1.
         seed: Seed of the order in which groups are placed.
-        presence: Whether an image holds a class, shape (images, C); the parts then hold each class in these shares, as far as
-            groups allow. None balances the number of images only.
+        presence: Whether an image holds a class, shape (images, C); the parts then hold each class in these shares, as
+            far as groups allow. None balances the number of images only.
 
     Returns:
         One sorted array of indices a part, none empty.

@@ -25,8 +25,9 @@ IMAGE_COLUMNS = (
     "path",
 )
 MASK_COLUMNS = (
-    "mask", "label", "annotation", "mask_path", "mask_file", "mask_file_name", "mask_filename", "label_path", "label_file_name",
-    "annotation_path", "segmentation", "segmentation_mask", "segmentation_file_name", "labels", "masks", "semantic_mask",
+    "mask", "label", "annotation", "mask_path", "mask_file", "mask_file_name", "mask_filename", "label_path",
+    "label_file_name", "annotation_path", "segmentation", "segmentation_mask", "segmentation_file_name", "labels",
+    "masks", "semantic_mask",
 )  # fmt: skip
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
 
@@ -53,7 +54,7 @@ def _find_one(folder: Path) -> Path | None:
 
 
 def read_metadata(root: Path, section: DataRecipe) -> Source:
-    """Return the pairs of an imagefolder: one metadata file per split, or one with a `split` column or split folders."""
+    """Return the pairs of an imagefolder: one metadata file per split, or one with a `split` column."""
     splits: dict[str, list[tuple[str, str, str]]] = {}
     files = find_metadata(root)
     if not files:

@@ -53,19 +53,19 @@ class DataRecipe:
         stratify: Make splits that hold each class equally often.
         folds: Number of cross-validation folds over the training images; 0 for none.
         fold: The fold that becomes the validation split, from 0.
-        classes: List of names, mapping of mask value to name, or path of an id2label.json; read from the data where absent.
+        classes: List of names, mapping of mask value to name, or path of an id2label.json; None reads the data's.
         colors: Mapping of class name to [red, green, blue], or path of a legend (JSON, or CSV of name, r, g, b).
         reduce_labels: Mask value 0 is ignored and every other value is lowered by one.
         void: Mask values, class names, or colours that count nowhere.
         merge: New class name to the names that become it.
         unknown: What a value or colour outside the classes does: `error` or `ignore`.
-        encoding: How the masks hold classes; `auto` reads single-channel values, palettes, and colours where `colors` is given.
+        encoding: How masks hold classes; `auto` reads single-channel values, palettes, and colours with `colors`.
         threshold: Smallest mask value that is foreground, for `encoding: binary`.
         color_tolerance: Largest distance per channel to a colour of the legend, for lossy masks.
         instance_divisor: Mask value // this is the class, for `encoding: instances`.
         mask_channel: The channel that holds the ids where a mask has several.
         unlabelled: What pixels without a polygon are: `background` (a class of its own) or `ignore`.
-        image_range: Values [low, high] of images deeper than 8 bits that become 0 and 255; the type's whole range by default.
+        image_range: Values [low, high] that become 0 and 255 in images deeper than 8 bits; by default the type's range.
         channels: Number of image channels; 3 gives RGB pictures, any other number arrays of shape (H, W, channels).
         max_images: Split name to the largest number of images that is used of it.
         synthetic_images: Split name to the number of images drawn, for `dataset: synthetic`.
@@ -175,6 +175,9 @@ class DataRecipe:
         for key, value in (("instance_divisor", self.instance_divisor), ("channels", self.channels)):
             if value < 1:
                 raise InputError(f"data.{key}: too small", found=value, allowed="1 and more")
+        self._check_counts()
+
+    def _check_counts(self) -> None:
         for key, counts in (("max_images", self.max_images), ("synthetic_images", self.synthetic_images)):
             for split, count in counts.items():
                 if split not in ("train", "validation", "test"):

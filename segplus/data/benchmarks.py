@@ -1,0 +1,128 @@
+"""The layouts of the known benchmarks: Pascal VOC, Cityscapes, ADE20K."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from segplus.classes import Color
+from segplus.data.folders import read_folders
+from segplus.data.pairing import list_files
+from segplus.data.source import Source, build_table
+from segplus.errors import InputError
+from segplus.recipe.data import DataRecipe
+
+VOC_CLASSES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+# Label id of the annotation tool -> name, of the 19 classes that are scored; the order is that of the train ids.
+CITYSCAPES_CLASSES = {
+    7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole", 19: "traffic light",
+    20: "traffic sign", 21: "vegetation", 22: "terrain", 23: "sky", 24: "person", 25: "rider", 26: "car", 27: "truck",
+    28: "bus", 31: "train", 32: "motorcycle", 33: "bicycle",
+}  # fmt: skip
+CITYSCAPES_VOID = tuple(value for value in range(35) if value not in CITYSCAPES_CLASSES)
+
+
+def read_voc(root: Path, section: DataRecipe) -> Source:
+    """Return the pairs of JPEGImages and SegmentationClass that ImageSets/Segmentation lists.
+
+    A labelmap.txt beside them (name:r,g,b:...) gives names and colours; otherwise the masks are palette indices.
+    """
+    images, masks = root / "JPEGImages", root / (section.masks or "SegmentationClass")
+    lists = sorted((root / "ImageSets" / "Segmentation").glob("*.txt"))
+    if not lists:
+        raise InputError(
+            f"{root}: no lists in ImageSets/Segmentation", fix="add train.txt and val.txt, one stem a line"
+        )
+    wanted = {section.train_split, section.validation_split, section.test_split}
+    lists = [path for path in lists if path.stem in ("train", "val", "test") or path.stem in wanted] or lists
+    places = {Path(name).stem: images / name for name in list_files(images)}
+    splits = {}
+    for path in lists:
+        pairs = [_find_voc_pair(stem, places, masks, path) for stem in path.read_text().split()]
+        if path.stem == "test" and not any(Path(pair[2]).is_file() for pair in pairs):
+            continue  # the benchmark keeps the masks of its test images to itself
+        splits[path.stem] = build_table(_refuse_missing(pairs, path))
+    notes = [f"{split}: {len(rows)} pairs" for split, rows in splits.items()]
+    legend = root / "labelmap.txt"
+    if legend.is_file():
+        colors = read_labelmap(legend)
+        return Source(splits, "Pascal VOC", root, dict(enumerate(colors)), colors, encoding="colors", notes=notes)
+    return Source(splits, "Pascal VOC", root, dict(enumerate(VOC_CLASSES)), encoding="palette", notes=notes)
+
+
+def _find_voc_pair(stem: str, places: dict[str, Path], masks: Path, listed: Path) -> tuple[str, str, str]:
+    if stem not in places:
+        raise InputError(f"{listed}: no such image", found=stem, fix="correct the list or add the image")
+    return stem, str(places[stem]), str(masks / f"{stem}.png")
+
+
+def _refuse_missing(pairs: list[tuple[str, str, str]], listed: Path) -> list[tuple[str, str, str]]:
+    missing = [name for name, _, mask in pairs if not Path(mask).is_file()]
+    if missing:
+        raise InputError(
+            f"{listed}: images without a mask", found=f"{len(missing)}: {', '.join(missing[:3])}", fix="add them"
+        )
+    return pairs
+
+
+def read_labelmap(path: Path) -> dict[str, Color]:
+    """Return name -> colour of lines `name:r,g,b:parts:actions`."""
+    colors: dict[str, Color] = {}
+    for line in path.read_text().splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        cells = line.split(":")
+        channels = cells[1].split(",") if len(cells) > 1 else []
+        if len(channels) != 3 or not all(channel.strip().isdigit() for channel in channels):
+            raise InputError(f"{path}: not a class", found=line, allowed="name:r,g,b:parts:actions")
+        colors[cells[0]] = (int(channels[0]), int(channels[1]), int(channels[2]))
+    return colors
+
+
+def read_cityscapes(root: Path, section: DataRecipe) -> Source:
+    """Return the pairs of leftImg8bit and gtFine, city by city, with the 19 scored classes.
+
+    `masks: labelTrainIds` reads the train-id files instead of the label-id files; the classes are the same. The test
+    images have no masks of their own and are left out unless data.test_split names them.
+    """
+    kind = section.masks or "labelIds"
+    if kind not in ("labelIds", "labelTrainIds"):
+        raise InputError("data.masks: no such Cityscapes mask", found=kind, allowed="labelIds, labelTrainIds")
+    truth = next(name for name in ("gtFine", "gtCoarse") if (root / name).is_dir())
+    splits = {}
+    for folder in sorted(path for path in (root / "leftImg8bit").iterdir() if path.is_dir()):
+        if folder.name == "test" and section.test_split != "test":
+            continue
+        pairs = []
+        for name in list_files(folder):
+            key = name.split("_leftImg8bit")[0]
+            pairs.append((key, str(folder / name), str(root / truth / folder.name / f"{key}_{truth}_{kind}.png")))
+        splits[folder.name] = build_table(_refuse_missing(pairs, folder))
+    notes = [f"{split}: {len(rows)} pairs, {kind}" for split, rows in splits.items()]
+    if kind == "labelTrainIds":
+        names = dict(enumerate(CITYSCAPES_CLASSES.values()))
+        return Source(splits, "Cityscapes", root, names, void=(255,), encoding="ids", notes=notes)
+    return Source(splits, "Cityscapes", root, CITYSCAPES_CLASSES, void=CITYSCAPES_VOID, encoding="ids", notes=notes)
+
+
+def read_ade20k(root: Path, section: DataRecipe) -> Source:
+    """Return the pairs of images/ and annotations/; id 0 is ignored, the names come from objectInfo150."""
+    source = read_folders(root, section)
+    table = next(iter(sorted(root.glob("objectInfo150.*"))))
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file, delimiter="\t" if table.suffix == ".txt" else ","))
+    if not rows or not {"Idx", "Name"} <= set(rows[0]):
+        raise InputError(f"{table}: not the table of classes", allowed="columns Idx and Name")
+    names = {int(row["Idx"]) - int(section.reduce_labels): row["Name"].strip() for row in rows}
+    return Source(
+        source.splits,
+        "ADE20K",
+        root,
+        names,
+        void=() if section.reduce_labels else (0,),
+        encoding="ids",
+        notes=source.notes,
+    )

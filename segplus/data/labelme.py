@@ -1,0 +1,119 @@
+"""Annotation files of labelme: one JSON beside each image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from segplus.data.coco import UNLABELLED
+from segplus.data.folders import WHOLE
+from segplus.data.images import read_size
+from segplus.data.source import Source, build_table, is_split_name
+from segplus.errors import InputError, suggest
+from segplus.recipe.data import DataRecipe
+
+IGNORED_LABEL, BACKGROUND_LABELS = "__ignore__", ("_background_", "background")
+
+
+def read_labelme(root: Path, section: DataRecipe) -> Source:
+    """Return the pairs of labelme files, in one folder or one folder a split.
+
+    Classes are the recipe's list, or every label that occurs, sorted; unlabelled pixels are `background` (value 0), or
+    ignored.
+
+    Raises:
+        InputError: If a file is damaged, an image is missing, or a label is not among the classes.
+    """
+    folders = {path.name: path for path in sorted(root.iterdir()) if path.is_dir() and is_split_name(path.name)} or {
+        WHOLE: root
+    }
+    contents = {split: _load_folder(folder) for split, folder in folders.items()}
+    labels = sorted(
+        {
+            str(shape["label"])
+            for files in contents.values()
+            for content in files.values()
+            for shape in content["shapes"]
+        }
+    )
+    values = number_labels(labels, section)
+    splits = {
+        split: build_table([_build_pair(path, content, values, root) for path, content in files.items()])
+        for split, files in contents.items()
+    }
+    names = {value: label for label, value in values.items() if value > 0}
+    if section.unlabelled == "background":
+        names = {0: "background", **names}
+    notes = [f"{split}: {len(rows)} annotated images" for split, rows in splits.items()]
+    return Source(splits, "labelme", root, names, void=(UNLABELLED,), encoding="ids", follows_classes=True, notes=notes)
+
+
+def number_labels(labels: list[str], section: DataRecipe) -> dict[str, int]:
+    """Return label -> mask value: the classes from 1, the background 0, what is ignored below.
+
+    Raises:
+        InputError: If a label is not among the recipe's classes.
+    """
+    if section.classes is not None and not isinstance(section.classes, list):
+        raise InputError(
+            "data.classes: labelme files hold names, not values", found=section.classes, allowed="a list of names"
+        )
+    special = {IGNORED_LABEL, *BACKGROUND_LABELS}
+    asked = [str(name) for name in section.classes or [label for label in labels if label not in special]]
+    kept = [name for name in asked if name not in special]
+    void = [entry for entry in section.void if isinstance(entry, str)]
+    for label in labels:
+        if label not in kept and label not in special and label not in void and section.unknown == "error":
+            raise InputError("data.classes: a label that no class has", found=label, fix=suggest(label, kept))
+    rest = 0 if section.unlabelled == "background" else UNLABELLED
+    values = dict.fromkeys(labels, UNLABELLED) | {name: index for index, name in enumerate(kept, start=1)}
+    return values | dict.fromkeys(BACKGROUND_LABELS, rest) | {IGNORED_LABEL: UNLABELLED, "": rest}
+
+
+def _load_folder(folder: Path) -> dict[Path, Any]:
+    contents = {}
+    for path in sorted(folder.rglob("*.json")):
+        if path.name in ("id2label.json", "label2id.json"):
+            continue
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: not JSON ({error})", fix="correct or remove the file") from None
+        if not isinstance(content, dict) or "shapes" not in content or "imagePath" not in content:
+            raise InputError(
+                f"{path}: not a labelme file", found="no shapes or no imagePath", fix="remove it from the folder"
+            )
+        contents[path] = {key: content.get(key) for key in ("shapes", "imagePath", "imageHeight", "imageWidth")}
+    if not contents:
+        raise InputError(f"{folder}: no labelme files", allowed="NAME.json beside NAME.jpg")
+    return contents
+
+
+def _build_pair(path: Path, content: Mapping[str, Any], values: Mapping[str, int], root: Path) -> tuple[str, str, str]:
+    image = path.parent / str(content["imagePath"]).replace("\\", "/")
+    if not image.is_file():
+        raise InputError(f"{path}: its image is missing", found=content["imagePath"], fix="add the image beside it")
+    size = [content["imageHeight"], content["imageWidth"]]
+    if None in size:
+        size = list(read_size(str(image), str(image)))
+    shapes = [_build_shape(shape, values, path) for shape in content["shapes"]]
+    mask = {"size": size, "background": values[""], "shapes": shapes}
+    return str(path.relative_to(root).with_suffix("")), str(image), json.dumps(mask)
+
+
+def _build_shape(shape: Mapping[str, Any], values: Mapping[str, int], path: Path) -> dict[str, Any]:
+    value, kind, points = values[str(shape["label"])], shape.get("shape_type") or "polygon", shape["points"]
+    if kind == "rectangle" and len(points) == 2:
+        (left, top), (right, bottom) = points
+        points, kind = [[left, top], [right, top], [right, bottom], [left, bottom]], "polygon"
+    if kind == "polygon" and len(points) >= 3:
+        return {"value": value, "points": points}
+    if kind == "circle" and len(points) == 2:
+        return {"value": value, "circle": points}
+    raise InputError(
+        f"{path}: a shape without an area",
+        found=f"{kind} of {len(points)} points",
+        allowed="polygon, rectangle, circle",
+    )

@@ -1,0 +1,323 @@
+"""Every layout: a specimen of two classes with exact pixel counts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from segplus.data import load_segmentation_dataset
+from segplus.errors import InputError
+
+GROUND, THING, VOID = 0, 1, 255
+
+
+def draw_ids(things: int, voids: int = 0, size_px: tuple[int, int] = (4, 6)) -> np.ndarray:
+    """Return ids with so many pixels of class 1 and of void, all others 0."""
+    flat = np.zeros(size_px[0] * size_px[1], dtype=np.uint8)
+    flat[:things] = THING
+    flat[things : things + voids] = VOID
+    return flat.reshape(size_px)
+
+
+def save_image(path: Path, size_px: tuple[int, int] = (4, 6), value: int = 90) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((*size_px, 3), value, dtype=np.uint8)).save(path)
+
+
+def save_mask(path: Path, ids: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(ids).save(path)
+
+
+def count(section: dict[str, Any], split: str = "train") -> list[int]:
+    """Return the pixels of each class and of void in a split."""
+    data = load_segmentation_dataset(section)
+    width = data.classes.num_classes
+    total = np.zeros(width + 1, dtype=int)
+    for pair in data.splits[split]:
+        label = pair["label"]
+        assert pair["image"].size == label.shape[::-1]
+        total[:width] += np.bincount(label[label < width], minlength=width)
+        total[-1] += (label == data.classes.ignore_index).sum()
+    return total.tolist()
+
+
+def whole(root: Path, **more: Any) -> dict[str, Any]:
+    """Return a data section that makes no splits."""
+    return {"dataset": str(root), "classes": ["ground", "thing"], "validation_share": 0.0, **more}
+
+
+@pytest.mark.parametrize(
+    "below", ["{split}/images|{split}/masks", "images/{split}|masks/{split}", "{split}|{split}annot"]
+)
+def test_folders_per_split(tmp_path: Path, below: str) -> None:
+    images, masks = below.split("|")
+    for split, things in (("train", 5), ("val", 7), ("test", 9)):
+        save_image(tmp_path / images.replace("{split}", split) / "a.jpg")
+        save_mask(tmp_path / masks.replace("{split}", split) / "a.png", draw_ids(things, 2))
+    assert count(whole(tmp_path)) == [17, 5, 2]
+    assert count(whole(tmp_path), "validation") == [15, 7, 2]
+    assert count(whole(tmp_path), "test") == [13, 9, 2]
+
+
+def test_unsplit_folders_under_any_name_nested_with_repeated_stems(tmp_path: Path) -> None:
+    for city, things in (("north", 3), ("south", 4)):
+        save_image(tmp_path / "Photos" / city / "0001.JPG")
+        save_mask(tmp_path / "ground_truth" / city / "0001.png", draw_ids(things))
+    assert count(whole(tmp_path)) == [41, 7, 0]
+    data = load_segmentation_dataset(whole(tmp_path))
+    assert data.splits["train"].names == ["north/0001", "south/0001"]
+
+
+def test_suffixes_are_discovered(tmp_path: Path) -> None:
+    for number in (21, 22, 30):
+        save_image(tmp_path / "images" / f"{number}_training.tif")
+        save_mask(tmp_path / "1st_manual" / f"{number}_manual1.gif", draw_ids(number - 20))
+    data = load_segmentation_dataset(whole(tmp_path, encoding="palette"))
+    assert data.splits["train"].names == ["21", "22", "30"]
+    assert "_training" in " ".join(data.found)
+    assert "_manual1" in " ".join(data.found)
+    assert count(whole(tmp_path, encoding="palette")) == [72 - 13, 13, 0]
+
+
+def test_mask_suffix_in_one_folder(tmp_path: Path) -> None:
+    for stem, things in (("x", 1), ("y_2", 2)):
+        save_image(tmp_path / f"{stem}.jpg")
+        save_mask(tmp_path / f"{stem}_mask.png", draw_ids(things))
+    assert count(whole(tmp_path)) == [45, 3, 0]
+
+
+def test_two_candidates_are_not_chosen_between(tmp_path: Path) -> None:
+    save_image(tmp_path / "images" / "a.jpg")
+    for folder in ("masks", "labels"):
+        save_mask(tmp_path / folder / "a.png", draw_ids(3 if folder == "masks" else 8))
+    with pytest.raises(InputError, match="more than one folder could hold the masks"):
+        load_segmentation_dataset(whole(tmp_path))
+    assert count(whole(tmp_path, masks="labels")) == [16, 8, 0]
+    save_image(tmp_path / "images" / "a.png")
+    with pytest.raises(InputError, match="two files for one key"):
+        load_segmentation_dataset(whole(tmp_path, masks="labels"))
+
+
+def test_patterns_choose_among_files(tmp_path: Path) -> None:
+    save_image(tmp_path / "in" / "im_a_v1.png")
+    save_image(tmp_path / "in" / "im_a_v2.png")
+    save_mask(tmp_path / "out" / "seg-a.png", draw_ids(6))
+    section = whole(tmp_path, images="in", masks="out", image_pattern=r"im_(\w)_v2", mask_pattern=r"seg-(\w)")
+    assert count(section) == [18, 6, 0]
+    with pytest.raises(InputError, match="no file name matches"):
+        load_segmentation_dataset({**section, "image_pattern": "(nothing)"})
+
+
+def test_orphans_are_named(tmp_path: Path) -> None:
+    for stem in ("a", "b"):
+        save_image(tmp_path / "images" / f"{stem}.jpg")
+    for stem in ("b", "c"):
+        save_mask(tmp_path / "masks" / f"{stem}.png", draw_ids(1))
+    with pytest.raises(InputError, match=r"1 images without a mask \(a.jpg\); 1 masks without an image \(c.png\)"):
+        load_segmentation_dataset(whole(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_imagefolder_with_metadata(tmp_path: Path, kind: str) -> None:
+    for split, things in (("train", 4), ("test", 8)):
+        save_image(tmp_path / split / "a.png")
+        save_mask(tmp_path / split / "m" / "a.png", draw_ids(things))
+        lines = '{"file_name": "a.png", "mask": "m/a.png"}\n' if kind == "jsonl" else "file_name,mask\na.png,m/a.png\n"
+        (tmp_path / split / f"metadata.{kind}").write_text(lines)
+    assert count(whole(tmp_path)) == [20, 4, 0]
+    assert count(whole(tmp_path), "test") == [16, 8, 0]
+
+
+def test_manifest(tmp_path: Path) -> None:
+    for stem, things in (("a", 2), ("b", 5)):
+        save_image(tmp_path / "x" / f"{stem}.png")
+        save_mask(tmp_path / "y" / f"{stem}.png", draw_ids(things))
+    path = tmp_path / "pairs.csv"
+    path.write_text("picture,mask,split\nx/a.png,y/a.png,train\nx/b.png,y/b.png,val\n")
+    section = whole(path, image_column="picture")
+    assert count(section) == [22, 2, 0]
+    assert count(section, "validation") == [19, 5, 0]
+    path.write_text("picture,mask\nx/a.png,y/none.png\n")
+    with pytest.raises(InputError, match="row 1: no such file"):
+        load_segmentation_dataset(section)
+
+
+def build_table(things: list[int]) -> datasets.Dataset:
+    pictures = [Image.fromarray(np.full((4, 6, 3), 40, dtype=np.uint8)) for _ in things]
+    masks = [Image.fromarray(draw_ids(number)) for number in things]
+    features = datasets.Features(
+        {
+            "pixel_values": datasets.Image(),
+            "label": datasets.Image(),
+            "scene": datasets.ClassLabel(names=["park", "street"]),
+            "present": datasets.Sequence(datasets.ClassLabel(names=["ground", "thing"])),
+        }
+    )
+    rows = {"pixel_values": pictures, "label": masks, "scene": [0] * len(things), "present": [[0, 1]] * len(things)}
+    return datasets.Dataset.from_dict(rows, features=features)
+
+
+def test_saved_dataset_names_its_classes(tmp_path: Path) -> None:
+    datasets.DatasetDict({"train": build_table([3, 4]), "validation": build_table([5])}).save_to_disk(
+        str(tmp_path / "d")
+    )
+    section = {"dataset": str(tmp_path / "d")}
+    assert load_segmentation_dataset(section).classes.names == ("ground", "thing")
+    assert count(section) == [41, 7, 0]
+    assert count(section, "validation") == [19, 5, 0]
+
+
+def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "d").mkdir()
+    build_table([3, 4]).to_parquet(str(tmp_path / "d" / "train.parquet"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    assert count(whole(tmp_path / "d" / "train.parquet")) == [41, 7, 0]
+    assert count(whole(tmp_path / "d")) == [41, 7, 0]
+
+
+def save_palette(path: Path, ids: np.ndarray, palette: list[int]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.fromarray(ids).convert("L")
+    picture.putpalette(palette + [0] * (768 - len(palette)))
+    picture.save(path)
+
+
+def test_voc(tmp_path: Path) -> None:
+    for stem, value in (("2007_01", 1), ("2007_02", 20)):
+        save_image(tmp_path / "JPEGImages" / f"{stem}.jpg")
+        ids = draw_ids(5, 3)
+        ids[ids == 1] = value
+        save_palette(tmp_path / "SegmentationClass" / f"{stem}.png", ids, [0, 0, 0, 128, 0, 0])
+    lists = tmp_path / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("2007_01\n")
+    (lists / "val.txt").write_text("2007_02\n")
+    (lists / "trainval.txt").write_text("2007_01\n2007_02\n")
+    section = {"dataset": str(tmp_path)}
+    counts = count(section)
+    assert (counts[0], counts[1], counts[-1], sum(counts)) == (16, 5, 3, 24)
+    counts = count(section, "validation")
+    assert (counts[0], counts[20], counts[-1]) == (16, 5, 3)
+    (tmp_path / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nred:128,0,0::\nground:0,0,0::\n")
+    # By colour now: index 1 is red; every other index is black here, the void index too.
+    assert count(section) == [5, 19, 0]
+    assert count(section, "validation") == [0, 24, 0]
+
+
+@pytest.mark.parametrize(("kind", "thing"), [("labelIds", 26), ("labelTrainIds", 13)])
+def test_cityscapes(tmp_path: Path, kind: str, thing: int) -> None:
+    ids = np.full((4, 6), 7 if kind == "labelIds" else 0, dtype=np.uint8)
+    ids.flat[:5] = thing
+    ids.flat[5:7] = 4 if kind == "labelIds" else 255
+    save_image(tmp_path / "leftImg8bit" / "train" / "ulm" / "ulm_000_leftImg8bit.png")
+    save_mask(tmp_path / "gtFine" / "train" / "ulm" / f"ulm_000_gtFine_{kind}.png", ids)
+    counts = count({"dataset": str(tmp_path), "masks": kind, "validation_share": 0.0})
+    assert (counts[0], counts[13], counts[-1], len(counts)) == (17, 5, 2, 20)
+
+
+@pytest.mark.parametrize("reduce_labels", [False, True])
+def test_ade20k(tmp_path: Path, reduce_labels: bool) -> None:
+    for split in ("training", "validation"):
+        save_image(tmp_path / "images" / split / "ADE_1.jpg")
+        save_mask(tmp_path / "annotations" / split / "ADE_1.png", draw_ids(9))
+    (tmp_path / "objectInfo150.csv").write_text(
+        "Idx,Ratio,Train,Val,Stuff,Name\n1,0.1,1,1,1,wall\n2,0.1,1,1,1,building\n"
+    )
+    assert count({"dataset": str(tmp_path), "reduce_labels": reduce_labels}) == [9, 0, 15]
+
+
+def build_coco(first_id: int) -> dict[str, Any]:
+    square = [[0.0, 0.0, 3.0, 0.0, 3.0, 2.0, 0.0, 2.0]]  # 3 x 2 pixels
+    rle = {"size": [4, 6], "counts": [20, 4]}  # the last column
+    return {
+        "images": [
+            {"id": 9, "file_name": "a.jpg", "height": 4, "width": 6},
+            {"id": 8, "file_name": "b.jpg", "height": 4, "width": 6},
+        ],
+        "categories": [{"id": first_id, "name": "cat"}, {"id": 90, "name": "dog"}],
+        "annotations": [
+            {"id": 1, "image_id": 9, "category_id": first_id, "segmentation": square, "area": 6, "iscrowd": 0},
+            {"id": 2, "image_id": 9, "category_id": 90, "segmentation": rle, "area": 4, "iscrowd": 1},
+        ],
+    }
+
+
+@pytest.mark.parametrize("first_id", [0, 17])
+def test_coco(tmp_path: Path, first_id: int) -> None:
+    for stem in ("a", "b"):
+        save_image(tmp_path / "train2017" / f"{stem}.jpg")
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "instances_train2017.json").write_text(json.dumps(build_coco(first_id)))
+    (tmp_path / "annotations" / "captions_train2017.json").write_text("{}")
+    section = {"dataset": str(tmp_path), "validation_share": 0.0}
+    assert load_segmentation_dataset(section).classes.names == ("background", "cat", "dog")
+    assert count(section) == [38, 6, 4, 0]
+    assert count({**section, "unlabelled": "ignore"}) == [6, 4, 14]
+    assert count({**section, "classes": ["dog"]}) == [44, 4, 0]
+    (tmp_path / "annotations" / "stuff_train2017.json").write_text(json.dumps(build_coco(first_id)))
+    with pytest.raises(InputError, match="more than one annotation file for train"):
+        load_segmentation_dataset(section)
+    assert count({**section, "annotations": "annotations/stuff_{split}2017.json"}) == [38, 6, 4, 0]
+
+
+def test_labelme(tmp_path: Path) -> None:
+    save_image(tmp_path / "a.jpg", (20, 30))
+    shapes = [
+        {"label": "cat", "points": [[2, 3], [11, 3], [11, 8], [2, 8]], "shape_type": "polygon"},
+        {"label": "dog", "points": [[20, 10], [24, 14]], "shape_type": "rectangle"},
+        {"label": "__ignore__", "points": [[0, 19], [29, 19], [29, 19]], "shape_type": "polygon"},
+    ]
+    (tmp_path / "a.json").write_text(
+        json.dumps({"shapes": shapes, "imagePath": "a.jpg", "imageHeight": 20, "imageWidth": 30})
+    )
+    section = {"dataset": str(tmp_path), "validation_share": 0.0}
+    # A labelme outline belongs to its shape: 10 x 6, 5 x 5 and 30 x 1 pixels.
+    assert count(section) == [600 - 60 - 25 - 30, 60, 25, 30]
+    assert load_segmentation_dataset(section).classes.names == ("background", "cat", "dog")
+    assert count({**section, "unlabelled": "ignore", "classes": ["dog", "cat"]}) == [25, 60, 515]
+    with pytest.raises(InputError, match="a label that no class has"):
+        load_segmentation_dataset({**section, "classes": ["cat"]})
+
+
+def test_more_than_one_layout_is_refused(tmp_path: Path) -> None:
+    save_image(tmp_path / "images" / "a.jpg")
+    save_mask(tmp_path / "masks" / "a.png", draw_ids(3))
+    (tmp_path / "metadata.csv").write_text("file_name,mask\nimages/a.jpg,masks/a.png\n")
+    with pytest.raises(InputError, match="more than one layout fits"):
+        load_segmentation_dataset(whole(tmp_path))
+    assert count(whole(tmp_path, layout="folders")) == [21, 3, 0]
+    assert count(whole(tmp_path, layout="metadata")) == [21, 3, 0]
+
+
+def test_synthetic() -> None:
+    section = {
+        "dataset": "synthetic",
+        "synthetic_images": {"train": 3, "test": 2},
+        "synthetic_size_px": [64, 96],
+        "void": ["sky"],
+    }
+    data = load_segmentation_dataset(section)
+    assert {split: len(part) for split, part in data.splits.items()} == {"train": 3, "test": 2}
+    pair = data.splits["train"][0]
+    assert (pair["image"].size, pair["label"].shape) == ((96, 64), (64, 96))
+    assert "sky" not in data.classes.names
+    assert (data.splits["train"].label(0) == pair["label"]).all()
+
+
+@pytest.mark.parametrize("name", ["no/such/place", "/no/such", "./none"])
+def test_missing_folder(name: str) -> None:
+    with pytest.raises(InputError, match="no such folder or file"):
+        load_segmentation_dataset({"dataset": name})
+
+
+def test_unset_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SEGPLUS_NOWHERE", raising=False)
+    with pytest.raises(InputError, match="SEGPLUS_NOWHERE is not set"):
+        load_segmentation_dataset({"dataset": "${SEGPLUS_NOWHERE}/x"})

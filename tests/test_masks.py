@@ -1,0 +1,285 @@
+"""Every encoding of masks and images: specimens with exact pixel counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from segplus.data import load_segmentation_dataset
+from segplus.data.polygons import expand_runs, unpack_counts
+from segplus.errors import InputError
+
+SIZE = (40, 60)
+LEGEND = {"ground": [128, 64, 0], "thing": [0, 200, 10], "nothing": [0, 0, 0]}
+
+
+def draw_ids(**pixels: int) -> np.ndarray:
+    """Return ids 0 with so many pixels of the values v1=, v2=, ..."""
+    flat = np.zeros(SIZE[0] * SIZE[1], dtype=np.int32)
+    start = 0
+    for name, count in pixels.items():
+        flat[start : start + count] = int(name[1:])
+        start += count
+    return flat.reshape(SIZE)
+
+
+def paint(ids: np.ndarray) -> np.ndarray:
+    return np.array(list(LEGEND.values()), dtype=np.uint8)[ids]
+
+
+def place_pair(root: Path, mask_name: str = "a.png") -> Path:
+    """Save the image of a pair and return where its mask belongs."""
+    (root / "images").mkdir(parents=True, exist_ok=True)
+    (root / "masks").mkdir(exist_ok=True)
+    Image.fromarray(np.full((*SIZE, 3), 100, dtype=np.uint8)).save(root / "images" / "a.png")
+    return root / "masks" / mask_name
+
+
+def count(root: Path, **section: Any) -> list[int]:
+    """Return pixels of each class, then ignored ones."""
+    section = {"classes": ["ground", "thing"], "validation_share": 0.0} | section
+    data = load_segmentation_dataset({"dataset": str(root), **section})
+    label, classes = data.splits["train"][0]["label"], data.classes
+    return [
+        *((label == index).sum().item() for index in range(classes.num_classes)),
+        (label == classes.ignore_index).sum().item(),
+    ]
+
+
+def test_8_bit_ids_reduced_void_and_merged(tmp_path: Path) -> None:
+    Image.fromarray(draw_ids(v1=10, v2=20, v3=30, v255=5).astype(np.uint8)).save(place_pair(tmp_path))
+    names = ["a", "b", "c", "d"]
+    assert count(tmp_path, classes=names) == [2335, 10, 20, 30, 5]
+    assert count(tmp_path, classes=names[:3], reduce_labels=True) == [10, 20, 30, 2340]
+    assert count(tmp_path, classes=names, void=["a", 3]) == [10, 20, 2370]
+    assert count(tmp_path, classes=names, merge={"bc": ["b", "c"]}) == [2335, 30, 30, 5]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bit_ids(tmp_path: Path, suffix: str) -> None:
+    Image.fromarray(draw_ids(v300=11, v1000=7).astype(np.uint16)).save(place_pair(tmp_path, f"a.{suffix}"))
+    assert count(tmp_path, classes={"0": "a", "300": "b", "1000": "c"}) == [2382, 11, 7, 0]
+
+
+def test_more_than_255_classes_are_wide(tmp_path: Path) -> None:
+    Image.fromarray(draw_ids(v255=11, v299=7).astype(np.uint16)).save(place_pair(tmp_path))
+    counts = count(tmp_path, classes=[f"c{index}" for index in range(300)])
+    assert (counts[0], counts[255], counts[299], counts[-1], len(counts)) == (2382, 11, 7, 0, 301)
+
+
+def test_1_bit(tmp_path: Path) -> None:
+    Image.fromarray(draw_ids(v1=13).astype(bool)).save(place_pair(tmp_path))
+    assert count(tmp_path) == [2387, 13, 0]
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif"])
+def test_palette_by_index_and_by_color(tmp_path: Path, suffix: str) -> None:
+    picture = Image.fromarray(draw_ids(v1=9, v2=4).astype(np.uint8))
+    picture.putpalette([0, 200, 10, 128, 64, 0, 0, 0, 0])  # index 0 is the colour of `thing`
+    picture.save(place_pair(tmp_path, f"a.{suffix}"))
+    assert count(tmp_path, classes=["x", "y", "z"], encoding="palette") == [2387, 9, 4, 0]
+    assert count(tmp_path, classes=["x", "y", "z"]) == [2387, 9, 4, 0]
+    assert count(tmp_path, classes=None, colors=LEGEND) == [9, 2387, 4, 0]
+    with pytest.raises(InputError, match="a palette mask where ids were promised"):
+        count(tmp_path, encoding="ids")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_colors(tmp_path: Path, mode: str) -> None:
+    Image.fromarray(paint(draw_ids(v1=21, v2=6))).convert(mode).save(place_pair(tmp_path))
+    assert count(tmp_path, classes=None, colors=LEGEND) == [2373, 21, 6, 0]
+    assert count(tmp_path, classes=None, colors=LEGEND, void=["nothing"]) == [2373, 21, 6]
+    assert count(tmp_path, classes=["thing", "ground"], colors=LEGEND, void=[[0, 0, 0]]) == [21, 2373, 6]
+    assert count(tmp_path, classes=None, colors=LEGEND, merge={"all": ["nothing", "thing"]}) == [2373, 27, 0]
+    with pytest.raises(InputError, match="a colour mask where ids were promised"):
+        count(tmp_path)
+
+
+def test_legend_file(tmp_path: Path) -> None:
+    Image.fromarray(paint(draw_ids(v1=21))).save(place_pair(tmp_path))
+    (tmp_path / "legend.csv").write_text("name,r,g,b\nground,128,64,0\nthing,0,200,10\n")
+    assert count(tmp_path, classes=None, colors="legend.csv") == [2379, 21, 0]
+
+
+def test_colors_outside_the_legend(tmp_path: Path) -> None:
+    rgb = paint(draw_ids(v1=21))
+    rgb[-1, :7] = (1, 2, 3)
+    Image.fromarray(rgb).save(place_pair(tmp_path))
+    with pytest.raises(InputError, match=r"a.png: mask colours outside the legend\n  found: \(1, 2, 3\) \(7 pixels\)"):
+        count(tmp_path, classes=None, colors=LEGEND)
+    assert count(tmp_path, classes=None, colors=LEGEND, unknown="ignore") == [2372, 21, 0, 7]
+
+
+def test_blue_255_is_a_color_and_not_the_ignore_index(tmp_path: Path) -> None:
+    Image.fromarray(np.full((*SIZE, 3), (0, 0, 255), dtype=np.uint8)).save(place_pair(tmp_path))
+    with pytest.raises(InputError, match=r"\(0, 0, 255\) \(2400 pixels\)"):
+        count(tmp_path, classes=None, colors=LEGEND)
+
+
+def test_lossy_colors_within_a_tolerance(tmp_path: Path) -> None:
+    ids = np.zeros(SIZE, dtype=np.int32)
+    ids[:16, :16] = 1
+    Image.fromarray(paint(ids)).save(place_pair(tmp_path, "a.jpg"), quality=95, subsampling=0)
+    with pytest.raises(InputError, match="JPEG masks"):
+        count(tmp_path, classes=None, colors=LEGEND)
+    assert count(tmp_path, classes=None, colors=LEGEND, color_tolerance=40) == [2144, 256, 0, 0]
+
+
+def test_binary_255_is_a_class(tmp_path: Path) -> None:
+    Image.fromarray(draw_ids(v255=17).astype(np.uint8)).save(place_pair(tmp_path))
+    assert count(tmp_path, encoding="binary") == [2383, 17, 0]
+    assert count(tmp_path) == [2383, 0, 17]
+
+
+def test_jpeg_mask_with_a_threshold(tmp_path: Path) -> None:
+    ids = np.zeros(SIZE, dtype=np.uint8)
+    ids[8:24, 8:40] = 255
+    Image.fromarray(ids).save(place_pair(tmp_path, "a.jpg"), quality=60)
+    assert count(tmp_path, encoding="binary", threshold=128) == [2400 - 512, 512, 0]
+
+
+def test_instances(tmp_path: Path) -> None:
+    Image.fromarray(draw_ids(v1001=5, v1002=6, v500=7).astype(np.uint16)).save(place_pair(tmp_path))
+    assert count(tmp_path, encoding="instances") == [2389, 11, 0]
+    assert count(tmp_path, encoding="binary", threshold=1) == [2382, 18, 0]
+
+
+@pytest.mark.parametrize("form", ["tif", "npy", "npy_last", "npz"])
+def test_one_hot(tmp_path: Path, form: str) -> None:
+    ids = draw_ids(v1=15, v2=5)
+    planes = np.stack([ids == 0, ids == 1]).astype(np.uint8) * 255  # value 2 belongs to no plane
+    path = place_pair(tmp_path, "a." + form[:3])
+    if form == "tif":
+        pages = [Image.fromarray(plane) for plane in planes]
+        pages[0].save(path, save_all=True, append_images=pages[1:])
+    elif form == "npz":
+        np.savez(path, planes)
+    else:
+        np.save(path, np.moveaxis(planes, 0, -1) if form == "npy_last" else planes)
+    assert count(tmp_path, encoding="one_hot") == [2380, 15, 5]
+    with pytest.raises(InputError, match="not a stack of 3 planes"):
+        count(tmp_path, encoding="one_hot", classes=["a", "b", "c"])
+
+
+def test_one_hot_refuses_two_classes_at_a_pixel(tmp_path: Path) -> None:
+    planes = np.zeros((2, *SIZE), dtype=np.uint8)
+    planes[:, 0, :4] = 1
+    np.save(place_pair(tmp_path, "a.npy"), planes)
+    with pytest.raises(InputError, match="two classes in a one-hot stack\n  found: 4 pixels"):
+        count(tmp_path, encoding="one_hot")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int64", "bool"])
+def test_arrays_of_ids(tmp_path: Path, dtype: str) -> None:
+    np.save(place_pair(tmp_path, "a.npy"), draw_ids(v1=19).astype(dtype))
+    assert count(tmp_path) == [2381, 19, 0]
+
+
+def test_arrays_of_floats_are_refused(tmp_path: Path) -> None:
+    np.save(place_pair(tmp_path, "a.npy"), draw_ids(v1=19).astype(np.float32))
+    with pytest.raises(InputError, match="not integers"):
+        count(tmp_path)
+
+
+def test_grey_saved_as_rgb_is_read_by_channel(tmp_path: Path) -> None:
+    Image.fromarray(draw_ids(v1=8).astype(np.uint8)).convert("RGB").save(place_pair(tmp_path))
+    with pytest.raises(InputError, match=r"all equal\n  fix: set data.mask_channel: 0"):
+        count(tmp_path)
+    assert count(tmp_path, mask_channel=0) == [2392, 8, 0]
+
+
+def test_values_outside_the_classes_are_counted(tmp_path: Path) -> None:
+    Image.fromarray(draw_ids(v7=12, v9=1).astype(np.uint8)).save(place_pair(tmp_path))
+    with pytest.raises(
+        InputError, match=r"a.png: mask values outside the classes\n  found: 7 \(12 pixels\), 9 \(1 pixels\)"
+    ):
+        count(tmp_path)
+    assert count(tmp_path, unknown="ignore") == [2387, 0, 13]
+
+
+def test_run_lengths_agree_with_the_coco_library() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        height, width = rng.integers(1, 40, 2)
+        drawn = np.kron(rng.random((height, width)) < rng.random(), np.ones((3, 2))).astype(np.uint8)
+        packed = coco_mask.encode(np.asfortranarray(drawn))["counts"].decode()
+        np.testing.assert_array_equal(expand_runs(unpack_counts(packed), *drawn.shape), drawn)
+
+
+def read_image(root: Path, name: str, **section: Any) -> Any:
+    """Return the image of a pair whose mask is all ground."""
+    picture_size = section.pop("mask_size", SIZE)
+    (root / "masks").mkdir(exist_ok=True)
+    Image.fromarray(np.zeros(picture_size, dtype=np.uint8)).save(root / "masks" / "a.png")
+    section = {"dataset": str(root), "classes": ["ground"], "validation_share": 0.0, **section}
+    return load_segmentation_dataset(section).splits["train"][0]["image"]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    (tmp_path / "images").mkdir()
+    return tmp_path / "images"
+
+
+def test_images_of_every_mode_become_rgb(images: Path) -> None:
+    value = np.full(SIZE, 128, dtype=np.uint8)
+    for mode in ("L", "LA", "RGBA", "P"):
+        picture = Image.fromarray(value)
+        picture = picture.convert("RGB").convert("P") if mode == "P" else picture.convert(mode)
+        picture.save(images / "a.png")
+        pixel = read_image(images.parent, "a").getpixel((3, 3))
+        assert np.abs(np.array(pixel) - 128).max() <= (26 if mode == "P" else 0), mode  # the web palette is coarse
+
+
+def test_cmyk_jpeg(images: Path) -> None:
+    Image.new("CMYK", SIZE[::-1], (0, 255, 255, 0)).save(images / "a.jpg", quality=100)
+    red, green, blue = read_image(images.parent, "a").getpixel((3, 3))
+    assert red > 250
+    assert max(green, blue) < 5
+
+
+@pytest.mark.parametrize(
+    ("suffix", "image_range", "expected"), [("png", None, 16), ("tif", None, 16), ("png", [0, 8224], 128)]
+)
+def test_16_bit_images_are_scaled(images: Path, suffix: str, image_range: list[float] | None, expected: int) -> None:
+    Image.fromarray(np.full(SIZE, 4112, dtype=np.uint16)).save(images / f"a.{suffix}")
+    assert read_image(images.parent, "a", image_range=image_range).getpixel((0, 0)) == (expected,) * 3
+
+
+def test_a_range_that_would_clip_is_refused(images: Path) -> None:
+    Image.fromarray(np.full(SIZE, 4112, dtype=np.uint16)).save(images / "a.png")
+    with pytest.raises(InputError, match=r"would be clipped"):
+        read_image(images.parent, "a", image_range=[0, 4000])
+
+
+def test_exif_orientation_is_applied_to_the_image(images: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: stored 60 x 40, seen 40 x 60
+    stored = np.zeros((*SIZE, 3), dtype=np.uint8)
+    stored[:, :20] = 255
+    Image.fromarray(stored).save(images / "a.jpg", exif=exif, quality=100)
+    image = read_image(images.parent, "a", mask_size=SIZE[::-1])
+    assert image.size == (40, 60)
+    assert image.getpixel((20, 5))[0] > 250
+    assert image.getpixel((20, 50))[0] < 5
+    with pytest.raises(InputError, match="image 40 x 60, mask 60 x 40 px"):
+        read_image(images.parent, "a", mask_size=SIZE)
+
+
+@pytest.mark.parametrize("form", ["npy", "npy_first", "tif"])
+def test_images_of_many_bands(images: Path, form: str) -> None:
+    bands = np.arange(SIZE[0] * SIZE[1] * 6, dtype=np.uint16).reshape(*SIZE, 6)
+    if form == "tif":
+        pages = [Image.fromarray(bands[..., band]) for band in range(6)]
+        pages[0].save(images / "a.tif", save_all=True, append_images=pages[1:])
+    else:
+        np.save(images / "a.npy", np.moveaxis(bands, -1, 0) if form == "npy_first" else bands)
+    image = read_image(images.parent, "a", channels=6)
+    np.testing.assert_array_equal(image, bands)
+    with pytest.raises(InputError, match="channels"):
+        read_image(images.parent, "a", channels=5)
