@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 
 from segplus.classes import ClassMap
-from segplus.reporting.charts import choose_ticks, draw_curves, draw_matrix
+from segplus.reporting.charts import choose_ticks, draw_curves, draw_matrix, format_tick
 from segplus.reporting.examples import Example
 from segplus.reporting.html_report import write_html_report
 
@@ -160,6 +160,7 @@ def test_ticks_are_round_and_reach_over_the_values() -> None:
     assert choose_ticks(0.0001, 0.00019) == [0.0001, 0.00012, 0.00014, 0.00016, 0.00018, 0.0002]
     flat = choose_ticks(5, 5)
     assert flat[0] <= 5 <= flat[-1]
+    assert [format_tick(value) for value in (0, 0.5, 1500, 20000, 0.00015)] == ["0", "0.5", "1500", "20k", "1.5e-4"]
     assert choose_ticks(0, 0)[0] <= 0 <= choose_ticks(0, 0)[-1]
 
 
@@ -418,3 +419,18 @@ def test_example_without_a_score_shows_its_errors_only(tmp_path: Path) -> None:
     unscored = [replace(make_example("a.jpg"), score=None)]
     write_html_report(path, METRICS, CLASSES, {"Some": unscored}, [], "", {})
     assert '<span class="figure">25.0 % of pixels wrong</span>' in path.read_text(encoding="utf-8")
+
+
+def test_frequencies_lie_on_a_logarithmic_axis(report: Path) -> None:
+    text = report.read_text(encoding="utf-8")
+    ticks = re.findall(r'<span style="left:([\d.]+)%">([\d.]+)</span>', text)
+    assert ticks == [("0.0", "0.1"), ("33.3", "1"), ("66.7", "10"), ("100.0", "100")]
+    rows = re.findall(r'class="predicted" style="left:([\d.]+)%"></i><i style="left:([\d.]+)%">', text)
+    total = 1060
+    expected = [(907, 1000), (120, 50), (33, 10), (0, 0)]
+    for (predicted, truth), (predicted_pixels, truth_pixels) in zip(rows, expected, strict=True):
+        for place, pixels in ((predicted, predicted_pixels), (truth, truth_pixels)):
+            share = pixels / total
+            assert float(place) == pytest.approx(
+                max(0.0, 100 * (1 + math.log10(share) / 3)) if share else 0.0, abs=0.06
+            )

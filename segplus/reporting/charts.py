@@ -49,12 +49,12 @@ def draw_curves(series: Mapping[str, Points], x_label: str) -> str:
     for tick in y_ticks:
         _, y = place(low_x, tick)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick" x="{_LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
+        parts.append(f'<text class="tick" x="{_LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{format_tick(tick)}</text>')
     for tick in x_ticks:
         if low_x <= tick <= high_x:
             x, _ = place(tick, low_y)
             parts.append(
-                f'<text class="tick" x="{x:.1f}" y="{_HEIGHT - 24}" text-anchor="middle">{_shorten(tick)}</text>'
+                f'<text class="tick" x="{x:.1f}" y="{_HEIGHT - 24}" text-anchor="middle">{format_tick(tick)}</text>'
             )
     parts.append(
         f'<text class="tick" x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 6}" text-anchor="end">{escape(x_label)}</text>'
@@ -131,7 +131,7 @@ def draw_matrix(shares: npt.NDArray[np.float64], names: Sequence[str]) -> tuple[
     for row, column in np.argwhere(np.nan_to_num(shares) >= 0.005) if has_figures else []:
         value = shares[row, column]
         x, y = offset + (column + 0.5) * cell, offset + (row + 0.5) * cell + 4
-        kind = "strong" if value > 0.25 else "weak"
+        kind = "strong" if value > 0.4 else "weak"
         parts.append(f'<text class="{kind}" x="{x}" y="{y}" text-anchor="middle">{100 * value:.0f}</text>')
     parts.append(f'<rect class="cursor" width="{cell}" height="{cell}" x="-99" y="-99"/></svg>')
     return "".join(parts), offset, cell
@@ -145,8 +145,14 @@ def _thin(points: Points) -> Points:
     return [(float(group[:, 0].mean()), float(group[:, 1].mean())) for group in groups]
 
 
-def _shorten(value: float) -> str:
-    return f"{value / 1000:g}k" if abs(value) >= 10_000 else f"{value:g}"
+def format_tick(value: float) -> str:
+    """Return a number short enough for an axis: 20k, 0.5, 1.5e-4."""
+    if abs(value) >= 10_000:
+        return f"{value / 1000:g}k"
+    if 0 < abs(value) < 0.001:
+        mantissa, exponent = f"{value:.3e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    return f"{value:g}"
 
 
 def _cut(name: str) -> str:

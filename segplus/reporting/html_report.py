@@ -46,7 +46,8 @@ _CURVES = {
     },
     "Learning rate": {"learning_rate": "learning rate"},
 }
-_DECADES = 5  # the frequency bars reach from 0.001 % to 100 %
+_MOST_DECADES = 6
+_TALL_ROWS = 40
 _MOST_CONFUSIONS = 8
 
 
@@ -198,14 +199,14 @@ def _describe_confusions(evaluation: Mapping[str, Any], names: Sequence[str]) ->
     """Return the matrix as a picture, its numbers for the read-out, the largest confusions and the frequencies."""
     counts = np.array(evaluation.get("confusion_matrix") or np.zeros((0, 0)), dtype=np.int64)
     if not counts.size:
-        return {"matrix": None, "confusions": [], "frequencies": [], "data": _embed_json({"names": list(names)})}
+        return {"matrix": None, "confusions": [], "frequencies": None, "data": _embed_json({"names": list(names)})}
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.full(counts.shape, math.nan), where=totals > 0)
     svg, offset, cell = draw_matrix(shares, names)
     return {
         "matrix": {"svg": Markup(svg), "offset": offset, "cell": cell},
         "confusions": _list_confusions(shares, names),
-        "frequencies": _list_frequencies(counts, names),
+        "frequencies": _describe_frequencies(counts, names),
         "data": _embed_json({"names": list(names), "matrix": counts.tolist()}),
     }
 
@@ -222,24 +223,33 @@ def _list_confusions(shares: npt.NDArray[np.float64], names: Sequence[str]) -> l
     ]
 
 
-def _list_frequencies(counts: npt.NDArray[np.int64], names: Sequence[str]) -> list[dict[str, Any]]:
+def _describe_frequencies(counts: npt.NDArray[np.int64], names: Sequence[str]) -> dict[str, Any]:
+    """Return each class's share of pixels in truth and prediction, placed on a logarithmic axis up to 100 %."""
     total = max(1, int(counts.sum()))
     truth, predicted = counts.sum(axis=1) / total, counts.sum(axis=0) / total
-    return [
-        {
-            "name": names[index],
-            "truth": format_share(float(truth[index])),
-            "predicted": format_share(float(predicted[index])),
-            "truth_width": _measure_bar(float(truth[index])),
-            "predicted_width": _measure_bar(float(predicted[index])),
+    smallest = min((float(share) for share in [*truth, *predicted] if share > 0), default=0.1)
+    decades = min(_MOST_DECADES, max(2, math.ceil(-math.log10(smallest))))
+
+    def place(share: float) -> float:
+        return 0.0 if share <= 0 else round(max(0.0, 100 * (1 + math.log10(share) / decades)), 1)
+
+    rows = []
+    for index in np.argsort(-truth, kind="stable"):
+        shares = float(truth[index]), float(predicted[index])
+        places = place(shares[0]), place(shares[1])
+        figures = {"truth": format_share(shares[0]), "predicted": format_share(shares[1])}
+        span = {
+            "truth_at": places[0],
+            "predicted_at": places[1],
+            "from": min(places),
+            "length": abs(places[0] - places[1]),
         }
-        for index in np.argsort(-truth, kind="stable")
+        rows.append({"name": names[index], **figures, **span})
+    axis = [
+        {"at": round(100 * step / decades, 1), "text": f"{100 / 10 ** (decades - step):g}"}
+        for step in range(decades + 1)
     ]
-
-
-def _measure_bar(share: float) -> float:
-    """Return a bar's length in percent on a logarithmic scale, 0 for 0.001 % and less."""
-    return 0.0 if share <= 0 else round(max(0.0, 100 * (1 + math.log10(share) / _DECADES)), 1)
+    return {"rows": rows, "axis": axis, "step": round(100 / decades, 3), "is_tall": len(rows) > _TALL_ROWS}
 
 
 def _list_charts(log_history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
