@@ -36,7 +36,7 @@ def label_map(logits: Tensor, size: Sequence[int]) -> Tensor:
 
     The result is F.interpolate(logits, size, mode="bilinear", align_corners=False).argmax(1) wherever the two best
     classes of a pixel differ by more than the rounding of float32 interpolation, about 1e-6 of the largest logit;
-    closer than that, either may stand. Exactly equal values give the lowest id, as argmax does. Half-precision logits are
+    closer than that, either may stand. Exactly equal values give the lowest id, as argmax does. Half precision is
     interpolated in float32. A pixel near a NaN gets some class id, never a value outside [0, C).
 
     Args:

@@ -1,0 +1,101 @@
+"""The recipe's `evaluation:` section."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from segplus.errors import InputError
+
+MetricName = Literal["boundary_iou", "trimap_iou", "hausdorff_95", "surface_dice", "calibration"]
+
+
+@dataclass
+class ProtocolRecipe:
+    """How a prediction is formed.
+
+    Args:
+        name: `fixed` serves the image as the saved image processor does, the way of transformers' pipeline; `original`
+            keeps the image's size and pads it to `stride_px`; `sliding` cuts the original size into windows.
+        window_px: Height and width of a window, multiples of `stride_px`; larger than the image means no windows.
+        overlap: Share of a window that the next one covers again.
+        blending: Weight of a window's pixels where windows overlap: `gaussian` trusts the middle, `uniform` all alike.
+        windows_per_batch: Windows in one forward pass.
+        stride_px: Sides are padded to a multiple of it; the coarsest stride inside the model, or its patch size.
+        scales: The image is also predicted at these sizes, relative to its own; the results are averaged.
+        flip: The mirrored image is predicted as well; the results are averaged.
+        average: What is averaged over windows, scales and flips: `logits`, or softmax `probabilities`.
+    """
+
+    name: Literal["fixed", "original", "sliding"] = "fixed"
+    window_px: list[int] = field(default_factory=lambda: [512, 512])
+    overlap: float = 0.5
+    blending: Literal["gaussian", "uniform"] = "gaussian"
+    windows_per_batch: int = 4
+    stride_px: int = 32
+    scales: list[float] = field(default_factory=lambda: [1.0])
+    flip: bool = False
+    average: Literal["logits", "probabilities"] = "logits"
+
+    def __post_init__(self) -> None:
+        """Refuse windows and scales that leave pixels uncovered."""
+        if self.stride_px < 1 or self.windows_per_batch < 1:
+            raise InputError(
+                "evaluation.protocol: stride_px and windows_per_batch must be positive",
+                found=f"{self.stride_px} and {self.windows_per_batch}",
+            )
+        if len(self.window_px) != 2 or any(side < 1 or side % self.stride_px for side in self.window_px):
+            raise InputError(
+                "evaluation.protocol.window_px",
+                found=self.window_px,
+                allowed=f"[height, width], multiples of stride_px ({self.stride_px})",
+            )
+        if not 0 <= self.overlap < 1:
+            raise InputError("evaluation.protocol.overlap", found=self.overlap, allowed="0 up to, not including, 1")
+        if not self.scales or any(not 0 < scale <= 8 for scale in self.scales):
+            raise InputError("evaluation.protocol.scales", found=self.scales, allowed="numbers above 0, up to 8")
+
+
+@dataclass
+class EvaluationRecipe:
+    """What the final evaluation measures.
+
+    Args:
+        protocol: How predictions are formed.
+        metrics: Beside the confusion matrix's scores: boundary_iou, trimap_iou, hausdorff_95, surface_dice, calibration.
+        boundary_share: Width of boundary IoU's band, as a share of the image's diagonal.
+        trimap_widths_px: Distances from a border of the truth within which trimap IoU counts.
+        surface_tolerance: Distance up to which surface Dice takes two borders as equal, in units of `spacing`.
+        spacing: Height and width of a pixel, for hausdorff_95 and surface_dice.
+        calibration_bins: Bins of the confidence for the expected calibration error.
+        bootstrap_resamples: Resamples of the images for the 95 % intervals; 0 leaves them out.
+        bootstrap_seed: Another seed draws other resamples.
+    """
+
+    protocol: ProtocolRecipe = field(default_factory=ProtocolRecipe)
+    metrics: list[MetricName] = field(default_factory=list)
+    boundary_share: float = 0.02
+    trimap_widths_px: list[int] = field(default_factory=lambda: [1, 3, 5, 10])
+    surface_tolerance: float = 2.0
+    spacing: list[float] = field(default_factory=lambda: [1.0, 1.0])
+    calibration_bins: int = 15
+    bootstrap_resamples: int = 1000
+    bootstrap_seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that measure nothing."""
+        checks = {
+            "boundary_share": (self.boundary_share, 0 < self.boundary_share <= 1, "above 0, up to 1"),
+            "trimap_widths_px": (
+                self.trimap_widths_px,
+                bool(self.trimap_widths_px) and min(self.trimap_widths_px) >= 1,
+                "a list of numbers from 1",
+            ),
+            "surface_tolerance": (self.surface_tolerance, self.surface_tolerance >= 0, "0 and more"),
+            "spacing": (self.spacing, len(self.spacing) == 2 and min(self.spacing) > 0, "two positive numbers"),
+            "calibration_bins": (self.calibration_bins, self.calibration_bins >= 1, "1 and more"),
+            "bootstrap_resamples": (self.bootstrap_resamples, self.bootstrap_resamples >= 0, "0 and more"),
+        }
+        for key, (found, is_allowed, allowed) in checks.items():
+            if not is_allowed:
+                raise InputError(f"evaluation.{key}", found=found, allowed=allowed)
