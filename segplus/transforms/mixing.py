@@ -45,8 +45,8 @@ def mix_up(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return each image blended with another, with hard labels.
 
-    The weight is the larger part of a Beta(0.4, 0.4) draw. A pixel keeps the stronger image's label; where the two labels
-    differ and the weight is under 2/3, it is ignored, as neither label would be true.
+    The weight is the larger part of a Beta(0.4, 0.4) draw. A pixel keeps the stronger image's label; where the two
+    labels differ and the weight is under 2/3, it is ignored, as neither label would be true.
 
     Args:
         pixel_values: Shape (N, C, H, W).

@@ -49,7 +49,7 @@ PRESETS: dict[str, Preset] = {
             "HueSaturationValue": {"hue_shift_limit": 18, "sat_shift_limit": 60, "val_shift_limit": 20, "p": 0.7},
             "ToGray": {"p": 0.05},
             "GaussianBlur": {"sigma_limit": (0.3, 2.0), "p": 0.2},
-            "GaussNoise": {"std_range": (0.02, 0.08), "p": 0.2},
+            "GaussNoise": {"std_range": (0.02, 0.08), "noise_scale_factor": 0.5, "p": 0.2},
             "CoarseDropout": {
                 "num_holes_range": (1, 4),
                 "hole_height_range": (0.05, 0.15),
@@ -89,7 +89,7 @@ PRESETS: dict[str, Preset] = {
             "RandomGamma": {"gamma_limit": (70, 140), "p": 0.3},
             "RandomShadow": {"shadow_intensity_range": (0.3, 0.6), "p": 0.15},
             "MotionBlur": {"blur_limit": (3, 7), "p": 0.1},
-            "ISONoise": {"p": 0.15},
+            "GaussNoise": {"std_range": (0.02, 0.06), "noise_scale_factor": 0.5, "p": 0.15},
         },
     ),
     # A fixed camera over a product: small movements, changing light, defects that a blur would wipe out.
@@ -101,7 +101,7 @@ PRESETS: dict[str, Preset] = {
             "Affine": {"rotate": (-5, 5), "translate_percent": (-0.05, 0.05), "p": 0.5},
             "RandomBrightnessContrast": {"brightness_limit": 0.15, "contrast_limit": 0.15, "p": 0.5},
             "Illumination": {"intensity_range": (0.02, 0.15), "p": 0.3},
-            "GaussNoise": {"std_range": (0.01, 0.04), "p": 0.3},
+            "GaussNoise": {"std_range": (0.01, 0.04), "noise_scale_factor": 0.5, "p": 0.3},
         },
     ),
 }

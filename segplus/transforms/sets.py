@@ -97,5 +97,6 @@ class EvaluationSet(Dataset[dict[str, torch.Tensor]]):
 
 def _calm_opencv() -> None:
     """Keep OpenCV to one thread in a worker: the workers are the parallelism."""
+    # 0, not 1: after a fork, 1 waits for ever for the parent's thread pool (OpenCV 5.0).
     if get_worker_info() is not None and cv2.getNumThreads() != 1:
-        cv2.setNumThreads(1)
+        cv2.setNumThreads(0)

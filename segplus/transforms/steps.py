@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,7 +45,9 @@ def build_steps(
     albumentations = load_albumentations()
     built = [_build_step(name, arguments, ignore_index, fill) for name, arguments in steps.items()]
     for name, step in zip(steps, built, strict=True):
+        probability, step.p = step.p, 1.0
         _try_step(name, albumentations.Compose([step]), ignore_index, len(fill), crop_size_px)
+        step.p = probability
     return albumentations.Compose(built, strict=True)
 
 
@@ -86,10 +89,12 @@ def _build_step(name: str, arguments: Any, ignore_index: int, fill: tuple[int, .
                     f"{where}.transforms: no transforms", found=repr(members), allowed="name: arguments lines"
                 )
             return kind([_build_step(n, a, ignore_index, fill) for n, a in members.items()], **values)
-        return kind(**_fill_in(values, kind, where, ignore_index, fill), strict=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # an unknown argument is dropped with a warning
+            return kind(**_fill_in(values, kind, where, ignore_index, fill))
     except InputError:
         raise
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, UserWarning) as error:
         allowed = ", ".join(p for p in inspect.signature(kind.__init__).parameters if p not in ("self", "kwargs"))
         raise InputError(f"{where}: {error}", found=dict(arguments), allowed=allowed) from None
 
@@ -130,8 +135,6 @@ def _try_step(name: str, step: Any, ignore_index: int, channels: int, size: tupl
     label[size[0] // 3 :, size[1] // 2 :] = 40
     for attempt in range(_PROBES):
         step.set_random_seed(attempt)
-        for member in step.transforms:
-            member.p = 1.0 if attempt else member.p
         changed = _run_probe(where, step, image, label)
         new = set(np.unique(changed["mask"]).tolist()) - {7, 40, ignore_index}
         if new:
