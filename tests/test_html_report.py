@@ -108,7 +108,8 @@ def test_names_of_people_cannot_become_markup(report: Path) -> None:
     assert "lane &lt;b&gt;marking&lt;/b&gt; &amp; kerb" in text
     embedded = re.search(r'type="application/json">(.*?)</script>', text, re.DOTALL)
     assert embedded is not None
-    assert json.loads(embedded[1]) == {"names": NAMES, "matrix": EVALUATION["confusion_matrix"]}
+    colors = [list(color) for color in CLASSES.colors]
+    assert json.loads(embedded[1]) == {"names": NAMES, "colors": colors, "matrix": EVALUATION["confusion_matrix"]}
 
 
 def test_page_shows_the_figures(report: Path) -> None:
@@ -363,6 +364,19 @@ def test_picture_enlarges(page: Browser) -> None:
     page.click(".enlarge")
     assert page.run(width) > 1.5 * before
     assert page.run("return document.querySelector('.enlarge').getAttribute('aria-pressed')") == "true"
+
+
+def test_pointing_at_a_picture_names_its_classes(page: Browser) -> None:
+    point = """
+        const stage = document.querySelectorAll('.stage')[{0}], box = stage.getBoundingClientRect();
+        const place = {{clientX: box.left + {1} * box.width, clientY: box.top + {2} * box.height, bubbles: true}};
+        stage.dispatchEvent(new PointerEvent('pointermove', place));
+        return stage.parentElement.querySelector('.pointed').textContent"""
+    assert page.run(point.format(1, 0.9, 0.75)) == "truth: road · prediction: road"
+    assert page.run(point.format(1, 0.1, 0.25)) == f"truth: sky · prediction: {NAMES[2]}"
+    assert page.run(point.format(1, 0.1, 0.001)) == f"truth: ignored · prediction: {NAMES[2]}"
+    assert page.run(point.format(2, 0.5, 0.75)) == "truth: road · prediction: road"
+    assert page.run(point.format(2, 0.01, 0.5)) == ""
 
 
 def test_every_picture_loads(page: Browser) -> None:

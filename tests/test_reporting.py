@@ -138,7 +138,14 @@ def test_class_table_without_confusion_matrix_has_no_share() -> None:
 def test_shares() -> None:
     assert measure_pixel_shares(EVALUATION) == pytest.approx([100 / 120, 20 / 120, 0])
     assert measure_pixel_shares({"confusion_matrix": torch.tensor([[3, 0], [0, 1]])}) == [0.75, 0.25]
-    assert [format_share(value) for value in (0.5, 0.01, 0.00234, 0.0, math.nan)] == ["50.0", "1.0", "0.23", "0.0", "—"]
+    assert [format_share(value) for value in (0.5, 0.01, 0.008, 0.00234, 0.0, math.nan)] == [
+        "50.0",
+        "1.0",
+        "0.80",
+        "0.23",
+        "0.0",
+        "—",
+    ]
 
 
 def test_one_line_of_the_best_and_worst_class() -> None:

@@ -25,6 +25,35 @@ for (const button of document.querySelectorAll("#class-table thead button")) {
   button.addEventListener("click", () => sortTable(button));
 }
 
+function readColors(image) {
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(image, 0, 0);
+  return context;
+}
+
+const names = new Map(data.colors.map((color, index) => [color.join(), data.names[index]]));
+
+function nameClasses(stage, pointed) {
+  const layers = {};
+  stage.addEventListener("pointermove", (event) => {
+    const box = stage.getBoundingClientRect();
+    const found = ["truth", "prediction"].map((layer) => {
+      const image = stage.querySelector(`.${layer}`);
+      layers[layer] ??= readColors(image);
+      const scale = Math.min(box.width / image.naturalWidth, box.height / image.naturalHeight); // object-fit: contain
+      const x = (event.clientX - box.left - box.width / 2) / scale + image.naturalWidth / 2;
+      const y = (event.clientY - box.top - box.height / 2) / scale + image.naturalHeight / 2;
+      if (x < 0 || y < 0 || x >= image.naturalWidth || y >= image.naturalHeight) return null;
+      const color = [...layers[layer].getImageData(Math.floor(x), Math.floor(y), 1, 1).data].slice(0, 3);
+      return `${layer}: ${names.get(color.join()) ?? "ignored"}`;
+    });
+    pointed.textContent = found.includes(null) ? "" : found.join(" · ");
+  });
+  stage.addEventListener("pointerleave", () => { pointed.textContent = ""; });
+}
+
 const pictures = document.getElementById("pictures");
 if (pictures) {
   for (const radio of pictures.querySelectorAll("input[name=mode]")) {
@@ -39,6 +68,9 @@ if (pictures) {
     const apply = () => cut.parentElement.style.setProperty("--cut", `${cut.value}%`);
     cut.addEventListener("input", apply);
     apply();
+  }
+  for (const stage of pictures.querySelectorAll(".stage")) {
+    nameClasses(stage, stage.parentElement.querySelector(".pointed"));
   }
   for (const button of pictures.querySelectorAll(".enlarge")) {
     button.addEventListener("click", () => {

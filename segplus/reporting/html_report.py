@@ -92,7 +92,7 @@ def write_html_report(
         **_describe_scores(evaluations[chosen], len(classes.names)),
         **_describe_classes(evaluations[chosen], classes),
         **_describe_legend(examples, classes),
-        **_describe_confusions(evaluations[chosen], classes.names),
+        **_describe_confusions(evaluations[chosen], classes),
     }
     page["title"] = f"{page['model']}: {chosen}"
     page["sections"] = _list_sections(page)
@@ -195,11 +195,12 @@ def _describe_legend(examples: Mapping[str, Sequence[Example]], classes: ClassMa
     return {"legend": legend, "has_ignored": bool(ids - set(range(classes.num_classes)))}
 
 
-def _describe_confusions(evaluation: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def _describe_confusions(evaluation: Mapping[str, Any], classes: ClassMap) -> dict[str, Any]:
     """Return the matrix as a picture, its numbers for the read-out, the largest confusions and the frequencies."""
+    names, data = classes.names, {"names": classes.names, "colors": classes.colors}
     counts = np.array(evaluation.get("confusion_matrix") or np.zeros((0, 0)), dtype=np.int64)
     if not counts.size:
-        return {"matrix": None, "confusions": [], "frequencies": None, "data": _embed_json({"names": list(names)})}
+        return {"matrix": None, "confusions": [], "frequencies": None, "data": _embed_json(data)}
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.full(counts.shape, math.nan), where=totals > 0)
     svg, offset, cell = draw_matrix(shares, names)
@@ -207,7 +208,7 @@ def _describe_confusions(evaluation: Mapping[str, Any], names: Sequence[str]) ->
         "matrix": {"svg": Markup(svg), "offset": offset, "cell": cell},
         "confusions": _list_confusions(shares, names),
         "frequencies": _describe_frequencies(counts, names),
-        "data": _embed_json({"names": list(names), "matrix": counts.tolist()}),
+        "data": _embed_json(data | {"matrix": counts.tolist()}),
     }
 
 

@@ -37,7 +37,7 @@ def format_share(value: float | None) -> str:
     """Return a share of pixels as a percentage with two significant digits below 1 %, one decimal above."""
     if value is None or math.isnan(value):
         return ABSENT
-    return f"{100 * value:.1f}" if value >= 0.01 or value == 0 else f"{100 * value:.2g}"
+    return f"{100 * value:.1f}" if value >= 0.01 or value == 0 else f"{100 * value:#.2g}"
 
 
 def list_class_rows(evaluation: Mapping[str, Any], class_names: Sequence[str]) -> list[dict[str, Any]]:
