@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from segplus.data.pairing import pair_folders
+from segplus.data.pairing import Pairing, pair_folders
 from segplus.data.source import Source, build_table, is_split_name
 from segplus.errors import InputError
 from segplus.recipe.data import DataRecipe
@@ -25,23 +25,29 @@ def read_folders(root: Path, section: DataRecipe) -> Source:
         InputError: If no folders of images and masks are found, or more than one could be meant.
     """
     places = find_split_folders(root, section)
-    splits, notes = {}, []
+    source = Source({}, "folders of images and masks", root)
     for split, (images, masks) in places.items():
-        pairs, how = pair_folders(images, masks, section.image_pattern, section.mask_pattern)
-        splits[split] = build_table(pairs)
-        notes.append(f"{split}: {len(pairs)} pairs, {images.relative_to(root)} with {masks.relative_to(root)}, {how}")
-    return Source(splits, "folders of images and masks", root, notes=notes)
+        found = pair_folders(images, masks, section.image_pattern, section.mask_pattern)
+        add_pairing(source, split, found, f"{images.relative_to(root)} with {masks.relative_to(root)}")
+    return source
 
 
 def read_flat(root: Path, section: DataRecipe) -> Source:
     """Return the pairs of one folder (or one folder a split) that holds images and masks side by side."""
     folders = {path.name: path for path in _list_folders(root) if is_split_name(path.name)} or {WHOLE: root}
-    splits, notes = {}, []
+    source = Source({}, "images and masks in one folder", root)
     for split, folder in folders.items():
-        pairs, how = pair_folders(folder, folder, section.image_pattern, section.mask_pattern)
-        splits[split] = build_table(pairs)
-        notes.append(f"{split}: {len(pairs)} pairs in one folder, {how}")
-    return Source(splits, "images and masks in one folder", root, notes=notes)
+        found = pair_folders(folder, folder, section.image_pattern, section.mask_pattern)
+        add_pairing(source, split, found, "in one folder")
+    return source
+
+
+def add_pairing(source: Source, split: str, found: Pairing, where: str) -> None:
+    """Add the pairs of a split, and the files without a partner, to a source."""
+    source.splits[split] = build_table(found.pairs)
+    source.images_alone += found.images_alone
+    source.masks_alone += found.masks_alone
+    source.notes.append(f"{split}: {len(found.pairs)} pairs, {where}, {found.how}")
 
 
 def find_split_folders(root: Path, section: DataRecipe) -> dict[str, tuple[Path, Path]]:

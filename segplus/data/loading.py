@@ -58,6 +58,16 @@ def load_segmentation_dataset(section: DataRecipe | Mapping[str, Any]) -> Segmen
     if recipe.dataset == "synthetic" or recipe.layout == "synthetic":
         return draw_splits(recipe)
     source = read_source(recipe)
+    source.refuse_orphans()
+    return assemble(source, recipe)
+
+
+def assemble(source: Source, recipe: DataRecipe) -> SegmentationData:
+    """Return the splits and classes of the pairs that a layout found.
+
+    Raises:
+        InputError: If classes have no names, or a split has no images.
+    """
     encoding, legend = find_encoding(recipe, source)
     classes = build_class_map(recipe, source, legend)
     decoder = MaskDecoder(
@@ -77,6 +87,11 @@ def load_segmentation_dataset(section: DataRecipe | Mapping[str, Any]) -> Segmen
         raise InputError(f"{recipe.dataset}: a split without images", found=", ".join(empty))
     splits = choose_splits(parts, recipe)
     return SegmentationData(splits, classes, (source.found, *source.notes, *_describe_splits(splits)))
+
+
+def build_section(section: DataRecipe | Mapping[str, Any]) -> DataRecipe:
+    """Return the data section as the dataclass, checked."""
+    return section if isinstance(section, DataRecipe) else build_dataclass(DataRecipe, section, "data", "data section")
 
 
 def read_source(section: DataRecipe) -> Source:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -12,6 +13,23 @@ from segplus.data.images import IMAGE_SUFFIXES
 from segplus.errors import InputError
 
 Pair = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """What two folders hold.
+
+    Args:
+        pairs: (name, image path, mask path).
+        how: How names were matched, for people.
+        images_alone: Paths of images without a mask.
+        masks_alone: Paths of masks without an image.
+    """
+
+    pairs: list[Pair]
+    how: str
+    images_alone: list[str]
+    masks_alone: list[str]
 
 
 def list_files(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[str]:
@@ -27,8 +45,8 @@ def list_files(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[
 
 def pair_folders(
     image_root: Path, mask_root: Path, image_pattern: str | None = None, mask_pattern: str | None = None
-) -> tuple[list[Pair], str]:
-    """Return (name, image path, mask path) of every pair, and how they were matched.
+) -> Pairing:
+    """Return the pairs of two folders, and the files that have no partner.
 
     Args:
         image_root: Folder of the images, searched with its subfolders.
@@ -37,7 +55,7 @@ def pair_folders(
         mask_pattern: The same for masks.
 
     Raises:
-        InputError: If a file has no partner, a key occurs twice, or two ways of pairing would do.
+        InputError: If there are no files, a key occurs twice, or two ways of pairing would do.
     """
     images, masks = list_files(image_root), list_files(mask_root)
     if image_root == mask_root and not (image_pattern and mask_pattern):
@@ -50,9 +68,13 @@ def pair_folders(
     how = "by pattern" if image_pattern or mask_pattern else "by equal names"
     if not image_pattern and not mask_pattern and not image_keys.keys() & mask_keys.keys():
         image_keys, mask_keys, how = match_affixes(images, masks, image_root, mask_root)
-    refuse_orphans(image_keys, mask_keys, image_root, mask_root)
-    pairs = [(key, str(image_root / image_keys[key]), str(mask_root / mask_keys[key])) for key in sorted(image_keys)]
-    return pairs, how
+    both = sorted(image_keys.keys() & mask_keys.keys())
+    return Pairing(
+        [(key, str(image_root / image_keys[key]), str(mask_root / mask_keys[key])) for key in both],
+        how,
+        [str(image_root / image_keys[key]) for key in sorted(image_keys.keys() - mask_keys.keys())],
+        [str(mask_root / mask_keys[key]) for key in sorted(mask_keys.keys() - image_keys.keys())],
+    )
 
 
 def strip_suffix(path: str) -> str:
@@ -89,25 +111,6 @@ def _collect(files: Sequence[str], key: Callable[[str], str], root: Path) -> dic
             )
         keyed[name] = path
     return keyed
-
-
-def refuse_orphans(
-    image_keys: Mapping[str, str], mask_keys: Mapping[str, str], image_root: Path, mask_root: Path
-) -> None:
-    """Raise InputError if an image has no mask or a mask no image."""
-    without_mask = sorted(image_keys[key] for key in image_keys.keys() - mask_keys.keys())
-    without_image = sorted(mask_keys[key] for key in mask_keys.keys() - image_keys.keys())
-    problems = []
-    if without_mask:
-        problems.append(f"{len(without_mask)} images without a mask ({_name_some(without_mask)})")
-    if without_image:
-        problems.append(f"{len(without_image)} masks without an image ({_name_some(without_image)})")
-    if problems:
-        raise InputError(
-            f"{image_root} and {mask_root} do not pair",
-            found="; ".join(problems),
-            fix="add or remove the files, or match names with data.image_pattern and data.mask_pattern",
-        )
 
 
 def _name_some(names: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,8 @@ class Source:
         encoding: The layout's own encoding, or None.
         follows_classes: `names` was made from data.classes already.
         notes: What was found in each split, for people.
+        images_alone: Images without a mask.
+        masks_alone: Masks without an image.
     """
 
     splits: dict[str, Dataset]
@@ -44,6 +47,26 @@ class Source:
     encoding: str | None = None
     follows_classes: bool = False
     notes: list[str] = field(default_factory=list)
+    images_alone: list[str] = field(default_factory=list)
+    masks_alone: list[str] = field(default_factory=list)
+
+    def describe_orphans(self) -> list[str]:
+        """Return a sentence on images without a mask, and one on masks without an image."""
+        named = (("images without a mask", self.images_alone), ("masks without an image", self.masks_alone))
+        return [f"{len(files)} {what} ({_name_some(files)})" for what, files in named if files]
+
+    def refuse_orphans(self) -> None:
+        """Raise InputError if a file has no partner."""
+        if self.images_alone or self.masks_alone:
+            raise InputError(
+                f"{self.root}: images and masks do not pair",
+                found="; ".join(self.describe_orphans()),
+                fix="add or remove the files, or match names with data.image_pattern and data.mask_pattern",
+            )
+
+
+def _name_some(files: Sequence[str]) -> str:
+    return ", ".join(os.path.basename(path) for path in files[:3]) + (", ..." if len(files) > 3 else "")
 
 
 def build_table(pairs: Iterable[tuple[str, str, str]]) -> Dataset:
