@@ -26,6 +26,7 @@ from segplus.reporting.charts import choose_ticks, draw_curves, draw_matrix, for
 from segplus.reporting.examples import Example
 from segplus.reporting.html_report import write_html_report
 
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 NAMES = ["sky", "road", "lane <b>marking</b> & kerb", "car"]
 CLASSES = ClassMap.build(NAMES)
 EVALUATION = {
@@ -216,7 +217,7 @@ class Browser:
                 f"--user-data-dir={profile}",
                 "--window-size=1280,900",
             ]
-            options = {"args": arguments, "binary": shutil.which("chromium")}
+            options = {"args": arguments, "binary": BROWSER}
             wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"}}
             session = self.call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
             self.session = f"/session/{session['sessionId']}"
@@ -285,7 +286,7 @@ ARROW_UP, ARROW_DOWN, ARROW_LEFT, ARROW_RIGHT, TAB, ENTER, HOME = (
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if not shutil.which("chromium") or not shutil.which("chromedriver"):
+    if not BROWSER or not shutil.which("chromedriver"):
         pytest.skip("chromium and chromedriver are not installed (Debian: apt-get install chromium chromium-driver)")
     driver = Browser(tmp_path_factory.mktemp("profile"))
     yield driver
