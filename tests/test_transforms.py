@@ -1,4 +1,4 @@
-"""Training pictures: no label from nowhere, masks filled with the ignore index, image and mask aligned, draws that repeat."""
+"""Training pictures: no label from nowhere, fill is the ignore index, image and mask aligned, draws that repeat."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LEVELS = np.array([20, 70, 120, 170, 220], np.uint8)
 
 
 def draw_blocks(height: int = 96, width: int = 96) -> tuple[np.ndarray, np.ndarray]:
-    """An image whose grey value tells the class: large blocks of five classes, and a strip that is ignored."""
+    """Return an image whose grey value tells the class: blocks of five classes, and a strip that is ignored."""
     y, x = np.mgrid[:height, :width]
     label = ((y // 24 + 2 * (x // 32)) % 5).astype(np.uint8)
     image = np.repeat(LEVELS[label][..., None], 3, axis=2)

@@ -48,7 +48,7 @@ PRESETS: dict[str, Preset] = {
             "RandomBrightnessContrast": {"brightness_limit": 0.3, "contrast_limit": 0.4, "p": 0.7},
             "HueSaturationValue": {"hue_shift_limit": 18, "sat_shift_limit": 60, "val_shift_limit": 20, "p": 0.7},
             "ToGray": {"p": 0.05},
-            "GaussianBlur": {"sigma_limit": (0.3, 2.0), "p": 0.2},
+            "GaussianBlur": {"sigma_limit": (0.3, 1.5), "p": 0.2},
             "GaussNoise": {"std_range": (0.02, 0.08), "noise_scale_factor": 0.5, "p": 0.2},
             "CoarseDropout": {
                 "num_holes_range": (1, 4),

@@ -1,0 +1,208 @@
+"""Decoded images and masks in one memory-mapped file each: decoding is paid once, memory is the operating system's."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from segplus.errors import InputError
+
+_FORMAT = 1
+Picture = Image.Image | npt.NDArray[Any]
+
+
+class Split(Protocol):
+    """What can be cached: `segplus.data.SegmentationSplit`."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Text that changes with the content."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Any:
+        """Return {"image", "label", "name"}."""
+        ...
+
+    def size_px(self, index: int) -> tuple[int, int]:
+        """Return (height, width) from the image's header."""
+        ...
+
+
+def measure_cache(split: Split) -> int:
+    """Return the bytes that the cache of a split takes, from the images' headers and one decoded pair."""
+    if not len(split):
+        return 0
+    first = split[0]
+    image, label = _to_array(first["image"]), first["label"]
+    bytes_per_pixel = image.dtype.itemsize * image.shape[2] + label.dtype.itemsize
+    return sum(height * width for height, width in map(split.size_px, range(len(split)))) * bytes_per_pixel
+
+
+def open_cache(split: Split, folder: Path, tell: Callable[[Iterable[int]], Iterable[int]] = iter) -> CachedSplit:
+    """Return the split from its cache, which is made first where it is not there.
+
+    The cache's folder is named by the split's fingerprint: another file, choice of files or meaning of a mask value
+    makes another cache. It is written beside and renamed when whole: a run that dies leaves no half cache.
+
+    Args:
+        split: The split.
+        folder: Where caches lie.
+        tell: Wraps the positions, to show progress (tqdm).
+    Raises:
+        InputError: If the disk is too small.
+    """
+    place = folder / f"{split.fingerprint}-{_FORMAT}"
+    if not (place / "index.json").is_file():
+        _write_cache(split, place, tell)
+    return CachedSplit(split, place)
+
+
+class CachedSplit:
+    """A split whose pairs come from memory-mapped files; names and classes are the split's own.
+
+    Args:
+        split: The split that was cached.
+        place: The folder of its cache.
+    """
+
+    def __init__(self, split: Any, place: Path) -> None:
+        self.split, self.place = split, place
+        stored = json.loads((place / "index.json").read_text(encoding="utf-8"))
+        self._image_dtype, self._label_dtype = np.dtype(stored["image_dtype"]), np.dtype(stored["label_dtype"])
+        self._table: npt.NDArray[np.int64] = np.load(place / "table.npy")
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return {"image", "label", "name"} without decoding; three 8-bit channels are a PIL image, as before."""
+        return {"image": self.image(index), "label": self.label(index), "name": self.name(index)}
+
+    def image(self, index: int) -> Picture:
+        """Return the image only; read-only."""
+        start, _, height, width, channels, picture = self._table[index].tolist()
+        size = height * width * channels
+        pixels = self._images[start : start + size * self._image_dtype.itemsize]
+        if picture:
+            return Image.frombuffer("RGB", (width, height), pixels, "raw", "RGB", 0, 1)
+        return np.frombuffer(pixels, self._image_dtype).reshape(height, width, channels)
+
+    def label(self, index: int) -> npt.NDArray[Any]:
+        """Return the class ids only, shape (H, W); read-only."""
+        _, start, height, width, _, _ = self._table[index].tolist()
+        pixels = self._labels[start : start + height * width * self._label_dtype.itemsize]
+        return np.frombuffer(pixels, self._label_dtype).reshape(height, width)
+
+    def size_px(self, index: int) -> tuple[int, int]:
+        """Return (height, width)."""
+        return int(self._table[index, 2]), int(self._table[index, 3])
+
+    @cached_property
+    def _images(self) -> npt.NDArray[np.uint8]:
+        return np.memmap(self.place / "images.bin", np.uint8, mode="r")
+
+    @cached_property
+    def _labels(self) -> npt.NDArray[np.uint8]:
+        return np.memmap(self.place / "labels.bin", np.uint8, mode="r")
+
+    @property
+    def classes(self) -> Any:
+        """The classes of the labels."""
+        return self.split.classes
+
+    @property
+    def fingerprint(self) -> str:
+        """Text that changes with the content."""
+        return str(self.split.fingerprint)
+
+    def name(self, index: int) -> str:
+        """Return the name of a pair within the split."""
+        return str(self.split.name(index))
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all pairs, in order."""
+        return list(self.split.names)
+
+    def sources(self, index: int) -> tuple[str, str]:
+        """Return what messages call the image and the mask."""
+        image, mask = self.split.sources(index)
+        return str(image), str(mask)
+
+    def select(self, indices: npt.ArrayLike, title: str | None = None) -> CachedSplit:
+        """Return the split that holds only these pairs, in this order, from the same cache."""
+        chosen = CachedSplit(self.split.select(indices, title), self.place)
+        chosen._table = self._table[np.asarray(indices, dtype=np.int64)]
+        return chosen
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the maps behind: a worker opens its own."""
+        return {key: value for key, value in self.__dict__.items() if key not in ("_images", "_labels")}
+
+
+def _write_cache(split: Split, place: Path, tell: Callable[[Iterable[int]], Iterable[int]]) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    needed, free = measure_cache(split), shutil.disk_usage(place.parent).free
+    if needed > 0.95 * free:
+        raise InputError(
+            f"{place.parent}: too little room for the cache",
+            found=f"{free / 2**20:.0f} MiB free",
+            allowed=f"{needed / 2**20:.0f} MiB and 5 % spare",
+            fix="name another folder, or train without the cache",
+        )
+    beside = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    try:
+        _write_files(split, beside, tell)
+        beside.chmod(0o755)
+        try:
+            os.rename(beside, place)
+        except OSError:
+            if not (place / "index.json").is_file():  # else another process was first, with the same content
+                raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _write_files(split: Split, beside: Path, tell: Callable[[Iterable[int]], Iterable[int]]) -> None:
+    table = np.zeros((len(split), 6), np.int64)
+    kinds: set[tuple[str, str]] = set()
+    with (beside / "images.bin").open("wb") as images, (beside / "labels.bin").open("wb") as labels:
+        for index in tell(range(len(split))):
+            pair = split[index]
+            image, label = _to_array(pair["image"]), pair["label"]
+            kinds.add((image.dtype.str, label.dtype.str))
+            picture = int(isinstance(pair["image"], Image.Image))
+            table[index] = (_append(images, image), _append(labels, label), *image.shape, picture)
+    if len(kinds) > 1:
+        raise InputError(
+            "cache: images or masks of different depths in one split", found=sorted(kinds), allowed="one depth"
+        )
+    image_dtype, label_dtype = next(iter(kinds), ("|u1", "|u1"))
+    np.save(beside / "table.npy", table)
+    # Written last: a folder with this file is whole.
+    (beside / "index.json").write_text(
+        json.dumps({"image_dtype": image_dtype, "label_dtype": label_dtype}), encoding="utf-8"
+    )
+
+
+def _append(file: BinaryIO, array: npt.NDArray[Any]) -> int:
+    start = file.tell()
+    file.write(np.ascontiguousarray(array).data)
+    return start
+
+
+def _to_array(image: Picture) -> npt.NDArray[Any]:
+    array = np.asarray(image)
+    return array if array.ndim == 3 else array[..., None]
