@@ -20,6 +20,7 @@ from segplus.reporting.drawing import (
     draw_panel,
     draw_panel_grid,
     measure_error_share,
+    shrink_labels,
 )
 from segplus.reporting.examples import Example, choose_extremes
 from segplus.reporting.metrics import read_metrics, write_metrics
@@ -71,16 +72,24 @@ def test_errors_are_red_and_ignored_pixels_are_never_wrong() -> None:
     assert math.isnan(measure_error_share(np.array([[255]]), np.array([[0]]), CLASSES))
 
 
-@pytest.mark.parametrize("size", [(1, 1), (480, 360), (7, 1001)])
+@pytest.mark.parametrize("size", [(1, 1), (480, 360), (7, 1001), (3000, 2)])
 def test_panel_has_four_tiles_of_the_same_shape(size: tuple[int, int]) -> None:
     width, height = size
     truth = np.zeros((height, width), dtype=np.uint8)
     panel = draw_panel(Image.new("L", size), truth, truth, CLASSES, title="a.jpg", tile_width_px=100)
     assert panel.mode == "RGB"
     assert panel.width == 4 * 100 + 3 * 8 + 2 * 14
-    assert panel.height > round(100 * height / width)
+    tile_height = max(1, round(100 * height / width))
+    assert panel.height > tile_height
     pixels = np.asarray(panel).reshape(-1, 3)
-    assert (pixels == (10, 20, 30)).all(axis=1).sum() >= 2 * 100 * round(100 * height / width)
+    assert (pixels == (10, 20, 30)).all(axis=1).sum() >= 2 * 100 * tile_height
+
+
+def test_labels_shrink_to_the_nearest_and_small_ones_stay() -> None:
+    labels = np.arange(64).reshape(8, 8)
+    assert shrink_labels(labels, (8, 9)) is labels
+    assert shrink_labels(labels, (2, 8)).tolist() == [[18, 22], [50, 54]]
+    assert shrink_labels(labels, (100, 1)).shape == (1, 1)
 
 
 def test_panel_names_the_classes_present() -> None:

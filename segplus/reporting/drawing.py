@@ -17,6 +17,7 @@ _IGNORED_DARK, _IGNORED_LIGHT = (46, 46, 50), (74, 74, 80)
 WRONG = (255, 72, 40)
 _PAPER, _INK, _FAINT = (255, 255, 255), (28, 30, 34), (106, 110, 118)
 _MARGIN_PX, _GAP_PX, _TEXT_PX = 14, 8, 14
+_SPARE, _TALLEST = 4, 8  # how much larger than its tile a picture is still drawn, and how many times as tall as wide
 
 
 def colorize(labels: Labels, classes: ClassMap) -> Pixels:
@@ -80,6 +81,28 @@ def measure_error_share(truth: Labels, prediction: Labels, classes: ClassMap) ->
     return np.count_nonzero(find_errors(truth, prediction, classes)) / valid if valid else float("nan")
 
 
+def shrink_labels(labels: Labels, most_px: tuple[int, int]) -> Labels:
+    """Return the label map at no more than (width, height), keeping its shape, by taking the nearest label.
+
+    Args:
+        labels: Class ids, integers, shape (H, W).
+        most_px: Largest width and height.
+    """
+    height, width = labels.shape
+    factor = min(1.0, most_px[0] / width, most_px[1] / height)
+    if factor == 1.0:
+        return labels
+    rows = _choose_middles(height, max(1, round(height * factor)))
+    columns = _choose_middles(width, max(1, round(width * factor)))
+    shrunk: Labels = labels[rows[:, None], columns]
+    return shrunk
+
+
+def _choose_middles(length: int, count: int) -> npt.NDArray[np.int64]:
+    """Return the positions in the middle of `count` equal parts."""
+    return ((np.arange(count) + 0.5) * length / count).astype(np.int64)
+
+
 def draw_panel(
     image: Image.Image,
     truth: Labels,
@@ -123,8 +146,9 @@ _Row = tuple[Image.Image, set[int]]
 
 def _draw_row(example: Example, classes: ClassMap, tile_width_px: int) -> _Row:
     """Return the four tiles of one example with their captions, and the ids that occur in them."""
-    truth, prediction = example.truth, example.prediction
-    share = measure_error_share(truth, prediction, classes)
+    share = measure_error_share(example.truth, example.prediction, classes)
+    drawn_px = (_SPARE * tile_width_px, _SPARE * tile_width_px * _TALLEST)
+    truth, prediction = shrink_labels(example.truth, drawn_px), shrink_labels(example.prediction, drawn_px)
     tiles = {
         "image": _fit(example.image, truth),
         "truth": colorize(truth, classes),

@@ -16,8 +16,9 @@ from markupsafe import Markup
 
 from segplus.classes import ClassMap
 from segplus.reporting.charts import draw_curves, draw_matrix
+from segplus.reporting.drawing import shrink_labels
 from segplus.reporting.examples import Example
-from segplus.reporting.layers import encode_layers
+from segplus.reporting.layers import MOST_PX, encode_layers
 from segplus.reporting.metrics import clean_numbers
 from segplus.reporting.table import ABSENT, format_score, format_share, measure_pixel_shares
 
@@ -186,7 +187,8 @@ def _describe_legend(examples: Mapping[str, Sequence[Example]], classes: ClassMa
     ids: set[int] = set()
     for members in examples.values():
         for example in members:
-            ids |= {int(i) for i in np.union1d(example.truth, example.prediction)}
+            for labels in (example.truth, example.prediction):
+                ids |= {int(i) for i in np.unique(shrink_labels(labels, (MOST_PX, MOST_PX)))}
     legend = [
         {"name": name, "color": _format_color(classes.colors[index])}
         for index, name in enumerate(classes.names)

@@ -9,10 +9,10 @@ from PIL import Image
 
 from segplus.classes import ClassMap
 from segplus.reporting.charts import encode_image
-from segplus.reporting.drawing import WRONG, colorize, find_errors, measure_error_share
-from segplus.reporting.examples import Example, Labels
+from segplus.reporting.drawing import WRONG, colorize, find_errors, measure_error_share, shrink_labels
+from segplus.reporting.examples import Example
 
-_MOST_PX = 1024
+MOST_PX = 1024
 _SMALL_PX = 400
 _WASH = (128, 128, 132, 150)
 
@@ -27,10 +27,9 @@ def encode_layers(example: Example, classes: ClassMap) -> dict[str, Any]:
         "photo", "truth", "prediction" and "errors" as data URIs of one size, "width", "height", "is_small", "name" and
         "figures", the line of scores.
     """
-    height, width = example.truth.shape
-    factor = min(1.0, _MOST_PX / max(height, width))
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    truth, prediction = _reduce(example.truth, size), _reduce(example.prediction, size)
+    truth = shrink_labels(example.truth, (MOST_PX, MOST_PX))
+    prediction = shrink_labels(example.prediction, (MOST_PX, MOST_PX))
+    size = (truth.shape[1], truth.shape[0])
     errors = np.full((*truth.shape, 4), _WASH, dtype=np.uint8)
     errors[truth == classes.ignore_index] = 0
     errors[find_errors(truth, prediction, classes)] = (*WRONG, 255)
@@ -48,12 +47,3 @@ def encode_layers(example: Example, classes: ClassMap) -> dict[str, Any]:
         "prediction": encode_image(Image.fromarray(colorize(prediction, classes))),
         "errors": encode_image(Image.fromarray(errors)),
     }
-
-
-def _reduce(labels: Labels, size: tuple[int, int]) -> Labels:
-    """Return the label map at (width, height) by taking the nearest label, shape (height, width)."""
-    height, width = labels.shape
-    rows = ((np.arange(size[1]) + 0.5) * height / size[1]).astype(int)
-    columns = ((np.arange(size[0]) + 0.5) * width / size[0]).astype(int)
-    reduced: Labels = labels[rows[:, None], columns]
-    return reduced
