@@ -149,12 +149,13 @@ def _draw_row(example: Example, classes: ClassMap, tile_width_px: int) -> _Row:
     share = measure_error_share(example.truth, example.prediction, classes)
     drawn_px = (_SPARE * tile_width_px, _SPARE * tile_width_px * _TALLEST)
     truth, prediction = shrink_labels(example.truth, drawn_px), shrink_labels(example.prediction, drawn_px)
+    photo = _fit(example.image, truth)
     tiles = {
-        "image": _fit(example.image, truth),
+        "image": photo,
         "truth": colorize(truth, classes),
         "prediction": colorize(prediction, classes),
         "errors" if np.isnan(share) else f"errors ({share:.1%})": np.asarray(
-            draw_errors(example.image, truth, prediction, classes)
+            draw_errors(Image.fromarray(photo), truth, prediction, classes)
         ),
     }
     height, width = truth.shape
@@ -220,5 +221,5 @@ def _draw_legend(ids: set[int], classes: ClassMap, width: int) -> Image.Image:
 def _fit(image: Image.Image, labels: Labels) -> Pixels:
     """Return the photograph as RGB at the label map's size, uint8, shape (H, W, 3)."""
     height, width = labels.shape
-    photo = image.convert("RGB")
+    photo = image if image.mode == "RGB" else image.convert("RGB")
     return np.asarray(photo if photo.size == (width, height) else photo.resize((width, height)))

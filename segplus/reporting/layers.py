@@ -30,6 +30,7 @@ def encode_layers(example: Example, classes: ClassMap) -> dict[str, Any]:
     truth = shrink_labels(example.truth, (MOST_PX, MOST_PX))
     prediction = shrink_labels(example.prediction, (MOST_PX, MOST_PX))
     size = (truth.shape[1], truth.shape[0])
+    photo = example.image if example.image.mode == "RGB" else example.image.convert("RGB")
     errors = np.full((*truth.shape, 4), _WASH, dtype=np.uint8)
     errors[truth == classes.ignore_index] = 0
     errors[find_errors(truth, prediction, classes)] = (*WRONG, 255)
@@ -42,7 +43,7 @@ def encode_layers(example: Example, classes: ClassMap) -> dict[str, Any]:
         "height": size[1],
         "is_small": max(size) < _SMALL_PX,
         "figures": " · ".join(figures),
-        "photo": encode_image(example.image.convert("RGB").resize(size, Image.Resampling.LANCZOS), "JPEG"),
+        "photo": encode_image(photo.resize(size, Image.Resampling.LANCZOS), "JPEG"),
         "truth": encode_image(Image.fromarray(colorize(truth, classes))),
         "prediction": encode_image(Image.fromarray(colorize(prediction, classes))),
         "errors": encode_image(Image.fromarray(errors)),
