@@ -40,7 +40,10 @@ class Normalization:
         """
         channels = len(self.table)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels:
-            raise InputError("image", found=f"{image.dtype} {image.shape}", allowed=f"uint8 (H, W, {channels})")
+            fix = "state data.image_range, and data.channels where there are not three"
+            raise InputError(
+                "image", found=f"{image.dtype} {image.shape}", allowed=f"uint8 (H, W, {channels})", fix=fix
+            )
         pixel_values = np.empty((channels, *image.shape[:2]), np.float32)
         for channel in range(channels):
             cv2.LUT(np.ascontiguousarray(image[..., channel]), self.table[channel], dst=pixel_values[channel])
