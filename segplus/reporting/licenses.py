@@ -49,7 +49,7 @@ def find_license(base_model: str | None, asked: str | None = None) -> License:
     if asked is not None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9.+_-]*", asked):
             raise InputError(
-                "license: not an identifier of the Hub",
+                "card.license: not an identifier of the Hub",
                 found=asked,
                 allowed="lower-case identifiers such as apache-2.0, mit, cc-by-4.0, other",
                 fix="see https://huggingface.co/docs/hub/repositories-licenses",
