@@ -93,6 +93,14 @@ def test_scores_that_are_nan_are_left_out_of_the_metadata() -> None:
         assert heading not in text
 
 
+def test_what_a_person_says_stands_in_the_card() -> None:
+    text = render_model_card(replace(FACTS, description="Finds lanes.\n", language=["en"], tags=["vision", "roads"]))
+    assert "\n\nFinds lanes.\n\n| Images of the test split" in text
+    data = ModelCard(text).data
+    assert data.language == ["en"]
+    assert data.tags == ["image-segmentation", "semantic-segmentation", "vision", "segplus", "roads"]
+
+
 def test_recipe_cannot_break_out_of_its_block() -> None:
     text = render_model_card(replace(FACTS, recipe="note: |\n  ```\n  # not a heading\n"))
     assert "````yaml\nnote: |\n  ```\n  # not a heading\n````\n" in text

@@ -49,6 +49,8 @@ class ModelCardFacts:
         training: Rows of the training table: name -> value, both for people.
         versions: Package -> version.
         tags: Further tags.
+        language: Languages of the data, as the Hub spells them, where it has any.
+        description: A paragraph on what the model is for.
         needs_segplus: Whether the architecture is segplus' own, so that loading needs `import segplus.models`.
     """
 
@@ -69,6 +71,8 @@ class ModelCardFacts:
     training: Mapping[str, object] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     tags: Sequence[str] = ()
+    language: Sequence[str] = ()
+    description: str | None = None
     needs_segplus: bool = False
 
 
@@ -125,6 +129,7 @@ def build_metadata(facts: ModelCardFacts) -> ModelCardData:
     ]
     has_base = facts.base_model is not None and facts.base_model_is_on_hub
     return ModelCardData(
+        language=list(facts.language) or None,
         library_name="transformers",
         pipeline_tag="image-segmentation",
         license=facts.license.identifier,
