@@ -172,6 +172,12 @@ class ClassMap:
             labels[outside] = self.ignore_index
         return labels.astype(self.label_dtype, copy=False)
 
+    def count_outside(self, raw: npt.NDArray[Any]) -> dict[int, int]:
+        """Return raw value -> pixels, of the values that no class has; packed colours where the masks are colours."""
+        values = raw[self._look_up(raw) == self._outside]
+        found, counts = np.unique(values, return_counts=True)
+        return {int(value): int(count) for value, count in zip(found, counts, strict=True)}
+
     def _look_up(self, raw: npt.NDArray[Any]) -> npt.NDArray[np.unsignedinteger[Any]]:
         table = self._table
         if raw.dtype == np.uint8 and self._lowest == 0:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from segplus.classes import ClassMap
-from segplus.data.images import ImageReader, Stored, read_file_stamp, read_size
+from segplus.data.images import ImageReader, Stored, describe_file, read_file_stamp, read_size
 from segplus.data.masks import MaskDecoder
 from segplus.errors import InputError
 
@@ -114,6 +114,12 @@ class SegmentationSplit:
         """Return image and mask as they lie in the table: a path, {"bytes", "path"}, or a JSON text of shapes."""
         row = self._row(index)
         return row["image"], row["mask"]
+
+    def describe_encoding(self, index: int) -> tuple[str, str]:
+        """Return the file format and mode of image and mask, such as ("JPEG RGB", "PNG L")."""
+        image, mask = self.stored(index)
+        sources = self.sources(index)
+        return describe_file(image, sources[0]), describe_file(mask, sources[1])
 
     def select(self, indices: Sequence[int] | npt.NDArray[np.int64], title: str | None = None) -> SegmentationSplit:
         """Return the split that holds only these pairs, in this order."""

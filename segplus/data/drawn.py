@@ -88,6 +88,10 @@ class SyntheticSplit(SegmentationSplit):
         """Raise: nothing is stored."""
         raise TypeError(f"{self.name(index)} is drawn, not stored")
 
+    def describe_encoding(self, index: int) -> tuple[str, str]:
+        """Return that both are drawn."""
+        return "drawn", "drawn"
+
     def select(self, indices: Sequence[int] | npt.NDArray[np.int64], title: str | None = None) -> SyntheticSplit:
         """Return the split that holds only these pairs, in this order."""
         chosen = [self.indices[int(index)] for index in indices]

@@ -128,6 +128,20 @@ def find_suffix(stored: Stored) -> str:
     return os.path.splitext(path)[1].lower() if path else ""
 
 
+def describe_file(stored: Stored, source: str) -> str:
+    """Return the format and mode of a stored picture, or the type and shape of an array."""
+    if isinstance(stored, list):
+        return "rows of values"
+    if isinstance(stored, str) and stored.startswith("{"):
+        return "shapes"
+    with report_damage(source):
+        if find_suffix(stored) in (".npy", ".npz"):
+            array = load_array(stored, header_only=True)
+            return f"NumPy {array.dtype}, {array.ndim} axes"
+        with open_picture(stored) as picture:
+            return f"{picture.format} {picture.mode}"
+
+
 def open_picture(stored: Stored) -> Image.Image:
     """Return the opened, not yet decoded picture of a path or of {"bytes", "path"}."""
     if isinstance(stored, str):

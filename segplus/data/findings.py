@@ -1,0 +1,222 @@
+"""What the sums mean: findings with a level, a sentence and the first files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from segplus.classes import ClassMap, unpack_color
+from segplus.data.dataset import SegmentationSplit
+from segplus.data.duplicates import find_equal_images, find_near_pairs, find_shared_sequences
+from segplus.data.measurements import TURNS, WINDOW_PX
+from segplus.data.tallies import NAMED, SplitTally
+
+Level = Literal["error", "warning", "note"]
+VOID_WORDS = frozenset(
+    {"void", "unlabelled", "unlabeled", "ignore", "ignored", "unknown", "undefined", "dontcare", "out of roi"}
+)
+
+# Kind of problem of single pairs -> (level, sentence after "N pairs ").
+_PAIR_PROBLEMS: dict[str, tuple[Level, str]] = {
+    "unreadable": ("error", "cannot be read"),
+    "sizes differ": ("error", "have an image and a mask of different sizes"),
+    "lossy mask": ("warning", "have a JPEG mask, whose values are not those that were drawn"),
+    "interpolated mask": (
+        "warning",
+        "have a mask that looks resized with interpolation: values between classes at their borders",
+    ),
+    "turned mask": ("warning", "have a mask that fits its image better flipped or turned"),
+    "ignored mask": ("warning", "have a mask without any class"),
+    "constant mask": ("note", "have a mask of one class only"),
+    "constant image": ("warning", "have an image of one colour"),
+    "dark image": ("note", "have a very dark image"),
+    "grey image": ("note", "have an image without colour"),
+}
+
+
+@dataclass
+class Finding:
+    """Something a person should know.
+
+    Args:
+        level: "error" breaks training, "warning" may spoil it, "note" is worth knowing.
+        kind: A few words that name it, stable for programs.
+        message: One sentence.
+        files: The first files, or names.
+        fix: What to do about it.
+    """
+
+    level: Level
+    kind: str
+    message: str
+    files: list[str] = field(default_factory=list)
+    fix: str | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Return the finding as a JSON-ready mapping."""
+        return asdict(self)
+
+
+def find_pair_problems(tallies: Mapping[str, SplitTally], classes: ClassMap) -> list[Finding]:
+    """Return the findings on single pairs: unreadable, of two sizes, values outside the classes, ..."""
+    findings = []
+    for split, tally in tallies.items():
+        for kind, (level, sentence) in _PAIR_PROBLEMS.items():
+            problem = tally.problems.get(kind)
+            if problem is None:
+                continue
+            details = "; ".join(
+                f"{text}{f' ({count} times)' if count > 1 else ''}" for text, count in problem.details.items()
+            )
+            message = f"{split}: {problem.count} pairs {sentence}" + (f": {details}" if details else "")
+            findings.append(Finding(level, kind, message, problem.files))
+        findings += _describe_outside(split, tally, classes)
+    return findings
+
+
+def _describe_outside(split: str, tally: SplitTally, classes: ClassMap) -> list[Finding]:
+    if not tally.outside:
+        return []
+    problem = tally.problems["outside the classes"]
+    shown = [
+        f"{unpack_color(value) if classes.legend else value} ({count} pixels)"
+        for value, count in tally.outside.most_common(8)
+    ]
+    more = f" and {len(tally.outside) - 8} more" if len(tally.outside) > 8 else ""
+    what = "colours" if classes.legend else "values"
+    message = f"{split}: mask {what} outside the classes in {problem.count} pairs: {', '.join(shown)}{more}"
+    level: Level = "error" if classes.unknown == "error" else "note"
+    key = "colors" if classes.legend else "classes"
+    return [
+        Finding(
+            level,
+            "outside the classes",
+            message,
+            problem.files,
+            f"add them to data.{key} or data.void, or data.unknown: ignore",
+        )
+    ]
+
+
+def find_misplaced_masks(tallies: Mapping[str, SplitTally]) -> list[Finding]:
+    """Return findings on masks that are shifted or turned throughout a split."""
+    findings = []
+    for split, tally in tallies.items():
+        if tally.with_edges < 2:
+            continue
+        profile = tally.shift_profile / tally.with_edges
+        row, column = np.unravel_index(profile.argmax(), profile.shape)
+        scale = tally.shift_scales / tally.with_edges
+        shift = (float(column - WINDOW_PX) * scale, float(row - WINDOW_PX) * scale)
+        cells = max(abs(int(row) - WINDOW_PX), abs(int(column) - WINDOW_PX))
+        if cells >= 2 and profile.max() > 1.2 * profile[WINDOW_PX, WINDOW_PX] + 0.02:
+            moved = f"{shift[0]:+.0f} px across, {shift[1]:+.0f} px down"
+            message = f"{split}: masks fit their images better when moved by about {moved}"
+            findings.append(Finding("warning", "shifted masks", message))
+        scores = tally.turn_scores / tally.with_edges
+        if scores[1:].max() > scores[0] + 0.05:
+            turn = TURNS[int(scores[1:].argmax()) + 1]
+            findings.append(Finding("warning", "turned masks", f"{split}: masks fit their images better when {turn}"))
+    return findings
+
+
+def find_repeated_images(splits: Mapping[str, SegmentationSplit], tallies: Mapping[str, SplitTally]) -> list[Finding]:
+    """Return findings on equal images, equal images with different masks, and near-equal images across splits."""
+    findings = []
+    groups = find_equal_images({split: tally.digests for split, tally in tallies.items()})
+    across = [group for group in groups if len({split for split, _ in group}) > 1]
+    if groups:
+        files = [
+            " = ".join(f"{split}/{splits[split].name(index)}" for split, index in group) for group in groups[:NAMED]
+        ]
+        level: Level = "warning" if across else "note"
+        message = f"{len(groups)} images occur more than once, {len(across)} of them in more than one split"
+        findings.append(Finding(level, "equal images", message, files))
+    unlike = [g for g in groups if len({tallies[split].mask_digests[index] for split, index in g}) > 1]
+    if unlike:
+        files = [
+            " = ".join(f"{split}/{splits[split].name(index)}" for split, index in group) for group in unlike[:NAMED]
+        ]
+        findings.append(
+            Finding(
+                "warning",
+                "equal images with different masks",
+                f"{len(unlike)} equal images have different masks",
+                files,
+            )
+        )
+    names = list(tallies)
+    for position, first in enumerate(names):
+        for second in names[position + 1 :]:
+            findings += _find_near(splits, tallies, first, second)
+    return findings
+
+
+def _find_near(
+    splits: Mapping[str, SegmentationSplit], tallies: Mapping[str, SplitTally], first: str, second: str
+) -> list[Finding]:
+    kept = {split: [index for index, value in enumerate(tallies[split].hashes) if value] for split in (first, second)}
+    hashes = {split: [tallies[split].hashes[index] for index in indices] for split, indices in kept.items()}
+    pairs = find_near_pairs(hashes[second], hashes[first])
+    if not pairs:
+        return []
+    files = [
+        f"{second}/{splits[second].name(kept[second][b])} ~ {first}/{splits[first].name(kept[first][a])}"
+        for b, a in pairs[:NAMED]
+    ]
+    message = f"{len(pairs)} images of {second} look like one of {first}: the score on {second} will be too high"
+    return [Finding("warning", "near-duplicates across splits", message, files, "split by group: data.group_pattern")]
+
+
+def find_sequences(splits: Mapping[str, SegmentationSplit], pattern: str | None) -> list[Finding]:
+    """Return findings on sequences that splits share."""
+    shared = find_shared_sequences({split: part.names for split, part in splits.items()}, pattern)
+    lines = [
+        f"{key}: " + ", ".join(f"{split} {count}" for split, count in counts.items()) for key, counts in shared.items()
+    ]
+    if not lines:
+        return []
+    touched = sorted({split for counts in shared.values() for split in counts if split != "train"})
+    listed = "; ".join(lines[:5])
+    message = (
+        f"{len(shared)} sequences lie in more than one split ({listed}): scores on {', '.join(touched)} are too high"
+    )
+    fix = "where the splits are yours to make, set data.group_pattern"
+    return [Finding("warning", "sequences across splits", message, lines[:NAMED], fix)]
+
+
+def find_class_problems(tallies: Mapping[str, SplitTally], classes: ClassMap) -> list[Finding]:
+    """Return findings on classes: absent from training or from one split, named like void, binary masks read as ids."""
+    findings = []
+    train = tallies.get("train")
+    for class_id, name in enumerate(classes.names):
+        if name.lower() in VOID_WORDS:
+            values = [raw for raw, target in classes.raw_to_class.items() if target == class_id]
+            message = f"class '{name}' (mask value {', '.join(map(str, values))}) looks like void"
+            findings.append(Finding("warning", "class named like void", message, [name], f"set data.void: [{name}]"))
+        if train is not None and train.pairs and train.pixels[class_id] == 0:
+            held = [split for split, tally in tallies.items() if tally.pixels[class_id]]
+            level: Level = "warning" if held else "note"
+            findings.append(
+                Finding(
+                    level,
+                    "class absent",
+                    f"class '{name}' has no pixel in train" + (f", but in {', '.join(held)}" if held else ""),
+                )
+            )
+    if (
+        train is not None
+        and classes.num_classes == 2
+        and train.pixels[1] == 0
+        and train.pixels[-1]
+        and not train.outside
+    ):
+        message = f"class '{classes.names[1]}' has no pixel and 255 is ignored: these look like masks of 0 and 255"
+        findings.append(Finding("error", "binary masks read as ids", message, fix="set data.encoding: binary"))
+    if train is not None and train.pixels.sum() and train.pixels[-1] > 0.5 * train.pixels.sum():
+        share = 100 * train.pixels[-1] / train.pixels.sum()
+        findings.append(Finding("warning", "mostly void", f"train: {share:.0f} % of the pixels count nowhere"))
+    return findings

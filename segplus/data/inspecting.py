@@ -1,0 +1,40 @@
+"""The work of `segplus inspect`: read, print, write the page, and say by exit code whether training would break."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from segplus.data.audit import inspect_dataset
+from segplus.data.audit_page import write_page
+from segplus.data.audit_text import render_text
+from segplus.recipe.data import DataRecipe
+
+
+def inspect(
+    section: DataRecipe | Mapping[str, Any],
+    *,
+    as_json: bool = False,
+    page: Path | None = None,
+    output: TextIO | None = None,
+) -> int:
+    """Print what a data set holds, and return 1 when something would break training, otherwise 0.
+
+    Args:
+        section: The recipe's data section; `{"dataset": DATA}` for a bare folder, file or Hub id.
+        as_json: Print JSON for programs instead of text for people.
+        page: HTML file to write as well.
+        output: Where to print; standard output by default.
+    Raises:
+        InputError: If the section has an unknown key or value.
+    """
+    audit = inspect_dataset(section, progress=sys.stderr.isatty())
+    text = json.dumps(audit.report, indent=1, ensure_ascii=False) + "\n" if as_json else render_text(audit.report)
+    (output or sys.stdout).write(text)
+    if page is not None:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        write_page(audit, page)
+    return audit.exit_code

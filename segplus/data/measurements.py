@@ -1,0 +1,191 @@
+"""What is measured of one pair: counts, objects, appearance, and how well the mask's edges lie on the image's."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from segplus.classes import ClassMap
+from segplus.data.checking import count_labels
+from segplus.data.dataset import Picture, SegmentationSplit, measure_picture
+from segplus.errors import InputError
+
+WINDOW_PX = 12  # largest shift that is looked for, in pixels of the reduced picture
+REDUCED_PX = 192  # longest edge of the pictures whose edges are compared
+TURNS = ("as it is", "flipped left-right", "flipped top-bottom", "turned by 180 degrees")
+_DARK = 25.0  # mean grey value, of 255
+
+
+@dataclass
+class PairFacts:
+    """What one pair holds.
+
+    Args:
+        size_px: (height, width) of the image.
+        mask_size_px: (height, width) of the mask.
+        pixels: Pixels of each class, then ignored ones, shape (C + 1,).
+        outside: Raw value or packed colour outside the classes -> pixels.
+        objects: Connected components of each class, shape (C,).
+        smallest_px: Pixels of the smallest component of each class, 0 where there is none, shape (C,).
+        image_encoding: File format and mode.
+        mask_encoding: File format and mode.
+        looks: "dark", "grey", "constant".
+        hash: 64-bit difference hash of the image.
+        digest: Digest of the image's pixels.
+        mask_digest: Digest of the labels.
+        shift_profile: Agreement of the edges at each shift, shape (2 * WINDOW_PX + 1,) squared; None without edges.
+        turn_scores: Agreement of the edges for each of TURNS, shape (4,).
+        shift_scale: Pixels of the image for one of the reduced picture.
+        between_share: Share of class changes through a value between the two, as interpolation makes them.
+        problems: Messages of what is wrong with the pair, each with its kind.
+    """
+
+    size_px: tuple[int, int]
+    mask_size_px: tuple[int, int]
+    pixels: npt.NDArray[np.int64]
+    outside: dict[int, int]
+    objects: npt.NDArray[np.int64]
+    smallest_px: npt.NDArray[np.int64]
+    image_encoding: str
+    mask_encoding: str
+    looks: tuple[str, ...] = ()
+    hash: int = 0
+    digest: bytes = b""
+    mask_digest: bytes = b""
+    shift_profile: npt.NDArray[np.float32] | None = None
+    turn_scores: npt.NDArray[np.float32] | None = None
+    shift_scale: float = 1.0
+    between_share: float = 0.0
+    problems: list[tuple[str, str]] = field(default_factory=list)
+
+
+def measure_pair(split: SegmentationSplit, index: int, tolerant: ClassMap) -> PairFacts | InputError:
+    """Return what a pair holds, or why it cannot be read.
+
+    Args:
+        split: The split.
+        index: Position of the pair.
+        tolerant: The split's classes with unknown values ignored, so that they can be counted.
+    """
+    try:
+        image = split.image(index)
+        raw = split.raw_label(index)
+        encodings = split.describe_encoding(index)
+    except InputError as error:
+        return error
+    labels = tolerant.decode(raw, "")
+    grey = reduce_to_grey(image)
+    objects, smallest = count_objects(labels, tolerant.num_classes)
+    facts = PairFacts(
+        size_px=measure_picture(image),
+        mask_size_px=(labels.shape[0], labels.shape[1]),
+        pixels=count_labels(labels, tolerant.num_classes),
+        outside=tolerant.count_outside(raw) if (labels == tolerant.ignore_index).any() else {},
+        objects=objects,
+        smallest_px=smallest,
+        image_encoding=encodings[0],
+        mask_encoding=encodings[1],
+        looks=describe_looks(image, grey),
+        hash=hash_differences(grey),
+        digest=hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=12).digest(),
+        mask_digest=hashlib.blake2b(labels.tobytes(), digest_size=12).digest(),
+        between_share=measure_between(raw) if not tolerant.legend else 0.0,
+    )
+    if facts.size_px == facts.mask_size_px:
+        facts.shift_scale = max(labels.shape) / max(grey.shape)
+        facts.shift_profile, facts.turn_scores = compare_edges(grey, labels)
+    return facts
+
+
+def reduce_to_grey(image: Picture) -> npt.NDArray[np.float32]:
+    """Return the picture in grey, longest edge REDUCED_PX at most, float, shape (h, w)."""
+    if isinstance(image, Image.Image):
+        plane = np.asarray(image.convert("L"), dtype=np.float32)
+    else:
+        plane = image.astype(np.float32).mean(axis=-1)
+        span = float(plane.max() - plane.min())
+        plane = (plane - plane.min()) * (255.0 / span) if span else plane * 0
+    scale = min(1.0, REDUCED_PX / max(plane.shape))
+    size = (max(9, round(plane.shape[1] * scale)), max(9, round(plane.shape[0] * scale)))
+    return np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
+
+
+def describe_looks(image: Picture, grey: npt.NDArray[np.float32]) -> tuple[str, ...]:
+    """Return which of "dark", "grey" and "constant" fit a picture."""
+    looks = []
+    if grey.max() - grey.min() < 1.0:
+        looks.append("constant")
+    elif grey.mean() < _DARK:
+        looks.append("dark")
+    if isinstance(image, Image.Image) and "constant" not in looks:
+        small = np.asarray(image.reduce(max(1, max(image.size) // 64)), dtype=np.int16)
+        if np.ptp(small, axis=-1).max() <= 2:
+            looks.append("grey")
+    return tuple(looks)
+
+
+def hash_differences(grey: npt.NDArray[np.float32]) -> int:
+    """Return the 64-bit difference hash: whether each of 8 x 8 cells is brighter than the one to its right.
+
+    Reference:
+        Krawetz, Kind of Like That, 2013. https://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html
+    """
+    cells = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA)
+    bits = (cells[:, :-1] > cells[:, 1:]).ravel()
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+def count_objects(labels: npt.NDArray[Any], num_classes: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return (components of each class, pixels of its smallest), 8-connected, each of shape (C,)."""
+    objects, smallest = np.zeros(num_classes, dtype=np.int64), np.zeros(num_classes, dtype=np.int64)
+    for class_id in np.flatnonzero(np.bincount(labels.ravel(), minlength=num_classes)[:num_classes]):
+        plane = np.asarray(labels == class_id, dtype=np.uint8)
+        found, _, statistics, _ = cv2.connectedComponentsWithStats(plane, connectivity=8)
+        objects[class_id] = found - 1
+        smallest[class_id] = statistics[1:, cv2.CC_STAT_AREA].min()
+    return objects, smallest
+
+
+def measure_between(raw: npt.NDArray[Any]) -> float:
+    """Return the share of class changes along rows that pass through a value between the two, one pixel wide."""
+    if raw.shape[1] < 3:
+        return 0.0
+    wide = raw.astype(np.int32)
+    left, middle, right = wide[:, :-2], wide[:, 1:-1], wide[:, 2:]
+    changes = left != right
+    between = changes & (np.minimum(left, right) < middle) & (middle < np.maximum(left, right))
+    total = int(changes.sum())
+    # A sharp change is seen at two positions, one that passes through a middle value at three.
+    return float(between.sum() / (total / 2)) if total else 0.0
+
+
+def compare_edges(
+    grey: npt.NDArray[np.float32], labels: npt.NDArray[Any]
+) -> tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.float32] | None]:
+    """Return (agreement at each shift of the mask, agreement for each of TURNS) of image edges and class borders.
+
+    Agreement is the correlation of the image's gradient with the mask's borders; None where one of them has no edges.
+    """
+    height, width = grey.shape
+    small = cv2.resize(labels.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST)
+    borders = np.zeros((height, width), dtype=np.float32)
+    borders[:, 1:] = small[:, 1:] != small[:, :-1]
+    borders[1:] = np.maximum(borders[1:], small[1:] != small[:-1])
+    slopes = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    slopes, borders = cv2.GaussianBlur(slopes, (0, 0), 1.0), cv2.GaussianBlur(borders, (0, 0), 1.0)
+    slopes, borders = slopes - slopes.mean(), borders - borders.mean()
+    norm = float(np.linalg.norm(slopes) * np.linalg.norm(borders))
+    if norm < 1e-6 or min(height, width) <= 2 * WINDOW_PX:
+        return None, None
+    spectrum = np.fft.rfft2(slopes) * np.conj(np.fft.rfft2(borders))
+    wrapped = np.fft.irfft2(spectrum, s=(height, width)) / norm
+    rows, columns = np.ix_(np.arange(-WINDOW_PX, WINDOW_PX + 1) % height, np.arange(-WINDOW_PX, WINDOW_PX + 1) % width)
+    turned = (borders, borders[:, ::-1], borders[::-1], borders[::-1, ::-1])
+    scores = np.array([float((slopes * plane).sum()) / norm for plane in turned], dtype=np.float32)
+    return wrapped[rows, columns].astype(np.float32), scores

@@ -1,0 +1,106 @@
+"""The recipe that fits what was found: data lines, crop, losses and class weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from typing import Any
+
+import numpy as np
+import yaml
+
+from segplus.classes import ClassMap
+from segplus.data.findings import VOID_WORDS
+from segplus.data.tallies import SplitTally
+from segplus.recipe.data import DataRecipe
+
+_RARE = 0.01
+
+
+def propose_recipe(
+    section: DataRecipe, classes: ClassMap, tallies: Mapping[str, SplitTally], named: bool
+) -> dict[str, Any]:
+    """Return a whole recipe, as a mapping, for these data.
+
+    Args:
+        section: The data section that was inspected.
+        classes: Its classes.
+        tallies: What the splits hold.
+        named: The classes have names; otherwise the found values are listed for a person to name.
+    """
+    train = tallies.get("train") or next(iter(tallies.values()))
+    data = list_changed_keys(section)
+    if not named:
+        data["classes"] = {
+            raw: classes.names[target]
+            for raw, target in sorted(classes.raw_to_class.items())
+            if target < classes.num_classes
+        }
+    void = [name for name in classes.names if name.lower() in VOID_WORDS]
+    if void:
+        data["void"] = [*data.get("void", []), *void]
+    if looks_binary(train, classes):
+        data["encoding"] = "binary"
+    recipe: dict[str, Any] = {"data": data, "model": {"checkpoint": "nvidia/mit-b0"}}
+    recipe["transforms"] = {"preset": "standard", "crop_size_px": choose_crop(train)}
+    shares = measure_shares(train)
+    present = shares[shares > 0]
+    rare = len(present) > 0 and bool(present.min() < _RARE)
+    recipe["losses"] = {"cross_entropy": 1.0, "dice": 0.5} if rare else {"cross_entropy": 1.0}
+    return recipe
+
+
+def list_changed_keys(section: DataRecipe) -> dict[str, Any]:
+    """Return the keys of a data section that differ from their defaults."""
+    changed = {}
+    for item in fields(section):
+        default = item.default_factory() if item.default_factory is not MISSING else item.default
+        value = vars(section)[item.name]
+        if value != default or item.name == "dataset":
+            changed[item.name] = value
+    return changed
+
+
+def looks_binary(tally: SplitTally, classes: ClassMap) -> bool:
+    """Return whether masks of 0 and 255 were read as ids of two classes."""
+    return bool(classes.num_classes == 2 and tally.pixels[1] == 0 and tally.pixels[-1] and not tally.outside)
+
+
+def measure_shares(tally: SplitTally) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return each class's share of the pixels that count, shape (C,)."""
+    total = max(1, int(tally.pixels[:-1].sum()))
+    shares: np.ndarray[Any, np.dtype[np.float64]] = tally.pixels[:-1] / total
+    return shares
+
+
+def choose_crop(tally: SplitTally) -> list[int]:
+    """Return a crop that most images can give: a multiple of 32 below the common short side, 512 at most."""
+    if not tally.sizes:
+        return [512, 512]
+    sides = np.repeat([min(size) for size in tally.sizes], list(tally.sizes.values()))
+    side = int(np.clip(np.percentile(sides, 25) // 32 * 32, 32, 512))
+    return [side, side]
+
+
+def weigh_by_frequency(tally: SplitTally) -> dict[str, list[float | None]]:
+    """Return the weights that the class frequencies give, under the names of their formulas.
+
+    median_frequency is median(f) / f, f being a class's share of the pixels of the images that hold it; enet is
+    1 / ln(1.02 + share). None for an absent class.
+
+    Reference:
+        Eigen and Fergus, Predicting Depth, Surface Normals and Semantic Labels, 2015, section 6.
+        Paszke et al., ENet, 2016, section 5.2. https://arxiv.org/abs/1606.02147
+    """
+    pixels = tally.pixels[:-1].astype(np.float64)
+    present = pixels > 0
+    frequency = np.where(present, pixels / np.maximum(tally.pixels_where_present, 1), np.nan)
+    median = float(np.nanmedian(frequency)) if present.any() else np.nan
+    enet = np.where(present, 1 / np.log(1.02 + measure_shares(tally)), np.nan)
+    weights = {"median_frequency": median / frequency, "enet": enet}
+    return {name: [None if np.isnan(v) else round(float(v), 4) for v in values] for name, values in weights.items()}
+
+
+def render_recipe(recipe: Mapping[str, Any]) -> str:
+    """Return a recipe as YAML, short lists on one line."""
+    return yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)

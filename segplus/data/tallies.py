@@ -1,0 +1,148 @@
+"""What all pairs of a split hold together; grows by a few bytes a pair."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segplus.data.measurements import WINDOW_PX, PairFacts
+from segplus.errors import InputError
+
+NAMED = 20  # files that are named of each kind of problem; the others are counted
+_PICTURES = 6
+
+
+@dataclass
+class Problem:
+    """How often something is wrong, and in which files first."""
+
+    count: int = 0
+    files: list[str] = field(default_factory=list)
+    details: Counter[str] = field(default_factory=Counter)
+
+    def add(self, file: str, detail: str = "") -> None:
+        """Count one more."""
+        self.count += 1
+        if len(self.files) < NAMED:
+            self.files.append(file)
+        if detail and (detail in self.details or len(self.details) < NAMED):
+            self.details[detail] += 1
+
+
+class SplitTally:
+    """Sums over the pairs of one split.
+
+    Args:
+        num_classes: C.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.pairs = 0
+        self.pixels = np.zeros(num_classes + 1, dtype=np.int64)
+        self.images_with = np.zeros(num_classes + 1, dtype=np.int64)
+        self.pixels_where_present = np.zeros(num_classes, dtype=np.int64)
+        self.objects = np.zeros(num_classes, dtype=np.int64)
+        self.smallest_px = np.zeros(num_classes, dtype=np.int64)
+        self.outside: Counter[int] = Counter()
+        self.sizes: Counter[tuple[int, int]] = Counter()
+        self.image_encodings: Counter[str] = Counter()
+        self.mask_encodings: Counter[str] = Counter()
+        self.problems: dict[str, Problem] = defaultdict(Problem)
+        self.hashes: list[int] = []
+        self.digests: list[bytes] = []
+        self.mask_digests: list[bytes] = []
+        width = 2 * WINDOW_PX + 1
+        self.shift_profile = np.zeros((width, width), dtype=np.float64)
+        self.turn_scores = np.zeros(4, dtype=np.float64)
+        self.shift_scales: float = 0.0
+        self.with_edges = 0
+        self.examples: list[int] = []
+
+    def add(self, index: int, facts: PairFacts | InputError, sources: tuple[str, str]) -> None:
+        """Add the facts of one pair, in order."""
+        if isinstance(facts, InputError):
+            self.hashes.append(0)
+            self.digests.append(b"")
+            self.mask_digests.append(b"")
+            self.problems["unreadable"].add(sources[0], str(facts).replace("\n", ";"))
+            return
+        self.pairs += 1
+        present = facts.pixels > 0
+        self.pixels += facts.pixels
+        self.images_with += present
+        self.pixels_where_present += np.where(present[:-1], facts.pixels.sum(), 0)
+        self.objects += facts.objects
+        smaller = (facts.smallest_px > 0) & ((self.smallest_px == 0) | (facts.smallest_px < self.smallest_px))
+        self.smallest_px = np.where(smaller, facts.smallest_px, self.smallest_px)
+        self.sizes[facts.size_px] += 1
+        self.image_encodings[facts.image_encoding] += 1
+        self.mask_encodings[facts.mask_encoding] += 1
+        self.hashes.append(0 if "constant" in facts.looks else facts.hash)
+        self.digests.append(facts.digest)
+        self.mask_digests.append(facts.mask_digest)
+        if len(self.examples) < _PICTURES:
+            self.examples.append(index)
+        self._add_edges(facts)
+        self._add_problems(facts, sources)
+
+    def _add_edges(self, facts: PairFacts) -> None:
+        if facts.shift_profile is None or facts.turn_scores is None:
+            return
+        self.shift_profile += facts.shift_profile
+        self.turn_scores += facts.turn_scores
+        self.shift_scales += facts.shift_scale
+        self.with_edges += 1
+
+    def _add_problems(self, facts: PairFacts, sources: tuple[str, str]) -> None:
+        image, mask = sources
+        for look in facts.looks:
+            self.problems[f"{look} image"].add(image)
+        if facts.size_px != facts.mask_size_px:
+            (height, width), (mask_height, mask_width) = facts.size_px, facts.mask_size_px
+            self.problems["sizes differ"].add(image, f"image {width} x {height}, mask {mask_width} x {mask_height}")
+        if facts.outside:
+            self.outside.update(facts.outside)
+            self.problems["outside the classes"].add(mask)
+        if (facts.pixels > 0).sum() == 1:
+            self.problems["ignored mask" if facts.pixels[-1] else "constant mask"].add(mask)
+        if facts.mask_encoding.startswith(("JPEG", "MPO")):
+            self.problems["lossy mask"].add(mask)
+        if facts.between_share > 0.4 and facts.pixels.sum() > 0:
+            self.problems["interpolated mask"].add(mask)
+        if is_turned(facts.turn_scores):
+            self.problems["turned mask"].add(mask)
+
+    def describe(self, names: tuple[str, ...]) -> dict[str, Any]:
+        """Return the sums as a JSON-ready mapping."""
+        total = int(self.pixels.sum())
+        return {
+            "pairs": self.pairs,
+            "pixels": total,
+            "void_share": float(self.pixels[-1] / total) if total else 0.0,
+            "sizes_px": [[*size, count] for size, count in self.sizes.most_common(10)],
+            "distinct_sizes": len(self.sizes),
+            "image_encodings": dict(self.image_encodings.most_common()),
+            "mask_encodings": dict(self.mask_encodings.most_common()),
+            "pixel_counts": name_counts(names, self.pixels[:-1]),
+            "ignored_pixels": int(self.pixels[-1]),
+            "images_containing": name_counts(names, self.images_with[:-1]),
+            "images_with_ignored": int(self.images_with[-1]),
+            "objects": name_counts(names, self.objects),
+            "smallest_object_px": name_counts(names, self.smallest_px),
+        }
+
+
+def is_turned(scores: npt.NDArray[np.float32] | None) -> bool:
+    """Return whether one mask's borders lie clearly better on the image's edges when the mask is flipped or turned."""
+    if scores is None:
+        return False
+    return bool(scores[1:].max() - scores[0] > 0.2 and scores[0] < 0.1)
+
+
+def name_counts(names: tuple[str, ...], values: npt.NDArray[np.int64]) -> dict[str, int]:
+    """Return class name -> count."""
+    return {name: int(value) for name, value in zip(names, values, strict=True)}
