@@ -45,8 +45,8 @@ class Normalization:
                 "image", found=f"{image.dtype} {image.shape}", allowed=f"uint8 (H, W, {channels})", fix=fix
             )
         pixel_values = np.empty((channels, *image.shape[:2]), np.float32)
-        for channel in range(channels):
-            cv2.LUT(np.ascontiguousarray(image[..., channel]), self.table[channel], dst=pixel_values[channel])
+        for channel, values in enumerate(cv2.split(image)):
+            cv2.LUT(values, self.table[channel], dst=pixel_values[channel])
         return torch.from_numpy(pixel_values)
 
     def apply_to_batch(self, pixel_values: torch.Tensor) -> torch.Tensor:
