@@ -125,12 +125,14 @@ class ConfusionMatrix:
         return compute_scores(self.matrix)
 
 
-def _divide(numerator: npt.NDArray[np.float64], denominator: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def divide(numerator: npt.NDArray[np.float64], denominator: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the quotients, NaN where the denominator is 0."""
     undefined = np.full_like(numerator, np.nan)
     return np.divide(numerator, denominator, out=undefined, where=denominator > 0)
 
 
-def _average(values: npt.NDArray[np.float64]) -> float:
+def average(values: npt.NDArray[np.float64]) -> float:
+    """Return the mean of what is not NaN; NaN of nothing."""
     present = values[~np.isnan(values)]
     return float(present.mean()) if present.size else float("nan")
 
@@ -152,14 +154,14 @@ def compute_scores(matrix: Tensor | npt.NDArray[Any]) -> dict[str, Any]:
     hits = counts.diagonal().astype(np.float64)
     truth, predicted = counts.sum(1).astype(np.float64), counts.sum(0).astype(np.float64)
     total = truth.sum()
-    iou = _divide(hits, truth + predicted - hits)
-    accuracy, precision, dice = _divide(hits, truth), _divide(hits, predicted), _divide(2 * hits, truth + predicted)
+    iou = divide(hits, truth + predicted - hits)
+    accuracy, precision, dice = divide(hits, truth), divide(hits, predicted), divide(2 * hits, truth + predicted)
     return {
-        "mean_iou": _average(iou),
-        "mean_accuracy": _average(accuracy),
+        "mean_iou": average(iou),
+        "mean_accuracy": average(accuracy),
         "overall_accuracy": float(hits.sum() / total) if total else float("nan"),
-        "mean_precision": _average(precision),
-        "mean_dice": _average(dice),
+        "mean_precision": average(precision),
+        "mean_dice": average(dice),
         "frequency_weighted_iou": float((truth * np.nan_to_num(iou)).sum() / total) if total else float("nan"),
         "classes_present": int((~np.isnan(iou)).sum()),
         "per_category_iou": iou.tolist(),

@@ -10,15 +10,19 @@ are; only where it does not are all classes of the cell interpolated.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-# Values worked on at once: what stays in a CPU's cache, and what keeps an accelerator busy.
-_CPU_VALUES = 1 << 19
-_ACCELERATOR_VALUES = 1 << 26
+from segplus.evaluation.resizing import (
+    Axis,
+    choose_float_dtype,
+    count_values,
+    interpolate_columns,
+    interpolate_rows,
+    locate_pixels,
+)
+
 # Cells looked at together; with more than this share of mixed ones, every pixel of theirs is interpolated.
 _BAND_CELLS = 1 << 18
 _MIXED_SHARE = 0.5
@@ -77,39 +81,6 @@ def label_maps(logits: Tensor, sizes: Sequence[Sequence[int]] | Tensor) -> list[
     return [label_map(image[None], size)[0] for image, size in zip(logits, listed, strict=True)]
 
 
-@dataclass(frozen=True)
-class Axis:
-    """Where the pixels of one resized axis lie between those of the low-resolution axis.
-
-    Cell `i` lies between low-resolution pixels `i - 1` and `i`, clamped to the axis; there are `low + 1` of them. Its
-    output pixels are `start[i]`, ..., `start[i + 1] - 1`, at most `shares.shape[1]`.
-    """
-
-    near: Tensor  # (low + 1,) the cell's first corner
-    far: Tensor  # (low + 1,) the cell's last corner
-    cell: Tensor  # (size,) the cell of each output pixel
-    share: Tensor  # (size,) the weight of the far corner
-    start: Tensor  # (low + 2,)
-    pixels: Tensor  # (low + 1, longest) each cell's output pixels, the last one repeated
-    shares: Tensor  # (low + 1, longest) their weights
-
-
-@lru_cache(maxsize=64)
-def locate_pixels(low: int, size: int, dtype: torch.dtype, device: torch.device) -> Axis:
-    """Return the Axis from `low` pixels to `size`, with positions rounded in `dtype` as F.interpolate does."""
-    scale = torch.tensor(low, dtype=dtype) / torch.tensor(size, dtype=dtype)
-    position = (torch.arange(size, dtype=dtype) + 0.5) * scale - 0.5
-    floor = position.floor().clamp_(-1, low - 1)
-    cell = floor.long() + 1
-    share = position - floor
-    start = torch.searchsorted(cell, torch.arange(low + 2))
-    longest = int((start[1:] - start[:-1]).max())
-    pixels = torch.minimum(start[:-1, None] + torch.arange(longest), start[1:, None] - 1).clamp_min(0)
-    cells = torch.arange(low + 1)
-    parts = ((cells - 1).clamp_min(0), cells.clamp_max(low - 1), cell, share, start, pixels, share[pixels])
-    return Axis(*(part.to(device) for part in parts))
-
-
 def _fill_labels(image: Tensor, target: Tensor) -> None:
     """Write the label map of one image, (C, h, w), to `target`, (height, width)."""
     classes, low_height, low_width = image.shape
@@ -124,14 +95,6 @@ def _fill_labels(image: Tensor, target: Tensor) -> None:
         _fill_bands(image, target)
 
 
-def _count_values(device: torch.device) -> int:
-    return _CPU_VALUES if device.type == "cpu" else _ACCELERATOR_VALUES
-
-
-def _choose_dtype(image: Tensor) -> torch.dtype:
-    return torch.float64 if image.dtype == torch.float64 else torch.float32
-
-
 def find_best_class(image: Tensor) -> Tensor:
     """Return the lowest best class of every pixel, shape (h, w), for scores of shape (C, h, w) in any memory layout."""
     classes, height, width = image.shape
@@ -142,7 +105,7 @@ def find_best_class(image: Tensor) -> Tensor:
     ids = torch.arange(classes, dtype=dtype).view(-1, 1, 1)
     none = torch.tensor(classes - 1, dtype=dtype)
     best = torch.empty(height, width, dtype=dtype)
-    rows = max(1, 8 * _CPU_VALUES // (classes * width))
+    rows = max(1, 8 * count_values(image.device) // (classes * width))
     for top in range(0, height, rows):
         part = image[:, top : top + rows]
         torch.amin(torch.where(part == part.amax(0), ids, none), 0, out=best[top : top + rows])
@@ -153,23 +116,17 @@ def _fill_rows(image: Tensor, target: Tensor, top: int, bottom: int) -> None:
     """Interpolate every class of the output rows [top, bottom), a few rows at a time."""
     classes, low_height, low_width = image.shape
     height, width = target.shape
-    dtype = _choose_dtype(image)
+    dtype = choose_float_dtype(image)
     vertical = locate_pixels(low_height, height, dtype, image.device)
     horizontal = locate_pixels(low_width, width, dtype, image.device)
-    rows = max(1, 2 * _count_values(image.device) // (classes * width))
+    rows = max(1, 2 * count_values(image.device) // (classes * width))
     for y in range(top, bottom, rows):
-        cell = vertical.cell[y : min(y + rows, bottom)]
-        near, far = vertical.near[cell], vertical.far[cell]
-        first = int(near[0])
-        block = image[:, first : int(far[-1]) + 1].to(dtype).permute(1, 2, 0).contiguous()  # (rows, w, C)
-        share = vertical.share[y : y + len(cell), None, None]
-        slab = torch.lerp(block.index_select(0, near - first), block.index_select(0, far - first), share)
+        end = min(y + rows, bottom)
+        slab = interpolate_rows(lambda first, last: image[:, first:last], vertical, y, end)
         if width < low_width:
-            left = slab.index_select(1, horizontal.near[horizontal.cell])
-            right = slab.index_select(1, horizontal.far[horizontal.cell])
-            target[y : y + len(cell)] = torch.lerp(left, right, horizontal.share[:, None]).argmax(-1)
+            target[y:end] = interpolate_columns(slab, horizontal).argmax(-1)
         else:
-            target[y : y + len(cell)] = _find_best_by_phase(slab, horizontal, target.dtype)
+            target[y:end] = _find_best_by_phase(slab, horizontal, target.dtype)
 
 
 def _find_best_by_phase(slab: Tensor, axis: Axis, dtype: torch.dtype) -> Tensor:
@@ -186,7 +143,7 @@ def _find_best_by_phase(slab: Tensor, axis: Axis, dtype: torch.dtype) -> Tensor:
 def _fill_bands(image: Tensor, target: Tensor) -> None:
     """Write the label map of an upsampled image, band of cells by band of cells."""
     _, low_height, low_width = image.shape
-    dtype = _choose_dtype(image)
+    dtype = choose_float_dtype(image)
     vertical = locate_pixels(low_height, target.shape[0], dtype, image.device)
     horizontal = locate_pixels(low_width, target.shape[1], dtype, image.device)
     low = find_best_class(image)
@@ -217,7 +174,7 @@ def _fill_mixed_cells(
     low = low.flatten()
     (vertical_axis, all_rows), (horizontal_axis, all_columns) = vertical, horizontal
     pixels_per_cell = vertical_axis.pixels.shape[1] * horizontal_axis.pixels.shape[1]
-    chunk = max(1, _count_values(image.device) // max(4 * classes, pixels_per_cell))
+    chunk = max(1, count_values(image.device) // max(4 * classes, pixels_per_cell))
     for row, column in zip(torch.split(all_rows, chunk), torch.split(all_columns, chunk), strict=True):
         sides = vertical_axis.near[row], vertical_axis.far[row]
         edges = horizontal_axis.near[column], horizontal_axis.far[column]
@@ -236,7 +193,7 @@ def _fill_mixed_cells(
 
 
 def _gather_corners(scores: Tensor, corners: Tensor, by_class: bool) -> Tensor:
-    dtype = _choose_dtype(scores)
+    dtype = choose_float_dtype(scores)
     if by_class:
         return scores.index_select(1, corners.flatten()).view(len(scores), *corners.shape).to(dtype)
     return scores.index_select(0, corners.flatten()).view(*corners.shape, -1).to(dtype)

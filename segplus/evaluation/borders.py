@@ -1,0 +1,203 @@
+"""Scores of the borders between classes: boundary IoU, trimap IoU, Hausdorff distance 95 and normalised surface Dice.
+
+Each streams over images: `update` takes one image, `merge` adds another part of the data, `compute` gives the scores.
+Pixels that the truth ignores belong to no class, in the truth and in the prediction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import maximum_filter, minimum_filter
+from scipy.spatial import cKDTree
+
+from segplus.classes import IGNORE_INDEX
+from segplus.evaluation.confusion import average, compute_scores, divide
+
+Labels = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+_NO_CLASS = -1
+_OUTSIDE = -2
+
+
+def _mask_ignored(labels: Labels, truth: Labels, ignore_index: int) -> npt.NDArray[np.int32]:
+    if labels.shape != truth.shape:
+        raise ValueError(f"prediction {labels.shape} and labels {truth.shape} differ in shape")
+    return np.where(truth == ignore_index, _NO_CLASS, labels.astype(np.int32))
+
+
+def find_inner_boundary(labels: Labels, width_px: int) -> npt.NDArray[np.bool_]:
+    """Pixels at most `width_px` (chessboard distance) from another class or the outside, shape (H, W)."""
+    size = 2 * width_px + 1
+    lowest = minimum_filter(labels, size, mode="constant", cval=_OUTSIDE)
+    return np.asarray(lowest != maximum_filter(labels, size, mode="constant", cval=_OUTSIDE))
+
+
+class BoundaryIoU:
+    """IoU of the classes' inner boundary regions, summed over images.
+
+    Args:
+        num_classes: C.
+        ignore_index: The label that counts nowhere.
+        share: Width of the region as a share of the image's diagonal; at least one pixel.
+
+    Reference:
+        Cheng et al., Boundary IoU: Improving Object-Centric Image Segmentation Evaluation, 2021, equation 4.
+        https://arxiv.org/abs/2103.16562
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int = IGNORE_INDEX, share: float = 0.02) -> None:
+        self.num_classes, self.ignore_index, self.share = num_classes, ignore_index, share
+        self.counts = np.zeros((3, num_classes), dtype=np.int64)  # both, truth, prediction
+
+    def update(self, prediction: Labels, label: Labels) -> None:
+        """Count one image; class ids, shape (H, W) each."""
+        truth = _mask_ignored(label, label, self.ignore_index)
+        guess = _mask_ignored(prediction, label, self.ignore_index)
+        width_px = max(1, round(self.share * math.hypot(*truth.shape)))
+        of_truth, of_guess = find_inner_boundary(truth, width_px), find_inner_boundary(guess, width_px)
+        parts = (truth[of_truth & of_guess & (truth == guess)], truth[of_truth], guess[of_guess])
+        for row, part in zip(self.counts, parts, strict=True):
+            row += np.bincount(part[part >= 0], minlength=self.num_classes)
+
+    def merge(self, other: BoundaryIoU) -> None:
+        """Add the counts of another part of the data."""
+        self.counts += other.counts
+
+    def compute(self) -> dict[str, Any]:
+        """Return boundary_iou, the mean over classes that have a boundary, and per_category_boundary_iou."""
+        both, truth, guess = self.counts.astype(np.float64)
+        values = divide(both, truth + guess - both)
+        return {"boundary_iou": average(values), "per_category_boundary_iou": values.tolist()}
+
+
+class TrimapIoU:
+    """Mean IoU over the pixels near a border of the truth, at several widths.
+
+    Args:
+        num_classes: C.
+        ignore_index: The label that counts nowhere; a border with it is none.
+        widths_px: Largest chessboard distance to a pixel of another class.
+
+    Reference:
+        Kohli, Ladicky, Torr, Robust Higher Order Potentials for Enforcing Label Consistency, 2009, section 5.
+    """
+
+    def __init__(
+        self, num_classes: int, ignore_index: int = IGNORE_INDEX, widths_px: Sequence[int] = (1, 3, 5, 10)
+    ) -> None:
+        self.num_classes, self.ignore_index, self.widths_px = num_classes, ignore_index, tuple(widths_px)
+        self.matrices = np.zeros((len(self.widths_px), num_classes, num_classes), dtype=np.int64)
+
+    def update(self, prediction: Labels, label: Labels) -> None:
+        """Count one image; class ids, shape (H, W) each."""
+        truth = _mask_ignored(label, label, self.ignore_index)
+        pairs = truth.astype(np.int64) * self.num_classes + prediction
+        highest = np.where(truth == _NO_CLASS, self.num_classes, truth)
+        for matrix, width_px in zip(self.matrices, self.widths_px, strict=True):
+            size = 2 * width_px + 1
+            # Void is the greatest of all to the minimum and the least of all to the maximum, so it makes no border.
+            band = minimum_filter(highest, size, mode="nearest") < maximum_filter(truth, size, mode="nearest")
+            counted = np.bincount(pairs[band & (truth != _NO_CLASS)], minlength=matrix.size)
+            matrix += counted.reshape(matrix.shape)
+
+    def merge(self, other: TrimapIoU) -> None:
+        """Add the counts of another part of the data."""
+        self.matrices += other.matrices
+
+    def compute(self) -> dict[str, Any]:
+        """Return trimap_iou: width in pixels -> mean IoU; NaN where no pixel lies near a border."""
+        scores = (compute_scores(matrix)["mean_iou"] for matrix in self.matrices)
+        return {"trimap_iou": dict(zip(map(str, self.widths_px), scores, strict=True))}
+
+
+def find_edges(labels: Labels) -> npt.NDArray[np.bool_]:
+    """Pixels with a neighbour (of four) of another class or outside the image, shape (H, W)."""
+    framed = np.pad(labels, 1, constant_values=_OUTSIDE)
+    neighbours = framed[:-2, 1:-1], framed[2:, 1:-1], framed[1:-1, :-2], framed[1:-1, 2:]
+    return np.asarray(np.logical_or.reduce([labels != neighbour for neighbour in neighbours]))
+
+
+class SurfaceDistances:
+    """Hausdorff distance 95 and normalised surface Dice per class, means over the images that hold the class.
+
+    A class that only one of truth and prediction holds has surface Dice 0 and no finite Hausdorff distance: such images
+    are left out of its mean and counted.
+
+    Args:
+        num_classes: C.
+        ignore_index: The label that counts nowhere.
+        tolerance: Distance up to which borders count as equal, in units of spacing.
+        spacing: Height and width of a pixel.
+
+    Reference:
+        Nikolov et al., Deep learning to achieve clinically applicable segmentation of head and neck anatomy, 2018
+        (surface Dice); Huttenlocher et al., Comparing images using the Hausdorff distance, 1993. Borders as MONAI's.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        ignore_index: int = IGNORE_INDEX,
+        tolerance: float = 2.0,
+        spacing: Sequence[float] = (1.0, 1.0),
+    ) -> None:
+        self.num_classes, self.ignore_index = num_classes, ignore_index
+        self.tolerance, self.spacing = tolerance, np.asarray(spacing, dtype=np.float64)
+        # Per image and class, added in the end: sums of floats would depend on the order of images.
+        self.values: list[Floats] = []
+
+    def update(self, prediction: Labels, label: Labels) -> Floats:
+        """Measure one image; class ids, shape (H, W) each.
+
+        Returns:
+            Hausdorff distance 95 and surface Dice per class, shape (2, C); NaN where neither holds the class, and
+            infinity and 0 where one does.
+        """
+        truth = _mask_ignored(label, label, self.ignore_index)
+        guess = _mask_ignored(prediction, label, self.ignore_index)
+        edges = find_edges(truth), find_edges(guess)
+        measured = np.full((2, self.num_classes), np.nan)
+        for class_id in range(self.num_classes):
+            of_truth = np.argwhere(edges[0] & (truth == class_id)) * self.spacing
+            of_guess = np.argwhere(edges[1] & (guess == class_id)) * self.spacing
+            if len(of_truth) and len(of_guess):
+                measured[:, class_id] = self._compare(of_truth, of_guess)
+            elif len(of_truth) or len(of_guess):
+                measured[:, class_id] = np.inf, 0.0
+        self.values.append(measured)
+        return measured
+
+    def _compare(self, truth: Floats, guess: Floats) -> tuple[float, float]:
+        from_guess: Floats = np.atleast_1d(cKDTree(truth).query(guess)[0])
+        from_truth: Floats = np.atleast_1d(cKDTree(guess).query(truth)[0])
+        hausdorff = max(np.quantile(from_guess, 0.95), np.quantile(from_truth, 0.95))
+        near = np.sum(from_guess <= self.tolerance) + np.sum(from_truth <= self.tolerance)
+        return float(hausdorff), float(near / (len(from_guess) + len(from_truth)))
+
+    def merge(self, other: SurfaceDistances) -> None:
+        """Add the images of another part of the data."""
+        self.values += other.values
+
+    def compute(self) -> dict[str, Any]:
+        """Return means per class and over classes, and how often a class stood in only one of truth and prediction."""
+        values = np.stack(self.values) if self.values else np.empty((0, 2, self.num_classes))
+        distances, dice = values[:, 0], values[:, 1]
+        per_class = [average_exactly(column[np.isfinite(column)]) for column in distances.T]
+        per_class_dice = [average_exactly(column[~np.isnan(column)]) for column in dice.T]
+        return {
+            "hausdorff_95": average(np.array(per_class)),
+            "per_category_hausdorff_95": per_class,
+            "per_category_hausdorff_95_undefined": np.isinf(distances).sum(0).tolist(),
+            "surface_dice": average(np.array(per_class_dice)),
+            "per_category_surface_dice": per_class_dice,
+        }
+
+
+def average_exactly(values: Floats) -> float:
+    """Return the mean, the same for any order of values; NaN of none."""
+    return math.fsum(values) / len(values) if len(values) else math.nan

@@ -1,0 +1,136 @@
+"""The evaluator: images in, one dict of scores out, in memory that does not grow with their pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from segplus.classes import IGNORE_INDEX
+from segplus.evaluation.bootstrap import compute_intervals, score_counts
+from segplus.evaluation.calibration import CalibrationError
+from segplus.evaluation.confusion import ConfusionMatrix, compute_scores
+
+
+class BorderMetric(Protocol):
+    """A metric of label maps that streams over images, as those in `borders`."""
+
+    def update(self, prediction: npt.NDArray[Any], label: npt.NDArray[Any], /) -> object:
+        """Count one image; class ids, shape (H, W) each."""
+
+    def merge(self, other: Any, /) -> None:
+        """Add another part of the data."""
+
+    def compute(self) -> dict[str, Any]:
+        """Return the scores."""
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """What is kept of one image.
+
+    Args:
+        index: Position in the split.
+        name: File name.
+        counts: Hits, pixels of the truth and pixels of the prediction per class, int64, shape (3, C).
+    """
+
+    index: int
+    name: str
+    counts: npt.NDArray[np.int64]
+
+    def compute(self) -> dict[str, Any]:
+        """Return mean_iou, mean_accuracy, overall_accuracy, mean_dice and per_category_iou of this image."""
+        return {name: value.tolist() for name, value in score_counts(self.counts).items()}
+
+
+class Evaluator:
+    """Confusion matrix, scores per image and any further metrics over a stream of images.
+
+    Several processes each evaluate a part of the images, and one merges the evaluators of all; no image may go to two.
+
+    Args:
+        num_classes: C.
+        ignore_index: The label that counts nowhere.
+        metrics: Further metrics of label maps, name -> metric.
+        calibration: Also takes confidences, through `update_confidence`.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        ignore_index: int = IGNORE_INDEX,
+        metrics: Mapping[str, BorderMetric] | None = None,
+        calibration: CalibrationError | None = None,
+    ) -> None:
+        self.confusion = ConfusionMatrix(num_classes, ignore_index)
+        self.metrics = dict(metrics or {})
+        self.calibration = calibration
+        self.images: list[ImageScores] = []
+
+    def update(self, prediction: Tensor, label: Tensor, index: int, name: str) -> ImageScores:
+        """Count one image.
+
+        Args:
+            prediction: Class ids, shape (H, W), any device.
+            label: Class ids, shape (H, W).
+            index: Position of the image in the split.
+            name: Its name.
+        Raises:
+            ValueError: If an id is outside [0, C) and not ignore_index, or the shapes differ.
+        """
+        matrix = self.confusion.update(prediction, label)[0]
+        counts = torch.stack([matrix.diagonal(), matrix.sum(1), matrix.sum(0)]).cpu().numpy()
+        scores = ImageScores(index, name, counts)
+        self.images.append(scores)
+        if self.metrics:
+            arrays = prediction.cpu().numpy(), label.cpu().numpy()
+            for metric in self.metrics.values():
+                metric.update(*arrays)
+        return scores
+
+    def merge(self, other: Evaluator) -> Evaluator:
+        """Add another part of the data, and return this evaluator."""
+        self.confusion.merge(other.confusion)
+        self.images = sorted([*self.images, *other.images], key=lambda image: image.index)
+        for name, metric in self.metrics.items():
+            metric.merge(other.metrics[name])
+        if self.calibration is not None and other.calibration is not None:
+            self.calibration.merge(other.calibration)
+        return self
+
+    def stack_counts(self) -> npt.NDArray[np.int64]:
+        """Return the counts of all images in the order of the split, shape (N, 3, C)."""
+        ordered = sorted(self.images, key=lambda image: image.index)
+        classes = self.confusion.num_classes
+        return np.stack([image.counts for image in ordered]) if ordered else np.empty((0, 3, classes), dtype=np.int64)
+
+    def compute(self, resamples: int = 0, seed: int = 0) -> dict[str, Any]:
+        """Return all scores.
+
+        Args:
+            resamples: Resamples of the images for the intervals; 0 for none.
+            seed: Another seed draws other resamples.
+        Returns:
+            `compute_scores`, images, confusion_matrix, per_image_mean_iou (the mean over images that have one), intervals,
+            and the scores of the further metrics.
+        """
+        counts = self.stack_counts()
+        own = score_counts(counts)["mean_iou"]
+        known = own[~np.isnan(own)]
+        scores = {
+            **compute_scores(self.confusion.matrix),
+            "images": len(counts),
+            "confusion_matrix": self.confusion.matrix.tolist(),
+            "per_image_mean_iou": float(known.mean()) if known.size else float("nan"),
+        }
+        if resamples:
+            scores["intervals"] = compute_intervals(counts, resamples, seed)
+        for metric in self.metrics.values():
+            scores |= metric.compute()
+        return scores | (self.calibration.compute() if self.calibration is not None else {})
