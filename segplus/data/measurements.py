@@ -146,9 +146,12 @@ def count_objects(labels: npt.NDArray[Any], num_classes: int) -> tuple[npt.NDArr
     objects, smallest = np.zeros(num_classes, dtype=np.int64), np.zeros(num_classes, dtype=np.int64)
     for class_id in np.flatnonzero(np.bincount(labels.ravel(), minlength=num_classes)[:num_classes]):
         plane = np.asarray(labels == class_id, dtype=np.uint8)
-        found, _, statistics, _ = cv2.connectedComponentsWithStats(plane, connectivity=8)
+        left, top, width, height = cv2.boundingRect(plane)
+        part = np.ascontiguousarray(plane[top : top + height, left : left + width])
+        # Counting the labels afterwards takes a third of the time of connectedComponentsWithStats.
+        found, numbered = cv2.connectedComponents(part, connectivity=8)
         objects[class_id] = found - 1
-        smallest[class_id] = statistics[1:, cv2.CC_STAT_AREA].min()
+        smallest[class_id] = np.bincount(numbered.ravel(), minlength=found)[1:].min()
     return objects, smallest
 
 

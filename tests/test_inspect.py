@@ -1,0 +1,222 @@
+"""The data doctor: exact counts, and a specimen of every kind of trouble."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image, ImageFilter
+
+from segplus.data import inspect, inspect_dataset, load_segmentation_dataset
+
+SIZE = (96, 128)
+
+
+def draw_scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image of textured blocks and the ids 0, 1, 2 of the blocks."""
+    rng = np.random.default_rng(seed)
+    ids = np.zeros(SIZE, dtype=np.uint8)
+    for class_id in (1, 2, 1, 2):
+        top, left = rng.integers(4, SIZE[0] - 44), rng.integers(4, SIZE[1] - 44)
+        ids[top : top + rng.integers(20, 40), left : left + rng.integers(20, 40)] = class_id
+    colors = np.array([[40, 60, 80], [200, 120, 40], [90, 220, 150]])
+    image = colors[ids] + rng.normal(0, 6, (*SIZE, 3)) + rng.integers(-30, 30)
+    return np.clip(image, 0, 255).astype(np.uint8), ids
+
+
+def save_dataset(root: Path, splits: dict[str, list[int]]) -> dict[str, Any]:
+    """Save split/images and split/masks of scenes with these seeds, and return the section that reads them."""
+    for split, seeds in splits.items():
+        for seed in seeds:
+            save_pair(root, split, f"scene{seed:03d}", *draw_scene(seed))
+    return {"dataset": str(root), "classes": ["ground", "brick", "grass"]}
+
+
+def save_pair(root: Path, split: str, name: str, image: np.ndarray, ids: np.ndarray) -> None:
+    for folder, pixels in (("images", image), ("masks", ids)):
+        (root / split / folder).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(root / split / folder / f"{name}.png")
+
+
+def find_kinds(section: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return kind -> finding."""
+    return {finding["kind"]: finding for finding in inspect_dataset(section, progress=False).report["findings"]}
+
+
+@pytest.fixture
+def section(tmp_path: Path) -> dict[str, Any]:
+    return save_dataset(tmp_path, {"train": list(range(8)), "val": list(range(100, 104))})
+
+
+def test_sound_data_have_no_findings_and_exact_counts(section: dict[str, Any]) -> None:
+    audit = inspect_dataset(section, progress=False)
+    assert audit.report["findings"] == []
+    assert audit.exit_code == 0
+    for split, part in load_segmentation_dataset(section).splits.items():
+        counted = np.sum([np.bincount(pair["label"].ravel(), minlength=3) for pair in part], axis=0)
+        assert list(audit.report["splits"][split]["pixel_counts"].values()) == counted.tolist()
+        assert audit.report["splits"][split]["pairs"] == len(part)
+
+
+def test_objects_and_weights_of_a_hand_made_mask(tmp_path: Path) -> None:
+    ids = np.zeros(SIZE, dtype=np.uint8)
+    ids[10:20, 10:20] = 1
+    ids[20:22, 20:22] = 1  # touches by a corner: the same object
+    ids[50, 60:63] = 1
+    ids[80:90, 10:110] = 255
+    save_pair(tmp_path, "train", "a", draw_scene(0)[0], ids)
+    report = inspect_dataset(
+        {"dataset": str(tmp_path), "classes": ["x", "y"], "validation_share": 0}, progress=False
+    ).report
+    train = report["splits"]["train"]
+    assert train["pixel_counts"] == {"x": 96 * 128 - 107 - 1000, "y": 107}
+    assert train["ignored_pixels"] == 1000
+    assert train["objects"] == {"x": 1, "y": 2}
+    assert train["smallest_object_px"] == {"x": 11181, "y": 3}
+    assert report["class_frequencies"]["y"] == pytest.approx(107 / 11288, abs=1e-8)
+    # median frequency of two classes is their mean
+    frequency = [11181 / 12288, 107 / 12288]
+    expected = sum(frequency) / 2 / frequency[1]
+    assert report["class_weights"]["median_frequency"]["y"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_values_outside_are_an_error_with_files_and_pixels(section: dict[str, Any]) -> None:
+    path = Path(section["dataset"]) / "train" / "masks" / "scene003.png"
+    ids = np.array(Image.open(path))
+    ids[0, :7] = 9
+    Image.fromarray(ids).save(path)
+    finding = find_kinds(section)["outside the classes"]
+    assert finding["level"] == "error"
+    assert "9 (7 pixels)" in finding["message"]
+    assert finding["files"] == [str(path)]
+    assert inspect(section, output=io.StringIO()) == 1
+    assert inspect({**section, "unknown": "ignore"}, output=io.StringIO()) == 0
+
+
+def test_orphans_sizes_and_damage_are_errors_and_the_rest_is_still_counted(section: dict[str, Any]) -> None:
+    root = Path(section["dataset"])
+    (root / "train" / "masks" / "scene000.png").unlink()
+    Image.new("L", (10, 10)).save(root / "train" / "masks" / "scene001.png")
+    (root / "train" / "images" / "scene002.png").write_bytes(b"no image")
+    kinds = find_kinds(section)
+    assert "1 images without a mask (scene000.png)" in kinds["orphans"]["message"]
+    assert "image 128 x 96, mask 10 x 10" in kinds["sizes differ"]["message"]
+    assert "not an image file" in kinds["unreadable"]["message"]
+    assert inspect_dataset(section, progress=False).report["splits"]["train"]["pairs"] == 6
+
+
+def test_missing_names_list_the_values(section: dict[str, Any]) -> None:
+    del section["classes"]
+    audit = inspect_dataset(section, progress=False)
+    assert audit.exit_code == 1
+    assert audit.report["class_names"] == ["value 0", "value 1", "value 2"]
+    assert yaml.safe_load(audit.report["recipe"])["data"]["classes"] == {0: "value 0", 1: "value 1", 2: "value 2"}
+
+
+def test_shifted_masks(section: dict[str, Any]) -> None:
+    for path in Path(section["dataset"]).glob("*/masks/*.png"):
+        Image.fromarray(np.roll(np.array(Image.open(path)), (3, 8), axis=(0, 1))).save(path)
+    message = find_kinds(section)["shifted masks"]["message"]
+    across, down = [int(word) for word in message.replace(",", " ").split() if word.lstrip("+-").isdigit()]
+    assert abs(across + 8) <= 1
+    assert abs(down + 3) <= 1
+
+
+def test_flipped_masks(section: dict[str, Any]) -> None:
+    for path in Path(section["dataset"]).glob("*/masks/*.png"):
+        Image.fromarray(np.array(Image.open(path))[:, ::-1]).save(path)
+    assert "flipped left-right" in find_kinds(section)["turned masks"]["message"]
+
+
+def test_interpolated_masks(section: dict[str, Any]) -> None:
+    for path in Path(section["dataset"]).glob("train/masks/*.png"):
+        wide = Image.fromarray(np.array(Image.open(path)) * 20).filter(ImageFilter.BoxBlur(1))
+        wide.save(path)
+    section["classes"] = {value: f"c{value}" for value in range(256)}
+    assert "8 pairs" in find_kinds(section)["interpolated mask"]["message"]
+
+
+def test_duplicates_within_and_across_splits(section: dict[str, Any]) -> None:
+    root = Path(section["dataset"])
+    image, ids = draw_scene(2)
+    save_pair(root, "train", "copy", image, 2 - ids)
+    nudged = np.clip(image.astype(int) + 3, 0, 255).astype(np.uint8)
+    save_pair(root, "val", "brighter", nudged, ids)
+    kinds = find_kinds(section)
+    assert kinds["equal images"]["files"] == ["train/copy = train/scene002"]
+    assert "1 equal images" in kinds["equal images with different masks"]["message"]
+    assert "1 images of validation look like one of train" in kinds["near-duplicates across splits"]["message"]
+    assert kinds["near-duplicates across splits"]["files"][0].startswith("validation/brighter ~ train/")
+
+
+def test_looks_of_images_and_masks(section: dict[str, Any]) -> None:
+    root = Path(section["dataset"])
+    image, ids = draw_scene(50)
+    save_pair(root, "train", "dark", image // 20, ids)
+    save_pair(root, "train", "flat", np.full_like(image, 77), ids)
+    save_pair(root, "train", "grey", np.repeat(image[..., :1], 3, axis=-1), np.zeros_like(ids))
+    save_pair(root, "train", "empty", draw_scene(51)[0], np.full_like(ids, 255))
+    kinds = find_kinds(section)
+    for kind, name in (
+        ("dark image", "images/dark"),
+        ("constant image", "images/flat"),
+        ("grey image", "images/grey"),
+        ("constant mask", "masks/grey"),
+        ("ignored mask", "masks/empty"),
+    ):
+        assert kinds[kind]["files"] == [f"{root}/train/{name}.png"], kind
+
+
+def test_binary_masks_read_as_ids(section: dict[str, Any]) -> None:
+    for path in Path(section["dataset"]).glob("*/masks/*.png"):
+        Image.fromarray(np.where(np.array(Image.open(path)) > 0, 255, 0).astype(np.uint8)).save(path)
+    section["classes"] = ["ground", "thing"]
+    assert find_kinds(section)["binary masks read as ids"]["level"] == "error"
+    proposed = yaml.safe_load(inspect_dataset(section, progress=False).report["recipe"])["data"]
+    assert proposed["encoding"] == "binary"
+    assert "binary masks read as ids" not in find_kinds(proposed)
+
+
+def test_a_folder_that_cannot_be_opened_is_a_finding(tmp_path: Path) -> None:
+    audit = inspect_dataset({"dataset": str(tmp_path / "none")}, progress=False)
+    assert audit.exit_code == 1
+    assert "no such folder" in audit.report["findings"][0]["message"]
+
+
+def test_json_and_page(section: dict[str, Any], tmp_path: Path) -> None:
+    output, page = io.StringIO(), tmp_path / "page" / "data.html"
+    assert inspect(section, as_json=True, page=page, output=output) == 0
+    assert json.loads(output.getvalue())["splits"]["train"]["pairs"] == 8
+    text = page.read_text()
+    assert text.count("data:image/webp;base64,") == 6 + 4
+    assert "http" not in text
+    assert "brick" in text
+
+
+def test_drawn_scenes_can_be_inspected() -> None:
+    drawn = {"dataset": "synthetic", "synthetic_images": {"train": 2}, "synthetic_size_px": [96, 128]}
+    report = inspect_dataset(drawn, progress=False).report
+    assert report["splits"]["train"]["mask_encodings"] == {"drawn": 2}
+
+
+def test_camvid(test_data: Path) -> None:
+    audit = inspect_dataset({"dataset": str(test_data / "camvid")}, progress=False)
+    truth = json.loads((test_data / "camvid" / "counts.json").read_text())["splits"]
+    for split, name in (("train", "train"), ("validation", "val"), ("test", "test")):
+        found = audit.report["splits"][split]
+        assert found["pairs"] == truth[name]["pairs"]
+        assert found["pixel_counts"] == truth[name]["pixel_counts"]
+        assert found["images_containing"] == truth[name]["images_containing"]
+    kinds = {finding["kind"]: finding for finding in audit.report["findings"]}
+    assert set(kinds) == {"class named like void", "sequences across splits"}
+    assert kinds["sequences across splits"]["files"] == [
+        "0001TP: train 62, test 62",
+        "0016E5: train 204, validation 101",
+    ]
+    proposed = load_segmentation_dataset(yaml.safe_load(audit.report["recipe"])["data"])
+    assert proposed.classes.num_classes == 11
