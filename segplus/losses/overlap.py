@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from segplus.errors import InputError
 from segplus.losses.terms import LabelBatch, Term
 
 
@@ -89,7 +90,8 @@ class Dice(OverlapTerm):
         log: Minus the logarithm of the overlap in place of one minus it.
         smooth: Pixels added to both sides of the fraction; 0 is exact.
     Reference:
-        Milletari et al., V-Net, 2016, section 3 (squared); Sudre et al., 2017 (linear). https://arxiv.org/abs/1606.04797
+        Milletari et al., V-Net, 2016, section 3 (squared); Sudre et al., 2017 (linear).
+        https://arxiv.org/abs/1606.04797
     """
 
     squared: bool = False
@@ -106,3 +108,79 @@ class Dice(OverlapTerm):
         mass = overlaps.squares if self.squared else overlaps.areas
         overlap = divide(2 * overlaps.hits + self.smooth, mass + overlaps.counts + self.smooth)
         return -overlap.clamp(min=1e-12).log() if self.log else 1 - overlap
+
+
+@dataclass(frozen=True)
+class Jaccard(OverlapTerm):
+    """1 - |p t| / (|p| + |t| - |p t|), the soft intersection over union of every class.
+
+    Args:
+        log: Minus the logarithm of the overlap in place of one minus it.
+        smooth: Pixels added to both sides of the fraction; 0 is exact.
+    Reference:
+        Rahman and Wang, Optimizing Intersection-Over-Union in Deep Neural Networks for Image Segmentation, 2016,
+        equation 3.
+    """
+
+    log: bool = False
+    smooth: float = 1.0
+
+    def score(self, overlaps: Overlaps) -> Tensor:
+        """Return the loss of every class."""
+        union = overlaps.areas + overlaps.counts - overlaps.hits
+        overlap = divide(overlaps.hits + self.smooth, union + self.smooth)
+        return -overlap.clamp(min=1e-12).log() if self.log else 1 - overlap
+
+
+@dataclass(frozen=True)
+class Tversky(OverlapTerm):
+    """1 - TP / (TP + alpha FP + beta FN): Dice with a price for each kind of error.
+
+    Prices of 0.5 and 0.5 are Dice, 1 and 1 Jaccard.
+
+    Args:
+        alpha: Price of false positives.
+        beta: Price of false negatives; above alpha it favours recall.
+        smooth: Pixels added to both sides of the fraction; 0 is exact.
+    Reference:
+        Salehi et al., Tversky Loss Function for Image Segmentation, 2017, equation 3. https://arxiv.org/abs/1706.05721
+    """
+
+    alpha: float = 0.3
+    beta: float = 0.7
+    smooth: float = 1.0
+
+    def check(self) -> None:
+        """Raise InputError where a price is negative."""
+        if self.alpha < 0 or self.beta < 0:
+            raise InputError("losses: Tversky's alpha and beta", found=(self.alpha, self.beta), allowed="0 or more")
+
+    def score(self, overlaps: Overlaps) -> Tensor:
+        """Return the loss of every class."""
+        false_positives, false_negatives = overlaps.areas - overlaps.hits, overlaps.counts - overlaps.hits
+        errors = self.alpha * false_positives + self.beta * false_negatives
+        return 1 - divide(overlaps.hits + self.smooth, overlaps.hits + errors + self.smooth)
+
+
+@dataclass(frozen=True)
+class FocalTversky(Tversky):
+    """The Tversky loss of every class to the power 1 / gamma: classes that are already right count less.
+
+    Args:
+        gamma: The root; 1 is Tversky, the paper uses 4 / 3.
+    Reference:
+        Abraham and Khan, A Novel Focal Tversky Loss Function, 2018, equation 4. https://arxiv.org/abs/1810.07842
+    """
+
+    gamma: float = 4 / 3
+
+    def check(self) -> None:
+        """Raise InputError where a parameter is out of range."""
+        super().check()
+        if self.gamma <= 0:
+            raise InputError("losses.focal_tversky.gamma", found=self.gamma, allowed="above 0")
+
+    def score(self, overlaps: Overlaps) -> Tensor:
+        """Return the loss of every class."""
+        # Kept off 0, where the root has no derivative.
+        return super().score(overlaps).clamp(min=1e-7) ** (1 / self.gamma)

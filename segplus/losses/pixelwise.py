@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from segplus.errors import InputError
-from segplus.losses.terms import ImageLabels, LabelBatch, Term
+from segplus.losses.terms import BY_CLASS, ImageLabels, LabelBatch, Reduction, Term
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class PixelTerm(Term):
     `losses` is the formula; `slopes` is its derivative, which the engine uses in place of autograd.
     """
 
-    needs_all_pixels: ClassVar[bool] = False
+    selects: ClassVar[bool] = False
 
     @property
     def smoothing(self) -> float:
@@ -33,6 +34,14 @@ class PixelTerm(Term):
     def weigh(self, image: ImageLabels) -> Tensor:
         """Return the weight of every pixel of one image, 0 where ignored, shape (H, W)."""
         return image.weights
+
+    def select(self, log_target: Tensor, valid: Tensor) -> Tensor:
+        """Return 1 for the pixels of one image that are kept, 0 for the others, where a term chooses by the loss."""
+        raise NotImplementedError
+
+    def divide_kept(self, kept: Tensor, reduction: Reduction) -> Tensor:
+        """Return the denominator, given the number of pixels that were selected, where `count` has none."""
+        raise NotImplementedError
 
     def losses(self, log_target: Tensor) -> Tensor:
         """Return the loss of every pixel from the log-probability of its true class, any shape."""
@@ -81,16 +90,23 @@ class Focal(PixelTerm):
 
     Args:
         gamma: Focusing exponent; 0 is cross-entropy.
+        alpha: One factor for all classes, one a class, or factors by class name. Unlike class weights it is not in the
+            denominator.
     Reference:
         Lin et al., Focal Loss for Dense Object Detection, 2017, equation 4. https://arxiv.org/abs/1708.02002
     """
 
     gamma: float = 2.0
+    alpha: Tensor | None = field(default=None, metadata=BY_CLASS)
 
     def check(self) -> None:
         """Raise InputError where gamma is negative."""
         if self.gamma < 0:
             raise InputError("losses.focal.gamma", found=self.gamma, allowed="0 or more")
+
+    def weigh(self, image: ImageLabels) -> Tensor:
+        """Return class weight times alpha."""
+        return image.weights if self.alpha is None else image.weights * self.alpha.to(image.weights)[image.ids]
 
     def losses(self, log_target: Tensor) -> Tensor:
         """Return -(1 - p)^gamma log p."""
@@ -103,3 +119,67 @@ class Focal(PixelTerm):
         # The quotient log p / (1 - p) tends to -1 at p = 1, where (1 - p)^(gamma - 1) alone may be infinite.
         quotient = (log_target / rest).nan_to_num(nan=-1.0)
         return rest.clamp(min=0) ** self.gamma * (self.gamma * quotient * log_target.exp() - 1)
+
+
+@dataclass(frozen=True)
+class OhemCrossEntropy(PixelTerm):
+    """Cross-entropy of the hardest pixels of every image (online hard example mining).
+
+    Args:
+        share: Share of an image's valid pixels that is kept, the hardest first. The mean is over the kept pixels, whose
+            number follows from the labels, so it is exact under accumulation.
+        threshold: In place of `share`: keep the pixels whose true class has a probability below it. The mean is over
+            the kept pixels of the batch, whose number only the forward pass knows.
+        min_kept: With `threshold`: pixels of an image that are kept at least.
+        sync: With `threshold`: count the kept pixels of all processes.
+    Reference:
+        Shrivastava et al., Training Region-based Object Detectors with OHEM, 2016; Wu et al., High-performance Semantic
+        Segmentation Using Very Deep FCNs, 2016, section 2.2 (threshold). https://arxiv.org/abs/1604.04339
+    """
+
+    selects: ClassVar[bool] = True
+    share: float = 0.25
+    threshold: float | None = None
+    min_kept: int = 1000
+    sync: bool = True
+
+    def check(self) -> None:
+        """Raise InputError where a parameter is out of range."""
+        if not 0 < self.share <= 1:
+            raise InputError("losses.ohem_cross_entropy.share", found=self.share, allowed="(0, 1]")
+        if self.threshold is not None and not 0 < self.threshold <= 1:
+            raise InputError("losses.ohem_cross_entropy.threshold", found=self.threshold, allowed="(0, 1]")
+        if self.min_kept < 1:
+            raise InputError("losses.ohem_cross_entropy.min_kept", found=self.min_kept, allowed="1 or more")
+
+    def count(self, batch: LabelBatch) -> Tensor | None:
+        """Return the number of kept pixels where it follows from the labels."""
+        if self.threshold is not None:
+            return None
+        return (batch.valid.flatten(1).sum(1).double() * self.share).ceil().sum().float()
+
+    def select(self, log_target: Tensor, valid: Tensor) -> Tensor:
+        """Return 1 for the pixels of one image that are kept."""
+        hardness = torch.where(valid > 0, -log_target, -torch.inf).flatten()
+        total = valid.sum(dtype=torch.float64)
+        kept = int((total * self.share).ceil() if self.threshold is None else total.clamp(max=self.min_kept))
+        chosen = torch.zeros_like(hardness)
+        chosen[hardness.topk(kept, sorted=False).indices] = 1
+        chosen = chosen.view_as(valid)
+        if self.threshold is None:
+            return chosen
+        return torch.maximum(chosen, (log_target < math.log(self.threshold)).to(valid) * valid)
+
+    def divide_kept(self, kept: Tensor, reduction: Reduction) -> Tensor:
+        """Return the number of kept pixels, over the factor by which the mean counts."""
+        if not self.sync:
+            return kept / reduction.lone_share
+        return reduction.add_over_processes(kept) / reduction.gradient_share
+
+    def losses(self, log_target: Tensor) -> Tensor:
+        """Return minus the log-probability."""
+        return -log_target
+
+    def slopes(self, log_target: Tensor) -> Tensor:
+        """Return -1."""
+        return -torch.ones_like(log_target)

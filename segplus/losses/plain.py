@@ -3,58 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segplus.losses.lovasz import LovaszSoftmax, evaluate_lovasz
 from segplus.losses.overlap import Overlaps, OverlapTerm
 from segplus.losses.pixelwise import PixelTerm
-from segplus.losses.terms import LabelBatch, Reduction, Term
+from segplus.losses.sigmoid import SigmoidTerm, evaluate_sigmoid
+from segplus.losses.slabs import SlabTerm, evaluate_slabs
+from segplus.losses.terms import LabelBatch, Part, Reduction, Term
 
 
 def evaluate_plainly(
-    terms: Mapping[str, Term],
-    logits: Tensor,
-    batch: LabelBatch,
-    denominators: Mapping[str, Tensor | None],
-    reduction: Reduction,
+    parts: Mapping[str, Part[Term]], logits: Tensor, batch: LabelBatch, reduction: Reduction
 ) -> dict[str, Tensor]:
     """Return the value of every term by its name, differentiable by the logits, shape (N, C, h, w)."""
-    work = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    size = batch.labels.shape[-2:]
-    full = F.interpolate(work, size=(size[0], size[1]), mode="bilinear", align_corners=False)
+    size = (batch.labels.shape[-2], batch.labels.shape[-1])
+    full = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
     log_probabilities = full.log_softmax(1)
     values = {}
-    for name, term in terms.items():
-        denominator = denominators[name]
+    for name, part in parts.items():
+        term = part.term
         if isinstance(term, PixelTerm):
-            assert denominator is not None
-            total = add_pixel_losses(term, log_probabilities, batch)
-            values[name] = total / denominator.to(work).masked_fill(denominator <= 0, 1)
+            values[name] = evaluate_pixels(cast("Part[PixelTerm]", part), log_probabilities, batch, reduction)
         elif isinstance(term, OverlapTerm):
-            values[name] = finish_overlap(term, log_probabilities.exp(), batch, denominator, reduction)
+            values[name] = evaluate_overlap(cast("Part[OverlapTerm]", part), log_probabilities.exp(), batch, reduction)
+        elif isinstance(term, LovaszSoftmax):
+            values[name] = evaluate_regions(
+                cast("Part[LovaszSoftmax]", part), log_probabilities.exp(), batch, reduction
+            )
+        elif isinstance(term, SigmoidTerm):
+            values[name] = evaluate_sigmoid(cast("Part[SigmoidTerm]", part), full, batch)
+        elif isinstance(term, SlabTerm):
+            values[name] = evaluate_slabs(cast("Part[SlabTerm]", part), full, batch)
     return values
 
 
-def add_pixel_losses(term: PixelTerm, log_probabilities: Tensor, batch: LabelBatch) -> Tensor:
-    """Return the sum of a pixel term over a batch."""
-    total = log_probabilities.new_zeros(())
+def evaluate_pixels(
+    part: Part[PixelTerm], log_probabilities: Tensor, batch: LabelBatch, reduction: Reduction
+) -> Tensor:
+    """Return the value of a pixel term."""
+    term, total, kept = part.term, log_probabilities.sum() * 0, []
     for index, image in enumerate(log_probabilities):
         labels = batch.select_image(index, image.dtype)
         log_target = image.gather(0, labels.ids[None])[0]
-        total = total + (1 - term.smoothing) * (term.losses(log_target) * term.weigh(labels)).sum()
+        weights = term.weigh(labels)
+        if term.selects:
+            chosen = term.select(log_target.detach(), labels.valid)
+            weights = weights * chosen
+            kept.append(chosen.sum())
+        total = total + (1 - term.smoothing) * (term.losses(log_target) * weights).sum()
         if term.smoothing:
             mixture = torch.ones_like(image[:, 0, 0]) if batch.class_weights is None else batch.class_weights.to(image)
             uniform = (image * mixture[:, None, None]).sum(0) * labels.valid
             total = total - term.smoothing / len(image) * uniform.sum()
-    return total
+    if part.denominator is None:
+        part.denominator = term.divide_kept(torch.stack(kept).sum(), reduction)
+    return total * part.scale
 
 
-def finish_overlap(
-    term: OverlapTerm, probabilities: Tensor, batch: LabelBatch, denominator: Tensor | None, reduction: Reduction
-) -> Tensor:
+def evaluate_overlap(part: Part[OverlapTerm], probabilities: Tensor, batch: LabelBatch, reduction: Reduction) -> Tensor:
     """Return the value of an overlap term."""
+    term = part.term
     valid = batch.valid[:, None].to(probabilities)
     ids = batch.labels.long().masked_fill(~batch.valid, 0)
     truth = F.one_hot(ids, batch.num_classes).movedim(-1, 1).to(probabilities) * valid
@@ -62,13 +75,26 @@ def finish_overlap(
     maps = (kept * truth, kept, kept * kept, truth)
     sums = torch.stack([values.sum((2, 3)) for values in maps])  # (4, N, C)
     if term.per_image:
-        assert denominator is not None
-        value = term.finish(Overlaps(*sums), batch.class_weights).sum()
-        return value / denominator.to(value).clamp(min=1)
+        return term.finish(Overlaps(*sums), batch.class_weights).sum() * part.scale
     sums = sums.sum(1, keepdim=True)
     if not term.sync:
         return term.finish(Overlaps(*sums), batch.class_weights).sum() * reduction.lone_share
     # The sum of all processes, of which only this process' part is differentiated.
     sums = sums + (reduction.add_over_processes(sums.detach()) - sums.detach())
-    value = term.finish(Overlaps(*sums), batch.class_weights).sum()
-    return value.detach() * reduction.value_share + (value - value.detach()) * reduction.gradient_share
+    return reduction.apply_shares(term.finish(Overlaps(*sums), batch.class_weights).sum())
+
+
+def evaluate_regions(
+    part: Part[LovaszSoftmax], probabilities: Tensor, batch: LabelBatch, reduction: Reduction
+) -> Tensor:
+    """Return the value of a Lovasz term."""
+    term, alone = part.term, Reduction(1, 1.0, 1.0, 1.0)
+    if term.per_image:
+        values = [
+            evaluate_lovasz(term, probabilities[i : i + 1], batch.labels[i : i + 1], batch.valid[i : i + 1], alone)
+            for i in range(len(probabilities))
+        ]
+        return torch.stack(values).sum() * part.scale
+    if not term.sync:
+        return evaluate_lovasz(term, probabilities, batch.labels, batch.valid, alone) * reduction.lone_share
+    return reduction.apply_shares(evaluate_lovasz(term, probabilities, batch.labels, batch.valid, reduction))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 import torch.distributed
@@ -75,6 +75,10 @@ class LabelBatch:
         return torch.stack([torch.bincount(row, minlength=size + 1)[:size] for row in inside]).float()
 
 
+# Marks the field of a parameter that is one number, one a class, or numbers by class name.
+BY_CLASS: dict[str, Any] = {"by_class": True}
+
+
 @dataclass(frozen=True)
 class Term:
     """One loss by its name: a frozen dataclass whose fields are its parameters.
@@ -83,6 +87,7 @@ class Term:
     """
 
     needs_softmax: ClassVar[bool] = True
+    takes_multi_label: ClassVar[bool] = False
 
     def count(self, batch: LabelBatch) -> Tensor | None:
         """Return the denominator of this batch, or None for a term that is averaged over micro-batches."""
@@ -115,3 +120,57 @@ class Reduction:
         total = sums.clone()
         torch.distributed.all_reduce(total)
         return total
+
+    def minimize_over_processes(self, values: Tensor) -> Tensor:
+        """Return the smallest of all processes, number by number."""
+        if self.processes == 1:
+            return values
+        least = values.clone()
+        torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN)
+        return least
+
+    def gather_over_processes(self, values: Tensor, flags: Tensor) -> tuple[tuple[Tensor, Tensor], slice]:
+        """Return the numbers and flags of all processes, shape (K,), and the slice that is this process' own."""
+        if self.processes == 1:
+            return (values, flags), slice(None)
+        sizes = [torch.zeros((), dtype=torch.int64, device=values.device) for _ in range(self.processes)]
+        torch.distributed.all_gather(sizes, torch.tensor(values.numel(), device=values.device))
+        lengths = torch.stack(sizes).tolist()
+        padded = values.new_zeros(2, max(lengths))
+        padded[0, : values.numel()], padded[1, : values.numel()] = values, flags.to(values.dtype)
+        everyone = [torch.empty_like(padded) for _ in lengths]
+        torch.distributed.all_gather(everyone, padded)
+        joined = torch.cat([rows[:, :length] for rows, length in zip(everyone, lengths, strict=True)], 1)
+        start = sum(lengths[: torch.distributed.get_rank()])
+        return (joined[0], joined[1] > 0), slice(start, start + values.numel())
+
+    def apply_shares(self, value: Tensor) -> Tensor:
+        """Return the value and gradient of a term whose sums were added over processes, each times its share."""
+        return value.detach() * self.value_share + (value - value.detach()) * self.gradient_share
+
+
+TermType = TypeVar("TermType", bound=Term)
+
+
+@dataclass
+class Part(Generic[TermType]):
+    """A term in one call: its weight, its denominator and its value so far.
+
+    Args:
+        term: The term.
+        weight: Its weight in the sum.
+        denominator: What its sum over pixels or images is divided by; None for terms that are finished from sums.
+        value: Scalar, unweighted; added to while the batch is walked.
+    """
+
+    term: TermType
+    weight: float
+    denominator: Tensor | None
+    value: Tensor
+
+    @property
+    def scale(self) -> Tensor:
+        """One over the denominator, 0 where that is 0, in the type of the value."""
+        assert self.denominator is not None
+        safe = self.denominator.to(self.value)
+        return torch.where(safe > 0, 1 / safe.masked_fill(safe <= 0, 1), 0)

@@ -12,10 +12,13 @@ from torch import Tensor
 # A place in an arranged map: indices of its leading dimensions, then a slice of rows.
 Place = tuple[int | slice, ...]
 # Reads one piece (C, rows, width) and, where a gradient is wanted, overwrites it with d loss / d piece.
-Compute = Callable[[Tensor, Place], None]
+Compute = Callable[[Tensor, Place], object]
 
 # Bytes of one piece: a few of them, shared by two threads, stay in the second-level cache.
-PIECE_BYTES = 512 * 1024
+PIECE_BYTES = 1024 * 1024
+
+# Low-resolution rows of a strip, which are interpolated horizontally at once.
+STRIP_ROWS = 8
 
 
 class Grid(Protocol):
@@ -71,8 +74,10 @@ def list_taps(scale: int) -> list[tuple[int, float, float]]:
 class Phases:
     """Integer scales: output pixels (p::s, q::s) are one fixed 2x2-tap stencil on the low-resolution grid.
 
-    A piece is one phase of a few low-resolution rows, shape (C, rows, w), and never leaves the cache.
-    Maps are arranged as (..., scale_y, scale_x, h, w).
+    The grid is padded by one replicated cell on each side, and a phase is computed on whole padded rows, so that every
+    operation runs over contiguous memory: a piece is (C, rows, w + 2), of which w columns are pixels and two are
+    filler. It never leaves the cache. Maps are arranged as (..., scale_y, scale_x, h, w + 2), 0 at the filler, so that
+    it counts nowhere.
     """
 
     def __init__(self, low: tuple[int, int], scale: tuple[int, int], rows: int) -> None:
@@ -80,53 +85,68 @@ class Phases:
         self.taps_y, self.taps_x = list_taps(scale[0]), list_taps(scale[1])
 
     def arrange(self, full: Tensor) -> Tensor:
-        """Return a map (..., H, W) as (..., scale_y, scale_x, h, w)."""
+        """Return a map (..., H, W) as (..., scale_y, scale_x, h, w + 2)."""
         (h, w), (sy, sx) = self.low, self.scale
-        split = full.reshape(*full.shape[:-2], h, sy, w, sx)
-        return split.movedim(-3, -4).movedim(-1, -3).contiguous()  # (..., sy, sx, h, w)
+        split = full.reshape(*full.shape[:-2], h, sy, w, sx).movedim(-3, -4).movedim(-1, -3)  # (..., sy, sx, h, w)
+        arranged = full.new_zeros(*split.shape[:-1], w + 2)
+        half = sx // 2
+        arranged[..., :half, :, :w] = split[..., :half, :, :]
+        arranged[..., half:, :, 1 : w + 1] = split[..., half:, :, :]
+        return arranged
 
     def restore(self, arranged: Tensor) -> Tensor:
-        """Return an arranged map (..., scale_y, scale_x, h, w) as (..., H, W)."""
-        split = arranged.movedim(-3, -1).movedim(-4, -3)  # (..., h, sy, w, sx)
-        return split.flatten(-2).flatten(-3, -2)
+        """Return an arranged map as (..., H, W)."""
+        w, half = self.low[1], self.scale[1] // 2
+        split = torch.cat([arranged[..., :half, :, :w], arranged[..., half:, :, 1 : w + 1]], -3)
+        return split.movedim(-3, -1).movedim(-4, -3).flatten(-2).flatten(-3, -2)
 
     def visit(self, image: Tensor, compute: Compute, gradient: Tensor | None) -> None:
         """Call `compute` on every phase of every tile of rows; see `Grid.visit`."""
         height = self.low[0]
-        padded = F.pad(image[None], (1, 1, 1, 1), mode="replicate")[0]  # (C, h + 2, w + 2)
+        padded = _pad_border(image)
         collected = None if gradient is None else torch.zeros_like(padded)
         for start in range(0, height, self.rows):
-            stop = min(start + self.rows, height)
-            self._visit_tile(padded, start, stop, compute, collected)
+            self._visit_tile(padded, start, min(start + self.rows, height), compute, collected)
         if gradient is not None and collected is not None:
             _fold_border(collected)
             gradient.add_(collected[:, 1:-1, 1:-1])
 
     def _visit_tile(self, padded: Tensor, start: int, stop: int, compute: Compute, collected: Tensor | None) -> None:
-        count, width = stop - start, self.low[1]
-        mixed = padded.new_empty(padded.shape[0], count, width + 2)
-        spread = torch.empty_like(mixed)
-        piece = padded.new_empty(padded.shape[0], count, width)
+        channels, width = padded.shape[0], padded.shape[2]
+        length = (stop - start) * width
+        source = padded.flatten(1)
+        # One element more than the rows hold: the right tap of the last cell, which is filler.
+        mixed, spread = padded.new_zeros(channels, length + 1), padded.new_zeros(channels, length + 1)
+        piece = padded.new_empty(channels, stop - start, width)
+        flat = piece.flatten(1)
         for p, (top, above, below) in enumerate(self.taps_y):
-            rows = padded[:, start + top : stop + top + 1]
-            _mix(rows[:, :-1], rows[:, 1:], above, below, mixed)
-            spread.zero_()
-            for q, (left, before, after) in enumerate(self.taps_x):
-                _mix(mixed[:, :, left : left + width], mixed[:, :, left + 1 : left + 1 + width], before, after, piece)
+            upper, lower = (start + top) * width, (start + top + 1) * width
+            torch.lerp(source[:, upper : upper + length], source[:, lower : lower + length], below, out=mixed[:, :-1])
+            for q, (_, before, after) in enumerate(self.taps_x):
+                torch.lerp(mixed[:, :-1], mixed[:, 1:], after, out=flat)
                 compute(piece, (p, q, slice(start, stop)))
-                if collected is not None:
-                    spread[:, :, left : left + width].add_(piece, alpha=before)
-                    if after:
-                        spread[:, :, left + 1 : left + 1 + width].add_(piece, alpha=after)
+                if collected is None:
+                    continue
+                if q == 0:
+                    torch.mul(flat, before, out=spread[:, :-1])
+                else:
+                    spread[:, :-1].add_(flat, alpha=before)
+                if after:
+                    spread[:, 1:].add_(flat, alpha=after)
             if collected is not None:
-                collected[:, start + top : stop + top].add_(spread, alpha=above)
-                collected[:, start + top + 1 : stop + top + 1].add_(spread, alpha=below)
+                target = collected.flatten(1)
+                target[:, upper : upper + length].add_(spread[:, :-1], alpha=above)
+                target[:, lower : lower + length].add_(spread[:, :-1], alpha=below)
 
 
-def _mix(first: Tensor, second: Tensor, weight: float, other: float, out: Tensor) -> None:
-    torch.mul(first, weight, out=out)
-    if other:
-        out.add_(second, alpha=other)
+def _pad_border(image: Tensor) -> Tensor:
+    """Return (C, h + 2, w + 2): the image with its border cells repeated."""
+    channels, height, width = image.shape
+    padded = image.new_empty(channels, height + 2, width + 2)
+    padded[:, 1:-1, 1:-1] = image
+    padded[:, 0, 1:-1], padded[:, -1, 1:-1] = image[:, 0], image[:, -1]
+    padded[:, :, 0], padded[:, :, -1] = padded[:, :, 1], padded[:, :, -2]
+    return padded
 
 
 def _fold_border(collected: Tensor) -> None:
@@ -140,11 +160,20 @@ def _fold_border(collected: Tensor) -> None:
 class Slabs:
     """Any scale: a piece is a few whole rows of the output, shape (C, rows, W), with separable weights.
 
-    Maps keep their order, (..., H, W).
+    The horizontal weights are applied to strips of low-resolution rows, which several slabs share. Maps keep their
+    order.
+
+    Args:
+        low: Height and width of the logits.
+        high: Height and width of the labels.
+        rows: Rows of a slab.
+        halo: Rows by which slabs overlap on each side, for terms that look at neighbours.
     """
 
     def __init__(self, low: tuple[int, int], high: tuple[int, int], rows: int, halo: int = 0) -> None:
         self.low, self.high, self.rows, self.halo = low, high, min(rows, high[0]), halo
+        slabs = max(1, STRIP_ROWS * high[0] // (low[0] * self.rows))
+        self.strip = slabs * self.rows
 
     def arrange(self, full: Tensor) -> Tensor:
         """Return the map itself: slabs walk in its order."""
@@ -155,33 +184,40 @@ class Slabs:
         return arranged
 
     def visit(self, image: Tensor, compute: Compute, gradient: Tensor | None) -> None:
-        """Call `compute` on every slab; see `Grid.visit`. With a halo, slabs overlap by that many rows on each side."""
+        """Call `compute` on every slab; see `Grid.visit`. The place of a slab includes its halo."""
         height = self.high[0]
-        for start in range(0, height, self.rows):
-            stop = min(start + self.rows, height)
-            self._visit_slab(image, max(start - self.halo, 0), min(stop + self.halo, height), compute, gradient)
+        for start in range(0, height, self.strip):
+            stop = min(start + self.strip, height)
+            first = self._find_position(max(start - self.halo, 0))[0]
+            last = min(self._find_position(min(stop + self.halo, height) - 1)[0] + 1, self.low[0] - 1)
+            strip = F.interpolate(image[:, first : last + 1], size=self.high[1], mode="linear", align_corners=False)
+            collected = None if gradient is None else torch.zeros_like(strip)
+            for row in range(start, stop, self.rows):
+                self._visit_slab(strip, first, (row, min(row + self.rows, stop)), compute, collected)
+            if gradient is not None:
+                shape = [image.shape[0], last + 1 - first, self.low[1]]
+                spread = torch.ops.aten.upsample_linear1d_backward
+                gradient[:, first : last + 1] += spread(collected, [self.high[1]], shape, False, None)
 
-    def _visit_slab(self, image: Tensor, start: int, stop: int, compute: Compute, gradient: Tensor | None) -> None:
-        top, below = self._find_rows(start, stop, image)
-        first, last = int(self._find_position(start)), min(int(self._find_position(stop - 1)) + 1, self.low[0] - 1)
-        source = image[:, first : last + 1]
-        top_index, bottom_index = top - first, (top - first + 1).clamp_(max=last - first)
-        mixed = torch.lerp(source.index_select(1, top_index), source.index_select(1, bottom_index), below[:, None])
-        piece = F.interpolate(mixed, size=self.high[1], mode="linear", align_corners=False)  # (C, rows, W)
+    def _visit_slab(
+        self, strip: Tensor, first: int, rows: tuple[int, int], compute: Compute, collected: Tensor | None
+    ) -> None:
+        start, stop = max(rows[0] - self.halo, 0), min(rows[1] + self.halo, self.high[0])
+        taps = [self._find_position(row) for row in range(start, stop)]
+        piece = strip.new_empty(strip.shape[0], stop - start, strip.shape[2])
+        bottoms = [min(top + 1, self.low[0] - 1) for top, _ in taps]
+        for row, ((top, below), bottom) in enumerate(zip(taps, bottoms, strict=True)):
+            torch.lerp(strip[:, top - first], strip[:, bottom - first], below, out=piece[:, row])
         compute(piece, (slice(start, stop),))
-        if gradient is not None:
-            shape = list(mixed.shape)
-            spread = torch.ops.aten.upsample_linear1d_backward(piece, [self.high[1]], shape, False, None)
-            low = gradient[:, first : last + 1]
-            low.index_add_(1, top_index, spread * (1 - below)[:, None])
-            low.index_add_(1, bottom_index, spread * below[:, None])
+        if collected is None:
+            return
+        for row, ((top, below), bottom) in enumerate(zip(taps, bottoms, strict=True)):
+            collected[:, top - first].add_(piece[:, row], alpha=1 - below)
+            if below:
+                collected[:, bottom - first].add_(piece[:, row], alpha=below)
 
-    def _find_position(self, row: int) -> float:
-        return max((row + 0.5) * self.low[0] / self.high[0] - 0.5, 0.0)
-
-    def _find_rows(self, start: int, stop: int, image: Tensor) -> tuple[Tensor, Tensor]:
-        positions = [self._find_position(row) for row in range(start, stop)]
-        top = [min(int(position), self.low[0] - 1) for position in positions]
-        below = [position - row for position, row in zip(positions, top, strict=True)]
-        device = image.device
-        return torch.tensor(top, device=device), torch.tensor(below, dtype=image.dtype, device=device)
+    def _find_position(self, row: int) -> tuple[int, float]:
+        """Return the low-resolution row above an output row, and the weight of the row below that."""
+        position = max((row + 0.5) * self.low[0] / self.high[0] - 0.5, 0.0)
+        top = min(int(position), self.low[0] - 1)
+        return top, position - top

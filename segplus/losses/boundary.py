@@ -1,0 +1,180 @@
+"""Terms that know where the boundaries are: weighted cross-entropy, Kervadec's distance loss and a soft boundary F1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import distance_transform_edt
+from torch import Tensor
+
+from segplus.errors import InputError
+from segplus.losses.pixelwise import CrossEntropy
+from segplus.losses.slabs import Slab, SlabTerm
+from segplus.losses.terms import ImageLabels, LabelBatch
+
+
+@dataclass(frozen=True)
+class BoundaryCrossEntropy(CrossEntropy):
+    """Cross-entropy with a weight of 1 + amount exp(-d^2 / (2 sigma^2)), d the distance to the nearest label boundary.
+
+    It is divided by the sum of the class weights, as cross-entropy is, so that weights raise the loss at boundaries.
+
+    Args:
+        amount: Weight that a pixel at the boundary has more than one far away.
+        sigma_px: Standard deviation of the weight, in pixels of the labels.
+    Reference:
+        Ronneberger et al., U-Net, 2015, equation 2, with the nearest boundary in place of the two nearest cells.
+        https://arxiv.org/abs/1505.04597
+    """
+
+    amount: float = 5.0
+    sigma_px: float = 5.0
+
+    def check(self) -> None:
+        """Raise InputError where a parameter is out of range."""
+        super().check()
+        if self.amount < 0 or self.sigma_px <= 0:
+            found = (self.amount, self.sigma_px)
+            raise InputError(
+                "losses.boundary_cross_entropy: amount, sigma_px", found=found, allowed="0 or more, above 0"
+            )
+
+    def weigh(self, image: ImageLabels) -> Tensor:
+        """Return the weight of every pixel of one image."""
+        distance = measure_boundary_distance(image.ids, image.valid > 0).to(image.weights)
+        return image.weights * (1 + self.amount * torch.exp(distance.square() / (-2 * self.sigma_px**2)))
+
+
+def measure_boundary_distance(ids: Tensor, valid: Tensor) -> Tensor:
+    """Return the distance of every pixel to the nearest one beside (left, right, above, below) another class.
+
+    Args:
+        ids: Class ids, shape (H, W).
+        valid: Bool, shape (H, W); ignored pixels make no boundary.
+    Returns:
+        Pixels, float64, shape (H, W); infinite in an image without a boundary.
+    """
+    boundary = torch.zeros_like(valid)
+    for dim in (0, 1):
+        size = ids.shape[dim] - 1
+        first, second = ids.narrow(dim, 0, size), ids.narrow(dim, 1, size)
+        differs = (first != second) & valid.narrow(dim, 0, size) & valid.narrow(dim, 1, size)
+        boundary.narrow(dim, 0, size).logical_or_(differs)
+        boundary.narrow(dim, 1, size).logical_or_(differs)
+    inside = ~boundary.cpu().numpy()
+    if inside.all():
+        return torch.full(ids.shape, torch.inf, dtype=torch.float64, device=ids.device)
+    return torch.from_numpy(distance_transform_edt(inside)).to(ids.device)
+
+
+def measure_signed_distances(ids: Tensor, valid: Tensor, num_classes: int) -> Tensor:
+    """Return each class's signed distance map: positive outside its region, 0 and below inside; 0 for absent classes.
+
+    Args:
+        ids: Class ids, shape (H, W).
+        valid: Bool, shape (H, W); an ignored pixel has no class.
+        num_classes: C.
+    Returns:
+        Pixels, float32, shape (C, H, W).
+    """
+    maps = torch.zeros(num_classes, *ids.shape)
+    host, counted = ids.cpu().numpy(), valid.cpu().numpy()
+    for index in torch.unique(ids[valid]).tolist():
+        region = (host == index) & counted
+        outside = torch.from_numpy(distance_transform_edt(~region))
+        inside = torch.from_numpy(distance_transform_edt(region)) if not region.all() else outside * 0
+        maps[index] = outside - (inside - 1).clamp(min=0)
+    return maps.to(ids.device)
+
+
+@dataclass(frozen=True)
+class Boundary(SlabTerm):
+    """The mean over pixels and classes of probability times signed distance to the class's boundary.
+
+    Unbounded below and flat where a class is absent: it is meant beside an overlap or cross-entropy term, with a small
+    weight that ramps in.
+
+    Args:
+        background: Count class 0.
+    Reference:
+        Kervadec et al., Boundary loss for highly unbalanced segmentation, 2019, equation 5.
+        https://arxiv.org/abs/1812.07032
+    """
+
+    background: bool = True
+
+    def count(self, batch: LabelBatch) -> Tensor | None:
+        """Return the number of pixels that count."""
+        return batch.count_pixels()
+
+    def prepare(self, image: ImageLabels, num_classes: int) -> Tensor | None:
+        """Return the distance maps of one image, shape (C, H, W)."""
+        maps = measure_signed_distances(image.ids, image.valid > 0, num_classes)
+        if not self.background:
+            maps[0] = 0
+        return maps / num_classes
+
+    def measure(self, slab: Slab) -> Tensor:
+        """Return the sum over the slab, shape (1,)."""
+        assert slab.prepared is not None
+        return (slab.probabilities * slab.prepared * slab.valid).sum()[None]
+
+    def finish(self, sums: Tensor) -> Tensor:
+        """Return the sum itself."""
+        return sums[0]
+
+
+@dataclass(frozen=True)
+class SoftBoundaryF1(SlabTerm):
+    """1 - F1 of predicted and true boundaries, both drawn by max-pooling, so that it has a gradient everywhere.
+
+    Precision and recall of every class that has a boundary in the image, averaged over these classes and over images.
+
+    Args:
+        width_px: Width of a boundary, odd.
+        tolerance_px: Width within which a boundary is found, odd.
+    Reference:
+        Bokhovkin and Burnaev, Boundary Loss for Remote Sensing Imagery Semantic Segmentation, 2019, equations 1 to 6.
+        https://arxiv.org/abs/1905.07852
+    """
+
+    width_px: int = 3
+    tolerance_px: int = 5
+
+    @property
+    def halo_px(self) -> int:
+        """Rows that a slab must see beyond its own."""
+        return (self.width_px - 1) // 2 + (self.tolerance_px - 1) // 2
+
+    def check(self) -> None:
+        """Raise InputError where a width is not odd or below 3."""
+        for name, value in (("width_px", self.width_px), ("tolerance_px", self.tolerance_px)):
+            if value < 3 or value % 2 == 0:
+                raise InputError(f"losses.soft_boundary_f1.{name}", found=value, allowed="an odd number from 3")
+
+    def measure(self, slab: Slab) -> Tensor:
+        """Return hits and areas of predicted and of true boundaries, shape (4, C)."""
+        predicted = _draw_boundary(slab.probabilities, slab.valid, self.width_px)
+        true = _draw_boundary(slab.truth, slab.valid, self.width_px)
+        near_predicted, near_true = _pool(predicted, self.tolerance_px), _pool(true, self.tolerance_px)
+        maps = (predicted * near_true, predicted, true * near_predicted, true)
+        return torch.stack([values[:, slab.own].sum((1, 2)) for values in maps])
+
+    def finish(self, sums: Tensor) -> Tensor:
+        """Return the loss of one image; 0 without a boundary."""
+        present = (sums[3] > 0).to(sums)
+        precision, recall = sums[0] / (sums[1] + 1e-7), sums[2] / (sums[3] + 1e-7)
+        score = 2 * precision * recall / (precision + recall + 1e-7)
+        return ((1 - score) * present).sum() / present.sum().clamp(min=1)
+
+
+def _pool(maps: Tensor, width: int) -> Tensor:
+    return F.max_pool2d(maps[None], width, stride=1, padding=width // 2)[0]
+
+
+def _draw_boundary(maps: Tensor, valid: Tensor, width: int) -> Tensor:
+    """Return how much every pixel is at the inner boundary of its region; ignored pixels make and have none."""
+    outside = (1 - maps) * valid
+    return (_pool(outside, width) - outside) * valid

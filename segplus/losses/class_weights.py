@@ -1,0 +1,181 @@
+"""Class weights from the pixels of a data set: counted in one streamed pass, turned into weights by a formula."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from segplus.errors import InputError, suggest
+
+Counts = npt.NDArray[np.int64]
+
+
+class LabelSource(Protocol):
+    """A map-style split of a data set, as far as counting needs it."""
+
+    fingerprint: str
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        ...
+
+    def label(self, index: int) -> npt.NDArray[Any]:
+        """Return the class ids of one image, shape (H, W)."""
+        ...
+
+
+def count_class_pixels(labels: Iterable[npt.NDArray[Any] | Tensor], num_classes: int) -> Counts:
+    """Return pixels by class, and the images' pixels that any class of them shares, in one streamed pass.
+
+    Args:
+        labels: Class ids of any integer type, any shape; values outside [0, C) count nowhere.
+        num_classes: C.
+    Returns:
+        Int64, shape (2, C): pixels of class c; valid pixels of the images that contain class c.
+    """
+    total = np.zeros((2, num_classes), dtype=np.int64)
+    for label in labels:
+        ids = np.asarray(label).reshape(-1)
+        ids = ids[(ids >= 0) & (ids < num_classes)]
+        counts = np.bincount(ids, minlength=num_classes)
+        total[0] += counts
+        total[1] += (counts > 0) * counts.sum()
+    return total
+
+
+def count_split(
+    split: LabelSource, num_classes: int, *, cache: Path | None = None, processes: int = 1, progress: bool = True
+) -> Counts:
+    """Return `count_class_pixels` of a whole split, from the cache where it was counted before.
+
+    Args:
+        split: Has a length, `label(i)` and a fingerprint.
+        num_classes: C.
+        cache: Folder of cached counts, one JSON file a fingerprint; None counts anew.
+        processes: Worker processes that decode masks.
+        progress: Show a progress bar.
+    """
+    file = None if cache is None else cache / f"class_pixels_{split.fingerprint}_{num_classes}.json"
+    if file is not None and file.is_file():
+        return np.array(json.loads(file.read_text()), dtype=np.int64)
+    total = np.zeros((2, num_classes), dtype=np.int64)
+    with tqdm(total=len(split), desc="counting classes", unit="mask", disable=not progress) as bar:
+        for counts, images in _count_chunks(split, num_classes, processes):
+            total += counts
+            bar.update(images)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(f".{os.getpid()}.partial")
+        partial.write_text(json.dumps(total.tolist()))
+        partial.replace(file)
+    return total
+
+
+def _count_chunks(split: LabelSource, num_classes: int, processes: int) -> Iterable[tuple[Counts, int]]:
+    chunks = [range(start, min(start + 16, len(split))) for start in range(0, len(split), 16)]
+    if processes <= 1:
+        for chunk in chunks:
+            yield _count_chunk(split, num_classes, chunk)
+        return
+    with ProcessPoolExecutor(processes) as pool:
+        jobs = [pool.submit(_count_chunk, split, num_classes, chunk) for chunk in chunks]
+        for job in jobs:
+            yield job.result()
+
+
+def _count_chunk(split: LabelSource, num_classes: int, chunk: range) -> tuple[Counts, int]:
+    return count_class_pixels((split.label(i) for i in chunk), num_classes), len(chunk)
+
+
+def weigh_inverse(counts: Counts) -> npt.NDArray[np.float64]:
+    """Return 1 / p, p the share of the class's pixels."""
+    return _invert(counts[0] / max(counts[0].sum(), 1))
+
+
+def weigh_median(counts: Counts) -> npt.NDArray[np.float64]:
+    """Return median frequency over frequency, a frequency being pixels over the pixels of images that have the class.
+
+    Reference:
+        Eigen and Fergus, Predicting Depth, Surface Normals and Semantic Labels, 2015, section 6.3.2.
+        https://arxiv.org/abs/1411.4734
+    """
+    frequencies = counts[0] / np.maximum(counts[1], 1)
+    present = frequencies[counts[0] > 0]
+    return _invert(frequencies) * (np.median(present) if len(present) else 0.0)
+
+
+def weigh_effective(counts: Counts, beta: float = 0.9999) -> npt.NDArray[np.float64]:
+    """Return (1 - beta) / (1 - beta^n), n the class's pixels in thousands: the inverse effective number of samples.
+
+    Neighbouring pixels say nearly the same, so a thousand of them are one sample; with single pixels every beta that is
+    usual gives equal weights.
+
+    Reference:
+        Cui et al., Class-Balanced Loss Based on Effective Number of Samples, 2019, equation 3.
+        https://arxiv.org/abs/1901.05555
+    """
+    effective = -np.expm1(counts[0] / 1000 * np.log(beta)) / (1 - beta)
+    return _invert(effective)
+
+
+def weigh_enet(counts: Counts) -> npt.NDArray[np.float64]:
+    """Return 1 / ln(1.02 + p), between 1.42 and 50.5.
+
+    Reference:
+        Paszke et al., ENet, 2016, section 5.1. https://arxiv.org/abs/1606.02147
+    """
+    return 1 / np.log(1.02 + counts[0] / max(counts[0].sum(), 1))
+
+
+FORMULAS: dict[str, Callable[[Counts], npt.NDArray[np.float64]]] = {
+    "effective_number": weigh_effective,
+    "enet": weigh_enet,
+    "inverse_frequency": weigh_inverse,
+    "median_frequency": weigh_median,
+}
+
+
+def compute_class_weights(counts: Counts, formula: str) -> Tensor:
+    """Return one weight a class, averaging 1 over the classes that occur; 1 for a class without a pixel.
+
+    Args:
+        counts: From `count_split` or `count_class_pixels`, shape (2, C).
+        formula: A name of `FORMULAS`.
+    Returns:
+        Float32, shape (C,).
+    Raises:
+        InputError: If there is no such formula.
+    """
+    if formula not in FORMULAS:
+        raise InputError("class_weights: no such formula", found=formula, fix=suggest(formula, FORMULAS))
+    present = counts[0] > 0
+    weights = FORMULAS[formula](counts)
+    if present.any():
+        weights = weights / weights[present].mean()
+    return torch.tensor(np.where(present, weights, 1.0), dtype=torch.float32)
+
+
+def choose_class_weights(
+    given: str | Mapping[str, float] | Sequence[float] | None, counts: Callable[[], Counts]
+) -> Tensor | Mapping[str, float] | Sequence[float] | None:
+    """Return what `build_criterion` takes: a formula's name is computed, anything else passes.
+
+    Args:
+        given: What the recipe says.
+        counts: Called where a formula needs the counts.
+    """
+    return compute_class_weights(counts(), given) if isinstance(given, str) else given
+
+
+def _invert(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.divide(1.0, values, out=np.zeros_like(values, dtype=np.float64), where=values > 0)

@@ -1,0 +1,73 @@
+"""Region mutual information: how well the covariance of small regions of labels follows from that of probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segplus.losses.slabs import Slab, SlabTerm
+
+# Step of the average pooling and side of a region, in pooled pixels.
+POOL_PX = 3
+SIDE = 3
+# Added to the diagonals of sums over regions, as in the authors' code.
+EPSILON = 5e-4
+
+
+@dataclass(frozen=True)
+class RegionMutualInformation(SlabTerm):
+    """Half the log-determinant of the labels' covariance that probabilities leave unexplained, over 3 x 3 regions.
+
+    Labels and sigmoid probabilities are averaged over 3 x 3 pixels; every 3 x 3 neighbourhood of the result is a point in
+    nine dimensions. Summed over classes, averaged over images and the nine dimensions. The authors add it to a binary
+    cross-entropy in equal parts: {binary_cross_entropy: 0.5, rmi: 0.5}.
+
+    The value may be negative.
+
+    Reference:
+        Zhao et al., Region Mutual Information Loss for Semantic Segmentation, 2019, equations 11 to 14.
+        https://arxiv.org/abs/1910.12037
+    """
+
+    row_step_px: ClassVar[int] = POOL_PX
+
+    @property
+    def halo_px(self) -> int:
+        """Rows that a slab must see beyond its own: regions reach over two more pooled rows."""
+        return POOL_PX * (SIDE - 1)
+
+    def activate(self, logits: Tensor) -> Tensor:
+        """Return sigmoid probabilities."""
+        return logits.sigmoid()
+
+    def measure(self, slab: Slab) -> Tensor:
+        """Return the moments of regions that begin in the slab's own rows, shape (C, 20, 18): number, sum, products."""
+        both = torch.stack([slab.truth, slab.probabilities * slab.valid]).double()  # (2, C, R, W)
+        first = (slab.own.start or 0) // POOL_PX
+        count = None if slab.own.stop is None else (slab.own.stop - (slab.own.start or 0)) // POOL_PX
+        pooled = F.avg_pool2d(both, POOL_PX)[:, :, first:]
+        pooled = pooled if count is None else pooled[:, :, : count + SIDE - 1]
+        classes = both.shape[1]
+        if pooled.shape[2] < SIDE or pooled.shape[3] < SIDE:
+            return both.new_zeros(classes, 2 + 2 * SIDE * SIDE, 2 * SIDE * SIDE) + pooled.sum() * 0
+        regions = F.unfold(pooled.flatten(0, 1)[:, None], SIDE)  # (2 C, 9, L)
+        points = regions.unflatten(0, (2, classes)).movedim(0, 1).flatten(1, 2)  # (C, 18, L)
+        first_moment = points.sum(2)[:, None]
+        number = torch.full_like(first_moment, points.shape[2])
+        return torch.cat([number, first_moment, points @ points.transpose(1, 2)], 1)
+
+    def finish(self, sums: Tensor) -> Tensor:
+        """Return the loss of one image; classes that it does not contain add nothing."""
+        half = SIDE * SIDE
+        mean = sums[:, 1:2] / sums[:, :1, :1].clamp(min=1)
+        covariance = sums[:, 2:] - mean.transpose(1, 2) * sums[:, 1:2]
+        labels, cross = covariance[:, :half, :half], covariance[:, :half, half:]
+        diagonal = EPSILON * torch.eye(half, dtype=sums.dtype, device=sums.device)
+        explained = cross @ torch.linalg.solve(covariance[:, half:, half:] + diagonal, cross.transpose(1, 2))
+        factor = torch.linalg.cholesky_ex(labels - explained + diagonal)[0].diagonal(dim1=1, dim2=2)
+        logs = factor.clamp(min=1e-8).log().sum(1)  # half the log-determinant
+        return (logs * (sums[:, 1, :half].sum(1) > 0)).sum() / half
