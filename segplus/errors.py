@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 EXIT_CODE_INPUT = 2
+EXIT_CODE_DIVERGED = 3
 
 
 class InputError(ValueError):

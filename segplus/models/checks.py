@@ -7,6 +7,8 @@ from transformers import PreTrainedModel
 
 from segplus.errors import InputError
 
+_REFUSALS = (ValueError, RuntimeError, AssertionError, IndexError)
+
 
 def check_input_size(model: PreTrainedModel, size_px: tuple[int, int], key: str) -> tuple[int, int]:
     """Return the height and width of the logits that an input of this size gives.
@@ -15,29 +17,44 @@ def check_input_size(model: PreTrainedModel, size_px: tuple[int, int], key: str)
         model: The model, in any mode; it is left as it was.
         size_px: Height and width of the input.
         key: The recipe's key that holds the size, for the message.
+
     Raises:
         InputError: If the model cannot take the size.
     """
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad():
-            pixel_values = torch.zeros(1, 3, *size_px, device=model.device, dtype=model.dtype)
-            logits = model(pixel_values=pixel_values).logits
-    except (ValueError, RuntimeError, AssertionError, IndexError) as error:
+        return _run(model, size_px)
+    except _REFUSALS as error:
+        accepted = next((size for size in _list_candidates(size_px) if _accepts(model, size)), None)
         raise InputError(
             f"{key}: {type(model).__name__} cannot take this size",
             found=f"{size_px[0]} x {size_px[1]} (height x width): {str(error).splitlines()[0][:300]}",
-            fix=_suggest_size(model, size_px),
+            fix=f"use {accepted[0]} x {accepted[1]}" if accepted else "see the model's documentation for its sizes",
         ) from None
     finally:
         model.train(was_training)
+
+
+def _run(model: PreTrainedModel, size_px: tuple[int, int]) -> tuple[int, int]:
+    with torch.no_grad():
+        pixel_values = torch.zeros(1, 3, *size_px, device=model.device, dtype=model.dtype)
+        logits = model(pixel_values=pixel_values).logits
     return int(logits.shape[-2]), int(logits.shape[-1])
 
 
-def _suggest_size(model: PreTrainedModel, size_px: tuple[int, int]) -> str:
-    patch = model.config.to_dict().get("patch_size")
-    unit = patch if isinstance(patch, int) else 32
-    # Attention over pairs of scales wants even grids, so two units.
-    near = [max(2 * unit, round(side / (2 * unit)) * 2 * unit) for side in size_px]
-    return f"use multiples of {2 * unit}, such as {near[0]} x {near[1]}"
+def _accepts(model: PreTrainedModel, size_px: tuple[int, int]) -> bool:
+    try:
+        _run(model, size_px)
+    except _REFUSALS:
+        return False
+    return True
+
+
+def _list_candidates(size_px: tuple[int, int]) -> list[tuple[int, int]]:
+    """List sizes near the refused one: multiples of common patches, then squares, which some backbones insist on."""
+    units = (16, 14, 32, 64)
+    near = [tuple(max(unit, round(side / unit) * unit) for side in size_px) for unit in units]
+    mean = sum(size_px) / 2
+    squares = [(max(unit, round(mean / unit) * unit),) * 2 for unit in units]
+    return [(height, width) for height, width in [*near, *squares]]

@@ -22,6 +22,7 @@ def load_image_processor(recipe: ModelRecipe, config: PreTrainedConfig) -> BaseI
     Args:
         recipe: The model section; `image_processor` holds the values.
         config: The model's config, which names the processor where the checkpoint has none.
+
     Raises:
         InputError: If a key is unknown to the processor, or would serve another geometry than was evaluated.
     """
@@ -44,7 +45,7 @@ def _load_from_checkpoint(recipe: ModelRecipe) -> BaseImageProcessor | None:
 def _build_from_type(config: PreTrainedConfig) -> BaseImageProcessor:
     with explain_failures("model.image_processor", config.model_type):
         kinds = IMAGE_PROCESSOR_MAPPING[type(config)]
-    # Without torchvision the mapping's PIL entry is the one that works; AutoImageProcessor chooses the same way on loading.
+    # Without torchvision the mapping's PIL entry is the one that works; AutoImageProcessor chooses so, too.
     values = kinds.values() if isinstance(kinds, dict) else kinds
     for kind in values:
         if kind is None:

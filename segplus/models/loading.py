@@ -12,10 +12,11 @@ import torch
 from transformers import AutoConfig, AutoModelForSemanticSegmentation, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from segplus.classes import IGNORE_INDEX, ClassMap
+from segplus.classes import ClassMap
 from segplus.errors import InputError, suggest
 from segplus.models.parts import is_head_parameter
 from segplus.recipe import ModelRecipe
+from segplus.recipe.paths import expand_path
 
 
 @dataclass
@@ -52,6 +53,7 @@ def load_model(recipe: ModelRecipe, classes: ClassMap, *, use_auxiliary_head: bo
         recipe: The model section.
         classes: Names that the model's config will hold.
         use_auxiliary_head: Keep the auxiliary head of models that have one (DPT, UperNet, BEiT).
+
     Raises:
         InputError: If the checkpoint cannot be loaded or is no semantic-segmentation model.
     """
@@ -86,7 +88,11 @@ def load_segmentation_checkpoint(checkpoint: str, *, trust_remote_code: bool = F
         config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=trust_remote_code)
         _refuse_other_tasks(config, checkpoint)
         model, info = AutoModelForSemanticSegmentation.from_pretrained(
-            checkpoint, config=config, output_loading_info=True, dtype=torch.float32, trust_remote_code=trust_remote_code
+            checkpoint,
+            config=config,
+            output_loading_info=True,
+            dtype=torch.float32,
+            trust_remote_code=trust_remote_code,
         )
     if info["missing_keys"]:
         raise InputError(
@@ -103,9 +109,7 @@ def expand_checkpoint(checkpoint: str) -> str:
     Raises:
         InputError: If a variable is not set, or a path that is clearly local does not exist.
     """
-    expanded = os.path.expanduser(os.path.expandvars(checkpoint))
-    if "$" in expanded:
-        raise InputError(f"model.checkpoint: {checkpoint}", found="an environment variable that is not set", fix="set it")
+    expanded = expand_path(checkpoint, "model.checkpoint")
     looks_local = expanded.startswith((".", os.sep)) or expanded.count("/") > 1
     if looks_local and not os.path.isdir(expanded):
         raise InputError(f"model.checkpoint: no such folder: {expanded}", fix="check the path")
@@ -116,25 +120,37 @@ def _build_config(recipe: ModelRecipe, classes: ClassMap, use_auxiliary_head: bo
     values = dict(recipe.config)
     model_type = values.pop("model_type", None)
     if recipe.checkpoint is None:
-        with explain_failures("model.config.model_type", str(model_type)):
-            config = AutoConfig.for_model(model_type)
+        config = _build_config_of_type(str(model_type))
     else:
         checkpoint = expand_checkpoint(recipe.checkpoint)
         with quiet_transformers(), explain_failures("model.checkpoint", checkpoint):
             config = AutoConfig.from_pretrained(
                 checkpoint, revision=recipe.revision or "main", trust_remote_code=recipe.trust_remote_code
             )
-    _refuse_other_tasks(config, recipe.checkpoint or f"model_type {model_type}")
+    _refuse_other_tasks(config, recipe.checkpoint or f"model.config.model_type {model_type}")
     known = config.to_dict()
     for key in values:
         if key not in known:
             raise InputError(f"model.config: {config.model_type} has no '{key}'", fix=suggest(str(key), known))
     values |= {"id2label": classes.id2label, "label2id": classes.label2id}
-    values["semantic_loss_ignore_index"] = IGNORE_INDEX
+    values["semantic_loss_ignore_index"] = classes.ignore_index
     if not use_auxiliary_head and "use_auxiliary_head" in known:
         values["use_auxiliary_head"] = False
     # from_dict, not setattr: values that depend on each other are checked together, as in a file.
     return type(config).from_dict({**known, **values})
+
+
+def _build_config_of_type(model_type: str) -> PreTrainedConfig:
+    allowed = _list_model_types()
+    if model_type not in allowed:
+        raise InputError(
+            "model.config.model_type", found=model_type, allowed=", ".join(allowed), fix=suggest(model_type, allowed)
+        )
+    return AutoConfig.for_model(model_type)
+
+
+def _list_model_types() -> list[str]:
+    return sorted({kind.model_type for kind in AutoModelForSemanticSegmentation._model_mapping})
 
 
 def _build_random_model(config: PreTrainedConfig, recipe: ModelRecipe) -> PreTrainedModel:
@@ -150,11 +166,10 @@ def _refuse_other_tasks(config: PreTrainedConfig, source: str) -> None:
     remote = "AutoModelForSemanticSegmentation" in (config.to_dict().get("auto_map") or {})
     if type(config) in mapping or remote:
         return
-    allowed = sorted({kind.model_type for kind in mapping})
     raise InputError(
         f"{source} is no semantic-segmentation model",
         found=f"model type '{config.model_type}'",
-        allowed=", ".join(allowed),
+        allowed=", ".join(_list_model_types()),
         fix="choose a checkpoint that AutoModelForSemanticSegmentation loads",
     )
 
@@ -179,7 +194,9 @@ def explain_failures(key: str, source: str) -> Iterator[None]:
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, AttributeError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise InputError(
-            f"{key}: cannot load {source}", found=lines[0][:400], fix="check the name, the connection, or use a local folder"
+            f"{key}: cannot load {source}",
+            found=lines[0][:400],
+            fix="check the name, the connection, or use a local folder",
         ) from error
 
 
@@ -188,7 +205,9 @@ def quiet_transformers() -> Iterator[None]:
     """Silence the library's list of new weights: LoadedModel.describe tells it in one line."""
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
+        transformers_logging.enable_progress_bar()
         transformers_logging.set_verbosity(before)

@@ -28,7 +28,9 @@ def freeze_encoder(model: PreTrainedModel) -> int:
             parameter.requires_grad_(False)
             frozen += parameter.numel()
     if frozen == 0:
-        raise InputError(f"model.freeze_encoder: {type(model).__name__} has no backbone of its own", fix="set it to false")
+        raise InputError(
+            f"model.freeze_encoder: {type(model).__name__} has no backbone of its own", fix="set it to false"
+        )
     return frozen
 
 

@@ -16,7 +16,7 @@ from segplus.errors import InputError, suggest
 from segplus.recipe.sections import Recipe
 from segplus.recipe.strict import build_dataclass, convert
 
-# What segplus sets where TrainingArguments' own defaults do not serve segmentation. A recipe may change every one of them.
+# Where TrainingArguments' own defaults do not serve segmentation. A recipe may change every one of them.
 TRAINING_DEFAULTS: dict[str, Any] = {
     "per_device_train_batch_size": 8,
     "per_device_eval_batch_size": 8,
@@ -64,6 +64,7 @@ def load_recipe(path: str | os.PathLike[str], arguments: Sequence[str] = ()) -> 
         path: The YAML file.
         arguments: `--key value` or `--key=value`; keys are dotted (`--training.learning_rate 1e-4`) or, where only one
             section has the key, bare (`--learning_rate 1e-4`).
+
     Raises:
         InputError: If the file cannot be read, a key is unknown or a value has the wrong type.
     """
@@ -181,6 +182,10 @@ def _check_training(given: Any, name: str, file: str) -> dict[str, Any]:
         if key in RESERVED:
             raise InputError(f"{file}: training.{key} is not for recipes", fix=RESERVED[key])
         merged[key] = _convert_training_value(value, hints[key], f"training.{key}", file)
+    # The best checkpoint can only be kept where each evaluation is followed by a save.
+    for what in ("strategy", "steps"):
+        if f"eval_{what}" in given and f"save_{what}" not in given:
+            merged[f"save_{what}"] = merged[f"eval_{what}"]
     if merged["dataloader_num_workers"] == 0:
         merged["dataloader_persistent_workers"] = False
     return merged

@@ -21,11 +21,14 @@ def build_dataclass(kind: type[T], values: Mapping[str, Any], where: str, file: 
         values: What the recipe says, key by key.
         where: Dotted path of the section, empty for the whole recipe.
         file: The recipe's file name, for messages.
+
     Raises:
         InputError: If a key is unknown or missing, or a value has the wrong type.
     """
     if not isinstance(values, Mapping):
-        raise InputError(f"{file}: {where or 'recipe'} is not a section", found=repr(values), allowed="key: value lines")
+        raise InputError(
+            f"{file}: {where or 'recipe'} is not a section", found=repr(values), allowed="key: value lines"
+        )
     hints = typing.get_type_hints(kind)
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in values:
@@ -62,7 +65,9 @@ def convert(value: Any, hint: Any, where: str, file: str) -> Any:
         return _convert_union(value, arguments, where, file)
     if origin is Literal:
         # YAML 1.1 reads off and on as booleans; a recipe that says "off" means the word.
-        value = {False: "off", True: "on"}.get(value, value) if isinstance(value, bool) and "off" in arguments else value
+        value = (
+            {False: "off", True: "on"}.get(value, value) if isinstance(value, bool) and "off" in arguments else value
+        )
         if value in arguments:
             return value
         fix = suggest(str(value), map(str, arguments))
@@ -75,7 +80,8 @@ def convert(value: Any, hint: Any, where: str, file: str) -> Any:
         if not isinstance(value, Mapping):
             raise _wrong_type(value, "key: value lines", where, file)
         return {
-            convert(k, arguments[0], where, file): convert(v, arguments[1], f"{where}.{k}", file) for k, v in value.items()
+            convert(k, arguments[0], where, file): convert(v, arguments[1], f"{where}.{k}", file)
+            for k, v in value.items()
         }
     return _convert_scalar(value, hint, where, file)
 
@@ -108,7 +114,9 @@ def _convert_sequence(value: Any, origin: type, arguments: tuple[Any, ...], wher
     if origin is tuple and arguments[-1] is not Ellipsis:
         if len(value) != len(arguments):
             raise _wrong_type(value, f"a list of {len(arguments)}", where, file)
-        return tuple(convert(v, a, f"{where}[{i}]", file) for i, (v, a) in enumerate(zip(value, arguments, strict=True)))
+        return tuple(
+            convert(v, a, f"{where}[{i}]", file) for i, (v, a) in enumerate(zip(value, arguments, strict=True))
+        )
     return origin(convert(v, arguments[0], f"{where}[{i}]", file) for i, v in enumerate(value))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from segplus.training.arguments import build_training_arguments
+from segplus.training.building import build_recipe_criterion, build_trainer, require_splits
 from segplus.training.callbacks import install_log, install_panel, load_callbacks
 from segplus.training.checkpoints import claim_output_dir, find_resumable_checkpoint
 from segplus.training.guard import TrainingDivergedError
@@ -12,6 +13,8 @@ from segplus.training.trainer import SegmentationTrainer
 __all__ = [
     "SegmentationTrainer",
     "TrainingDivergedError",
+    "build_recipe_criterion",
+    "build_trainer",
     "build_training_arguments",
     "claim_output_dir",
     "find_resumable_checkpoint",
@@ -19,4 +22,5 @@ __all__ = [
     "install_log",
     "install_panel",
     "load_callbacks",
+    "require_splits",
 ]

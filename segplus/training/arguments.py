@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,21 @@ def build_training_arguments(recipe: Recipe) -> TrainingArguments:
         InputError: If TrainingArguments refuses a value.
     """
     values = recipe.training
-    if "bf16" not in values and "fp16" not in values:
-        values["bf16"] = has_fast_bfloat16()
-    if not torch.cuda.is_available():
-        # Subnormal numbers made one step of a pretrained MobileNetV2 take 56 s instead of 1.8 on a CPU.
-        torch.set_flush_denormal(True)
     own: dict[str, Any] = {
+        # A log file full of redrawn bars helps nobody.
+        "disable_tqdm": values.get("disable_tqdm", not sys.stderr.isatty()),
         "remove_unused_columns": False,
         "label_names": ["labels"],
         "batch_eval_metrics": True,
         "dataloader_pin_memory": values.get("dataloader_pin_memory", torch.cuda.is_available()),
     }
+    if "bf16" not in values and "fp16" not in values:
+        values["bf16"] = has_fast_bfloat16()
+    if not torch.accelerator.is_available():
+        # transformers takes bfloat16 on a CPU only where the CPU was asked for.
+        own["use_cpu"] = True
+        # Subnormal numbers made one step of a pretrained MobileNetV2 take 56 s instead of 1.8 on a CPU.
+        torch.set_flush_denormal(True)
     try:
         return TrainingArguments(**{**values, **own, "output_dir": str(Path(values["output_dir"]))})
     except (ValueError, TypeError, ImportError, KeyError) as error:

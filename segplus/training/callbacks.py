@@ -48,7 +48,9 @@ class StepLog(TrainerCallback):
 
 
 def _format_training_line(logs: Mapping[str, float], step: int, max_steps: int) -> str:
-    parts = "".join(f"  {key.removeprefix('loss/')} {value:.4f}" for key, value in logs.items() if key.startswith("loss/"))
+    parts = "".join(
+        f"  {key.removeprefix('loss/')} {value:.4f}" for key, value in logs.items() if key.startswith("loss/")
+    )
     skipped = f"  skipped {logs['skipped_steps']:.0f}" if "skipped_steps" in logs else ""
     return (
         f"step {step}/{max_steps}  epoch {logs['epoch']:.2f}  loss {logs['loss']:.4f}{parts}"
@@ -119,7 +121,9 @@ def _load_callback(name: str) -> TrainerCallback:
     try:
         module = importlib.import_module(module_name)
     except (ImportError, ValueError) as error:
-        raise InputError(f"callbacks: cannot import '{name}'", found=error, fix="give package.module.ClassName") from None
+        raise InputError(
+            f"callbacks: cannot import '{name}'", found=error, fix="give package.module.ClassName"
+        ) from None
     kinds = {key: value for key, value in vars(module).items() if isinstance(value, type)}
     if class_name not in kinds:
         raise InputError(f"callbacks: {module_name} has no class '{class_name}'", fix=suggest(class_name, kinds))

@@ -27,7 +27,9 @@ def claim_output_dir(recipe: Recipe, output_dir: Path) -> None:
     """
     saved = output_dir / RECIPE_FILE
     if output_dir.is_dir() and not saved.exists() and any(output_dir.iterdir()):
-        raise InputError(f"training.output_dir {output_dir}: not empty and no run's folder", fix="choose another folder")
+        raise InputError(
+            f"training.output_dir {output_dir}: not empty and no run's folder", fix="choose another folder"
+        )
     output_dir.mkdir(parents=True, exist_ok=True)
     candidate = output_dir / f"{RECIPE_FILE}.new"
     save_recipe(recipe, candidate)

@@ -21,6 +21,7 @@ def group_parameters(
         recipe: Head multiplier and the words that mark parameters without decay.
         learning_rate: The backbone's; the head's is this times the multiplier.
         weight_decay: For weights; biases, normalisation layers and position embeddings get none.
+
     Returns:
         Up to four groups with `params`, `lr`, `weight_decay` and `name`; empty ones are left out.
     """
@@ -38,7 +39,11 @@ def group_parameters(
 
 
 def _name_undecayed_parameters(model: nn.Module, words: list[str]) -> set[str]:
-    norms = tuple(kind for name, kind in vars(nn).items() if name.endswith("Norm") or "BatchNorm" in name or "InstanceNorm" in name)
+    norms = tuple(
+        kind
+        for name, kind in vars(nn).items()
+        if name.endswith("Norm") or "BatchNorm" in name or "InstanceNorm" in name
+    )
     names = set()
     for prefix, module in model.named_modules():
         for leaf, _ in module.named_parameters(recurse=False):

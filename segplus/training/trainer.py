@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers import EvalPrediction, PreTrainedModel, Trainer
 
 from segplus.classes import ClassMap
+from segplus.collator import EvaluationCollator
 from segplus.errors import InputError
 from segplus.evaluation import compute_scores, confusion_matrices, label_map
 from segplus.losses import Criterion
@@ -47,6 +49,7 @@ class SegmentationTrainer(Trainer):
         **arguments: Any,
     ) -> None:
         super().__init__(model=model, compute_metrics=self._add_to_scores, **arguments)
+        self.evaluation_collator = EvaluationCollator(classes.ignore_index)
         # compute_loss divides by the valid pixels of the whole accumulated batch, so Trainer must not divide again.
         self.loss_is_scaled_for_ga = True
         self.classes = classes
@@ -65,7 +68,7 @@ class SegmentationTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
-        """Collect the micro-batches of one step, with each loss term's denominator over all of them and all processes."""
+        """Collect one step's micro-batches, with each loss term's denominator over them and over all processes."""
         self.meters.start_step()
         started = time.perf_counter()
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
@@ -92,7 +95,9 @@ class SegmentationTrainer(Trainer):
             parts = dict(self.criterion.parts)
             auxiliary = self._auxiliary_logits.take()
             if auxiliary is not None and self.auxiliary_loss_weight > 0:
-                extra = self._compute_criterion(self.auxiliary_criterion, auxiliary, inputs["labels"], num_items_in_batch)
+                extra = self._compute_criterion(
+                    self.auxiliary_criterion, auxiliary, inputs["labels"], num_items_in_batch
+                )
                 loss = loss + self.auxiliary_loss_weight * extra
                 parts |= {f"auxiliary/{name}": value for name, value in self.auxiliary_criterion.parts.items()}
         self.meters.add_parts(parts, images=len(inputs["labels"]))
@@ -111,7 +116,7 @@ class SegmentationTrainer(Trainer):
         indices = inputs.pop("index").tolist()
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
-            names = [self.train_dataset.name(index) for index in indices]
+            names = [self.train_dataset.split.name(index) for index in indices]
             self.guard.watch_loss(float(loss), self.state.global_step + 1, names)
         else:
             self.guard.watch_loss(0.0, self.state.global_step + 1, ())
@@ -130,7 +135,9 @@ class SegmentationTrainer(Trainer):
         if self.optimizer is None:
             kind, values = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)) or "params" in values:
-                raise InputError(f"training.optim: {self.args.optim} makes its own groups", fix="use adamw_torch or sgd")
+                raise InputError(
+                    f"training.optim: {self.args.optim} makes its own groups", fix="use adamw_torch or sgd"
+                )
             groups = group_parameters(
                 self.model, self.optimizer_recipe, self.args.learning_rate, self.args.weight_decay
             )
@@ -146,6 +153,14 @@ class SegmentationTrainer(Trainer):
         super().log(logs, start_time)
 
     # Evaluation
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """Return the loader of an evaluation: images as served, masks at their original size."""
+        training, self.data_collator = self.data_collator, self.evaluation_collator
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = training
 
     def prediction_step(
         self,

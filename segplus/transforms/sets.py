@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from segplus.transforms.training import EvaluationTransform, TrainingTransform
 
@@ -49,10 +49,12 @@ class TrainingSet(Dataset[dict[str, torch.Tensor]]):
         focus: FocusSource | None = None,
         focus_probability: float = 0.0,
     ) -> None:
+        _calm_opencv()
         self.split, self.transform, self.seed = split, transform, seed
         self.focus, self.focus_probability = focus, focus_probability
         # In shared memory: a worker that lives through several epochs sees the new number.
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._epoch: torch.Tensor = torch.zeros(1, dtype=torch.int64)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return len(self.split)
@@ -83,6 +85,7 @@ class EvaluationSet(Dataset[dict[str, torch.Tensor]]):
     """
 
     def __init__(self, split: Split, transform: EvaluationTransform) -> None:
+        _calm_opencv()
         self.split, self.transform = split, transform
 
     def __len__(self) -> int:
@@ -96,7 +99,10 @@ class EvaluationSet(Dataset[dict[str, torch.Tensor]]):
 
 
 def _calm_opencv() -> None:
-    """Keep OpenCV to one thread in a worker: the workers are the parallelism."""
-    # 0, not 1: after a fork, 1 waits for ever for the parent's thread pool (OpenCV 5.0).
-    if get_worker_info() is not None and cv2.getNumThreads() != 1:
+    """Keep OpenCV to one thread: the workers are the parallelism.
+
+    Called where a set is made, before workers are forked, and at a sample, for workers that were spawned. The number is 0
+    and not 1: a forked child that asks for 1 waits for ever for the parent's threads (OpenCV 5.0).
+    """
+    if cv2.getNumThreads() != 1:
         cv2.setNumThreads(0)

@@ -1,0 +1,112 @@
+"""From a recipe's parts to a trainer: everything that may be wrong is found here, before the first step."""
+
+from __future__ import annotations
+
+from transformers import BaseImageProcessor, EarlyStoppingCallback, TrainingArguments
+
+from segplus.collator import TrainingCollator
+from segplus.data import SegmentationData, SplitCheck
+from segplus.errors import InputError
+from segplus.losses import Criterion, build_criterion
+from segplus.losses.class_weights import weigh_classes
+from segplus.models import LoadedModel, check_input_size, freeze_encoder
+from segplus.recipe import Recipe
+from segplus.reporting.examples import Example
+from segplus.training.callbacks import install_log, install_panel, load_callbacks
+from segplus.training.trainer import SegmentationTrainer
+from segplus.transforms import BatchMixing, EvaluationSet, EvaluationTransform, TrainingSet, TrainingTransform
+
+_PANEL_IMAGES = 4
+
+
+def build_trainer(
+    recipe: Recipe,
+    arguments: TrainingArguments,
+    data: SegmentationData,
+    loaded: LoadedModel,
+    image_processor: BaseImageProcessor,
+    train_check: SplitCheck,
+) -> SegmentationTrainer:
+    """Return the trainer of a recipe, after the sizes it needs were tried on the model.
+
+    Args:
+        recipe: The recipe.
+        arguments: From `build_training_arguments`.
+        data: Splits train and validation.
+        loaded: The model.
+        image_processor: Saved with the model.
+        train_check: Pixel counts of the training masks, for class weights by formula.
+    Raises:
+        InputError: If a loss, a class weight, a callback or a size does not fit.
+    """
+    transform = TrainingTransform(image_processor, recipe.transforms, data.classes.ignore_index)
+    check_input_size(loaded.model, transform.crop_size_px, "transforms.crop_size_px")
+    evaluation_set = EvaluationSet(data.splits["validation"], EvaluationTransform(image_processor))
+    served = tuple(evaluation_set[0]["pixel_values"].shape[-2:])
+    check_input_size(loaded.model, (served[0], served[1]), "model.image_processor.size")
+    if recipe.model.freeze_encoder:
+        freeze_encoder(loaded.model)
+    callbacks = load_callbacks(recipe.callbacks)
+    if recipe.early_stopping_patience is not None:
+        callbacks.append(EarlyStoppingCallback(recipe.early_stopping_patience))
+    mixing = BatchMixing(recipe.transforms, data.classes.ignore_index)
+    trainer = SegmentationTrainer(
+        loaded.model,
+        criterion=build_recipe_criterion(recipe, data, train_check),
+        classes=data.classes,
+        auxiliary_loss_weight=recipe.auxiliary_loss_weight,
+        optimizer_recipe=recipe.optimizer,
+        freeze_batch_norm=recipe.model.freeze_batch_norm,
+        args=arguments,
+        train_dataset=TrainingSet(data.splits["train"], transform, arguments.seed),
+        eval_dataset=evaluation_set,
+        data_collator=TrainingCollator(mixing, arguments.seed, keep_index=True),
+        processing_class=image_processor,
+        callbacks=callbacks,
+    )
+    install_log(trainer, data.classes.names)
+    shown, pixels = _choose_panel(evaluation_set)
+    install_panel(trainer, shown, pixels, data.classes)
+    return trainer
+
+
+def build_recipe_criterion(recipe: Recipe, data: SegmentationData, train_check: SplitCheck) -> Criterion:
+    """Return the losses of a recipe, weighted by the formula or the names it gives.
+
+    Raises:
+        InputError: If a term, a parameter, a formula or a class does not exist.
+    """
+    weights = recipe.class_weights
+    if isinstance(weights, str):
+        counts = train_check.pixels[: data.classes.num_classes]
+        weights = dict(zip(data.classes.names, weigh_classes(weights, counts).tolist(), strict=True))
+    return build_criterion(
+        recipe.losses,
+        data.classes.num_classes,
+        data.classes.ignore_index,
+        class_weights=weights,
+        class_names=data.classes.names,
+        plain=recipe.loss_engine == "plain",
+    )
+
+
+def require_splits(data: SegmentationData) -> None:
+    """Refuse a data set without pictures to train on or to choose the best checkpoint by.
+
+    Raises:
+        InputError: If train or validation is missing.
+    """
+    for name in ("train", "validation"):
+        if name not in data.splits:
+            raise InputError(
+                f"data: no {name} split", found=", ".join(data.splits), fix=f"set data.{name}_split or data.validation_share"
+            )
+
+
+def _choose_panel(evaluation_set: EvaluationSet):  # type: ignore[no-untyped-def]
+    """Choose validation images evenly; the same ones at every evaluation."""
+    count = min(_PANEL_IMAGES, len(evaluation_set))
+    rows = [index * len(evaluation_set) // count for index in range(count)]
+    pairs = [evaluation_set.split[row] for row in rows]
+    examples = [Example(pair["name"], pair["image"], pair["label"], pair["label"]) for pair in pairs]
+    return examples, [evaluation_set[row]["pixel_values"] for row in rows]
