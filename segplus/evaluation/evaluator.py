@@ -117,7 +117,7 @@ class Evaluator:
             resamples: Resamples of the images for the intervals; 0 for none.
             seed: Another seed draws other resamples.
         Returns:
-            `compute_scores`, images, confusion_matrix, per_image_mean_iou (the mean over images that have one), intervals,
+            `compute_scores`, images, confusion_matrix, per_image_mean_iou (mean over images that have one), intervals,
             and the scores of the further metrics.
         """
         counts = self.stack_counts()

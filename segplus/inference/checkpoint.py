@@ -1,0 +1,94 @@
+"""A saved model with what is needed to predict: checked against the data before its weights are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from transformers import AutoConfig, AutoImageProcessor, BaseImageProcessor, PreTrainedConfig
+
+from segplus.classes import ClassMap
+from segplus.errors import InputError
+from segplus.inference.predictor import Predictor
+from segplus.models import load_segmentation_checkpoint
+from segplus.models.loading import expand_checkpoint, explain_failures, quiet_transformers
+from segplus.recipe.evaluation import ProtocolRecipe
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A saved model whose weights are not read yet.
+
+    Args:
+        source: Folder or Hub id.
+        config: Its config.
+        image_processor: Its image processor.
+        trust_remote_code: Run the model code that lies in the checkpoint.
+    """
+
+    source: str
+    config: PreTrainedConfig
+    image_processor: BaseImageProcessor
+    trust_remote_code: bool = False
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the model's classes."""
+        return [str(self.config.id2label[index]) for index in range(self.config.num_labels)]
+
+    def load(self, protocol: ProtocolRecipe | None = None, device: str | torch.device | None = None) -> Predictor:
+        """Read the weights.
+
+        Args:
+            protocol: How predictions are formed.
+            device: Where to run.
+        Raises:
+            InputError: If the weights are damaged or incomplete.
+        """
+        model = load_segmentation_checkpoint(self.source, trust_remote_code=self.trust_remote_code)
+        return Predictor(model, self.image_processor, protocol, device)
+
+    def refuse_other_classes(self, classes: ClassMap) -> None:
+        """Refuse a model whose classes are not those of the data.
+
+        Raises:
+            InputError: If the number differs, or the same names stand in another order.
+        """
+        names = self.class_names
+        if len(names) != classes.num_classes:
+            raise InputError(
+                f"checkpoint {self.source}: its classes are not those of the data",
+                found=f"{len(names)} classes in the checkpoint, {classes.num_classes} in the data",
+                allowed=", ".join(classes.names[:8]) + (" ..." if classes.num_classes > 8 else ""),
+                fix="give the data's classes, reduce_labels, void and merge as they were in training",
+            )
+        if set(names) == set(classes.names) and tuple(names) != classes.names:
+            moved = next(index for index, (a, b) in enumerate(zip(names, classes.names, strict=True)) if a != b)
+            raise InputError(
+                f"checkpoint {self.source}: its classes stand in another order than the data's",
+                found=f"class {moved} is '{names[moved]}' in the checkpoint, '{classes.names[moved]}' in the data",
+                fix="list data.classes in the checkpoint's order",
+            )
+
+
+def find_checkpoint(source: str, *, trust_remote_code: bool = False) -> Checkpoint:
+    """Return a saved model with config and image processor, its weights unread.
+
+    Args:
+        source: Folder or Hub id; `${NAME}` stands for an environment variable.
+        trust_remote_code: Run the model code that lies in the checkpoint.
+    Raises:
+        InputError: If there is no such checkpoint, or it lacks a config or an image processor.
+    """
+    expanded = expand_checkpoint(source)
+    with quiet_transformers(), explain_failures("checkpoint", expanded):
+        config = AutoConfig.from_pretrained(expanded, trust_remote_code=trust_remote_code)
+        processor = AutoImageProcessor.from_pretrained(expanded, trust_remote_code=trust_remote_code)
+    return Checkpoint(expanded, config, processor, trust_remote_code)
+
+
+def choose_device(device: str | torch.device | None, local_rank: int = 0) -> torch.device:
+    """Return the device asked for, or the process's own accelerator, or the CPU."""
+    if device is not None:
+        return torch.device(device)
+    return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")

@@ -1,0 +1,104 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from segplus.classes import ClassMap
+from segplus.errors import InputError
+from segplus.inference.pictures import Picture
+from segplus.reporting.drawing import draw_overlay
+
+Kind = Literal["ids", "palette", "overlay"]
+KINDS: tuple[Kind, ...] = ("ids", "palette", "overlay")
+TABLE_SUFFIXES = (".csv", ".parquet")
+
+
+@contextmanager
+def write_whole(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside the target, which takes the target's name when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def check_kind(kind: str, num_classes: int) -> None:
+    """Refuse a kind of label picture that there is not, or that cannot hold the classes.
+
+    Raises:
+        InputError: If so.
+    """
+    if kind not in KINDS:
+        raise InputError("kind of prediction", found=kind, allowed=", ".join(KINDS))
+    if kind == "palette" and num_classes > 256:
+        raise InputError("a palette PNG holds 256 classes", found=num_classes, fix="write ids, as 16-bit PNG")
+
+
+def draw_labels(labels: npt.NDArray[Any], picture: Picture, classes: ClassMap, kind: str) -> Image.Image:
+    """Return class ids as a picture.
+
+    Args:
+        labels: Class ids, shape (H, W).
+        picture: What they were predicted from; only `overlay` shows it.
+        classes: Colours, for `palette` and `overlay`.
+        kind: `ids` gives grey values, 8 bits up to 256 classes and 16 above; `palette` 8-bit ids with a colour table;
+            `overlay` the colours over the picture.
+    """
+    if kind == "overlay":
+        shown = picture if isinstance(picture, Image.Image) else Image.new("RGB", labels.shape[::-1])
+        return draw_overlay(shown, labels, classes)
+    if kind == "palette":
+        drawn = Image.fromarray(labels.astype(np.uint8))
+        drawn.putpalette([channel for color in classes.colors for channel in color])
+        return drawn
+    return Image.fromarray(labels.astype(np.uint8 if classes.num_classes <= 256 else np.uint16))
+
+
+def write_labels(path: Path, labels: npt.NDArray[Any], picture: Picture, classes: ClassMap, kind: str) -> None:
+    """Write class ids as a PNG; see `draw_labels`."""
+    with write_whole(path) as part:
+        draw_labels(labels, picture, classes, kind).save(part)
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as CSV, or as Parquet where the file is named so.
+
+    Raises:
+        InputError: If the file is named otherwise.
+    """
+    check_table_name(path)
+    columns = list(rows[0]) if rows else []
+    with write_whole(path) as part:
+        if path.suffix == ".parquet":
+            pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), part)
+            return
+        with part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            # An absent number is an empty cell.
+            writer.writerows(["" if row[c] != row[c] else row[c] for c in columns] for row in rows)
+
+
+def check_table_name(path: Path) -> None:
+    """Refuse a table that is neither CSV nor Parquet.
+
+    Raises:
+        InputError: If so.
+    """
+    if path.suffix not in TABLE_SUFFIXES:
+        raise InputError(f"{path}: not a table", found=path.suffix or "no suffix", allowed=", ".join(TABLE_SUFFIXES))

@@ -1,0 +1,152 @@
+"""Predictor: from a picture to its label map at its own size, by one protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from transformers import BaseImageProcessor, PreTrainedModel
+
+from segplus.errors import InputError
+from segplus.evaluation import label_map
+from segplus.evaluation.label_maps import choose_label_dtype
+from segplus.inference.passes import ScorePass, average_passes, label_grid
+from segplus.inference.pictures import Picture, PictureReader, measure_picture, scale_picture
+from segplus.inference.windows import blend_windows, lay_windows, pad_size
+from segplus.recipe.evaluation import ProtocolRecipe
+
+
+class Predictor:
+    """Forms predictions at a picture's own size.
+
+    With the protocol `fixed` and one scale the label map is, to the pixel, what transformers' image-segmentation
+    pipeline serves. Windows and flips are averaged on the model's own grid (logits, or probabilities), scales at the
+    picture's size; full-resolution scores exist a few rows at a time only.
+
+    Args:
+        model: Any semantic-segmentation model; put on `device` and into evaluation mode.
+        image_processor: The processor that is saved with it.
+        protocol: How a prediction is formed.
+        device: Where to run; by default where the model is.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        image_processor: BaseImageProcessor,
+        protocol: ProtocolRecipe | None = None,
+        device: str | torch.device | None = None,
+    ) -> None:
+        self.protocol = protocol or ProtocolRecipe()
+        self.model = model.to(device).eval() if device is not None else model.eval()
+        self.reader = PictureReader(image_processor)
+
+    def predict(self, picture: Picture) -> Tensor:
+        """Return the label map of a picture.
+
+        Args:
+            picture: PIL picture in RGB, or an array (H, W, channels).
+        Returns:
+            Class ids, shape (H, W); uint8 up to 255 classes.
+        Raises:
+            InputError: If the model cannot take the size that the protocol gives it.
+        """
+        size = measure_picture(picture)
+        return self._label(self._start_passes(picture), size)
+
+    def predict_batch(self, pictures: Sequence[Picture]) -> list[Tensor]:
+        """Return the label maps of several pictures; those that are served at one size go through the model together.
+
+        The last bits of a model's scores depend on the batch, so a pixel on the edge between two classes may too.
+        """
+        protocol = self.protocol
+        if protocol.name != "fixed" or protocol.scales != [1.0] or len(pictures) == 1:
+            return [self.predict(picture) for picture in pictures]
+        served = [self.reader.read_served(picture) for picture in pictures]
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for index, pixel_values in enumerate(served):
+            groups.setdefault(tuple(pixel_values.shape), []).append(index)
+        labels: dict[int, Tensor] = {}
+        for members in groups.values():
+            scores = self._score(torch.cat([served[index] for index in members]))
+            for index, one in zip(members, scores, strict=True):
+                labels[index] = label_map(one[None], measure_picture(pictures[index]))[0]
+        return [labels[index] for index in range(len(pictures))]
+
+    def predict_with_confidence(self, picture: Picture) -> tuple[Tensor, Tensor]:
+        """Return the label map and the probability of the most probable class, float32, both of shape (H, W).
+
+        The scores on the model's grid are held whole.
+        """
+        size = measure_picture(picture)
+        passes = [scores.collect() for scores in self._start_passes(picture)]
+        labels = self._label(passes, size)
+        confidence = torch.empty(size, dtype=torch.float32, device=labels.device)
+        for top, slab in average_passes(passes, size):
+            confidence[top : top + len(slab)] = self._normalise(slab).amax(-1)
+        return labels, confidence
+
+    def predict_probabilities(self, picture: Picture) -> Tensor:
+        """Return the probability of every class, float32, shape (C, H, W): as large as that is."""
+        size = measure_picture(picture)
+        slabs = [self._normalise(slab) for _, slab in average_passes(self._start_passes(picture), size)]
+        return torch.cat(slabs).permute(2, 0, 1).contiguous()
+
+    def _normalise(self, slab: Tensor) -> Tensor:
+        return slab if self.protocol.average == "probabilities" else slab.softmax(-1)
+
+    def _label(self, passes: list[ScorePass], size: tuple[int, int]) -> Tensor:
+        if len(passes) == 1 and all(float(side).is_integer() for side in passes[0].covers):
+            return label_grid(passes[0], size)
+        dtype = choose_label_dtype(len(passes[0].held))
+        labels = torch.empty(size, dtype=dtype, device=passes[0].held.device)
+        for top, slab in average_passes(passes, size):
+            labels[top : top + len(slab)] = slab.argmax(-1)
+        return labels
+
+    def _start_passes(self, picture: Picture) -> list[ScorePass]:
+        start = self._start_served if self.protocol.name == "fixed" else self._start_windows
+        return [start(picture, scale) for scale in self.protocol.scales]
+
+    def _start_served(self, picture: Picture, scale: float) -> ScorePass:
+        scores = self._score(self.reader.read_served(picture, scale))[0]
+        return ScorePass(iter([(scores, scores.shape[1])]), measure_picture(picture))
+
+    def _start_windows(self, picture: Picture, scale: float) -> ScorePass:
+        height, width = measure_picture(picture)
+        scaled = picture if scale == 1.0 else scale_picture(picture, scale)
+        scaled_height, scaled_width = measure_picture(scaled)
+        total = pad_size((scaled_height, scaled_width), self.protocol.stride_px)
+        covers = total[0] * height / scaled_height, total[1] * width / scaled_width
+
+        def score(windows: list[tuple[int, int, int, int]]) -> Tensor:
+            return self._score(torch.cat([self.reader.read_window(scaled, *window) for window in windows]))
+
+        blocks: Iterator[tuple[Tensor, int]] = blend_windows(
+            score, lay_windows(total, self.protocol), total, self.protocol
+        )
+        return ScorePass(blocks, covers)
+
+    def _score(self, pixel_values: Tensor) -> Tensor:
+        """Return the scores of a batch, float32, (N, C, h, w), averaged with the mirrored batch's where asked for."""
+        pixel_values = pixel_values.to(self.model.device, self.model.dtype)
+        scores = self._run_model(pixel_values)
+        if self.protocol.flip:
+            scores = (scores + self._run_model(pixel_values.flip(-1)).flip(-1)) / 2
+        return scores
+
+    def _run_model(self, pixel_values: Tensor) -> Tensor:
+        try:
+            with torch.no_grad():
+                logits: Tensor = self.model(pixel_values=pixel_values).logits.float()
+        except torch.OutOfMemoryError:
+            raise
+        except (ValueError, RuntimeError, AssertionError, IndexError) as error:
+            height, width = pixel_values.shape[-2:]
+            raise InputError(
+                f"evaluation.protocol: {type(self.model).__name__} cannot take a picture of this size",
+                found=f"{height} x {width} (height x width): {(str(error).splitlines() or [''])[0][:300]}",
+                fix="use the protocol fixed, or a window_px and stride_px that suit the model",
+            ) from error
+        return logits.softmax(1) if self.protocol.average == "probabilities" else logits

@@ -1,0 +1,94 @@
+"""The loop of an evaluation: every image of a split once, over all processes, and the evaluators of all processes merged."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from tqdm import tqdm
+
+from segplus.classes import ClassMap
+from segplus.data import SegmentationSplit
+from segplus.evaluation import BoundaryIoU, CalibrationError, Evaluator, SurfaceDistances, TrimapIoU
+from segplus.evaluation.evaluator import BorderMetric
+from segplus.inference.pictures import Picture
+from segplus.inference.predictor import Predictor
+from segplus.recipe.evaluation import EvaluationRecipe
+
+T = TypeVar("T")
+_READ_AHEAD = 4
+
+
+def build_evaluator(recipe: EvaluationRecipe, classes: ClassMap) -> Evaluator:
+    """Return an evaluator of the metrics that a recipe names."""
+    count, ignored, names = classes.num_classes, classes.ignore_index, set(recipe.metrics)
+    metrics: dict[str, BorderMetric] = {}
+    if "boundary_iou" in names:
+        metrics["boundary_iou"] = BoundaryIoU(count, ignored, recipe.boundary_share)
+    if "trimap_iou" in names:
+        metrics["trimap_iou"] = TrimapIoU(count, ignored, recipe.trimap_widths_px)
+    if names & {"hausdorff_95", "surface_dice"}:
+        metrics["surface_distances"] = SurfaceDistances(count, ignored, recipe.surface_tolerance, recipe.spacing)
+    calibration = CalibrationError(ignored, recipe.calibration_bins) if "calibration" in names else None
+    return Evaluator(count, ignored, metrics, calibration)
+
+
+def read_ahead(read: Callable[[int], T], indices: list[int]) -> Iterator[T]:
+    """Yield what is read for each index, in order, reading a few ahead in a second thread."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = deque(pool.submit(read, index) for index in indices[:_READ_AHEAD])
+        for index in indices[_READ_AHEAD:]:
+            yield waiting.popleft().result()
+            waiting.append(pool.submit(read, index))
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def score_image(
+    predictor: Predictor, evaluator: Evaluator, picture: Picture, label: torch.Tensor, index: int, name: str
+) -> torch.Tensor:
+    """Predict one image, count it, and return its label map."""
+    label = label.to(predictor.model.device)
+    if evaluator.calibration is None:
+        prediction = predictor.predict(picture)
+    else:
+        prediction, confidence = predictor.predict_with_confidence(picture)
+        evaluator.calibration.update(confidence, prediction, label)
+    evaluator.update(prediction, label, index, name)
+    return prediction
+
+
+def iterate_split(split: SegmentationSplit, title: str, *, progress: bool) -> Iterator[tuple[int, Any, torch.Tensor]]:
+    """Yield (index, pair, label) of this process's share of a split: no image goes to two processes."""
+    state = PartialState()
+    indices = list(range(state.process_index, len(split), state.num_processes))
+    bar = tqdm(
+        read_ahead(split.__getitem__, indices),
+        desc=title,
+        total=len(indices),
+        unit=" pictures",
+        disable=not (progress and state.is_main_process),
+    )
+    for index, pair in zip(indices, bar, strict=True):
+        label = pair["label"]
+        # torch computes with uint8, but not with uint16
+        yield index, pair, torch.from_numpy(label if label.dtype == "uint8" else label.astype("int32"))
+
+
+def merge_processes(value: T) -> list[T]:
+    """Return the values of all processes, on every process."""
+    return list(gather_object([value]))
+
+
+def merge_evaluators(evaluator: Evaluator) -> Evaluator:
+    """Return one evaluator of what all processes saw, on every process."""
+    evaluator.confusion.matrix = evaluator.confusion.matrix.cpu()
+    first, *others = merge_processes(evaluator)
+    for other in others:
+        first.merge(other)
+    return first
