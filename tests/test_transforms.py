@@ -240,6 +240,25 @@ def test_evaluation_set_is_what_the_pipeline_hands_to_the_model() -> None:
     assert item["index"].item() == 4
 
 
+def test_which_processors_serve_one_size() -> None:
+    fixed, shortest = SegformerImageProcessorPil(), MobileNetV2ImageProcessorPil(do_center_crop=False)
+    free = DPTImageProcessorPil(keep_aspect_ratio=True, ensure_multiple_of=32)
+    answers = [
+        EvaluationTransform(p).serves_one_size() for p in (fixed, DPTImageProcessorPil(), free, shortest, AS_IT_IS)
+    ]
+    assert answers == [True, True, False, False, False]
+
+
+def test_the_callers_arrays_stay_as_they_are() -> None:
+    transform = TrainingTransform(AS_IT_IS, TransformsRecipe(preset="strong", crop_size_px=[48, 64], scale=[1, 1]))
+    image, label = SyntheticScenes(1, (48, 64)).draw(0)
+    image.setflags(write=False)
+    label.setflags(write=False)
+    for seed in range(20):
+        transform(image, label, np.random.default_rng(seed))
+    assert np.array_equal(image, SyntheticScenes(1, (48, 64)).draw(0)[0])
+
+
 def test_five_bands() -> None:
     processor = SegformerImageProcessorPil(
         do_resize=False, image_mean=[0.1] * 5, image_std=[0.2] * 5, do_convert_rgb=False

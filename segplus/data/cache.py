@@ -46,7 +46,7 @@ def measure_cache(split: Split) -> int:
         return 0
     first = split[0]
     image, label = _to_array(first["image"]), first["label"]
-    bytes_per_pixel = image.dtype.itemsize * image.shape[2] + label.dtype.itemsize
+    bytes_per_pixel: int = image.dtype.itemsize * image.shape[2] + label.dtype.itemsize
     return sum(height * width for height, width in map(split.size_px, range(len(split)))) * bytes_per_pixel
 
 

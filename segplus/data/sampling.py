@@ -132,7 +132,8 @@ def balance_classes(counts: npt.NDArray[np.int64]) -> Float:
     holders = present.sum(axis=0)
     share = np.divide(1.0, holders, out=np.zeros(len(holders)), where=holders > 0)
     classes = max(int((holders > 0).sum()), 1)
-    return len(counts) * (present @ share) / classes
+    draws: Float = len(counts) * (present @ share) / classes
+    return draws
 
 
 def count_repeats(counts: npt.NDArray[np.int64], threshold: float) -> Float:
@@ -153,7 +154,8 @@ def count_repeats(counts: npt.NDArray[np.int64], threshold: float) -> Float:
     factor = np.ones(len(frequency))
     seen = frequency > 0
     factor[seen] = np.maximum(1.0, np.sqrt(threshold / frequency[seen]))
-    return np.maximum(1.0, np.where(present, factor, 0.0).max(axis=1, initial=0.0))
+    repeats: Float = np.where(present, factor, 1.0).max(axis=1, initial=1.0)
+    return repeats
 
 
 class RepeatSampler(Sampler[int]):

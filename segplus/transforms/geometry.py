@@ -108,8 +108,8 @@ def cut_image(
     if size == (height, width):
         piece = _take(image, cut)
     elif size[0] >= height and size[1] >= width and resample == Image.Resampling.BILINEAR:
-        piece = cv2.resize(_take(image, cut), (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-        piece = piece[..., None] if piece.ndim == 2 else piece
+        enlarged = cv2.resize(_take(image, cut), (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+        piece = enlarged.astype(np.uint8, copy=False).reshape(*size, -1)  # OpenCV drops an axis of one channel
     elif isinstance(image, Image.Image):
         box = (left, top, left + width, top + height)
         piece = np.asarray(image.resize((size[1], size[0]), Image.Resampling(resample), box=box))
@@ -117,7 +117,7 @@ def cut_image(
         bands = [Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(_take(image, cut), 2, 0)]
         piece = np.stack([np.asarray(b.resize((size[1], size[0]), Image.Resampling(resample))) for b in bands], axis=2)
     if size == crop:
-        return np.ascontiguousarray(piece)
+        return np.array(piece, order="C")  # a copy: the steps may write, the caller's pixels stay
     picture = _draw_blank(crop, fill).copy()
     picture[cut.target[0] : cut.target[0] + size[0], cut.target[1] : cut.target[1] + size[1]] = piece
     return picture
@@ -133,7 +133,8 @@ def _take(image: Image.Image | npt.NDArray[np.uint8], cut: Cut) -> npt.NDArray[n
     top, left, height, width = cut.source
     if isinstance(image, Image.Image):
         return np.asarray(image.crop((left, top, left + width, top + height)))
-    return image[top : top + height, left : left + width]
+    part: npt.NDArray[np.uint8] = image[top : top + height, left : left + width]
+    return part
 
 
 def cut_label(label: npt.NDArray[Any], cut: Cut, crop: Size, ignore_index: int) -> npt.NDArray[Any]:
@@ -144,7 +145,7 @@ def cut_label(label: npt.NDArray[Any], cut: Cut, crop: Size, ignore_index: int) 
     if (rows, columns) != (height, width):
         piece = piece.take(_find_nearest(rows, height), axis=0).take(_find_nearest(columns, width), axis=1)
     if (rows, columns) == crop:
-        return np.ascontiguousarray(piece)
+        return np.array(piece, order="C")
     picture = np.full(crop, ignore_index, label.dtype)
     picture[down : down + rows, right : right + columns] = piece
     return picture

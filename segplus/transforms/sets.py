@@ -101,8 +101,8 @@ class EvaluationSet(Dataset[dict[str, torch.Tensor]]):
 def _calm_opencv() -> None:
     """Keep OpenCV to one thread: the workers are the parallelism.
 
-    Called where a set is made, before workers are forked, and at a sample, for workers that were spawned. The number is 0
-    and not 1: a forked child that asks for 1 waits for ever for the parent's threads (OpenCV 5.0).
+    Called where a set is made, before workers are forked, and at a sample, for workers that were spawned. The number is
+    0 and not 1: a forked child that asks for 1 waits for ever for the parent's threads (OpenCV 5.0).
     """
     if cv2.getNumThreads() != 1:
         cv2.setNumThreads(0)

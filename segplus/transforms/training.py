@@ -50,7 +50,8 @@ class TrainingTransform:
         self.normalization = Normalization(image_processor, channels)
         self.ignore_index, self.normalize = ignore_index, normalize
         self.resample = int(self.served_size.settings.get("resample") or Image.Resampling.BILINEAR)
-        self.scale = tuple(recipe.scale) if recipe.scale is not None else preset.scale
+        low, high = preset.scale if recipe.scale is None else recipe.scale
+        self.scale = (low, high)
         self.max_class_share = preset.max_class_share if recipe.max_class_share is None else recipe.max_class_share
         self.crop_size_px = _choose_crop(recipe, self.served_size)
         steps = merge_steps(preset.steps, recipe.steps)
@@ -86,13 +87,13 @@ class TrainingTransform:
         picture = cut_image(image, cut, self.crop_size_px, self.normalization.fill, self.resample)
         labels = cut_label(label, cut, self.crop_size_px, self.ignore_index)
         if self.steps is not None:
-            picture, labels = self._change(rng, picture, labels)
+            picture, labels = _change(self.steps, rng, picture, labels)
         return {"pixel_values": self._finish(picture), "labels": wrap_label(labels)}
 
     def _draw_cut(self, rng: np.random.Generator, label: npt.NDArray[Any], focus: tuple[int, int] | None) -> Cut:
         height_px, width_px = label.shape
         served = self.served_size.find(height_px, width_px)
-        factor = float(rng.uniform(*self.scale))
+        factor = float(rng.uniform(self.scale[0], self.scale[1]))
         scaled = max(round(served[0] * factor), 1), max(round(served[1] * factor), 1)
         cut = draw_cut(rng, (height_px, width_px), scaled, self.crop_size_px, focus)
         if self.max_class_share < 1:
@@ -101,14 +102,6 @@ class TrainingTransform:
                     break
                 cut = draw_cut(rng, (height_px, width_px), scaled, self.crop_size_px, focus)
         return cut
-
-    def _change(
-        self, rng: np.random.Generator, picture: npt.NDArray[np.uint8], labels: npt.NDArray[Any]
-    ) -> tuple[Any, Any]:
-        # set_random_seed would give every step the same seed, hence the same draws: all flips at once or none.
-        self.steps.set_random_state(rng, random.Random(int(rng.integers(1 << 62))))
-        changed = self.steps(image=picture, mask=labels)
-        return changed["image"], changed["mask"]
 
     def _finish(self, picture: npt.NDArray[np.uint8]) -> torch.Tensor:
         if self.normalize:
@@ -125,6 +118,11 @@ class EvaluationTransform:
 
     def __init__(self, image_processor: Any) -> None:
         self.image_processor = image_processor
+
+    def serves_one_size(self) -> bool:
+        """Return whether images of every size and shape are served at one size, so that any of them share a batch."""
+        served_size = ServedSize(self.image_processor)
+        return len({served_size.find(*size) for size in ((96, 96), (96, 192), (192, 96), (160, 128))}) == 1
 
     def __call__(self, image: Picture, label: npt.NDArray[Any]) -> dict[str, torch.Tensor]:
         """Return pixel_values (C, h', w') as served, labels (H, W) at the original size, sizes, int64, (2,).
@@ -151,6 +149,15 @@ def wrap_label(label: npt.NDArray[Any]) -> torch.Tensor:
     narrow = label if label.dtype == np.uint8 else label.astype(np.int32)
     # torch warns of arrays that it must not write to, such as views of a PIL image or of a cache file.
     return torch.from_numpy(np.ascontiguousarray(narrow) if narrow.flags.writeable else narrow.copy())
+
+
+def _change(
+    steps: Any, rng: np.random.Generator, picture: npt.NDArray[np.uint8], labels: npt.NDArray[Any]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
+    # set_random_seed would give every step the same seed, hence the same draws: all flips at once or none.
+    steps.set_random_state(rng, random.Random(int(rng.integers(1 << 62))))
+    changed = steps(image=picture, mask=labels)
+    return changed["image"], changed["mask"]
 
 
 def _choose_crop(recipe: TransformsRecipe, served_size: ServedSize) -> Size:
