@@ -202,6 +202,18 @@ def test_values_outside_the_classes_are_counted(tmp_path: Path) -> None:
     assert count(tmp_path, unknown="ignore") == [2387, 0, 13]
 
 
+def test_any_flipped_bit_in_a_png_mask_is_noticed(tmp_path: Path) -> None:
+    path = place_pair(tmp_path)
+    Image.fromarray(draw_ids(v1=12).astype(np.uint8)).save(path)
+    content = path.read_bytes()
+    for place in range(len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"a\.png"):
+            count(tmp_path, encoding="ids")
+
+
 def test_run_lengths_agree_with_the_coco_library() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):

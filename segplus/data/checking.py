@@ -146,8 +146,8 @@ def refuse_mixed_palettes(split: SegmentationSplit) -> None:
     known: dict[int, tuple[tuple[int, ...], str]] = {}
     seen: set[bytes] = set()
     for index in range(len(split)):
-        stored, source = split.stored(index)[1], split.sources(index)[1]
-        palette = split.decoder.read_palette(stored, source)
+        source = split.sources(index)[1]
+        palette = split.palette(index)
         if palette is None:
             return  # masks of one data set are of one kind; single odd ones were refused when they were read
         if palette in seen and len(seen) == 1:

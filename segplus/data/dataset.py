@@ -121,6 +121,10 @@ class SegmentationSplit:
         sources = self.sources(index)
         return describe_file(image, sources[0]), describe_file(mask, sources[1])
 
+    def palette(self, index: int) -> bytes | None:
+        """Return the palette of a mask file, or None where it has none."""
+        return self.decoder.read_palette(self.stored(index)[1], self.sources(index)[1])
+
     def select(self, indices: Sequence[int] | npt.NDArray[np.int64], title: str | None = None) -> SegmentationSplit:
         """Return the split that holds only these pairs, in this order."""
         chosen = self.rows.select(np.asarray(indices, dtype=np.int64))

@@ -88,6 +88,10 @@ class SyntheticSplit(SegmentationSplit):
         """Raise: nothing is stored."""
         raise TypeError(f"{self.name(index)} is drawn, not stored")
 
+    def palette(self, index: int) -> bytes | None:
+        """Return None: class ids are drawn."""
+        return None
+
     def describe_encoding(self, index: int) -> tuple[str, str]:
         """Return that both are drawn."""
         return "drawn", "drawn"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from segplus.data.source import Source
@@ -152,9 +151,3 @@ def _read_repository_names(name: str, root: Path | None, revision: str | None) -
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError):
         return None
     return {int(value): str(label) for value, label in json.loads(Path(path).read_text()).items()}
-
-
-def is_arrow_string(rows: datasets.Dataset, column: str) -> bool:
-    """Return whether a column holds text, such as paths or JSON."""
-    kind = rows.data.schema.field(column).type
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, TiffImagePlugin
 
 from segplus.classes import ClassMap, pack_colors
-from segplus.data.images import Stored, find_suffix, load_array, open_picture, report_damage
+from segplus.data.images import Stored, find_suffix, load_array, open_picture, read_checked_png, report_damage
 from segplus.data.polygons import draw_annotation
 from segplus.data.source import Source
 from segplus.errors import InputError
@@ -60,6 +60,8 @@ class MaskDecoder:
                 return draw_annotation(json.loads(stored))
             if find_suffix(stored) in (".npy", ".npz"):
                 return self._read_values(load_array(stored), source)
+            if find_suffix(stored) == ".png":
+                stored = {"bytes": read_checked_png(stored), "path": None}
             with open_picture(stored) as picture:
                 return self._read_picture(picture, source)
 

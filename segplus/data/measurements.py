@@ -177,10 +177,10 @@ def compare_edges(
     """
     height, width = grey.shape
     small = cv2.resize(labels.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST)
-    borders = np.zeros((height, width), dtype=np.float32)
+    borders: npt.NDArray[Any] = np.zeros((height, width), dtype=np.float32)
     borders[:, 1:] = small[:, 1:] != small[:, :-1]
     borders[1:] = np.maximum(borders[1:], small[1:] != small[:-1])
-    slopes = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    slopes: npt.NDArray[Any] = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
     slopes, borders = cv2.GaussianBlur(slopes, (0, 0), 1.0), cv2.GaussianBlur(borders, (0, 0), 1.0)
     slopes, borders = slopes - slopes.mean(), borders - borders.mean()
     norm = float(np.linalg.norm(slopes) * np.linalg.norm(borders))

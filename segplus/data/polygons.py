@@ -71,7 +71,8 @@ def expand_runs(counts: list[int], height: int, width: int) -> npt.NDArray[np.bo
     if sum(counts) != height * width or min(counts, default=0) < 0:
         raise ValueError(f"run lengths of {sum(counts)} pixels, image of {height * width}")
     inside = np.arange(len(counts)) % 2 == 1
-    return np.repeat(inside, counts).reshape(width, height).T
+    drawn: npt.NDArray[np.bool_] = np.repeat(inside, counts).reshape(width, height).T
+    return drawn
 
 
 def unpack_counts(packed: str) -> list[int]:
