@@ -69,10 +69,10 @@ class BoundaryIoU:
         self.counts += other.counts
 
     def compute(self) -> dict[str, Any]:
-        """Return boundary_iou, the mean over classes that have a boundary, and per_category_boundary_iou."""
+        """Return mean_boundary_iou, over the classes that have a boundary, and per_category_boundary_iou."""
         both, truth, guess = self.counts.astype(np.float64)
         values = divide(both, truth + guess - both)
-        return {"boundary_iou": average(values), "per_category_boundary_iou": values.tolist()}
+        return {"mean_boundary_iou": average(values), "per_category_boundary_iou": values.tolist()}
 
 
 class TrimapIoU:

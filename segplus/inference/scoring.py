@@ -1,4 +1,4 @@
-"""The loop of an evaluation: every image of a split once, over all processes, and the evaluators of all processes merged."""
+"""The loop of an evaluation: every image of a split once, over all processes, and their evaluators merged."""
 
 from __future__ import annotations
 

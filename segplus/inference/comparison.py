@@ -1,0 +1,146 @@
+"""Compare saved models on the same images: what `segplus compare` runs, alone or under accelerate launch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from segplus.classes import ClassMap
+from segplus.data import SegmentationSplit
+from segplus.errors import InputError
+from segplus.evaluation import Evaluator, compare_counts
+from segplus.inference.checkpoint import choose_device, find_checkpoint
+from segplus.inference.evaluation import DataSource, choose_split, load_data, name_data
+from segplus.inference.files import write_table
+from segplus.inference.predictor import Predictor
+from segplus.inference.scoring import build_evaluator, iterate_split, merge_evaluators, merge_processes, score_image
+from segplus.recipe import EvaluationRecipe
+from segplus.reporting.metrics import write_metrics
+
+
+def compare(
+    checkpoints: Sequence[str],
+    data: DataSource,
+    output: str | Path,
+    *,
+    recipe: EvaluationRecipe | None = None,
+    split: str | None = None,
+    device: str | torch.device | None = None,
+    trust_remote_code: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Score several saved models on one split and test each against the first.
+
+    Writes `comparison.json`, `classes.csv` (IoU and differences per class) and `disagreements.csv` (images, those with the
+    most differing pixels first).
+
+    Args:
+        checkpoints: Two or more folders or Hub ids; the first is what the others are compared with.
+        data: The data, a recipe's data section, or the folder or Hub id of a data set.
+        output: Folder of the results.
+        recipe: Protocol, resamples and seed.
+        split: Which split; by default test, or else validation, or else train.
+        device: Where to run; by default the accelerator, or else the CPU.
+        trust_remote_code: Run the model code that lies in the checkpoints.
+        progress: Show a progress bar.
+    Returns:
+        What comparison.json holds: "scores" (one entry a model), "differences" (model -> score -> difference, low, high,
+        p_value) and "disagreements" (image -> share of valid pixels that two models label differently, greatest first).
+    Raises:
+        InputError: If fewer than two checkpoints are given or they are the same, one cannot be loaded or has other classes
+            than the data, or a split is missing or empty.
+    """
+    recipe = recipe or EvaluationRecipe()
+    if len(checkpoints) < 2 or len(set(checkpoints)) < len(checkpoints):
+        raise InputError("compare: not several models", found=", ".join(checkpoints), allowed="two and more, each once")
+    state, output = PartialState(), Path(output)
+    found = [find_checkpoint(source, trust_remote_code=trust_remote_code) for source in checkpoints]
+    loaded = load_data(data)
+    name, chosen = choose_split(loaded, split)
+    for checkpoint in found:
+        checkpoint.refuse_other_classes(loaded.classes)
+    place = choose_device(device, state.local_process_index)
+    predictors = [checkpoint.load(recipe.protocol, place) for checkpoint in found]
+    evaluators, disagreements = score_together(predictors, chosen, loaded.classes, recipe, name, progress)
+    result = {
+        "dataset": name_data(data),
+        "split": name,
+        "images": len(chosen),
+        "class_names": list(loaded.classes.names),
+        "protocol": dataclasses.asdict(recipe.protocol),
+        "models": list(checkpoints),
+        "scores": [evaluator.compute(recipe.bootstrap_resamples, recipe.bootstrap_seed) for evaluator in evaluators],
+        "differences": test_differences(checkpoints, evaluators, recipe),
+        "disagreements": disagreements,
+    }
+    if state.is_main_process:
+        write_metrics(output / "comparison.json", result)
+        write_table(output / "classes.csv", list_class_rows(result))
+        write_table(output / "disagreements.csv", disagreements)
+    state.wait_for_everyone()
+    return result
+
+
+def score_together(
+    predictors: Sequence[Predictor],
+    split: SegmentationSplit,
+    classes: ClassMap,
+    recipe: EvaluationRecipe,
+    title: str,
+    progress: bool,
+) -> tuple[list[Evaluator], list[dict[str, Any]]]:
+    """Return an evaluator of the whole split for each model, and the images with the most disagreement first."""
+    evaluators = [build_evaluator(recipe, classes) for _ in predictors]
+    rows: list[dict[str, Any]] = []
+    for index, pair, label in iterate_split(split, title, progress=progress):
+        labels = [
+            score_image(predictor, evaluator, pair["image"], label, index, pair["name"])
+            for predictor, evaluator in zip(predictors, evaluators, strict=True)
+        ]
+        valid = label.to(labels[0].device) != classes.ignore_index
+        differs = torch.stack([one != labels[0] for one in labels[1:]]).any(0) & valid
+        pixels = int(valid.sum())
+        own = [evaluator.images[-1].compute()["mean_iou"] for evaluator in evaluators]
+        row = {"name": pair["name"], "disagreement": int(differs.sum()) / pixels if pixels else math.nan}
+        rows.append({"index": index, **row, **{f"mean_iou/{number}": value for number, value in enumerate(own)}})
+    gathered = [row for part in merge_processes(rows) for row in part]
+    gathered.sort(
+        key=lambda row: (-row["disagreement"] if row["disagreement"] == row["disagreement"] else 1, row["index"])
+    )
+    return [merge_evaluators(evaluator) for evaluator in evaluators], gathered
+
+
+def test_differences(
+    checkpoints: Sequence[str], evaluators: Sequence[Evaluator], recipe: EvaluationRecipe
+) -> dict[str, dict[str, Any]]:
+    """Return, for each model but the first, the differences of its scores from the first's."""
+    first = evaluators[0].stack_counts()
+    resamples, seed = max(1, recipe.bootstrap_resamples), recipe.bootstrap_seed
+    differences: dict[str, dict[str, Any]] = {}
+    for source, evaluator in zip(checkpoints[1:], evaluators[1:], strict=True):
+        compared = compare_counts(first, evaluator.stack_counts(), resamples, seed)
+        differences[source] = {
+            name: [dataclasses.asdict(one) for one in entry] if isinstance(entry, list) else dataclasses.asdict(entry)
+            for name, entry in compared.items()
+        }
+    return differences
+
+
+def list_class_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return one row per class: each model's IoU, and for each but the first the difference, interval and p-value."""
+    rows = []
+    for class_id, name in enumerate(result["class_names"]):
+        row = {"class": name}
+        for number, scores in enumerate(result["scores"]):
+            row[f"iou/{number}"] = scores["per_category_iou"][class_id]
+        for number, source in enumerate(result["models"][1:], start=1):
+            entry = result["differences"][source]["per_category_iou"][class_id]
+            row |= {f"{key}/{number}": value for key, value in entry.items()}
+        rows.append(row)
+    return rows

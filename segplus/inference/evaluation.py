@@ -1,0 +1,185 @@
+"""Evaluate a saved model on a data set: what `segplus evaluate` runs, alone or under accelerate launch."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from accelerate import PartialState
+
+from segplus.classes import ClassMap
+from segplus.data import SegmentationData, SegmentationSplit, load_segmentation_dataset
+from segplus.errors import InputError, suggest
+from segplus.evaluation import Evaluator
+from segplus.inference.checkpoint import choose_device, find_checkpoint
+from segplus.inference.files import check_kind, check_table_name, write_labels, write_table
+from segplus.inference.predictor import Predictor
+from segplus.inference.scoring import build_evaluator, iterate_split, merge_evaluators, score_image
+from segplus.recipe import DataRecipe, EvaluationRecipe
+from segplus.reporting.metrics import write_metrics
+
+DataSource = SegmentationData | DataRecipe | Mapping[str, Any] | str
+_PREFERRED_SPLITS = ("test", "validation", "train")
+
+
+def evaluate(
+    checkpoint: str,
+    data: DataSource,
+    output: str | Path,
+    *,
+    recipe: EvaluationRecipe | None = None,
+    split: str | None = None,
+    per_image: str = "per_image.csv",
+    save_predictions: str | None = None,
+    device: str | torch.device | None = None,
+    trust_remote_code: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Score a saved model on one split and write `metrics.json` and the scores of each image.
+
+    Args:
+        checkpoint: Folder or Hub id of any semantic-segmentation model.
+        data: The data, a recipe's data section, or the folder or Hub id of a data set.
+        output: Folder of the results.
+        recipe: Protocol and metrics.
+        split: Which split; by default test, or else validation, or else train.
+        per_image: File of the scores per image inside `output`, .csv or .parquet.
+        save_predictions: `ids`, `palette` or `overlay` writes the label maps to `output`/predictions.
+        device: Where to run; by default the accelerator, or else the CPU.
+        trust_remote_code: Run the model code that lies in the checkpoint.
+        progress: Show a progress bar.
+    Returns:
+        What metrics.json holds.
+    Raises:
+        InputError: If the checkpoint cannot be loaded or its classes are not the data's, a split is missing or empty, or a
+            file cannot be read.
+    """
+    recipe = recipe or EvaluationRecipe()
+    state, output = PartialState(), Path(output)
+    check_table_name(output / per_image)
+    found = find_checkpoint(checkpoint, trust_remote_code=trust_remote_code)
+    loaded = load_data(data)
+    name, chosen = choose_split(loaded, split)
+    found.refuse_other_classes(loaded.classes)
+    if save_predictions:
+        check_kind(save_predictions, loaded.classes.num_classes)
+    predictor = found.load(recipe.protocol, choose_device(device, state.local_process_index))
+    folder = (output / "predictions", save_predictions) if save_predictions else None
+    started = time.perf_counter()
+    evaluator = evaluate_split(predictor, chosen, loaded.classes, recipe, folder=folder, title=name, progress=progress)
+    scores = evaluator.compute(recipe.bootstrap_resamples, recipe.bootstrap_seed)
+    seconds = time.perf_counter() - started
+    metrics = {
+        "segplus_version": read_version(),
+        "model": found.source,
+        "dataset": name_data(data),
+        "class_names": list(loaded.classes.names),
+        "evaluations": {name: {**scores, "protocol": dataclasses.asdict(recipe.protocol), "seconds": seconds}},
+        "environment": describe_environment(predictor.model.device, state.num_processes),
+    }
+    if state.is_main_process:
+        write_metrics(output / "metrics.json", metrics)
+        write_table(output / per_image, list_image_rows(evaluator, loaded.classes))
+    state.wait_for_everyone()
+    return metrics
+
+
+def evaluate_split(
+    predictor: Predictor,
+    split: SegmentationSplit,
+    classes: ClassMap,
+    recipe: EvaluationRecipe,
+    *,
+    folder: tuple[Path, str] | None = None,
+    title: str = "evaluation",
+    progress: bool = True,
+) -> Evaluator:
+    """Return the evaluator of a whole split, on every process, each of which predicts its share of the images.
+
+    Args:
+        predictor: Forms the predictions.
+        split: The images and masks.
+        classes: Their classes.
+        recipe: The metrics.
+        folder: Where label maps are written, and of which kind; None writes none.
+        title: Stands before the progress bar.
+        progress: Show a progress bar.
+    """
+    evaluator = build_evaluator(recipe, classes)
+    for index, pair, label in iterate_split(split, title, progress=progress):
+        prediction = score_image(predictor, evaluator, pair["image"], label, index, pair["name"])
+        if folder:
+            path = folder[0] / f"{pair['name']}.png"
+            write_labels(path, prediction.cpu().numpy(), pair["image"], classes, folder[1])
+    return merge_evaluators(evaluator)
+
+
+def load_data(data: DataSource) -> SegmentationData:
+    """Return the data that a data section, a folder or a Hub id stands for."""
+    if isinstance(data, SegmentationData):
+        return data
+    return load_segmentation_dataset({"dataset": data} if isinstance(data, str) else data)
+
+
+def name_data(data: DataSource) -> str:
+    """Return what metrics.json calls the data."""
+    if isinstance(data, str):
+        return data
+    if isinstance(data, DataRecipe):
+        return data.dataset
+    return str(data.get("dataset", "")) if isinstance(data, Mapping) else ""
+
+
+def choose_split(data: SegmentationData, name: str | None) -> tuple[str, SegmentationSplit]:
+    """Return name and images of the split asked for, or of the first of test, validation and train.
+
+    Raises:
+        InputError: If there is no such split or it is empty.
+    """
+    chosen = name or next((known for known in _PREFERRED_SPLITS if known in data.splits), next(iter(data.splits), ""))
+    if chosen not in data.splits:
+        raise InputError(f"the data have no split '{chosen}'", fix=suggest(chosen, data.splits))
+    split = data.splits[chosen]
+    if not len(split):
+        raise InputError(f"the split '{chosen}' holds no images", allowed="1 and more")
+    return chosen, split
+
+
+def list_image_rows(evaluator: Evaluator, classes: ClassMap) -> list[dict[str, Any]]:
+    """Return one row per image: its name, its scores, and the IoU of each class, NaN where it is absent."""
+    rows = []
+    for image in evaluator.images:
+        scores = image.compute()
+        per_class = scores.pop("per_category_iou")
+        names = (f"iou/{name}" for name in classes.names)
+        rows.append({"name": image.name, **scores, **dict(zip(names, per_class, strict=True))})
+    return rows
+
+
+def read_version() -> str:
+    """Return the installed version of segplus."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("segplus")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def describe_environment(device: torch.device, processes: int) -> dict[str, Any]:
+    """Return what the scores and the seconds were measured on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads",
+        "processes": processes,
+    }

@@ -1,0 +1,173 @@
+"""Predict pictures that lie on disk: what `segplus predict` runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from segplus.classes import ClassMap
+from segplus.data.images import IMAGE_SUFFIXES, ImageReader, read_size
+from segplus.errors import InputError
+from segplus.inference.checkpoint import Checkpoint, choose_device, find_checkpoint
+from segplus.inference.files import check_kind, write_labels, write_whole
+from segplus.inference.scoring import read_ahead
+from segplus.recipe.evaluation import ProtocolRecipe
+
+_NOTE = "segplus_predictions.json"
+
+
+def predict(
+    checkpoint: str,
+    source: str | Path,
+    output: str | Path,
+    *,
+    protocol: ProtocolRecipe | None = None,
+    kind: str = "ids",
+    classes: ClassMap | None = None,
+    device: str | torch.device | None = None,
+    trust_remote_code: bool = False,
+    progress: bool = True,
+) -> list[Path]:
+    """Write the label map of each picture as a PNG of its size; a PNG that the same command wrote before stays as it is.
+
+    Args:
+        checkpoint: Folder or Hub id of any semantic-segmentation model.
+        source: A picture, a folder (searched with its subfolders) or a pattern such as `photos/*.jpg`.
+        output: A folder that gets `<name>.png`; for one picture also a file, named *.png, which is always written anew.
+        protocol: How predictions are formed.
+        kind: `ids` (grey values), `palette` (ids with colours) or `overlay` (colours over the picture).
+        classes: Colours; by default they are chosen for the checkpoint's class names.
+        device: Where to run; by default the accelerator, or else the CPU.
+        trust_remote_code: Run the model code that lies in the checkpoint.
+        progress: Show a progress bar with pictures per second.
+    Returns:
+        The paths of all PNGs, in the order of the pictures.
+    Raises:
+        InputError: If there is no picture, one cannot be read, the checkpoint cannot be loaded, or the folder holds the
+            predictions of another model, protocol or kind.
+    """
+    protocol = protocol or ProtocolRecipe()
+    targets = list_targets(Path(source), Path(output))
+    found = find_checkpoint(checkpoint, trust_remote_code=trust_remote_code)
+    classes = classes or ClassMap.build(make_names_unique(found.class_names))
+    found.refuse_other_classes(classes) if len(classes.names) != len(found.class_names) else None
+    check_kind(kind, classes.num_classes)
+    if not is_picture_target(Path(output)):
+        claim_folder(Path(output), found, protocol, kind)
+        waiting = [(picture, target) for picture, target in targets if not target.exists()]
+    else:
+        waiting = targets
+    for picture, _ in waiting:
+        read_size(str(picture), str(picture))
+    if waiting:
+        _predict_files(found, waiting, protocol, kind, classes, choose_device(device), progress)
+    return [target for _, target in targets]
+
+
+def _predict_files(
+    found: Checkpoint,
+    waiting: list[tuple[Path, Path]],
+    protocol: ProtocolRecipe,
+    kind: str,
+    classes: ClassMap,
+    device: torch.device,
+    progress: bool,
+) -> None:
+    predictor = found.load(protocol, device)
+    reader = ImageReader(int(getattr(found.config, "num_channels", 3)))
+    pictures = read_ahead(
+        lambda index: reader.read(str(waiting[index][0]), str(waiting[index][0])), [*range(len(waiting))]
+    )
+    bar = tqdm(pictures, total=len(waiting), unit=" pictures", desc="predicting", disable=not progress)
+    for picture, (_, target) in zip(bar, waiting, strict=True):
+        write_labels(target, predictor.predict(picture).cpu().numpy(), picture, classes, kind)
+
+
+def is_picture_target(output: Path) -> bool:
+    """Whether the output is one PNG and not a folder."""
+    return output.suffix.lower() == ".png" and not output.is_dir()
+
+
+def list_targets(source: Path, output: Path) -> list[tuple[Path, Path]]:
+    """Return each picture with the PNG that it becomes; below a folder the subfolders are kept.
+
+    Raises:
+        InputError: If there is no picture, two would become one PNG, or several are to become one file.
+    """
+    if source.is_file():
+        pictures, root = [source], source.parent
+    elif source.is_dir():
+        pictures, root = sorted(path for path in source.rglob("*") if _is_picture(path)), source
+    else:
+        pictures = sorted(Path(path) for path in glob.glob(str(source), recursive=True) if _is_picture(Path(path)))
+        root = _find_common_folder(pictures)
+    if not pictures:
+        raise InputError(f"{source}: no picture found", allowed=", ".join(sorted(IMAGE_SUFFIXES)), fix="check the path")
+    if is_picture_target(output):
+        if len(pictures) > 1:
+            raise InputError(f"{output}: one file for {len(pictures)} pictures", fix="name a folder")
+        return [(pictures[0], output)]
+    if output.suffix and not output.is_dir() and len(pictures) == 1:
+        raise InputError(f"{output}: label maps are PNG", found=output.suffix, fix="name it *.png, or name a folder")
+    targets = [(picture, (output / picture.relative_to(root)).with_suffix(".png")) for picture in pictures]
+    seen: dict[Path, Path] = {}
+    for picture, target in targets:
+        if target in seen:
+            raise InputError(f"{picture} and {seen[target]} would both become {target}", fix="predict them one by one")
+        seen[target] = picture
+    return targets
+
+
+def _is_picture(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _find_common_folder(pictures: list[Path]) -> Path:
+    if not pictures:
+        return Path()
+    shared = set(pictures[0].parents).intersection(*(picture.parents for picture in pictures))
+    return max(shared, key=lambda folder: len(folder.parts))
+
+
+def claim_folder(output: Path, found: Checkpoint, protocol: ProtocolRecipe, kind: str) -> None:
+    """Note in the folder what its pictures were made with.
+
+    Raises:
+        InputError: If another model, protocol or kind made those that lie there.
+    """
+    wanted: dict[str, Any] = {
+        "checkpoint": str(Path(found.source).resolve()) if Path(found.source).exists() else found.source,
+        "protocol": dataclasses.asdict(protocol),
+        "kind": kind,
+        "class_names": found.class_names,
+    }
+    path = output / _NOTE
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if before != wanted:
+            key = next(key for key in wanted if before.get(key) != wanted[key])
+            raise InputError(
+                f"{output}: holds predictions made otherwise ({key})",
+                found=before.get(key),
+                allowed=wanted[key],
+                fix="name another folder, or remove this one",
+            )
+        return
+    with write_whole(path) as part:
+        part.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+
+
+def make_names_unique(names: list[str]) -> list[str]:
+    """Return the names with a number behind those that occur again, as in some checkpoints of the Hub."""
+    seen: dict[str, int] = {}
+    unique = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        unique.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return unique
