@@ -34,7 +34,8 @@ class Checkpoint:
     @property
     def class_names(self) -> list[str]:
         """The names of the model's classes."""
-        return [str(self.config.id2label[index]) for index in range(self.config.num_labels)]
+        names = dict(self.config.id2label or {})
+        return [str(names[index]) for index in range(len(names))]
 
     def load(self, protocol: ProtocolRecipe | None = None, device: str | torch.device | None = None) -> Predictor:
         """Read the weights.

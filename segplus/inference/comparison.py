@@ -37,8 +37,8 @@ def compare(
 ) -> dict[str, Any]:
     """Score several saved models on one split and test each against the first.
 
-    Writes `comparison.json`, `classes.csv` (IoU and differences per class) and `disagreements.csv` (images, those with the
-    most differing pixels first).
+    Writes `comparison.json`, `classes.csv` (IoU and differences per class) and `disagreements.csv` (images, those with
+    the most differing pixels first).
 
     Args:
         checkpoints: Two or more folders or Hub ids; the first is what the others are compared with.
@@ -50,11 +50,12 @@ def compare(
         trust_remote_code: Run the model code that lies in the checkpoints.
         progress: Show a progress bar.
     Returns:
-        What comparison.json holds: "scores" (one entry a model), "differences" (model -> score -> difference, low, high,
-        p_value) and "disagreements" (image -> share of valid pixels that two models label differently, greatest first).
+        What comparison.json holds: "scores" (one entry a model), "differences" (model -> score -> difference, low,
+        high, p_value) and "disagreements" (per image the share of valid pixels that models label differently, greatest
+        first).
     Raises:
-        InputError: If fewer than two checkpoints are given or they are the same, one cannot be loaded or has other classes
-            than the data, or a split is missing or empty.
+        InputError: If fewer than two checkpoints are given or they are the same, one cannot be loaded or has other
+            classes than the data, or a split is missing or empty.
     """
     recipe = recipe or EvaluationRecipe()
     if len(checkpoints) < 2 or len(set(checkpoints)) < len(checkpoints):
@@ -76,7 +77,7 @@ def compare(
         "protocol": dataclasses.asdict(recipe.protocol),
         "models": list(checkpoints),
         "scores": [evaluator.compute(recipe.bootstrap_resamples, recipe.bootstrap_seed) for evaluator in evaluators],
-        "differences": test_differences(checkpoints, evaluators, recipe),
+        "differences": measure_differences(checkpoints, evaluators, recipe),
         "disagreements": disagreements,
     }
     if state.is_main_process:
@@ -110,13 +111,12 @@ def score_together(
         row = {"name": pair["name"], "disagreement": int(differs.sum()) / pixels if pixels else math.nan}
         rows.append({"index": index, **row, **{f"mean_iou/{number}": value for number, value in enumerate(own)}})
     gathered = [row for part in merge_processes(rows) for row in part]
-    gathered.sort(
-        key=lambda row: (-row["disagreement"] if row["disagreement"] == row["disagreement"] else 1, row["index"])
-    )
+    # An image without a valid pixel has no share; it comes last.
+    gathered.sort(key=lambda row: (math.isnan(row["disagreement"]), -row["disagreement"], row["index"]))
     return [merge_evaluators(evaluator) for evaluator in evaluators], gathered
 
 
-def test_differences(
+def measure_differences(
     checkpoints: Sequence[str], evaluators: Sequence[Evaluator], recipe: EvaluationRecipe
 ) -> dict[str, dict[str, Any]]:
     """Return, for each model but the first, the differences of its scores from the first's."""

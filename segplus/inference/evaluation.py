@@ -6,6 +6,7 @@ import dataclasses
 import platform
 import time
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,8 @@ def evaluate(
     Returns:
         What metrics.json holds.
     Raises:
-        InputError: If the checkpoint cannot be loaded or its classes are not the data's, a split is missing or empty, or a
-            file cannot be read.
+        InputError: If the checkpoint cannot be loaded or its classes are not the data's, a split is missing or empty, or
+            a file cannot be read.
     """
     recipe = recipe or EvaluationRecipe()
     state, output = PartialState(), Path(output)
@@ -164,8 +165,6 @@ def list_image_rows(evaluator: Evaluator, classes: ClassMap) -> list[dict[str, A
 
 def read_version() -> str:
     """Return the installed version of segplus."""
-    from importlib.metadata import PackageNotFoundError, version
-
     try:
         return version("segplus")
     except PackageNotFoundError:
@@ -174,12 +173,11 @@ def read_version() -> str:
 
 def describe_environment(device: torch.device, processes: int) -> dict[str, Any]:
     """Return what the scores and the seconds were measured on."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"CPU, {torch.get_num_threads()} threads",
+        "device": name,
         "processes": processes,
     }

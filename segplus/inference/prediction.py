@@ -34,7 +34,7 @@ def predict(
     trust_remote_code: bool = False,
     progress: bool = True,
 ) -> list[Path]:
-    """Write the label map of each picture as a PNG of its size; a PNG that the same command wrote before stays as it is.
+    """Write the label map of each picture as a PNG of its size; what the same command wrote before stays as it is.
 
     Args:
         checkpoint: Folder or Hub id of any semantic-segmentation model.
@@ -55,8 +55,10 @@ def predict(
     protocol = protocol or ProtocolRecipe()
     targets = list_targets(Path(source), Path(output))
     found = find_checkpoint(checkpoint, trust_remote_code=trust_remote_code)
-    classes = classes or ClassMap.build(make_names_unique(found.class_names))
-    found.refuse_other_classes(classes) if len(classes.names) != len(found.class_names) else None
+    if classes is None:
+        classes = ClassMap.build(make_names_unique(found.class_names))
+    else:
+        found.refuse_other_classes(classes)
     check_kind(kind, classes.num_classes)
     if not is_picture_target(Path(output)):
         claim_folder(Path(output), found, protocol, kind)
@@ -80,10 +82,9 @@ def _predict_files(
     progress: bool,
 ) -> None:
     predictor = found.load(protocol, device)
-    reader = ImageReader(int(getattr(found.config, "num_channels", 3)))
-    pictures = read_ahead(
-        lambda index: reader.read(str(waiting[index][0]), str(waiting[index][0])), [*range(len(waiting))]
-    )
+    reader = ImageReader(int(found.config.to_dict().get("num_channels", 3)))
+    sources = [str(picture) for picture, _ in waiting]
+    pictures = read_ahead(lambda index: reader.read(sources[index], sources[index]), list(range(len(sources))))
     bar = tqdm(pictures, total=len(waiting), unit=" pictures", desc="predicting", disable=not progress)
     for picture, (_, target) in zip(bar, waiting, strict=True):
         write_labels(target, predictor.predict(picture).cpu().numpy(), picture, classes, kind)

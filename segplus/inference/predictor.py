@@ -39,7 +39,8 @@ class Predictor:
         device: str | torch.device | None = None,
     ) -> None:
         self.protocol = protocol or ProtocolRecipe()
-        self.model = model.to(device).eval() if device is not None else model.eval()
+        self.model = model if device is None else model.to(device)
+        self.model.eval()
         self.reader = PictureReader(image_processor)
 
     def predict(self, picture: Picture) -> Tensor:
