@@ -125,7 +125,7 @@ def weigh_effective(counts: Counts, beta: float = 0.9999) -> npt.NDArray[np.floa
         https://arxiv.org/abs/1901.05555
     """
     effective = -np.expm1(counts[0] / 1000 * np.log(beta)) / (1 - beta)
-    return _invert(effective)
+    return _invert(np.asarray(effective, dtype=np.float64))
 
 
 def weigh_enet(counts: Counts) -> npt.NDArray[np.float64]:
@@ -134,7 +134,7 @@ def weigh_enet(counts: Counts) -> npt.NDArray[np.float64]:
     Reference:
         Paszke et al., ENet, 2016, section 5.1. https://arxiv.org/abs/1606.02147
     """
-    return 1 / np.log(1.02 + counts[0] / max(counts[0].sum(), 1))
+    return _invert(np.log(1.02 + counts[0] / max(counts[0].sum(), 1)))
 
 
 FORMULAS: dict[str, Callable[[Counts], npt.NDArray[np.float64]]] = {

@@ -45,7 +45,7 @@ class RegionMutualInformation(SlabTerm):
         return logits.sigmoid()
 
     def measure(self, slab: Slab) -> Tensor:
-        """Return the moments of regions that begin in the slab's own rows, shape (C, 20, 18): number, sum, products."""
+        """Return number, sum and products of the regions that begin in the slab's own rows, shape (C, 20, 18)."""
         both = torch.stack([slab.truth, slab.probabilities * slab.valid]).double()  # (2, C, R, W)
         first = (slab.own.start or 0) // POOL_PX
         count = None if slab.own.stop is None else (slab.own.stop - (slab.own.start or 0)) // POOL_PX
@@ -55,7 +55,7 @@ class RegionMutualInformation(SlabTerm):
         if pooled.shape[2] < SIDE or pooled.shape[3] < SIDE:
             return both.new_zeros(classes, 2 + 2 * SIDE * SIDE, 2 * SIDE * SIDE) + pooled.sum() * 0
         regions = F.unfold(pooled.flatten(0, 1)[:, None], SIDE)  # (2 C, 9, L)
-        points = regions.unflatten(0, (2, classes)).movedim(0, 1).flatten(1, 2)  # (C, 18, L)
+        points = regions.view(2, classes, SIDE * SIDE, -1).movedim(0, 1).flatten(1, 2)  # (C, 18, L)
         first_moment = points.sum(2)[:, None]
         number = torch.full_like(first_moment, points.shape[2])
         return torch.cat([number, first_moment, points @ points.transpose(1, 2)], 1)
@@ -70,4 +70,5 @@ class RegionMutualInformation(SlabTerm):
         explained = cross @ torch.linalg.solve(covariance[:, half:, half:] + diagonal, cross.transpose(1, 2))
         factor = torch.linalg.cholesky_ex(labels - explained + diagonal)[0].diagonal(dim1=1, dim2=2)
         logs = factor.clamp(min=1e-8).log().sum(1)  # half the log-determinant
-        return (logs * (sums[:, 1, :half].sum(1) > 0)).sum() / half
+        present = sums[:, 1, :half].sum(1) > 0
+        return torch.where(present, logs, 0).sum() / half

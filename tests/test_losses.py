@@ -1,0 +1,295 @@
+"""Every term against the plain way, its properties, and the messages of the public face."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segplus.errors import InputError
+from segplus.losses import LOSSES, build_criterion
+
+# One row a term and variant; every name of LOSSES must be here.
+ROWS = [
+    {"binary_cross_entropy": {"positive_weight": 3.0}},
+    {"boundary": {}},
+    {"boundary": {"background": False}},
+    {"boundary_cross_entropy": {"label_smoothing": 0.1}},
+    {"cross_entropy": {}},
+    {"cross_entropy": {"label_smoothing": 0.1}},
+    {"dice": {}},
+    {"dice": {"squared": True, "per_image": True, "background": False}},
+    {"dice": {"log": True, "present_only": False, "class_weighted": True}},
+    {"focal": {"gamma": 1.5, "alpha": 0.3}},
+    {"focal": {"gamma": 0.5}},
+    {"focal_tversky": {}},
+    {"jaccard": {"per_image": True}},
+    {"lovasz_softmax": {}},
+    {"lovasz_softmax": {"per_image": True}},
+    {"lovasz_softmax": {"present_only": False}},
+    {"ohem_cross_entropy": {"share": 0.3}},
+    {"ohem_cross_entropy": {"threshold": 0.6, "min_kept": 20}},
+    {"rmi": {}},
+    {"sigmoid_focal": {"alpha": 0.25}},
+    {"soft_boundary_f1": {}},
+    {"tversky": {}},
+    {"cross_entropy": {"label_smoothing": 0.2, "weight": 0.5}, "dice": {"weight": 0.7, "squared": True}, "focal": 0.3},
+    {"cross_entropy": 1.0, "dice": 0.5, "lovasz_softmax": 0.4, "soft_boundary_f1": 0.2},
+]
+NAMES = [" + ".join(f"{name}({','.join(map(str, row[name]))})" if isinstance(row[name], dict) else name for name in row)
+         for row in ROWS]  # fmt: skip
+EACH_ROW = pytest.mark.parametrize("row", ROWS, ids=NAMES)
+SIZES = [((5, 6), (20, 24)), ((12, 9), (12, 9)), ((5, 7), (37, 23))]
+
+
+def draw_labels(classes, high, generator, images=2):
+    """Return blocky labels with a tenth ignored, int64, shape (images, *high)."""
+    blocks = torch.randint(0, classes, (images, 4, 4), generator=generator)
+    labels = torch.nn.functional.interpolate(blocks[:, None].float(), size=high)[:, 0].long()
+    return labels.masked_fill(torch.rand(labels.shape, generator=generator) < 0.1, 255)
+
+
+def draw(classes=5, low=(5, 6), high=(20, 24), seed=0, scale=2.0, images=2, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(images, classes, *low, generator=generator, dtype=torch.float64) * scale
+    return logits.to(dtype).requires_grad_(), draw_labels(classes, high, generator, images)
+
+
+def differentiate(criterion, logits, labels, **options):
+    """Return value and gradient."""
+    leaf = logits.detach().clone().requires_grad_()
+    value = criterion(leaf, labels, **options)
+    value.backward()
+    return value.detach(), leaf.grad
+
+
+def relative(found, expected):
+    return float((found - expected).norm() / expected.norm().clamp(min=1e-12))
+
+
+def test_every_term_has_a_row():
+    assert {name for row in ROWS for name in row} == set(LOSSES)
+
+
+@EACH_ROW
+@pytest.mark.parametrize(("low", "high"), SIZES)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_streamed_is_plain(row, low, high, weighted):
+    logits, labels = draw(low=low, high=high)
+    weights = torch.tensor([0.5, 2.0, 1.0, 0.0, 3.0]) if weighted else None
+    streamed, plain = (build_criterion(row, 5, class_weights=weights, plain=plain) for plain in (False, True))
+    value, gradient = differentiate(streamed, logits, labels)
+    expected, expected_gradient = differentiate(plain, logits, labels)
+    assert abs(value - expected) <= 1e-10 * max(1.0, abs(expected))
+    assert relative(gradient, expected_gradient) < 1e-10
+    assert streamed.parts.keys() == plain.parts.keys() == row.keys()
+    with torch.no_grad():
+        assert abs(streamed(logits, labels) - expected) <= 1e-10 * max(1.0, abs(expected))
+
+
+@EACH_ROW
+def test_gradcheck(row):
+    logits, labels = draw(classes=3, low=(3, 3), high=(12, 12), images=1, scale=1.0)
+    criterion = build_criterion(row, 3)
+    assert torch.autograd.gradcheck(lambda x: criterion(x, labels), logits, eps=1e-6, atol=1e-5, rtol=1e-4)
+
+
+@EACH_ROW
+def test_all_ignored_is_exactly_zero(row):
+    logits, labels = draw()
+    value, gradient = differentiate(build_criterion(row, 5), logits, torch.full_like(labels, 255, dtype=torch.uint8))
+    assert value == 0
+    assert gradient.abs().max() == 0
+
+
+@EACH_ROW
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_extreme_logits_stay_finite(row, dtype):
+    logits, labels = draw()
+    extreme = (logits.detach().sign() * 100).to(dtype)
+    labels[:] = labels.clamp(max=255)
+    labels[0, 0, 0] = 4  # a class of one pixel
+    labels[labels == 3] = 255
+    value, gradient = differentiate(build_criterion(row, 5), extreme, labels)
+    assert torch.isfinite(value)
+    assert torch.isfinite(gradient).all()
+    assert gradient.dtype == dtype
+    assert value.dtype in (torch.float32, torch.float64)
+
+
+@EACH_ROW
+def test_float32_is_as_near_to_float64_as_the_plain_way(row):
+    logits, labels = draw(low=(16, 16), high=(64, 64), seed=3)
+    _, exact = differentiate(build_criterion(row, 5, plain=True), logits, labels)
+    _, plain = differentiate(build_criterion(row, 5, plain=True), logits.float(), labels)
+    _, streamed = differentiate(build_criterion(row, 5), logits.float(), labels)
+    assert relative(streamed.double(), exact) <= max(3 * relative(plain.double(), exact), 5e-6)
+
+
+@EACH_ROW
+def test_uint8_labels_are_int64_labels(row):
+    logits, labels = draw()
+    criterion = build_criterion(row, 5)
+    assert criterion(logits, labels.to(torch.uint8)) == criterion(logits, labels)
+    assert criterion(logits, labels.to(torch.int32)) == criterion(logits, labels)
+
+
+@EACH_ROW
+def test_permuted_classes_change_nothing(row):
+    if any(row[name].get("background") is False for name in row if isinstance(row[name], dict)):
+        pytest.skip("class 0 is special without the background")
+    logits, labels = draw()
+    order = torch.tensor([2, 0, 4, 1, 3])
+    renamed = torch.where(labels == 255, 255, order.argsort()[labels.clamp(max=4)])
+    criterion = build_criterion(row, 5)
+    first = criterion(logits, labels)
+    assert torch.allclose(first, criterion(logits[:, order], renamed), rtol=1e-9)
+
+
+@EACH_ROW
+def test_logits_under_ignored_pixels_do_not_matter(row):
+    logits, labels = draw(low=(12, 9), high=(12, 9))
+    changed = torch.where((labels == 255)[:, None], logits.detach() + 7, logits.detach())
+    criterion = build_criterion(row, 5)
+    value, gradient = differentiate(criterion, logits, labels)
+    other, _ = differentiate(criterion, changed, labels)
+    assert torch.allclose(value, other, rtol=1e-9)
+    assert gradient.movedim(1, -1)[labels == 255].abs().max() < 1e-12
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), scale=st.floats(0.1, 30), name=st.sampled_from(sorted(LOSSES)))
+def test_range(seed, scale, name):
+    logits, labels = draw(seed=seed, scale=scale, low=(5, 5), high=(20, 20))
+    value = float(build_criterion({name: 1.0}, 5)(logits, labels).detach())
+    if name in {"dice", "jaccard", "tversky", "focal_tversky", "lovasz_softmax", "soft_boundary_f1"}:
+        assert -1e-9 <= value <= 1 + 1e-9
+    elif name not in {"boundary", "rmi"}:
+        assert value >= 0
+
+
+@EACH_ROW
+def test_accumulated_micro_batches_are_the_whole_batch(row):
+    """Terms with a denominator are exact under accumulation, however unequal the ignored areas."""
+    logits, labels = draw(images=4)
+    labels[0, :17], labels[1, 3:], labels[2] = 255, 255, 255
+    criterion = build_criterion(row, 5)
+    if set(criterion.count_normalizers(labels)) != set(row):
+        pytest.skip("averaged over micro-batches by definition")
+    value, gradient = differentiate(criterion, logits, labels)
+    counts = [criterion.count_normalizers(labels[i : i + 1]) for i in range(4)]
+    totals = {name: torch.stack([count[name] for count in counts]).sum() for name in counts[0]}
+    steps = [
+        differentiate(
+            criterion, logits[i : i + 1], labels[i : i + 1], normalizers=totals, accumulation_steps=4
+        )
+        for i in range(4)
+    ]  # fmt: skip
+    assert relative(torch.cat([step[1] for step in steps]), gradient) < 1e-6
+    assert abs(sum(step[0] for step in steps) - value) <= 1e-6 * max(1.0, abs(value))
+
+
+def test_overlap_terms_are_averaged_over_micro_batches():
+    logits, labels = draw(images=2)
+    criterion = build_criterion({"dice": 1.0}, 5)
+    assert criterion.count_normalizers(labels) == {}
+    parts = [criterion(logits[i : i + 1], labels[i : i + 1]) for i in range(2)]
+    shares = [
+        criterion(logits[i : i + 1], labels[i : i + 1], normalizers={}, accumulation_steps=2) for i in range(2)
+    ]  # fmt: skip
+    assert torch.allclose(sum(shares), sum(parts) / 2)
+
+
+def test_parts_and_weights_add_up():
+    logits, labels = draw()
+    criterion = build_criterion({"focal": 1.0, "dice": {"weight": 0.5, "squared": True}}, 5)
+    total = criterion(logits, labels)
+    assert not criterion.parts["dice"].requires_grad
+    assert torch.allclose(total, criterion.parts["focal"] + 0.5 * criterion.parts["dice"])
+
+
+def test_schedules_move_weights_and_parameters():
+    logits, labels = draw()
+    config = {
+        "cross_entropy": {"label_smoothing": {"schedule": "linear", "from": 0.0, "to": 0.2}},
+        "boundary": {"schedule": "linear", "from": 0.0, "to": 0.02, "start": 0.5},
+    }
+    criterion = build_criterion(config, 5)
+    assert torch.allclose(criterion(logits, labels), build_criterion({"cross_entropy": 1.0}, 5)(logits, labels))
+    criterion.set_progress(0.75)
+    fixed = build_criterion({"cross_entropy": {"label_smoothing": 0.15}, "boundary": 0.01}, 5)
+    assert torch.allclose(criterion(logits, labels), fixed(logits, labels))
+
+
+def test_compiled_step_has_the_same_gradient():
+    logits, labels = draw(dtype=torch.float32)
+    criterion, layer = build_criterion({"cross_entropy": 1.0, "dice": 1.0}, 5), torch.nn.Conv2d(5, 5, 1)
+
+    def step(pixels, labels):
+        return criterion(layer(pixels) * 2, labels)
+
+    step(logits.detach(), labels).backward()
+    expected = layer.weight.grad.clone()
+    layer.weight.grad = None
+    torch.compile(step, backend="aot_eager")(logits.detach(), labels).backward()
+    assert torch.allclose(layer.weight.grad, expected, rtol=1e-6)
+
+
+def test_autocast_does_not_reach_the_sums():
+    logits, labels = draw(dtype=torch.float32)
+    criterion = build_criterion({"cross_entropy": 1.0, "dice": 1.0, "rmi": 1.0}, 5)
+    expected = criterion(logits, labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert criterion(logits, labels) == expected
+
+
+def test_gradient_scale_of_the_caller_is_kept():
+    logits, labels = draw()
+    criterion = build_criterion({"cross_entropy": 1.0}, 5)
+    (once,) = torch.autograd.grad(criterion(logits, labels), logits)
+    (scaled,) = torch.autograd.grad(criterion(logits, labels) * 1024, logits)
+    assert torch.allclose(scaled, once * 1024)
+
+
+ERRORS = [
+    ({"losses": {"cros_entropy": 1}}, "cross_entropy"),
+    ({"losses": {"dice": {"squard": True}}}, "did you mean 'squared'"),
+    ({"losses": {"dice": {"squared": 1}}}, "true or false"),
+    ({"losses": {"focal": {"gamma": -1.0}}}, "focal.gamma"),
+    ({"losses": {"focal": {"gamma": "2"}}}, "a number"),
+    ({"losses": {"focal": -0.5}}, "focal.weight"),
+    ({"losses": {}}, "no term"),
+    ({"losses": {"soft_boundary_f1": {"width_px": 4}}}, "odd"),
+    ({"losses": {"cross_entropy": {"label_smoothing": 1.0}}}, "label_smoothing"),
+    ({"losses": {"dice": 1}, "num_classes": 1}, "binary_cross_entropy"),
+    ({"losses": {"dice": 1}, "class_weights": [1.0, 2.0]}, "5 numbers"),
+    ({"losses": {"dice": 1}, "class_weights": [1.0, 2.0, 1.0, 1.0, -1.0]}, "negative"),
+    ({"losses": {"dice": 1}, "class_weights": {"rode": 2.0}, "class_names": ["road", "b", "c", "d", "e"]}, "'road'"),
+    ({"losses": {"dice": {"weight": {"schedule": "cosin", "to": 1}}}}, "'cosine'"),
+    ({"losses": {"dice": {"weight": {"schedule": "linear", "too": 1}}}}, "'to'"),
+    ({"losses": {"dice": {"weight": {"schedule": "linear", "to": 1, "start": 0.9, "end": 0.1}}}}, "shares"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), ERRORS)
+def test_mistakes_are_told_in_one_message(given, message):
+    options = {"num_classes": 5, **given}
+    with pytest.raises(InputError, match=message):
+        build_criterion(options.pop("losses"), **options)
+
+
+def test_labels_outside_the_classes_are_refused():
+    logits, labels = draw()
+    labels[0, 0, 0] = 5
+    with pytest.raises(InputError, match="1 pixels are outside the classes"):
+        build_criterion({"cross_entropy": 1.0}, 5)(logits, labels)
+    with pytest.raises(InputError, match=r"\(2, H, W\)"):
+        build_criterion({"cross_entropy": 1.0}, 5)(logits, labels[:1])
+    with pytest.raises(InputError, match="integer"):
+        build_criterion({"cross_entropy": 1.0}, 5)(logits, labels.float())
+
+
+def test_class_weights_by_name():
+    named = build_criterion({"cross_entropy": 1.0}, 3, class_weights={"lane": 3.0}, class_names=["road", "lane", "sky"])
+    assert named.class_weights.tolist() == [1.0, 3.0, 1.0]

@@ -1,0 +1,88 @@
+"""The pieces of the upsampled grid are what F.interpolate builds, and their adjoint is its backward."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from segplus.losses import upsample
+from segplus.losses.upsample import Slabs, choose_grid, list_taps
+
+SIZES = [
+    ((5, 7), (5, 7)),
+    ((5, 6), (10, 12)),
+    ((7, 5), (28, 20)),
+    ((4, 3), (32, 24)),
+    ((3, 4), (48, 64)),
+    ((2, 3), (64, 96)),
+    ((1, 1), (4, 4)),
+    ((4, 6), (12, 30)),
+    ((6, 5), (12, 20)),
+    ((5, 7), (37, 23)),
+    ((9, 8), (13, 16)),
+    ((9, 8), (5, 4)),
+]
+
+
+def walk(grid, image, weights):
+    """Return the upsampled image and the gradient of its sum with weights, both put together from pieces."""
+    arranged, seen = grid.arrange(weights), torch.zeros_like(grid.arrange(weights))
+    gradient = torch.zeros_like(image)
+
+    def compute(piece, place):
+        where = (slice(None), *place)
+        seen[where] = piece
+        piece.copy_(arranged[where])
+
+    grid.visit(image, compute, gradient)
+    return grid.restore(seen), gradient
+
+
+@pytest.mark.parametrize("small_pieces", [False, True])
+@pytest.mark.parametrize(("low", "high"), SIZES)
+def test_pieces_are_the_interpolation_and_its_adjoint(low, high, small_pieces, monkeypatch):
+    if small_pieces:
+        monkeypatch.setattr(upsample, "PIECE_BYTES", 400)
+        monkeypatch.setattr(upsample, "STRIP_ROWS", 2)
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(3, *low, generator=generator, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(3, *high, generator=generator, dtype=torch.float64)
+    expected = F.interpolate(image[None], size=high, mode="bilinear", align_corners=False)[0]
+    (slope,) = torch.autograd.grad(expected, image, weights)
+    full, gradient = walk(choose_grid(low, high, 3), image.detach(), weights)
+    assert torch.allclose(full, expected.detach(), rtol=1e-12, atol=1e-12)
+    assert torch.allclose(gradient, slope, rtol=1e-12, atol=1e-12)
+
+
+def test_slabs_with_a_halo_see_their_neighbours_and_cover_every_row_once():
+    grid = Slabs((5, 4), (19, 9), rows=4, halo=3)
+    image = torch.randn(2, 5, 4, dtype=torch.float64)
+    expected = F.interpolate(image[None], size=(19, 9), mode="bilinear", align_corners=False)[0]
+    places = []
+
+    def compute(piece, place):
+        places.append((place[0].start, place[0].stop))
+        assert torch.allclose(piece, expected[:, place[0]], atol=1e-12)
+
+    grid.visit(image, compute, None)
+    assert places == [(0, 7), (1, 11), (5, 15), (9, 19), (13, 19)]
+
+
+def test_taps_of_scale_four_by_hand():
+    assert list_taps(4) == [(0, 0.375, 0.625), (0, 0.125, 0.875), (1, 0.875, 0.125), (1, 0.625, 0.375)]
+    assert list_taps(1) == [(1, 1.0, 0.0)]
+
+
+def test_arrange_puts_nothing_at_the_filler():
+    grid = choose_grid((3, 4), (12, 16), 2)
+    arranged = grid.arrange(torch.ones(12, 16))
+    assert arranged.shape == (4, 4, 3, 6)
+    assert arranged.sum() == 12 * 16
+
+
+@pytest.mark.parametrize(("low", "high"), SIZES)
+def test_restore_undoes_arrange(low, high):
+    full = torch.arange(2 * high[0] * high[1]).view(2, *high)
+    grid = choose_grid(low, high, 3)
+    assert torch.equal(grid.restore(grid.arrange(full)), full)
