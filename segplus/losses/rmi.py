@@ -22,9 +22,9 @@ EPSILON = 5e-4
 class RegionMutualInformation(SlabTerm):
     """Half the log-determinant of the labels' covariance that probabilities leave unexplained, over 3 x 3 regions.
 
-    Labels and sigmoid probabilities are averaged over 3 x 3 pixels; every 3 x 3 neighbourhood of the result is a point in
-    nine dimensions. Summed over classes, averaged over images and the nine dimensions. The authors add it to a binary
-    cross-entropy in equal parts: {binary_cross_entropy: 0.5, rmi: 0.5}.
+    Labels and sigmoid probabilities are averaged over 3 x 3 pixels; every 3 x 3 neighbourhood of the result is a point
+    in nine dimensions. Summed over classes, averaged over images and the nine dimensions. The authors add it to a
+    binary cross-entropy in equal parts: {binary_cross_entropy: 0.5, rmi: 0.5}.
 
     The value may be negative.
 

@@ -1,0 +1,96 @@
+"""Two processes with four images each give the gradients of one process with eight."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from segplus.losses import build_criterion
+
+ROWS = {
+    "cross_entropy": {"label_smoothing": 0.1},
+    "focal": {},
+    "ohem share": {"share": 0.3},
+    "ohem threshold": {"threshold": 0.5, "min_kept": 5},
+    "dice": {},
+    "dice per image": {"per_image": True},
+    "jaccard": {},
+    "tversky": {},
+    "focal_tversky": {},
+    "lovasz_softmax": {},
+    "lovasz per image": {"per_image": True},
+    "lovasz all": {"present_only": False},
+    "binary_cross_entropy": {},
+    "sigmoid_focal": {},
+    "boundary": {},
+    "boundary_cross_entropy": {},
+    "soft_boundary_f1": {},
+    "rmi": {},
+}
+TERMS = {"ohem": "ohem_cross_entropy", "lovasz": "lovasz_softmax"}
+
+
+def list_configs():
+    return {key: {TERMS.get(key.split()[0], key.split()[0]): options} for key, options in ROWS.items()}
+
+
+def draw_batch():
+    """Return eight images, the first half nearly ignored and without class 4."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(8, 5, 4, 5, generator=generator, dtype=torch.float64) * 2
+    labels = torch.randint(0, 5, (8, 16, 20), generator=generator)
+    labels[:4, :11] = 255
+    labels[:4][labels[:4] == 4] = 255
+    return logits, labels
+
+
+def run_process(rank: int, folder: str, plain: bool) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    logits, labels = draw_batch()
+    own = slice(4 * rank, 4 * rank + 4)
+    found = {}
+    for key, config in list_configs().items():
+        criterion = build_criterion(config, 5, plain=plain)
+        counts = criterion.count_normalizers(labels[own])
+        for count in counts.values():
+            dist.all_reduce(count)
+        leaf = logits[own].clone().requires_grad_()
+        # The trainer multiplies by the number of processes because gradients are averaged over them.
+        share = criterion(leaf, labels[own], normalizers=counts) * 2
+        share.backward()
+        value = share.detach().clone()
+        dist.all_reduce(value)
+        alone = None
+        if not counts:
+            leaf_alone = logits[own].clone().requires_grad_()
+            criterion(leaf_alone, labels[own]).backward()
+            alone = leaf_alone.grad / 2
+        found[key] = (value / 2, leaf.grad / 2, alone)
+        with torch.no_grad():
+            criterion.eval()
+            if rank == 0:
+                criterion(logits[own], labels[own])  # evaluation exchanges nothing, so one process may be alone
+    torch.save(found, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_two_processes_are_one(tmp_path: Path, plain: bool):
+    mp.spawn(run_process, (str(tmp_path), plain), nprocs=2)
+    halves = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    logits, labels = draw_batch()
+    for key, config in list_configs().items():
+        leaf = logits.clone().requires_grad_()
+        whole = build_criterion(config, 5)(leaf, labels)
+        whole.backward()
+        found = torch.cat([half[key][1] for half in halves])
+        assert float((found - leaf.grad).norm() / leaf.grad.norm()) < 1e-6, key
+        assert float(halves[0][key][0]) == pytest.approx(float(whole.detach()), rel=1e-6), key
+        if halves[0][key][2] is not None:
+            alone = torch.cat([half[key][2] for half in halves])
+            assert float((alone - leaf.grad).norm() / leaf.grad.norm()) < 1e-6, key
