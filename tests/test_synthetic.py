@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from segplus.data.street_canvas import Canvas, tint
 from segplus.data.synthetic import CLASS_COLORS, CLASS_NAMES, SyntheticScenes
 from segplus.errors import InputError
 
@@ -63,6 +64,36 @@ def test_colour_alone_does_not_tell_the_class() -> None:
         hits[:, 0] += np.bincount(ids[known & (guess == ids)], minlength=9)
         hits[:, 1] += np.bincount(ids[known], minlength=9)
     assert (hits[:, 0] / hits[:, 1]).mean() < 0.35
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_is_labelled_is_painted(dtype: type) -> None:
+    canvas = Canvas(20, 30, np.random.default_rng(0))
+    mask = np.zeros((6, 9), np.uint8)
+    mask[1:5, 2:8] = 1
+    canvas.paint(mask, slice(10, 16), slice(4, 13), tint(np.full((6, 9), 2, dtype), (10, 20, 30)), 5, 7.0)
+    painted = canvas.image.sum(axis=2) > 0
+    assert painted.sum() == 24
+    assert np.array_equal(painted, canvas.ids == 5)
+    assert np.array_equal(painted, canvas.depth_m == 7)
+    assert canvas.image[11, 6].tolist() == [20, 40, 60]
+
+
+def test_trees_have_a_texture_of_their_own() -> None:
+    """Leaves are rough and walls are smooth, in every kind of light: a class is seen, not just labelled."""
+    scenes = SyntheticScenes(40, (192, 256), seed=0)
+    rough = {name: [] for name in ("sky", "building", "tree")}  # type: ignore[var-annotated]
+    for index in range(40):
+        image, ids = scenes.draw(index)
+        grey = image.mean(axis=2)
+        step = np.abs(np.diff(grey, axis=1))[:, :-1]
+        for name, values in rough.items():
+            inside = (ids[:, 1:-1] == CLASS_NAMES.index(name)) & (ids[:, :-2] == ids[:, 1:-1])
+            if inside.sum() > 500:
+                values.append(step[inside].mean() / (grey.mean() + 1))
+    means = {name: np.mean(values) for name, values in rough.items()}
+    assert means["tree"] > 2 * means["sky"]
+    assert means["tree"] > 1.3 * means["building"]
 
 
 def test_bad_arguments() -> None:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from segplus.data.street_canvas import Camera, Canvas, Color
+from segplus.data.street_canvas import Camera, Canvas, Color, tint
 
 SKY, ROAD, LANE_MARKING, BUILDING, TREE, VEHICLE, PEDESTRIAN, POLE, SIGN = range(9)
 Generator = np.random.Generator
@@ -123,9 +123,8 @@ def paint_foliage(
     x = (np.arange(left, right, dtype=np.float32)[None] - center[0]) / radii[0]
     shape, fine = canvas.grain(bottom - top, right - left), canvas.grain(bottom - top, right - left)
     mask = (x * x + y * y < 1 + 0.75 * shape + 0.25 * fine).astype(np.uint8)
-    light = np.clip(0.95 - 0.3 * y + 0.5 * fine + 0.2 * rng.normal(0, 1, mask.shape).astype(np.float32), 0.25, 1.9)
-    colors = light[..., None] * np.asarray(leaf, np.float32)
-    canvas.paint(mask, slice(top, bottom), slice(left, right), colors, TREE, z)
+    light = np.clip(0.95 - 0.3 * y + 0.5 * fine + 0.2 * rng.standard_normal(mask.shape, np.float32), 0.25, 1.9)
+    canvas.paint(mask, slice(top, bottom), slice(left, right), tint(light, leaf), TREE, z)
 
 
 def paint_vehicle(canvas: Canvas, camera: Camera, rng: Generator, x: float, z: float, oncoming: bool) -> None:

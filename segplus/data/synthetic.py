@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segplus.classes import IGNORE_INDEX
-from segplus.data.street_canvas import FAR_M, Array, Camera, Canvas, draw_noise
+from segplus.data.street_canvas import FAR_M, Array, Camera, Canvas, draw_noise, tint
 from segplus.data.street_objects import (
     BUILDING,
     LANE_MARKING,
@@ -45,6 +45,8 @@ _SKIES = ((130, 170, 220), (190, 200, 208), (165, 165, 170), (225, 175, 140), (9
 _ROADS = ((88, 88, 92), (110, 106, 100), (66, 67, 72), (128, 124, 120))
 _PAVEMENTS = ((150, 144, 136), (120, 118, 118), (165, 140, 120), (100, 102, 104))
 _VERGES = ((88, 108, 52), (112, 112, 62), (70, 88, 48))
+
+_WHITE = (1.0, 1.0, 1.0)
 
 Item = tuple[float, Callable[[], None]]
 
@@ -116,12 +118,12 @@ def _paint_sky(canvas: Canvas, camera: Camera, rng: np.random.Generator, night: 
     zenith = np.asarray(choose_color(rng, _SKIES), np.float32)
     horizon = np.minimum(zenith * 0.5 + np.asarray((120, 116, 112), np.float32), 250)
     rows = np.linspace(0, camera.height_px / max(camera.horizon_px, 1.0), camera.height_px, dtype=np.float32)
-    share = np.clip(rows, 0, 1)[:, None, None]
-    canvas.image[:] = zenith * (1 - share) + horizon * share
+    share = np.clip(rows, 0, 1)[:, None]
+    canvas.image[:] = (zenith * (1 - share) + horizon * share)[:, None]
     cover = draw_noise(canvas.rng, camera.height_px, camera.width_px, (4, 8, 16, 50)) + np.float32(
         rng.uniform(-0.7, 0.5)
     )
-    cloud = np.clip(cover, 0, 1)[..., None] * np.float32(rng.uniform(0.2, 1.0))
+    cloud = tint(np.clip(cover, 0, 1) * np.float32(rng.uniform(0.2, 1.0)), _WHITE)
     canvas.image += cloud * (np.float32(rng.uniform(190, 250)) - canvas.image)
     paint_skyline(canvas, camera, rng, BUILDING if rng.random() < 0.5 else TREE)
     return horizon * (0.25 if night else 1)
@@ -140,12 +142,12 @@ def _paint_ground(canvas: Canvas, camera: Camera, rng: np.random.Generator) -> t
     green = (np.abs(x) > line - (1.2 if rng.random() < 0.5 else 0)) & (
         x * rng.choice((-1, 1)) > -line * rng.integers(0, 3)
     )
-    image[:] = np.asarray(road, np.float32) * (1 + 0.22 * grain)[..., None]
+    image[:] = tint(1 + 0.22 * grain, road)
     slabs = 1 + 0.12 * grain - 0.15 * (((x % 0.9) < 0.06) | ((z % 1.2) < 0.07))
-    image[walk] = (np.asarray(pavement, np.float32) * slabs[..., None])[walk]
+    cv2.copyTo(tint(slabs, pavement), walk.view(np.uint8), image)
     edge = np.abs(np.abs(x) - curb) < 0.1
     image[edge] *= 1.25
-    image[green] = (np.asarray(verge, np.float32) * (1 + 0.5 * grain)[..., None])[green]
+    cv2.copyTo(tint(1 + 0.5 * grain, verge), green.view(np.uint8), image)
     ids[:] = ROAD
     ids[green] = TREE
     canvas.depth_m[first:] = np.minimum(z, FAR_M)
@@ -269,7 +271,7 @@ def _light(canvas: Canvas, rng: np.random.Generator, haze: Array, night: bool) -
     height_px, width_px = canvas.ids.shape
     seen = np.exp(-canvas.depth_m / np.float32(np.exp(rng.uniform(np.log(50), np.log(900)))))
     seen[canvas.ids == SKY] = 1
-    image = canvas.image * seen[..., None] + haze * (1 - seen[..., None])
+    image = canvas.image * tint(seen, _WHITE) + tint(1 - seen, haze)
     exposure = rng.uniform(0.3, 0.5) if night else rng.uniform(0.75, 1.25)
     balance = np.asarray(exposure * rng.normal(1, 0.045, 3), np.float32)
     y, x = (
@@ -277,12 +279,18 @@ def _light(canvas: Canvas, rng: np.random.Generator, haze: Array, night: bool) -
         np.linspace(-1, 1, width_px, dtype=np.float32)[None],
     )
     falloff = 1 - np.float32(rng.uniform(0, 0.25)) * (x * x + y * y) + np.float32(rng.uniform(-0.15, 0.15)) * x
-    image *= falloff[..., None] * balance
+    image *= tint(falloff, balance)
     image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.35, 0.8) * max(min(height_px, width_px) / 240, 0.7))
     gamma = rng.uniform(0.85, 1.2)
     image = 255 * cv2.pow(np.clip(image / 255, 0, 1), gamma)
-    image += canvas.rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(1, 9 if night else 6))
+    image += _draw_sensor_noise(canvas.rng, image.shape) * np.float32(rng.uniform(1, 9 if night else 6))
     return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def _draw_sensor_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Return noise of deviation 1, the sum of two bytes: an eighth of the time of a normal distribution."""
+    first, second = np.frombuffer(rng.bytes(2 * int(np.prod(shape))), np.uint8).reshape(2, *shape)
+    return (first.astype(np.float32) + second - 255) / np.float32(104.5)
 
 
 def _cover_border(image: npt.NDArray[np.uint8], ids: npt.NDArray[np.uint8], rng: np.random.Generator) -> None:

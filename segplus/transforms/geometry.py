@@ -117,8 +117,8 @@ def cut_image(
         bands = [Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(_take(image, cut), 2, 0)]
         piece = np.stack([np.asarray(b.resize((size[1], size[0]), Image.Resampling(resample))) for b in bands], axis=2)
     if size == crop:
-        return np.array(piece, order="C")  # a copy: the steps may write, the caller's pixels stay
-    picture = _draw_blank(crop, fill).copy()
+        return np.array(piece, np.uint8, order="C")  # a copy: the steps may write, the caller's pixels stay
+    picture: npt.NDArray[np.uint8] = _draw_blank(crop, fill).copy()
     picture[cut.target[0] : cut.target[0] + size[0], cut.target[1] : cut.target[1] + size[1]] = piece
     return picture
 
