@@ -5,7 +5,7 @@ from segplus.evaluation.borders import BoundaryIoU, SurfaceDistances, TrimapIoU
 from segplus.evaluation.calibration import CalibrationError
 from segplus.evaluation.confusion import ConfusionMatrix, compute_scores, confusion_matrices
 from segplus.evaluation.evaluator import Evaluator, ImageScores
-from segplus.evaluation.label_maps import label_map, label_maps
+from segplus.evaluation.labels import label_map, label_maps
 
 __all__ = [
     "BoundaryIoU",

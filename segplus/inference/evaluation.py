@@ -58,7 +58,7 @@ def evaluate(
     Returns:
         What metrics.json holds.
     Raises:
-        InputError: If the checkpoint cannot be loaded or its classes are not the data's, a split is missing or empty, or
+        InputError: If the checkpoint cannot be loaded, its classes are not the data's, a split is missing or empty, or
             a file cannot be read.
     """
     recipe = recipe or EvaluationRecipe()

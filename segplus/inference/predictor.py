@@ -10,7 +10,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from segplus.errors import InputError
 from segplus.evaluation import label_map
-from segplus.evaluation.label_maps import choose_label_dtype
+from segplus.evaluation.labels import choose_label_dtype
 from segplus.inference.passes import ScorePass, average_passes, label_grid
 from segplus.inference.pictures import Picture, PictureReader, measure_picture, scale_picture
 from segplus.inference.windows import blend_windows, lay_windows, pad_size

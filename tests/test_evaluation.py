@@ -1,0 +1,262 @@
+"""Confusion matrices, their scores, calibration and intervals."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchmetrics.functional.classification import (
+    multiclass_accuracy,
+    multiclass_calibration_error,
+    multiclass_f1_score,
+    multiclass_jaccard_index,
+    multiclass_precision,
+)
+
+from segplus.evaluation import (
+    CalibrationError,
+    ConfusionMatrix,
+    Evaluator,
+    TrimapIoU,
+    compare_counts,
+    compute_intervals,
+    compute_scores,
+    confusion_matrices,
+)
+
+IGNORED = 255
+
+
+def mean_iou_by_masks(predictions, labels, classes, ignore_index):
+    """Compute evaluate's mean_iou, written out: areas per class over all images, nan for 0 / 0."""
+    both, union, truth = (np.zeros(classes) for _ in range(3))
+    for prediction, label in zip(predictions, labels, strict=True):
+        valid = label != ignore_index
+        for class_id in range(classes):
+            p, t = (prediction == class_id) & valid, (label == class_id) & valid
+            both[class_id] += (p & t).sum()
+            union[class_id] += (p | t).sum()
+            truth[class_id] += t.sum()
+    with np.errstate(all="ignore"):
+        iou, accuracy = both / union, both / truth
+    return {
+        "mean_iou": np.nanmean(iou),
+        "mean_accuracy": np.nanmean(accuracy),
+        "overall_accuracy": both.sum() / truth.sum(),
+        "per_category_iou": iou,
+        "per_category_accuracy": accuracy,
+    }
+
+
+def draw_masks(classes, images=3, size=(17, 23), seed=0, right=0.6):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, (images, *size))
+    predictions = np.where(rng.random(labels.shape) < right, labels, rng.integers(0, classes, labels.shape))
+    labels[rng.random(labels.shape) < 0.1] = IGNORED
+    return predictions, labels
+
+
+def test_by_hand():
+    matrix = ConfusionMatrix(3)
+    matrix.update(torch.tensor([[0, 0], [1, 1]]), torch.tensor([[0, 1], [1, IGNORED]]))
+    assert matrix.matrix.tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 0]]
+    scores = matrix.compute()
+    assert scores["per_category_iou"][:2] == [0.5, 0.5]
+    assert math.isnan(scores["per_category_iou"][2])
+    assert scores["mean_iou"] == 0.5
+    assert scores["per_category_accuracy"][:2] == [1.0, 0.5]
+    assert scores["mean_accuracy"] == 0.75
+    assert scores["overall_accuracy"] == 2 / 3
+    assert scores["per_category_precision"][:2] == [0.5, 1.0]
+    assert scores["per_category_dice"][:2] == [2 / 3, 2 / 3]
+    assert scores["frequency_weighted_iou"] == 0.5
+    assert scores["classes_present"] == 2
+
+
+@pytest.mark.parametrize("classes", [2, 12, 150])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+def test_equals_the_formulas_of_evaluate(classes, dtype):
+    predictions, labels = draw_masks(classes)
+    expected = mean_iou_by_masks(predictions, labels, classes, IGNORED)
+    matrix = ConfusionMatrix(classes)
+    matrix.update(torch.from_numpy(predictions).to(dtype), torch.from_numpy(labels).to(dtype))
+    scores = matrix.compute()
+    for name, value in expected.items():
+        np.testing.assert_allclose(scores[name], value, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("classes", [3, 19])
+def test_equals_torchmetrics(classes):
+    predictions, labels = (torch.from_numpy(array) for array in draw_masks(classes))
+    matrix = ConfusionMatrix(classes)
+    matrix.update(predictions, labels)
+    scores = matrix.compute()
+    common = {"num_classes": classes, "average": "none", "ignore_index": IGNORED}
+    for name, metric in {
+        "per_category_iou": multiclass_jaccard_index,
+        "per_category_accuracy": multiclass_accuracy,
+        "per_category_precision": multiclass_precision,
+        "per_category_dice": multiclass_f1_score,
+    }.items():
+        np.testing.assert_allclose(scores[name], metric(predictions, labels, **common).numpy(), atol=1e-6)
+
+
+def test_perfect_is_one_and_empty_is_nan():
+    labels = torch.tensor([[[0, 2], [IGNORED, 2]]])
+    scores = ConfusionMatrix(4)
+    scores.update(torch.tensor([[[0, 2], [1, 2]]]), labels)
+    computed = scores.compute()
+    for name in ("mean_iou", "mean_accuracy", "overall_accuracy", "mean_precision", "mean_dice"):
+        assert computed[name] == 1.0
+    assert computed["frequency_weighted_iou"] == 1.0
+    empty = ConfusionMatrix(3).compute()
+    assert all(math.isnan(empty[name]) for name in ("mean_iou", "mean_accuracy", "overall_accuracy", "mean_dice"))
+    assert empty["classes_present"] == 0
+
+
+def test_predicted_but_absent_class_counts_as_in_evaluate():
+    scores = compute_scores(torch.tensor([[3, 1], [0, 0]]))
+    assert scores["per_category_iou"] == [0.75, 0.0]
+    assert scores["mean_iou"] == 0.375
+    assert math.isnan(scores["per_category_accuracy"][1])
+
+
+def test_one_matrix_per_image_and_padded_labels():
+    predictions = [torch.tensor([[0, 1]]), torch.tensor([[1], [1], [0]])]
+    padded = torch.full((2, 3, 2), IGNORED)
+    padded[0, :1] = torch.tensor([[0, 1]])
+    padded[1, :, :1] = torch.tensor([[1], [0], [0]])
+    matrices = confusion_matrices(predictions, padded, 2)
+    assert matrices.tolist() == [[[1, 0], [0, 1]], [[1, 1], [0, 1]]]
+    assert matrices.dtype == torch.int64
+    padded[0, 2, 0] = 1
+    with pytest.raises(ValueError, match="outside the prediction"):
+        confusion_matrices(predictions, padded, 2)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "label", "match"),
+    [(3, 0, "predictions must be in"), (-1, 0, "predictions must be in"), (0, 3, "found .3"), (0, -1, "found .-1")],
+)
+def test_ids_outside_are_refused(prediction, label, match):
+    with pytest.raises(ValueError, match=match):
+        confusion_matrices(torch.full((1, 2, 2), prediction), torch.full((1, 2, 2), label), 3)
+
+
+def test_shapes_that_differ_are_refused():
+    with pytest.raises(ValueError, match="differ in shape"):
+        confusion_matrices(torch.zeros(1, 2, 2, dtype=torch.uint8), torch.zeros(1, 2, 3, dtype=torch.uint8), 3)
+    with pytest.raises(ValueError, match="cannot merge"):
+        ConfusionMatrix(2).merge(ConfusionMatrix(3))
+
+
+def test_more_than_255_classes():
+    predictions, labels = torch.tensor([[299, 255]]), torch.tensor([[299, 65535]])
+    matrix = ConfusionMatrix(300, ignore_index=65535)
+    matrix.update(predictions, labels)
+    assert int(matrix.matrix.sum()) == int(matrix.matrix[299, 299]) == 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(classes=st.integers(1, 8), seed=st.integers(0, 2**16), parts=st.integers(1, 4))
+def test_whole_is_the_sum_of_parts(classes, seed, parts):
+    predictions, labels = (torch.from_numpy(array) for array in draw_masks(classes, images=4, seed=seed))
+    whole = ConfusionMatrix(classes)
+    whole.update(predictions, labels)
+    merged = ConfusionMatrix(classes)
+    for p, t in zip(predictions.chunk(parts), labels.chunk(parts), strict=True):
+        part = ConfusionMatrix(classes)
+        part.update(p, t)
+        merged.merge(part)
+    assert torch.equal(whole.matrix, merged.matrix)
+    changed = torch.where(labels == IGNORED, 0, predictions)
+    ignored = ConfusionMatrix(classes)
+    ignored.update(changed, labels)
+    assert torch.equal(whole.matrix, ignored.matrix)
+
+
+def test_calibration_equals_torchmetrics():
+    generator = torch.Generator().manual_seed(0)
+    probabilities = torch.randn(4, 5, 30, 20, generator=generator).mul(2).softmax(1)
+    labels = torch.randint(0, 5, (4, 30, 20), generator=generator)
+    labels[0, :3] = IGNORED
+    error = CalibrationError(bins=15)
+    for image, label in zip(probabilities, labels, strict=True):
+        confidence, prediction = image.max(0)
+        error.update(confidence, prediction, label)
+    expected = multiclass_calibration_error(probabilities, labels, 5, n_bins=15, norm="l1", ignore_index=IGNORED)
+    assert error.compute()["expected_calibration_error"] == pytest.approx(float(expected), abs=1e-6)
+    assert sum(error.compute()["calibration"]["pixels"]) == int((labels != IGNORED).sum())
+
+
+def test_calibration_of_a_perfect_and_an_empty_set():
+    error = CalibrationError()
+    assert math.isnan(error.compute()["expected_calibration_error"])
+    error.update(torch.ones(4), torch.tensor([0, 1, 2, 0]), torch.tensor([0, 1, 2, IGNORED]))
+    assert error.compute()["expected_calibration_error"] == 0.0
+
+
+def build_evaluator(predictions, labels, classes, indices):
+    evaluator = Evaluator(classes, metrics={"trimap": TrimapIoU(classes, widths_px=(2,))})
+    for index in indices:
+        evaluator.update(torch.from_numpy(predictions[index]), torch.from_numpy(labels[index]), index, f"{index}")
+    return evaluator
+
+
+def test_merged_evaluators_equal_one():
+    predictions, labels = draw_masks(4, images=7)
+    labels[5] = IGNORED
+    whole = build_evaluator(predictions, labels, 4, range(7)).compute(resamples=50)
+    parts = build_evaluator(predictions, labels, 4, range(0, 7, 2))
+    merged = parts.merge(build_evaluator(predictions, labels, 4, range(1, 7, 2)))
+    assert [image.index for image in merged.images] == list(range(7))
+    assert str(merged.compute(resamples=50)) == str(whole)  # as text NaN equals itself
+    assert whole["images"] == 7
+    assert math.isnan(merged.images[5].compute()["mean_iou"])
+
+
+def test_intervals_hold_the_score_and_shrink_to_it():
+    predictions, labels = draw_masks(3, images=30)
+    counts = build_evaluator(predictions, labels, 3, range(30)).stack_counts()
+    score = build_evaluator(predictions, labels, 3, range(30)).compute()
+    intervals = compute_intervals(counts, 500)
+    for name, (low, high) in intervals.items():
+        assert low < score[name] < high
+    same = compute_intervals(np.repeat(counts[:1], 5, axis=0), 50)
+    assert same["mean_iou"][0] == pytest.approx(same["mean_iou"][1], abs=1e-12)
+    assert compute_intervals(counts[:0]) == {}
+
+
+def test_intervals_equal_a_slow_bootstrap():
+    predictions, labels = draw_masks(3, images=12)
+    counts = build_evaluator(predictions, labels, 3, range(12)).stack_counts()
+    rng = np.random.default_rng(0)
+    chosen = rng.integers(0, 12, size=(40, 12))
+    drawn = []
+    for rows in chosen:
+        hits, truth, guess = counts[rows].sum(0).astype(float)
+        drawn.append(np.mean(hits / (truth + guess - hits)))
+    expected = np.quantile(drawn, (0.025, 0.975))
+    np.testing.assert_allclose(compute_intervals(counts, 40, seed=0)["mean_iou"], expected, atol=1e-12)
+
+
+def test_paired_comparison():
+    predictions, labels = draw_masks(3, images=20, right=0.6)
+    better, _ = draw_masks(3, images=20, right=0.6)
+    mended = np.random.default_rng(1).random(labels.shape) < 0.3
+    better = np.where(mended, np.where(labels == IGNORED, 0, labels), better)
+    first, second = (build_evaluator(p, labels, 3, range(20)).stack_counts() for p in (predictions, better))
+    same = compare_counts(first, first, 100)["mean_iou"]
+    assert (same.difference, same.low, same.high, same.p_value) == (0.0, 0.0, 0.0, 1.0)
+    found = compare_counts(first, second, 199)
+    assert found["mean_iou"].low > 0
+    assert found["mean_iou"].p_value == 2 / 200
+    assert len(found["per_category_iou"]) == 3
+    back = compare_counts(second, first, 199)["mean_iou"]
+    assert back.difference == -found["mean_iou"].difference
+    with pytest.raises(ValueError, match="same images"):
+        compare_counts(first, second[:3])
