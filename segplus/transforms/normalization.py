@@ -40,7 +40,7 @@ class Normalization:
         """
         channels = len(self.table)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels:
-            fix = "state data.image_range, and data.channels where there are not three"
+            fix = "set data.channels to the number of bands"
             raise InputError(
                 "image", found=f"{image.dtype} {image.shape}", allowed=f"uint8 (H, W, {channels})", fix=fix
             )

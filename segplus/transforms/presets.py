@@ -24,7 +24,7 @@ class Preset:
 
 
 _PHOTOMETRIC: Steps = {
-    "RandomBrightnessContrast": {"brightness_limit": 0.2, "contrast_limit": 0.3, "p": 0.5},
+    "RandomBrightnessContrast": {"brightness_limit": 0.125, "contrast_limit": 0.4, "p": 0.5},
     "HueSaturationValue": {"hue_shift_limit": 9, "sat_shift_limit": 40, "val_shift_limit": 15, "p": 0.5},
 }
 
@@ -45,7 +45,7 @@ PRESETS: dict[str, Preset] = {
         steps={
             "HorizontalFlip": {"p": 0.5},
             "Affine": {"rotate": (-10, 10), "shear": (-5, 5), "p": 0.3},
-            "RandomBrightnessContrast": {"brightness_limit": 0.3, "contrast_limit": 0.4, "p": 0.7},
+            "RandomBrightnessContrast": {"brightness_limit": 0.2, "contrast_limit": 0.5, "p": 0.7},
             "HueSaturationValue": {"hue_shift_limit": 18, "sat_shift_limit": 60, "val_shift_limit": 20, "p": 0.7},
             "ToGray": {"p": 0.05},
             "GaussianBlur": {"sigma_limit": (0.3, 1.5), "p": 0.2},

@@ -75,7 +75,7 @@ class TrainingTransform:
             pixel_values: float32 (uint8 without normalisation), shape (C, h, w); labels: uint8 (int32 above 255
             classes), shape (h, w).
         Raises:
-            InputError: If image and mask differ in size.
+            InputError: If image and mask differ in size, or the image is not 8-bit.
         """
         rng = np.random.default_rng() if rng is None else rng
         height_px, width_px = measure_picture(image)
@@ -83,6 +83,9 @@ class TrainingTransform:
             raise InputError(
                 "image and mask differ in size", found=f"mask {label.shape}", allowed=(height_px, width_px)
             )
+        if not isinstance(image, Image.Image) and image.dtype != np.uint8:
+            fix = "state data.image_range, the values that become 0 and 255"
+            raise InputError("image is not 8-bit", found=image.dtype, allowed="uint8", fix=fix)
         cut = self._draw_cut(rng, label, focus)
         picture = cut_image(image, cut, self.crop_size_px, self.normalization.fill, self.resample)
         labels = cut_label(label, cut, self.crop_size_px, self.ignore_index)
