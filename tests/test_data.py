@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
+from segplus.classes import ClassMap
 from segplus.data import SegmentationSplit, check_split, load_segmentation_dataset
 from segplus.data.checking import find_presence
+from segplus.data.images import ImageReader
+from segplus.data.loading import build_section
+from segplus.data.masks import MaskDecoder
+from segplus.data.source import build_table
 from segplus.data.splits import divide, find_groups
 from segplus.errors import InputError
 from segplus.recipe.data import DataRecipe
@@ -254,3 +262,30 @@ def test_presence_is_read_from_the_masks(tmp_path: Path) -> None:
 def test_too_few_groups() -> None:
     with pytest.raises(InputError, match="1 groups cannot make 2 splits"):
         divide(find_groups(["a_1", "a_2"], r"(\w)_"), [0.7, 0.3], seed=0)
+
+
+def test_memory_does_not_grow_with_the_files(tmp_path: Path) -> None:
+    """A hundred thousand entries cost their names, under 300 bytes each, and nothing more when they are read."""
+    count = 100_000
+    Image.new("RGB", (8, 8)).save(tmp_path / "i.png")
+    Image.new("L", (8, 8)).save(tmp_path / "m.png")
+    rows = build_table(
+        (f"frame_{index:06d}", str(tmp_path / "i.png"), str(tmp_path / "m.png")) for index in range(count)
+    )
+    classes = ClassMap.build(["ground", "thing"])
+    split = SegmentationSplit(rows, MaskDecoder(classes), ImageReader(), "train")
+    assert rows.data.nbytes < 300 * count
+    tracemalloc.start()
+    check = [split[index]["label"].sum() for index in range(0, count, 200)]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sum(check) == 0
+    assert peak < 2_000_000
+
+
+def test_sections_in_the_documentation_are_valid() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+    blocks = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    assert len(blocks) >= 17
+    for block in blocks:
+        build_section(yaml.safe_load(block)["data"])

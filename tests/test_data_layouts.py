@@ -182,6 +182,21 @@ def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert count(whole(tmp_path / "d")) == [41, 7, 0]
 
 
+def test_streaming_reads_the_first_images(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    build_table([3, 4, 5, 6]).to_parquet(str(tmp_path / "d" / "train.parquet"))
+    section = whole(tmp_path / "d", streaming=True, max_images={"train": 3})
+    assert count(section) == [60, 12, 0]
+    with pytest.raises(InputError, match=r"data.max_images.train: a stream"):
+        load_segmentation_dataset(whole(tmp_path / "d", streaming=True))
+
+
+def test_a_hub_id_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="'nobody/nothing-here' could not be opened"):
+        load_segmentation_dataset({"dataset": "nobody/nothing-here"})
+
+
 def save_palette(path: Path, ids: np.ndarray, palette: list[int]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = Image.fromarray(ids).convert("L")

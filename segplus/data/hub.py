@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 import pyarrow.compute as pc
 
-from segplus.data.source import Source
+from segplus.data.source import Source, find_split
 from segplus.data.tables import IMAGE_COLUMNS, MASK_COLUMNS
 from segplus.errors import InputError, suggest
 from segplus.recipe.data import DataRecipe
@@ -21,9 +21,13 @@ def read_hub(name: str, section: DataRecipe) -> Source:
     path = Path(name)
     try:
         if path.is_file():
-            loaded = datasets.load_dataset(path.suffix.lstrip(".").lower(), data_files=str(path))
+            kind = path.suffix.lstrip(".").lower()
+            loaded = datasets.load_dataset(kind, data_files=str(path), streaming=section.streaming)
         else:
-            loaded = datasets.load_dataset(name, section.dataset_config, revision=section.revision)
+            config, revision = section.dataset_config, section.revision
+            loaded = datasets.load_dataset(name, config, revision=revision, streaming=section.streaming)
+        if section.streaming:
+            loaded = take_rows(loaded, section)
     except InputError:
         raise
     except Exception as error:  # the library raises a dozen types here: missing repository, config, network, builder
@@ -33,6 +37,32 @@ def read_hub(name: str, section: DataRecipe) -> Source:
             fix="correct the id or the folder",
         ) from None
     return build_hub_source(loaded, section, name, path if path.exists() else None)
+
+
+def take_rows(streams: Mapping[str, Any], section: DataRecipe) -> dict[str, datasets.Dataset]:
+    """Return the first data.max_images rows of each split of a stream, pictures still encoded, held in memory.
+
+    Raises:
+        InputError: If a split that is there has no limit.
+    """
+    asked = {"train": section.train_split, "validation": section.validation_split, "test": section.test_split}
+    tables = {}
+    for kind, name in asked.items():
+        split = find_split(list(streams), kind, name)
+        if split is None:
+            continue
+        if kind not in section.max_images:
+            raise InputError(
+                f"data.max_images.{kind}: a stream is read up to a number of images",
+                fix=f"set data.max_images: {{{kind}: ...}}, or data.{kind}_split: none, or data.streaming: false",
+            )
+        stream = streams[split]
+        for column, feature in (stream.features or {}).items():
+            if isinstance(feature, datasets.Image):
+                stream = stream.cast_column(column, datasets.Image(decode=False))
+        features = stream.features
+        tables[split] = datasets.Dataset.from_list(list(stream.take(section.max_images[kind])), features=features)
+    return tables
 
 
 def read_saved(root: Path, section: DataRecipe) -> Source:

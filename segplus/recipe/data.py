@@ -35,7 +35,7 @@ class DataRecipe:
         layout: How the folder is built; `auto` looks, and refuses to choose between two.
         dataset_config: Configuration of a Hub data set.
         revision: Branch, tag or commit of a Hub data set.
-        streaming: Read a Hub data set without downloading it first.
+        streaming: Read only the first `max_images` of each split of a Hub data set, without downloading the rest.
         image_column: Column that holds the image; found by its type where it is not given.
         label_column: Column that holds the mask; found by its type where it is not given.
         images: Name of the image folder, where it is not one of the usual ones.
