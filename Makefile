@@ -16,7 +16,7 @@ $(VENV)/installed: requirements.txt pyproject.toml
 
 quickstart: $(VENV)/installed  ## train, evaluate, report, and segment one image
 	$(BIN)/accelerate launch --config_file configs/accelerate/one_process.yaml run_segmentation.py configs/quickstart.yaml
-	$(BIN)/segplus predict runs/quickstart runs/quickstart/pictures/input.png --output runs/quickstart/predicted --style overlay
+	$(BIN)/segplus predict runs/quickstart runs/quickstart/pictures/input.png --output runs/quickstart/predicted.png --kind overlay
 
 test: $(VENV)/installed  ## every test that takes seconds
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"

@@ -3,39 +3,52 @@
 Usage:
     accelerate launch run_segmentation.py RECIPE.yaml [--key value ...]
 
-The same command continues a run that died. Exit codes: 0 done, 2 a mistake in the recipe or the data, 3 training diverged.
+The same command continues a run that died.
+Exit codes: 0 done, 2 a mistake in the recipe or the data, 3 training diverged.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import set_seed
+from transformers.utils import logging as transformers_logging
 
 from segplus.data import check_split, load_segmentation_dataset
 from segplus.errors import EXIT_CODE_DIVERGED, EXIT_CODE_INPUT, InputError
+from segplus.inference import evaluate_split
+from segplus.inference.checkpoint import find_checkpoint
+from segplus.inference.examples import predict_examples
 from segplus.models import load_image_processor, load_model
 from segplus.recipe import Recipe, load_recipe
+from segplus.reporting.hub import push_folder
+from segplus.reporting.results import RunResults, write_results
+from segplus.reporting.table import format_class_table
 from segplus.training import TrainingDivergedError, build_trainer, build_training_arguments, require_splits
 from segplus.training.checkpoints import claim_output_dir, find_resumable_checkpoint
 
 
 def run(recipe: Recipe) -> None:
     """Train, evaluate, report and push."""
+    transformers_logging.disable_progress_bar()  # bars for loading and saving weights; training has its own
     arguments = build_training_arguments(recipe)
     output_dir = Path(arguments.output_dir)
 
     with arguments.main_process_first(desc="data"):
         data = load_segmentation_dataset(recipe.data)
         require_splits(data)
-        checks = {name: check_split(split) for name, split in data.splits.items()}
+        for split in data.splits.values():
+            check_split(split)
 
     set_seed(arguments.seed)
     loaded = load_model(recipe.model, data.classes, use_auxiliary_head=recipe.auxiliary_loss_weight > 0)
     image_processor = load_image_processor(recipe.model, loaded.model.config)
-    trainer = build_trainer(recipe, arguments, data, loaded, image_processor, checks["train"])
+    trainer = build_trainer(recipe, arguments, data, loaded, image_processor)
 
     with arguments.main_process_first(desc="output folder"):
         claim_output_dir(recipe, output_dir)
@@ -44,6 +57,39 @@ def run(recipe: Recipe) -> None:
         print("\n".join([*data.found, loaded.describe(), f"resuming from {checkpoint}" if checkpoint else ""]).rstrip())
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trainer.save_model()
+
+    # Score what was saved, the way it will be served: read back from the folder, in float32, image by image.
+    predictor = find_checkpoint(str(output_dir)).load(recipe.evaluation.protocol, arguments.device)
+    evaluations: dict[str, dict[str, Any]] = {}
+    for name in [name for name in ("validation", "test") if name in data.splits]:
+        started = time.perf_counter()
+        evaluator = evaluate_split(predictor, data.splits[name], data.classes, recipe.evaluation, title=name)
+        scores = evaluator.compute(recipe.evaluation.bootstrap_resamples, recipe.evaluation.bootstrap_seed)
+        protocol = dataclasses.asdict(recipe.evaluation.protocol)
+        evaluations[name] = {**scores, "protocol": protocol, "seconds": time.perf_counter() - started}
+    if not trainer.is_world_process_zero():
+        return
+
+    write_results(
+        RunResults(
+            folder=output_dir,
+            recipe=recipe,
+            classes=data.classes,
+            model=predictor.model,
+            evaluations=evaluations,
+            training=trainer.describe_training(),
+            examples=predict_examples(predictor, data.splits[name], evaluator),
+            log_history=trainer.state.log_history,
+        )
+    )
+    print(f"\n{name} split, {scores['images']} images\n{format_class_table(scores, data.classes.names)}\n")
+    print(f"model, model card (README.md), metrics.json and report.html lie in {output_dir}")
+    if arguments.push_to_hub:
+        repository = arguments.hub_model_id or output_dir.name
+        print(
+            "pushed to",
+            push_folder(output_dir, repository, bool(arguments.hub_private_repo), "Fine-tuned with segplus"),
+        )
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -54,7 +54,9 @@ def test_every_process_needs_its_random_state(tmp_path: Path) -> None:
 
 def make_recipe(folder: Path, *arguments: str):
     path = folder / "run.yaml"
-    path.write_text(yaml.safe_dump({"data": {"dataset": "synthetic"}, "model": {"config": {"model_type": "segformer"}}}))
+    path.write_text(
+        yaml.safe_dump({"data": {"dataset": "synthetic"}, "model": {"config": {"model_type": "segformer"}}})
+    )
     return load_recipe(path, arguments)
 
 
@@ -63,7 +65,9 @@ def test_the_same_run_may_go_on_and_another_may_not(tmp_path: Path) -> None:
     claim_output_dir(make_recipe(tmp_path), output)
     claim_output_dir(make_recipe(tmp_path), output)
     assert load_recipe(output / "recipe.yaml") == make_recipe(tmp_path)
-    with pytest.raises(InputError, match=r"holds another run\n  found: training.learning_rate was 6e-05 there, is 0.1 here"):
+    with pytest.raises(
+        InputError, match=r"holds another run\n  found: training.learning_rate was 6e-05 there, is 0.1 here"
+    ):
         claim_output_dir(make_recipe(tmp_path, "--learning_rate", "0.1"), output)
 
 

@@ -25,7 +25,13 @@ def test_a_good_loss_between_bad_ones_starts_the_count_anew() -> None:
 
 def test_a_gradient_that_is_not_finite_is_skipped_and_counted() -> None:
     guard = DivergenceGuard()
-    assert [guard.watch_gradient(norm, 1) for norm in (1.0, math.inf, 2.0, math.nan, 0.0)] == [True, False, True, False, True]
+    assert [guard.watch_gradient(norm, 1) for norm in (1.0, math.inf, 2.0, math.nan, 0.0)] == [
+        True,
+        False,
+        True,
+        False,
+        True,
+    ]
     assert guard.skipped_steps == 2
     guard.watch_gradient(math.nan, 1)
     guard.watch_gradient(math.nan, 2)

@@ -68,7 +68,9 @@ def test_a_number_that_yaml_reads_as_text_becomes_a_number(tmp_path: Path) -> No
         ("loss_engine", "quick", "streamed, plain"),
     ],
 )
-def test_a_wrong_type_names_key_value_and_what_is_allowed(tmp_path: Path, key: str, value: object, allowed: str) -> None:
+def test_a_wrong_type_names_key_value_and_what_is_allowed(
+    tmp_path: Path, key: str, value: object, allowed: str
+) -> None:
     with pytest.raises(InputError) as caught:
         load_recipe(write(tmp_path, MINIMAL), [f"--{key}", str(value)])
     assert key in str(caught.value)

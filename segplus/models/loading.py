@@ -209,5 +209,4 @@ def quiet_transformers() -> Iterator[None]:
     try:
         yield
     finally:
-        transformers_logging.enable_progress_bar()
         transformers_logging.set_verbosity(before)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from segplus.recipe.data import DataRecipe
 from segplus.recipe.evaluation import EvaluationRecipe
-from segplus.recipe.loading import load_recipe, save_recipe
+from segplus.recipe.loading import load_recipe, load_sections, save_recipe
 from segplus.recipe.sections import CardRecipe, ModelRecipe, OptimizerRecipe, Recipe
 from segplus.recipe.strict import build_dataclass
 from segplus.recipe.transforms import TransformsRecipe
@@ -19,5 +19,6 @@ __all__ = [
     "TransformsRecipe",
     "build_dataclass",
     "load_recipe",
+    "load_sections",
     "save_recipe",
 ]

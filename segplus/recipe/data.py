@@ -67,6 +67,7 @@ class DataRecipe:
         unlabelled: What pixels without a polygon are: `background` (a class of its own) or `ignore`.
         image_range: Values [low, high] that become 0 and 255 in images deeper than 8 bits; by default the type's range.
         channels: Number of image channels; 3 gives RGB pictures, any other number arrays of shape (H, W, channels).
+        cache: Folder in which every training image is kept decoded, memory mapped; None decodes it every time.
         max_images: Split name to the largest number of images that is used of it.
         synthetic_images: Split name to the number of images drawn, for `dataset: synthetic`.
         synthetic_size_px: Height and width of the drawn images.
@@ -109,6 +110,7 @@ class DataRecipe:
     unlabelled: Literal["background", "ignore"] = "background"
     image_range: list[float] | None = None
     channels: int = 3
+    cache: str | None = None
     max_images: dict[str, int] = field(default_factory=dict)
     synthetic_images: dict[str, int] = field(default_factory=lambda: {"train": 192, "validation": 24, "test": 24})
     synthetic_size_px: list[int] = field(default_factory=lambda: [256, 512])

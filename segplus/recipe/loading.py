@@ -13,6 +13,8 @@ import yaml
 from transformers import TrainingArguments
 
 from segplus.errors import InputError, suggest
+from segplus.recipe.data import DataRecipe
+from segplus.recipe.evaluation import EvaluationRecipe
 from segplus.recipe.sections import Recipe
 from segplus.recipe.strict import build_dataclass, convert
 
@@ -69,11 +71,34 @@ def load_recipe(path: str | os.PathLike[str], arguments: Sequence[str] = ()) -> 
         InputError: If the file cannot be read, a key is unknown or a value has the wrong type.
     """
     file = str(path)
-    values = _read_yaml(Path(path))
+    values, known = _read_yaml(Path(path)), _list_keys()
     for key, value in _parse_arguments(arguments):
-        _set_dotted(values, _find_key(key), value)
+        _set_dotted(values, _find_key(key, known), value)
     values["training"] = _check_training(values.get("training") or {}, Path(path).stem, file)
     return build_dataclass(Recipe, values, "", file)
+
+
+def load_sections(
+    path: str | os.PathLike[str] | None, arguments: Sequence[str] = (), dataset: str | None = None
+) -> tuple[DataRecipe, EvaluationRecipe]:
+    """Return the data and the evaluation section alone: what a verb other than training needs.
+
+    Args:
+        path: A recipe; None for the defaults.
+        arguments: `--key value` of these two sections, over the file's.
+        dataset: In the place of the file's `data.dataset`.
+    Raises:
+        InputError: If the file cannot be read, a key is unknown or a value has the wrong type.
+    """
+    file = "command line" if path is None else str(path)
+    values = {} if path is None else _read_yaml(Path(path))
+    known = [key for key in _list_keys() if key.split(".")[0] in ("data", "evaluation")]
+    for key, value in _parse_arguments(arguments):
+        _set_dotted(values, _find_key(key, known), value)
+    if dataset is not None:
+        _set_dotted(values, "data.dataset", dataset)
+    data = build_dataclass(DataRecipe, values.get("data") or {}, "data", file)
+    return data, build_dataclass(EvaluationRecipe, values.get("evaluation") or {}, "evaluation", file)
 
 
 def save_recipe(recipe: Recipe, path: str | os.PathLike[str]) -> None:
@@ -140,8 +165,7 @@ def _list_keys() -> list[str]:
     return keys + [f"training.{name}" for name in _training_hints()]
 
 
-def _find_key(key: str) -> str:
-    known = _list_keys()
+def _find_key(key: str, known: Sequence[str]) -> str:
     open_sections = ("losses", "class_weights", "training", "model.config", "model.image_processor")
     if key in known or any(key.startswith(f"{section}.") for section in open_sections):
         return key
@@ -194,6 +218,8 @@ def _check_training(given: Any, name: str, file: str) -> dict[str, Any]:
 def _convert_training_value(value: Any, hint: Any, where: str, file: str) -> Any:
     """Check numbers, words and switches; leave the library's own enums and structures to TrainingArguments."""
     choices = typing.get_args(hint) or (hint,)
+    if value is False and bool not in choices:
+        value = "no"  # YAML 1.1 reads `eval_strategy: no` as a boolean
     simple = [choice for choice in choices if choice in (bool, int, float, str, type(None))]
     if len(simple) == len(choices):
         return convert(value, hint, where, file)

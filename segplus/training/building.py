@@ -5,16 +5,18 @@ from __future__ import annotations
 from transformers import BaseImageProcessor, EarlyStoppingCallback, TrainingArguments
 
 from segplus.collator import TrainingCollator
-from segplus.data import SegmentationData, SplitCheck
+from segplus.data import SegmentationData
+from segplus.data.checking import count_workers, find_cache_folder
 from segplus.errors import InputError
 from segplus.losses import Criterion, build_criterion
-from segplus.losses.class_weights import weigh_classes
+from segplus.losses.class_weights import Counts, choose_class_weights, count_split
 from segplus.models import LoadedModel, check_input_size, freeze_encoder
 from segplus.recipe import Recipe
 from segplus.reporting.examples import Example
 from segplus.training.callbacks import install_log, install_panel, load_callbacks
 from segplus.training.trainer import SegmentationTrainer
-from segplus.transforms import BatchMixing, EvaluationSet, EvaluationTransform, TrainingSet, TrainingTransform
+from segplus.training.training_set import build_training_set
+from segplus.transforms import BatchMixing, EvaluationSet, EvaluationTransform
 
 _PANEL_IMAGES = 4
 
@@ -25,7 +27,6 @@ def build_trainer(
     data: SegmentationData,
     loaded: LoadedModel,
     image_processor: BaseImageProcessor,
-    train_check: SplitCheck,
 ) -> SegmentationTrainer:
     """Return the trainer of a recipe, after the sizes it needs were tried on the model.
 
@@ -35,12 +36,13 @@ def build_trainer(
         data: Splits train and validation.
         loaded: The model.
         image_processor: Saved with the model.
-        train_check: Pixel counts of the training masks, for class weights by formula.
     Raises:
         InputError: If a loss, a class weight, a callback or a size does not fit.
     """
-    transform = TrainingTransform(image_processor, recipe.transforms, data.classes.ignore_index)
-    check_input_size(loaded.model, transform.crop_size_px, "transforms.crop_size_px")
+    with arguments.main_process_first(desc="training set"):
+        training_set, sampler = build_training_set(recipe, data.splits["train"], image_processor, arguments.seed)
+        criterion = build_recipe_criterion(recipe, data)
+    check_input_size(loaded.model, training_set.transform.crop_size_px, "transforms.crop_size_px")
     evaluation_set = EvaluationSet(data.splits["validation"], EvaluationTransform(image_processor))
     served = tuple(evaluation_set[0]["pixel_values"].shape[-2:])
     check_input_size(loaded.model, (served[0], served[1]), "model.image_processor.size")
@@ -52,13 +54,14 @@ def build_trainer(
     mixing = BatchMixing(recipe.transforms, data.classes.ignore_index)
     trainer = SegmentationTrainer(
         loaded.model,
-        criterion=build_recipe_criterion(recipe, data, train_check),
+        criterion=criterion,
         classes=data.classes,
         auxiliary_loss_weight=recipe.auxiliary_loss_weight,
         optimizer_recipe=recipe.optimizer,
         freeze_batch_norm=recipe.model.freeze_batch_norm,
         args=arguments,
-        train_dataset=TrainingSet(data.splits["train"], transform, arguments.seed),
+        train_dataset=training_set,
+        train_sampler=sampler,
         eval_dataset=evaluation_set,
         data_collator=TrainingCollator(mixing, arguments.seed, keep_index=True),
         processing_class=image_processor,
@@ -70,21 +73,22 @@ def build_trainer(
     return trainer
 
 
-def build_recipe_criterion(recipe: Recipe, data: SegmentationData, train_check: SplitCheck) -> Criterion:
-    """Return the losses of a recipe, weighted by the formula or the names it gives.
+def build_recipe_criterion(recipe: Recipe, data: SegmentationData) -> Criterion:
+    """Return the losses of a recipe, weighted by the names it gives or by a formula over the training masks' pixels.
 
     Raises:
         InputError: If a term, a parameter, a formula or a class does not exist.
     """
-    weights = recipe.class_weights
-    if isinstance(weights, str):
-        counts = train_check.pixels[: data.classes.num_classes]
-        weights = dict(zip(data.classes.names, weigh_classes(weights, counts).tolist(), strict=True))
+
+    def count_pixels() -> Counts:
+        cache = find_cache_folder() / "class_pixels"
+        return count_split(data.splits["train"], data.classes.num_classes, cache=cache, processes=count_workers())
+
     return build_criterion(
         recipe.losses,
         data.classes.num_classes,
         data.classes.ignore_index,
-        class_weights=weights,
+        class_weights=choose_class_weights(recipe.class_weights, count_pixels),
         class_names=data.classes.names,
         plain=recipe.loss_engine == "plain",
     )
@@ -99,7 +103,9 @@ def require_splits(data: SegmentationData) -> None:
     for name in ("train", "validation"):
         if name not in data.splits:
             raise InputError(
-                f"data: no {name} split", found=", ".join(data.splits), fix=f"set data.{name}_split or data.validation_share"
+                f"data: no {name} split",
+                found=", ".join(data.splits),
+                fix=f"set data.{name}_split or data.validation_share",
             )
 
 

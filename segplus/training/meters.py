@@ -42,6 +42,7 @@ class StepMeters:
         parts = {f"loss/{k}": float(accelerator.reduce(v.float(), "sum")) / steps for k, v in self._parts.items()}
         report = parts if len(parts) > 1 else {}
         report["images_per_second"] = self._images * accelerator.num_processes / seconds
+        report["seconds"] = seconds
         report["data_wait_share"] = self._wait_seconds / seconds
         self.__init__()  # type: ignore[misc]
         return report

@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from transformers import EvalPrediction, PreTrainedModel, Trainer
 
 from segplus.classes import ClassMap
@@ -34,6 +35,7 @@ class SegmentationTrainer(Trainer):
         auxiliary_loss_weight: Weight of the auxiliary head's loss, where the model has one.
         optimizer_recipe: Learning-rate groups; None keeps one rate.
         freeze_batch_norm: Keep the statistics of BatchNorm layers.
+        train_sampler: Draws the training images; None draws each once an epoch.
         arguments: The rest is transformers.Trainer's own.
     """
 
@@ -46,6 +48,7 @@ class SegmentationTrainer(Trainer):
         auxiliary_loss_weight: float = 0.4,
         optimizer_recipe: OptimizerRecipe | None = None,
         freeze_batch_norm: bool = False,
+        train_sampler: Sampler[int] | None = None,
         **arguments: Any,
     ) -> None:
         super().__init__(model=model, compute_metrics=self._add_to_scores, **arguments)
@@ -57,6 +60,7 @@ class SegmentationTrainer(Trainer):
         self.auxiliary_criterion = copy.deepcopy(self.criterion)
         self.auxiliary_loss_weight = auxiliary_loss_weight
         self.optimizer_recipe = optimizer_recipe or OptimizerRecipe(head_learning_rate_multiplier=1.0)
+        self.train_sampler = train_sampler
         self.meters = StepMeters()
         self.guard = DivergenceGuard()
         self._auxiliary_logits = AuxiliaryLogits(model)
@@ -78,6 +82,9 @@ class SegmentationTrainer(Trainer):
         counted = [self.criterion.count_normalizers(batch["labels"].to(device)) for batch in batches]
         sums = {name: torch.stack([entry[name] for entry in counted]).sum(0) for name in counted[0]}
         return batches, {name: self.accelerator.reduce(total, "sum") for name, total in sums.items()}
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        return self.train_sampler or super()._get_train_sampler(train_dataset)
 
     def compute_loss(
         self,
@@ -144,6 +151,25 @@ class SegmentationTrainer(Trainer):
             self.optimizer = kind(groups, **values)
         return self.optimizer
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Load weights as from_pretrained does.
+
+        save_pretrained may write other names than the modules have (SegFormer's, in transformers 5), and Trainer's own
+        load_state_dict(strict=False) would then leave the model as it was, with no more than a warning.
+        """
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
+        self.model.load_state_dict(saved.state_dict())
+
+    def _load_best_model(self) -> None:
+        """Load the best checkpoint's weights, by the same way."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_best_model()
+        else:
+            self._load_from_checkpoint(self.state.best_model_checkpoint)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the parts of the loss, images per second and the share of time spent waiting to a training line."""
         if "loss" in logs:
@@ -151,6 +177,22 @@ class SegmentationTrainer(Trainer):
             if self.guard.skipped_steps:
                 logs["skipped_steps"] = self.guard.skipped_steps
         super().log(logs, start_time)
+
+    def describe_training(self) -> dict[str, Any]:
+        """Return the facts of a finished training, over all the runs that a killed one was resumed in."""
+        entries = [entry for entry in self.state.log_history if "images_per_second" in entry]
+        rates = sorted(entry["images_per_second"] for entry in entries)
+        best = self.state.best_model_checkpoint
+        return {
+            "seconds": sum(entry["seconds"] for entry in entries),
+            "steps": self.state.global_step,
+            "epochs": round(self.state.epoch or 0.0, 2),
+            "images_per_second": rates[len(rates) // 2] if rates else None,
+            "processes": self.args.world_size,
+            "precision": "bfloat16" if self.args.bf16 else "float16" if self.args.fp16 else "float32",
+            "skipped_steps": self.guard.skipped_steps,
+            "best_checkpoint": Path(best).name if best else None,
+        }
 
     # Evaluation
 

@@ -1,0 +1,40 @@
+"""The pictures of an evaluation that people look at: the worst, the median and the best."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PIL import Image
+
+from segplus.data import SegmentationSplit
+from segplus.evaluation import Evaluator
+from segplus.inference.predictor import Predictor
+from segplus.reporting.examples import Example, choose_extremes
+
+
+def predict_examples(
+    predictor: Predictor, split: SegmentationSplit, evaluator: Evaluator, count: int = 3
+) -> dict[str, list[Example]]:
+    """Return "Worst", "Median" and "Best" pictures of a split by their own mIoU, predicted once more.
+
+    Args:
+        predictor: Forms the predictions, as it did for the evaluator.
+        split: The images and masks.
+        evaluator: Saw every image of the split.
+        count: Pictures in each group; fewer where the split is small.
+    """
+    images = sorted(evaluator.images, key=lambda image: image.index)
+    scores: list[float] = [image.compute()["mean_iou"] for image in images]
+    groups = choose_extremes(scores, count)
+    return {
+        heading.capitalize(): [
+            _predict_example(predictor, split[images[position].index], scores[position]) for position in positions
+        ]
+        for heading, positions in groups.items()
+    }
+
+
+def _predict_example(predictor: Predictor, pair: dict[str, Any], score: float) -> Example:
+    picture = pair["image"]
+    shown = picture if isinstance(picture, Image.Image) else Image.fromarray(picture[..., :3])
+    return Example(pair["name"], shown, pair["label"], predictor.predict(picture).cpu().numpy(), score)

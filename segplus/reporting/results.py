@@ -1,0 +1,151 @@
+"""What a run leaves for people: metrics.json, pictures, the model card and the report."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from transformers import PreTrainedModel
+
+from segplus.classes import ClassMap
+from segplus.recipe import Recipe
+from segplus.recipe.paths import expand_path
+from segplus.reporting.drawing import draw_panel
+from segplus.reporting.environment import describe_machine, list_versions
+from segplus.reporting.examples import Example
+from segplus.reporting.html_report import write_html_report
+from segplus.reporting.licenses import find_license
+from segplus.reporting.metrics import write_metrics
+from segplus.reporting.model_card import ModelCardFacts, render_model_card
+
+_PICTURES = "pictures"
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """All that is known at the end of a run.
+
+    Args:
+        folder: The run's folder; model and image processor lie there already, as does recipe.yaml.
+        recipe: The merged recipe.
+        classes: The classes.
+        model: The model that was evaluated.
+        evaluations: Split -> scores; the last one is what card and report show.
+        training: Facts for people and programs: seconds, steps, epochs, images_per_second, ...
+        examples: Heading -> pictures, for the report; the card shows the first of each.
+        log_history: transformers' log entries.
+    """
+
+    folder: Path
+    recipe: Recipe
+    classes: ClassMap
+    model: PreTrainedModel
+    evaluations: Mapping[str, Mapping[str, Any]]
+    training: Mapping[str, Any]
+    examples: Mapping[str, Sequence[Example]]
+    log_history: Sequence[Mapping[str, Any]]
+
+
+def write_results(results: RunResults) -> None:
+    """Write metrics.json, the pictures, README.md (the model card) and report.html into the run's folder."""
+    metrics = _collect_metrics(results)
+    write_metrics(results.folder / "metrics.json", metrics)
+    pictures = _write_pictures(results)
+    recipe_text = (results.folder / "recipe.yaml").read_text(encoding="utf-8")
+    card = render_model_card(_collect_facts(results, pictures, recipe_text))
+    (results.folder / "README.md").write_text(card, encoding="utf-8")
+    write_html_report(
+        results.folder / "report.html",
+        metrics,
+        results.classes,
+        results.examples,
+        results.log_history,
+        recipe_text,
+        list_versions(),
+    )
+
+
+def _collect_metrics(results: RunResults) -> dict[str, Any]:
+    versions = list_versions()
+    return {
+        "segplus_version": versions["segplus"],
+        "model": results.recipe.model.checkpoint or results.model.config.model_type,
+        "dataset": results.recipe.card.dataset_id or results.recipe.data.dataset,
+        "class_names": list(results.classes.names),
+        "evaluations": dict(results.evaluations),
+        "training": dict(results.training),
+        "environment": {**describe_machine(), "versions": versions},
+    }
+
+
+def _write_pictures(results: RunResults) -> list[tuple[str, str]]:
+    """Save one panel a group, and the first photograph alone to try the model on; return paths and captions."""
+    folder = results.folder / _PICTURES
+    folder.mkdir(exist_ok=True)
+    listed = []
+    for heading, examples in results.examples.items():
+        for number, example in enumerate(examples):
+            title = example.name if example.score is None else f"{example.name}, mIoU {100 * example.score:.1f} %"
+            panel = draw_panel(example.image, example.truth, example.prediction, results.classes, title)
+            path = f"{_PICTURES}/{heading.lower()}_{number + 1}.png"
+            panel.save(results.folder / path)
+            if number == 0:
+                listed.append((path, f"{heading} picture of the split: image, truth, prediction, errors"))
+    first = next((example for examples in results.examples.values() for example in examples), None)
+    if first is not None and isinstance(first.image, Image.Image):
+        first.image.save(folder / "input.png")
+    return listed
+
+
+def _collect_facts(results: RunResults, pictures: Sequence[tuple[str, str]], recipe_text: str) -> ModelCardFacts:
+    recipe, split = results.recipe, list(results.evaluations)[-1]
+    checkpoint = recipe.model.checkpoint
+    base = None if checkpoint is None else expand_path(checkpoint, "model.checkpoint")
+    base_is_folder = base is not None and Path(base).is_dir()
+    dataset_on_hub = recipe.card.dataset_id or (recipe.data.dataset if _is_hub_id(recipe.data.dataset) else None)
+    name = Path(str(recipe.training.get("hub_model_id") or results.folder)).name
+    return ModelCardFacts(
+        name=name,
+        model_id=str(recipe.training.get("hub_model_id") or results.folder),
+        architecture=type(results.model).__name__,
+        parameters=sum(parameter.numel() for parameter in results.model.parameters()),
+        class_names=results.classes.names,
+        dataset=dataset_on_hub or Path(recipe.data.dataset).name,
+        evaluation=results.evaluations[split],
+        split=split,
+        license=find_license(base, recipe.card.license),
+        recipe=recipe_text,
+        base_model=Path(base).name if base is not None and base_is_folder else base,
+        base_model_is_on_hub=not base_is_folder,
+        dataset_is_on_hub=dataset_on_hub is not None,
+        pictures=pictures,
+        training=_describe_training(results.training),
+        versions=list_versions(),
+        tags=recipe.card.tags,
+        language=recipe.card.language,
+        description=recipe.card.description,
+        needs_segplus=type(results.model).__module__.startswith("segplus."),
+    )
+
+
+def _is_hub_id(dataset: str) -> bool:
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", dataset) is not None and not Path(dataset).exists()
+
+
+def _describe_training(training: Mapping[str, Any]) -> dict[str, object]:
+    machine = describe_machine()
+    minutes = f"{float(training['seconds']) / 60:.1f} minutes" if "seconds" in training else "unknown"
+    where = f"{machine.get('gpu', machine['processor'])}, {machine['cores']} CPU cores"
+    return {
+        "Steps": training.get("steps", "unknown"),
+        "Epochs": training.get("epochs", "unknown"),
+        "Time": minutes,
+        "Machine": where,
+        "Processes": training.get("processes", 1),
+        "Precision": training.get("precision", "float32"),
+        "Best checkpoint": training.get("best_checkpoint") or "the last one",
+    }
