@@ -13,6 +13,7 @@ import yaml
 from PIL import Image, ImageFilter
 
 from segplus.data import inspect, inspect_dataset, load_segmentation_dataset
+from segplus.recipe import load_recipe
 
 SIZE = (96, 128)
 
@@ -204,7 +205,7 @@ def test_drawn_scenes_can_be_inspected() -> None:
     assert report["splits"]["train"]["mask_encodings"] == {"drawn": 2}
 
 
-def test_camvid(test_data: Path) -> None:
+def test_camvid(test_data: Path, tmp_path: Path) -> None:
     audit = inspect_dataset({"dataset": str(test_data / "camvid")}, progress=False)
     truth = json.loads((test_data / "camvid" / "counts.json").read_text())["splits"]
     for split, name in (("train", "train"), ("validation", "val"), ("test", "test")):
@@ -218,5 +219,8 @@ def test_camvid(test_data: Path) -> None:
         "0001TP: train 62, test 62",
         "0016E5: train 204, validation 101",
     ]
-    proposed = load_segmentation_dataset(yaml.safe_load(audit.report["recipe"])["data"])
-    assert proposed.classes.num_classes == 11
+    path = tmp_path / "proposed.yaml"
+    path.write_text(audit.report["recipe"])
+    recipe = load_recipe(str(path))
+    assert load_segmentation_dataset(recipe.data).classes.num_classes == 11
+    assert recipe.losses == {"cross_entropy": 1.0, "dice": 0.5}

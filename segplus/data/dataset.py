@@ -100,6 +100,10 @@ class SegmentationSplit:
         row = self._row(index)
         return self.decoder.read_raw(row["mask"], name_source(row["mask"], f"mask of {row['name']}"))
 
+    def raw_pair(self, index: int) -> tuple[Picture, npt.NDArray[Any]]:
+        """Return the image and the mask's raw values, whether or not their sizes agree."""
+        return self.image(index), self.raw_label(index)
+
     def size_px(self, index: int) -> tuple[int, int]:
         """Return (height, width) of the upright image, from its header."""
         row = self._row(index)

@@ -40,7 +40,8 @@ class SyntheticSplit(SegmentationSplit):
         self.reader = ImageReader()
         self.title = title
         self.indices = list(indices)
-        self.key = key
+        self.drawn_size_px = size_px
+        self.seed = seed
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -76,9 +77,14 @@ class SyntheticSplit(SegmentationSplit):
         return self.scenes.draw(self._scene(index))[1]
 
     def size_px(self, index: int) -> tuple[int, int]:
-        """Return (height, width)."""
-        rgb, _ = self.scenes.draw(self._scene(index))
-        return int(rgb.shape[0]), int(rgb.shape[1])
+        """Return (height, width), the same for every scene."""
+        self._scene(index)
+        return self.drawn_size_px
+
+    def raw_pair(self, index: int) -> tuple[Picture, npt.NDArray[Any]]:
+        """Return the image and the drawn ids, drawn once."""
+        rgb, ids = self.scenes.draw(self._scene(index))
+        return Image.fromarray(rgb), ids
 
     def sources(self, index: int) -> tuple[str, str]:
         """Return the name, for both."""
@@ -99,12 +105,12 @@ class SyntheticSplit(SegmentationSplit):
     def select(self, indices: Sequence[int] | npt.NDArray[np.int64], title: str | None = None) -> SyntheticSplit:
         """Return the split that holds only these pairs, in this order."""
         chosen = [self.indices[int(index)] for index in indices]
-        return SyntheticSplit(self.scenes, self.decoder, title or self.title, chosen, self.key)
+        return SyntheticSplit(self.scenes, self.decoder, title or self.title, chosen, self.drawn_size_px, self.seed)
 
     @property
     def fingerprint(self) -> str:  # type: ignore[override]
         """Text that changes when the drawing or the choice of scenes changes."""
-        text = f"{self.key}|{self.indices}|{sorted(self.classes.raw_to_class.items())}|{self.classes.names}"
+        text = f"{self.seed}|{self.drawn_size_px}|{self.indices}|{sorted(self.classes.raw_to_class.items())}|{self.classes.names}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def _scene(self, index: int) -> int:
@@ -119,10 +125,10 @@ def draw_splits(section: DataRecipe) -> SegmentationData:
     classes = build_class_map(section, source, legend=False)
     size_px = (section.synthetic_size_px[0], section.synthetic_size_px[1])
     splits: dict[str, SegmentationSplit] = {}
-    for number, (split, count) in enumerate(section.synthetic_images.items()):
+    for split, count in section.synthetic_images.items():
         seed = section.seed * _SEED_STRIDE + ("train", "validation", "test").index(split)
         scenes = SyntheticScenes(count, size_px=size_px, seed=seed)
         limit = min(count, section.max_images.get(split, count))
-        splits[split] = SyntheticSplit(scenes, MaskDecoder(classes), split, range(limit), f"{seed} {size_px} {number}")
+        splits[split] = SyntheticSplit(scenes, MaskDecoder(classes), split, range(limit), size_px, seed)
     notes = tuple(f"{split}: {len(part)} drawn scenes" for split, part in splits.items())
     return SegmentationData(splits, classes, ("drawn street scenes", *notes))

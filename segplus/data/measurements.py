@@ -74,8 +74,7 @@ def measure_pair(split: SegmentationSplit, index: int, tolerant: ClassMap) -> Pa
         tolerant: The split's classes with unknown values ignored, so that they can be counted.
     """
     try:
-        image = split.image(index)
-        raw = split.raw_label(index)
+        image, raw = split.raw_pair(index)
         encodings = split.describe_encoding(index)
     except InputError as error:
         return error
