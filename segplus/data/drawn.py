@@ -29,11 +29,18 @@ class SyntheticSplit(SegmentationSplit):
         decoder: What the drawn ids mean.
         title: Name of the split.
         indices: The scenes that belong to the split.
-        key: Text that names the drawing settings, for the fingerprint.
+        size_px: (height, width) of every scene.
+        seed: Seed of the scenes.
     """
 
     def __init__(
-        self, scenes: SyntheticScenes, decoder: MaskDecoder, title: str, indices: Sequence[int], key: str
+        self,
+        scenes: SyntheticScenes,
+        decoder: MaskDecoder,
+        title: str,
+        indices: Sequence[int],
+        size_px: tuple[int, int],
+        seed: int,
     ) -> None:
         self.scenes = scenes
         self.decoder = decoder
@@ -110,7 +117,8 @@ class SyntheticSplit(SegmentationSplit):
     @property
     def fingerprint(self) -> str:  # type: ignore[override]
         """Text that changes when the drawing or the choice of scenes changes."""
-        text = f"{self.seed}|{self.drawn_size_px}|{self.indices}|{sorted(self.classes.raw_to_class.items())}|{self.classes.names}"
+        classes = self.classes
+        text = f"{self.seed}|{self.drawn_size_px}|{self.indices}|{sorted(classes.raw_to_class.items())}|{classes.names}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def _scene(self, index: int) -> int:
