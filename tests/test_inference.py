@@ -1,0 +1,293 @@
+"""The predictor and its protocols: parity with the pipeline, windows, scales, flips, sizes, memory."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+from transformers import SegformerConfig, SegformerForSemanticSegmentation, pipeline
+from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
+
+from segplus.errors import InputError
+from segplus.inference import Predictor
+from segplus.inference.passes import ScorePass, average_passes, label_grid
+from segplus.inference.pictures import PictureReader, scale_picture
+from segplus.inference.windows import lay_windows, place_windows
+from segplus.recipe.evaluation import ProtocolRecipe
+
+COLORS = torch.tensor([[10, 200, 30], [220, 20, 90], [40, 60, 240], [250, 250, 10]])
+SIZES = [(97, 61), (64, 64), (31, 200), (1, 50), (50, 1), (3, 7), (1, 1)]
+SLIDING = {"name": "sliding", "window_px": [32, 32]}
+PROTOCOLS = {
+    "fixed": {},
+    "original": {"name": "original"},
+    "sliding": SLIDING,
+    "uniform": {**SLIDING, "window_px": [32, 64], "overlap": 0.25, "blending": "uniform"},
+    "no overlap": {**SLIDING, "overlap": 0.0, "windows_per_batch": 3},
+    "large windows": {**SLIDING, "window_px": [256, 256]},
+    "flip": {**SLIDING, "flip": True},
+    "probabilities": {"name": "original", "flip": True, "average": "probabilities"},
+}
+AVERAGED = {
+    "scales": {"scales": [0.5, 1.0, 1.5], "flip": True},
+    "sliding scales": {**SLIDING, "scales": [0.75, 1.25], "average": "probabilities"},
+}
+
+
+class ColorModel(nn.Module):
+    """Knows the class of every colour: logits at stride 1, sure of the class to the last bit of a float."""
+
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def forward(self, pixel_values):
+        self.sizes.append(tuple(pixel_values.shape[-2:]))
+        colors = COLORS.float()[:, :, None, None] / 255
+        return SimpleNamespace(logits=-1e4 * (pixel_values[:, None] - colors).square().sum(2))
+
+
+def build_processor(size=None, **settings):
+    if size is None:
+        return SegformerImageProcessorPil(do_resize=False, do_normalize=False, **settings)
+    return SegformerImageProcessorPil(size={"height": size[0], "width": size[1]}, **settings)
+
+
+def draw_scene(size, seed=0):
+    labels = np.random.default_rng(seed).integers(0, len(COLORS), size)
+    return labels, Image.fromarray(COLORS.numpy().astype(np.uint8)[labels])
+
+
+@pytest.fixture(scope="module")
+def segformer():
+    torch.manual_seed(0)
+    config = SegformerConfig(
+        hidden_sizes=[8, 16, 24, 32], depths=[1] * 4, num_attention_heads=[1] * 4, decoder_hidden_size=16, num_labels=5
+    )
+    model = SegformerForSemanticSegmentation(config).eval()
+    nn.init.normal_(model.decode_head.classifier.weight, std=2)
+    return model
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_perfect_model_is_right_at_every_pixel(size, name):
+    labels, picture = draw_scene(size)
+    predictor = Predictor(ColorModel(), build_processor(), ProtocolRecipe(**PROTOCOLS[name]))
+    np.testing.assert_array_equal(predictor.predict(picture).numpy(), labels)
+    prediction, confidence = predictor.predict_with_confidence(picture)
+    np.testing.assert_array_equal(prediction.numpy(), labels)
+    assert float(confidence.min()) == 1.0
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("name", [*PROTOCOLS, *AVERAGED])
+def test_pictures_of_one_colour(size, name):
+    picture = Image.new("RGB", size[::-1], tuple(COLORS[2].tolist()))
+    processor = build_processor((32, 48), do_normalize=False) if name == "scales" else build_processor()
+    protocol = ProtocolRecipe(**(PROTOCOLS | AVERAGED)[name])
+    labels = Predictor(ColorModel(), processor, protocol).predict(picture)
+    assert labels.shape == size
+    assert labels.unique().tolist() == [2]
+
+
+@pytest.mark.parametrize("size", [(97, 61), (64, 64), (31, 200), (120, 160)], ids=str)
+def test_fixed_protocol_is_the_pipeline(segformer, size):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8))
+    processor = build_processor((64, 96))
+    served = np.full(size, -1)
+    for entry in pipeline("image-segmentation", model=segformer, image_processor=processor)(picture):
+        served[np.array(entry["mask"]) > 0] = segformer.config.label2id[entry["label"]]
+    predictor = Predictor(segformer, processor)
+    np.testing.assert_array_equal(predictor.predict(picture).numpy(), served)
+    assert len(np.unique(served)) > 1
+    logits = segformer(**processor(images=[picture], return_tensors="pt")).logits
+    resized = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)[0]
+    torch.testing.assert_close(predictor.predict_probabilities(picture), resized.softmax(0), atol=1e-5, rtol=0)
+
+
+def test_a_batch_of_different_sizes(segformer):
+    pictures = [draw_scene(size, seed)[1] for seed, size in enumerate([(40, 60), (33, 20), (64, 96)])]
+    predictor = Predictor(segformer, build_processor((64, 96)))
+    for one, picture in zip(predictor.predict_batch(pictures), pictures, strict=True):
+        assert float((one == predictor.predict(picture)).float().mean()) > 0.999
+
+
+@pytest.mark.parametrize("window_px", [[64, 96], [256, 256], [128, 96]])
+def test_windows_as_large_as_the_picture_are_none(segformer, window_px):
+    picture = draw_scene((61, 90))[1]
+    processor = build_processor((64, 96))
+    whole = Predictor(segformer, processor, ProtocolRecipe(name="original"))
+    windows = Predictor(segformer, processor, ProtocolRecipe(name="sliding", window_px=window_px))
+    assert torch.equal(windows.predict_probabilities(picture), whole.predict_probabilities(picture))
+    assert torch.equal(windows.predict(picture), whole.predict(picture))
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("blending", ["gaussian", "uniform"])
+def test_streamed_windows_equal_a_slow_blend(segformer, blending, flip):
+    picture = draw_scene((150, 110))[1]
+    protocol = ProtocolRecipe(name="sliding", window_px=[64, 64], overlap=0.4, blending=blending, flip=flip)
+    processor = build_processor((64, 64))
+    served = processor(images=[picture], do_resize=False, return_tensors="pt")["pixel_values"]
+    pixel_values = F.pad(served, (0, 18, 0, 10), mode="replicate")
+    sums, weights = torch.zeros(5, 40, 32), torch.zeros(40, 32)
+    shares = torch.exp(-0.5 * (((torch.arange(16) + 0.5) / 16 - 0.5) * 8) ** 2).clamp_min(1e-3)
+    shares = torch.ones(16) if blending == "uniform" else shares
+    weight = shares[:, None] * shares
+    for top in (0, 32, 64, 96):
+        for left in (0, 32, 64):
+            window = pixel_values[:, :, top : top + 64, left : left + 64]
+            with torch.no_grad():
+                scores = segformer(window).logits[0]
+                if flip:
+                    scores = (scores + segformer(window.flip(-1)).logits[0].flip(-1)) / 2
+            sums[:, top // 4 : top // 4 + 16, left // 4 : left // 4 + 16] += scores * weight
+            weights[top // 4 : top // 4 + 16, left // 4 : left // 4 + 16] += weight
+    resized = F.interpolate((sums / weights)[None], size=(160, 128), mode="bilinear", align_corners=False)
+    expected = resized[0, :, :150, :110]
+    predictor = Predictor(segformer, processor, protocol)
+    torch.testing.assert_close(predictor.predict_probabilities(picture), expected.softmax(0), atol=1e-5, rtol=0)
+    assert float((predictor.predict(picture) == expected.argmax(0)).float().mean()) > 0.9995
+
+
+@pytest.mark.parametrize("average", ["logits", "probabilities"])
+def test_scales_are_averaged_at_the_pictures_size(segformer, average):
+    picture = draw_scene((70, 50))[1]
+    processor = build_processor((64, 64))
+    total = torch.zeros(5, 70, 50)
+    for scale, size in ((0.5, (35, 25)), (1.0, (70, 50)), (2.0, (140, 100))):
+        scaled = picture if scale == 1 else picture.resize(size[::-1], Image.Resampling.BILINEAR)
+        padded = [-side % 32 for side in size]
+        pixel_values = processor(images=[scaled], do_resize=False, return_tensors="pt")["pixel_values"]
+        with torch.no_grad():
+            scores = segformer(F.pad(pixel_values, (0, padded[1], 0, padded[0]), mode="replicate")).logits
+        scores = scores.softmax(1) if average == "probabilities" else scores
+        # Where each pixel of the picture lies on the grid, written out.
+        rows, columns = (
+            ((torch.arange(side) + 0.5) * low / side * grid / (low + extra) - 0.5).clamp(0, grid - 1)
+            for side, low, extra, grid in zip((70, 50), size, padded, scores.shape[-2:], strict=True)
+        )
+        top, left = rows.floor().long(), columns.floor().long()
+        bottom, right = (top + 1).clamp_max(scores.shape[-2] - 1), (left + 1).clamp_max(scores.shape[-1] - 1)
+        down, across = (rows - top)[:, None], columns - left
+        upper = torch.lerp(scores[0][:, top][:, :, left], scores[0][:, top][:, :, right], across)
+        lower = torch.lerp(scores[0][:, bottom][:, :, left], scores[0][:, bottom][:, :, right], across)
+        total += torch.lerp(upper, lower, down)
+    expected = total / 3 if average == "probabilities" else (total / 3).softmax(0)
+    protocol = ProtocolRecipe(name="original", scales=[0.5, 1.0, 2.0], average=average)
+    found = Predictor(segformer, processor, protocol).predict_probabilities(picture)
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+
+
+def test_flip_makes_the_prediction_symmetric(segformer):
+    picture = draw_scene((64, 96))[1]
+    predictor = Predictor(segformer, build_processor((64, 96)), ProtocolRecipe(flip=True))
+    mirrored = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    one, two = predictor.predict_probabilities(picture), predictor.predict_probabilities(mirrored).flip(-1)
+    torch.testing.assert_close(one, two, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("strides", [1, 3, 4, 5])
+def test_strips_join_as_one_grid(strides):
+    scores = torch.randn(4, 23, 9, generator=torch.Generator().manual_seed(0))
+    covers = (23 * strides, 9 * strides)
+    whole = label_grid(ScorePass(iter([(scores, 23)]), covers), (23 * strides - 2, 9 * strides))
+    parts = ((part, 23) for part in scores.split([1, 7, 2, 13], 1))
+    assert torch.equal(label_grid(ScorePass(parts, covers), (23 * strides - 2, 9 * strides)), whole)
+    parts = ((part, 23) for part in scores.split([1, 7, 2, 13], 1))
+    slabs = torch.cat([slab for _, slab in average_passes([ScorePass(parts, covers)], (23 * strides, 9 * strides))])
+    expected = F.interpolate(scores[None], size=covers, mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
+    torch.testing.assert_close(slabs, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("total", [32, 64, 96, 512, 992])
+@pytest.mark.parametrize("window", [32, 64, 512])
+@pytest.mark.parametrize("overlap", [0.0, 0.3, 0.5, 0.99])
+def test_windows_cover_every_pixel(total, window, overlap):
+    window = min(window, total)
+    starts = place_windows(total, window, overlap, 32)
+    covered = np.zeros(total, dtype=int)
+    for start in starts:
+        assert start % 32 == 0
+        covered[start : start + window] += 1
+    assert covered.min() >= 1
+    assert len(starts) == len(set(starts))
+
+
+def test_only_one_size_reaches_the_model_in_windows():
+    model = ColorModel()
+    Predictor(model, build_processor(), ProtocolRecipe(**SLIDING)).predict(draw_scene((97, 61))[1])
+    assert set(model.sizes) == {(32, 32)}
+
+
+def test_arrays_of_other_channel_counts():
+    array = np.random.default_rng(0).integers(0, 255, (40, 30, 5), dtype=np.uint8)
+    reader = PictureReader(SegformerImageProcessorPil(do_resize=False, do_normalize=False))
+    values = reader.read_window(array, 32, 0, 32, 32)
+    assert values.shape == (1, 5, 32, 32)
+    np.testing.assert_allclose(values[0, :, 7, 29].numpy(), array[39, 29] / 255, rtol=1e-6)
+    np.testing.assert_allclose(values[0, :, 31, 31].numpy(), array[39, 29] / 255, rtol=1e-6)
+    assert scale_picture(array, 0.5).shape == (20, 15, 5)
+    assert scale_picture(array[:1, :1], 0.1).shape == (1, 1, 5)
+
+
+def test_a_processor_that_crops_is_told_not_to_in_windows():
+    processor = build_processor((32, 32), do_normalize=False)
+    labels, picture = draw_scene((70, 40))
+    predictor = Predictor(ColorModel(), processor, ProtocolRecipe(name="original"))
+    np.testing.assert_array_equal(predictor.predict(picture).numpy(), labels)
+
+
+def test_scores_off_a_whole_stride_are_refused():
+    class OddModel(ColorModel):
+        def forward(self, pixel_values):
+            logits = super().forward(pixel_values).logits
+            return SimpleNamespace(logits=F.interpolate(logits, size=(5, 5)))
+
+    with pytest.raises(InputError, match="whole stride"):
+        Predictor(OddModel(), build_processor(), ProtocolRecipe(**SLIDING)).predict(draw_scene((70, 70))[1])
+
+
+def test_a_size_that_the_model_refuses_is_one_message():
+    class PickyModel(ColorModel):
+        def forward(self, pixel_values):
+            raise ValueError("only 384 x 384")
+
+    with pytest.raises(InputError, match="only 384 x 384"):
+        Predictor(PickyModel(), build_processor()).predict(draw_scene((70, 70))[1])
+
+
+def test_scales_need_a_size():
+    with pytest.raises(InputError, match="no size to scale"):
+        Predictor(ColorModel(), build_processor(), ProtocolRecipe(scales=[0.5])).predict(draw_scene((40, 40))[1])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"window_px": [100, 64]},
+        {"window_px": [64]},
+        {"overlap": 1.0},
+        {"scales": []},
+        {"scales": [0.0]},
+        {"stride_px": 0},
+        {"windows_per_batch": 0},
+    ],
+)
+def test_protocols_that_cannot_be_are_refused(values):
+    with pytest.raises(InputError, match="evaluation.protocol"):
+        ProtocolRecipe(**values)
+
+
+def test_layout_of_windows():
+    layout = lay_windows((96, 64), ProtocolRecipe(name="sliding", window_px=[64, 64], overlap=0.5))
+    assert (layout.tops, layout.lefts, layout.height, layout.width) == ([0, 32], [0], 64, 64)
+    assert lay_windows((96, 64), ProtocolRecipe(name="original")).is_single

@@ -1,0 +1,329 @@
+"""evaluate, predict and compare on saved models."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForSemanticSegmentation,
+    PreTrainedConfig,
+    PreTrainedModel,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+)
+from transformers.modeling_outputs import SemanticSegmenterOutput
+from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
+
+from segplus.classes import ClassMap
+from segplus.data import SegmentationData
+from segplus.errors import InputError
+from segplus.evaluation import ConfusionMatrix
+from segplus.inference import compare, evaluate, predict
+from segplus.recipe import EvaluationRecipe
+from segplus.recipe.evaluation import ProtocolRecipe
+
+CLASSES = ClassMap.build(["sky", "road", "tree", "car"])
+COLORS = ((10, 200, 30), (220, 20, 90), (40, 60, 240), (250, 250, 10))
+METRICS = ["boundary_iou", "trimap_iou", "hausdorff_95", "surface_dice", "calibration"]
+FAST = EvaluationRecipe(bootstrap_resamples=20)
+
+
+class ColorConfig(PreTrainedConfig):
+    model_type = "segplus_test_color"
+
+
+class ColorModel(PreTrainedModel):
+    """Knows the class of every colour."""
+
+    config_class = ColorConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.colors = nn.Parameter(torch.tensor(COLORS).float() / 255)
+        self.post_init()
+
+    def _init_weights(self, module):
+        pass
+
+    def forward(self, pixel_values):
+        distance = (pixel_values[:, None] - self.colors[:, :, None, None]).square().sum(2)
+        return SemanticSegmenterOutput(logits=-1e4 * distance)
+
+
+AutoConfig.register("segplus_test_color", ColorConfig)
+AutoModelForSemanticSegmentation.register(ColorConfig, ColorModel)
+
+
+class ListedSplit:
+    """Images in memory with the face of SegmentationSplit."""
+
+    def __init__(self, pairs):
+        self.pairs = pairs
+
+    def __len__(self):
+        return len(self.pairs)
+
+    def __getitem__(self, index):
+        return self.pairs[index]
+
+    def name(self, index):
+        return self.pairs[index]["name"]
+
+
+def draw_data(sizes=((40, 60), (33, 47), (64, 31), (1, 50), (37, 1)), ignored=True):
+    rng = np.random.default_rng(0)
+    pairs = []
+    for index, size in enumerate(sizes):
+        label = rng.integers(0, 4, size).astype(np.uint8)
+        image = Image.fromarray(np.array(COLORS, dtype=np.uint8)[label])
+        if ignored:
+            label[rng.random(size) < 0.1] = 255
+        pairs.append({"image": image, "label": label, "name": f"part/{index}"})
+    return SegmentationData({"train": ListedSplit(pairs[:1]), "test": ListedSplit(pairs)}, CLASSES)
+
+
+def save(folder, model, processor):
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def perfect(tmp_path_factory):
+    config = ColorConfig(id2label=CLASSES.id2label, label2id=CLASSES.label2id)
+    processor = SegformerImageProcessorPil(do_resize=False, do_normalize=False)
+    return save(tmp_path_factory.mktemp("perfect"), ColorModel(config), processor)
+
+
+@pytest.fixture(scope="module")
+def random(tmp_path_factory):
+    torch.manual_seed(0)
+    config = SegformerConfig(
+        hidden_sizes=[8, 16, 24, 32],
+        depths=[1] * 4,
+        num_attention_heads=[1] * 4,
+        decoder_hidden_size=16,
+        id2label=CLASSES.id2label,
+        label2id=CLASSES.label2id,
+    )
+    model = SegformerForSemanticSegmentation(config)
+    nn.init.normal_(model.decode_head.classifier.weight, std=2)
+    processor = SegformerImageProcessorPil(size={"height": 64, "width": 96})
+    return save(tmp_path_factory.mktemp("random"), model, processor)
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        {},
+        {"name": "original"},
+        {"name": "sliding", "window_px": [32, 32]},
+        {"name": "sliding", "window_px": [32, 32], "flip": True, "average": "probabilities", "blending": "uniform"},
+    ],
+    ids=["fixed", "original", "sliding", "flipped"],
+)
+def test_a_perfect_model_scores_one_in_everything(perfect, tmp_path, protocol):
+    recipe = EvaluationRecipe(metrics=METRICS, bootstrap_resamples=20, protocol=ProtocolRecipe(**protocol))
+    metrics = evaluate(perfect, draw_data(), tmp_path, recipe=recipe, progress=False)
+    scores = metrics["evaluations"]["test"]
+    means = ("mean_iou", "mean_accuracy", "overall_accuracy", "mean_precision", "mean_dice", "frequency_weighted_iou")
+    for name in (*means, "per_image_mean_iou", "mean_boundary_iou", "surface_dice"):
+        assert scores[name] == 1.0, name
+    assert scores["per_category_iou"] == [1.0] * 4
+    assert set(scores["trimap_iou"].values()) == {1.0}
+    assert scores["hausdorff_95"] == 0.0
+    assert scores["expected_calibration_error"] == 0.0
+    assert all(interval == [1.0, 1.0] for interval in scores["intervals"].values())
+    assert scores["images"] == 5
+
+
+def test_files_of_an_evaluation(random, tmp_path):
+    data = draw_data()
+    metrics = evaluate(random, data, tmp_path, recipe=FAST, save_predictions="ids", progress=False)
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written["class_names"] == list(CLASSES.names)
+    assert written["evaluations"]["test"]["mean_iou"] == metrics["evaluations"]["test"]["mean_iou"] < 0.9
+    assert written["evaluations"]["test"]["protocol"]["name"] == "fixed"
+    matrix = ConfusionMatrix(4)
+    with (tmp_path / "per_image.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for pair, row in zip(data.splits["test"].pairs, rows, strict=True):
+        labels = torch.from_numpy(np.array(Image.open(tmp_path / "predictions" / f"{pair['name']}.png")))
+        single = ConfusionMatrix(4)
+        single.update(labels, torch.from_numpy(pair["label"]))
+        matrix.merge(single)
+        assert row["name"] == pair["name"]
+        assert float(row["mean_iou"]) == pytest.approx(single.compute()["mean_iou"], abs=1e-12)
+    assert written["evaluations"]["test"]["confusion_matrix"] == matrix.matrix.tolist()
+    assert not list(tmp_path.rglob("*.part*"))
+
+
+def test_scores_per_image_as_parquet(random, tmp_path):
+    evaluate(random, draw_data(), tmp_path, recipe=FAST, per_image="images.parquet", split="train", progress=False)
+    table = pq.read_table(tmp_path / "images.parquet")
+    assert table.num_rows == 1
+    assert table.column_names[:2] == ["name", "mean_iou"]
+    assert table.column_names[-1] == "iou/car"
+
+
+@pytest.mark.parametrize("protocol", [{}, {"name": "sliding", "window_px": [32, 32]}, {"scales": [0.5, 1.0]}])
+def test_predict_writes_what_evaluate_scored(random, tmp_path, protocol):
+    data = draw_data(sizes=((40, 60), (33, 47)))
+    recipe = EvaluationRecipe(protocol=ProtocolRecipe(**protocol), bootstrap_resamples=0)
+    evaluate(random, data, tmp_path / "scored", recipe=recipe, save_predictions="ids", progress=False)
+    for pair in data.splits["test"].pairs:
+        path = tmp_path / "pictures" / f"{pair['name']}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pair["image"].save(path)
+    written = predict(random, tmp_path / "pictures", tmp_path / "labels", protocol=recipe.protocol, progress=False)
+    assert [path.relative_to(tmp_path / "labels").as_posix() for path in written] == ["part/0.png", "part/1.png"]
+    for path in written:
+        other = tmp_path / "scored" / "predictions" / path.relative_to(tmp_path / "labels")
+        np.testing.assert_array_equal(np.array(Image.open(path)), np.array(Image.open(other)))
+
+
+def test_kinds_of_pictures(perfect, tmp_path):
+    pair = draw_data(ignored=False).splits["test"][0]
+    source = tmp_path / "photo.png"
+    pair["image"].save(source)
+    predict(perfect, source, tmp_path / "ids.png", progress=False)
+    np.testing.assert_array_equal(np.array(Image.open(tmp_path / "ids.png")), pair["label"])
+    predict(perfect, source, tmp_path / "palette.png", kind="palette", classes=CLASSES, progress=False)
+    with Image.open(tmp_path / "palette.png") as palette:
+        assert palette.mode == "P"
+        np.testing.assert_array_equal(np.array(palette), pair["label"])
+        np.testing.assert_array_equal(np.array(palette.convert("RGB")), np.array(CLASSES.colors)[pair["label"]])
+    predict(perfect, source, tmp_path / "overlay.png", kind="overlay", progress=False)
+    with Image.open(tmp_path / "overlay.png") as overlay:
+        assert overlay.size == pair["image"].size
+
+
+def test_what_is_done_is_not_done_again(perfect, random, tmp_path):
+    for index, pair in enumerate(draw_data().splits["test"].pairs):
+        pair["image"].save(tmp_path / f"{index}.png")
+    output = tmp_path / "out"
+    pattern = str(tmp_path / "*.png")
+    first = predict(perfect, pattern, output, progress=False)
+    assert len(first) == 5
+    stamp = first[0].stat().st_mtime_ns
+    first[1].unlink()
+    assert predict(perfect, pattern, output, progress=False) == first
+    assert first[0].stat().st_mtime_ns == stamp
+    assert first[1].exists()
+    with pytest.raises(InputError, match="made otherwise .checkpoint."):
+        predict(random, pattern, output, progress=False)
+    with pytest.raises(InputError, match="made otherwise .protocol."):
+        predict(perfect, pattern, output, protocol=ProtocolRecipe(flip=True), progress=False)
+
+
+def test_bad_pictures_are_one_message_before_the_model(perfect, tmp_path, monkeypatch):
+    monkeypatch.setattr("segplus.inference.checkpoint.load_segmentation_checkpoint", None)
+    with pytest.raises(InputError, match="no picture found"):
+        predict(perfect, tmp_path, tmp_path / "out")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"broken\.png"):
+        predict(perfect, tmp_path, tmp_path / "out")
+    Image.new("RGB", (4, 4)).save(tmp_path / "twice.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "twice.jpg")
+    with pytest.raises(InputError, match="would both become"):
+        predict(perfect, tmp_path, tmp_path / "out")
+    with pytest.raises(InputError, match="one file for"):
+        predict(perfect, str(tmp_path / "twice.*"), tmp_path / "one.png")
+    with pytest.raises(InputError, match="kind"):
+        predict(perfect, tmp_path / "twice.png", tmp_path / "one.png", kind="mask")
+
+
+def test_bad_data_is_one_message_before_the_model(perfect, tmp_path, monkeypatch):
+    monkeypatch.setattr("segplus.inference.checkpoint.load_segmentation_checkpoint", None)
+    data = draw_data()
+    with pytest.raises(InputError, match="no split 'tset'(.|\n)*did you mean 'test'"):
+        evaluate(perfect, data, tmp_path, split="tset")
+    fewer = SegmentationData(data.splits, ClassMap.build(["sky", "road"]))
+    with pytest.raises(InputError, match="4 classes in the checkpoint, 2 in the data"):
+        evaluate(perfect, fewer, tmp_path)
+    moved = SegmentationData(data.splits, ClassMap.build(["sky", "tree", "road", "car"]))
+    with pytest.raises(InputError, match="class 1 is 'road' in the checkpoint, 'tree' in the data"):
+        evaluate(perfect, moved, tmp_path)
+    with pytest.raises(InputError, match="holds no images"):
+        evaluate(perfect, SegmentationData({"test": ListedSplit([])}, CLASSES), tmp_path)
+    with pytest.raises(InputError, match="not a table"):
+        evaluate(perfect, data, tmp_path, per_image="scores.xls")
+    with pytest.raises(InputError, match="no such folder"):
+        evaluate("./nowhere", data, tmp_path)
+    with pytest.raises(InputError, match="not several models"):
+        compare([perfect], data, tmp_path)
+
+
+def test_compare(perfect, random, tmp_path):
+    data = draw_data()
+    recipe = EvaluationRecipe(bootstrap_resamples=199)
+    result = compare([perfect, random], data, tmp_path, recipe=recipe, progress=False)
+    alone = evaluate(random, data, tmp_path / "alone", recipe=recipe, progress=False)["evaluations"]["test"]
+    assert result["scores"][0]["mean_iou"] == 1.0
+    assert result["scores"][1]["mean_iou"] == alone["mean_iou"]
+    entry = result["differences"][random]["mean_iou"]
+    assert entry["difference"] == pytest.approx(alone["mean_iou"] - 1)
+    assert entry["low"] <= entry["difference"] <= entry["high"] < 0
+    assert entry["p_value"] == 2 / 200
+    shares = [row["disagreement"] for row in result["disagreements"]]
+    assert shares == sorted(shares, reverse=True)
+    assert {row["name"] for row in result["disagreements"]} == {f"part/{index}" for index in range(5)}
+    # Against a perfect model a picture's disagreement is its error.
+    by_name = {row["name"]: row for row in result["disagreements"]}
+    with (tmp_path / "alone" / "per_image.csv").open() as file:
+        for row in csv.DictReader(file):
+            assert by_name[row["name"]]["disagreement"] == pytest.approx(1 - float(row["overall_accuracy"]))
+    assert json.loads((tmp_path / "comparison.json").read_text())["models"] == [perfect, random]
+    assert len((tmp_path / "classes.csv").read_text().splitlines()) == 5
+
+
+def test_an_image_of_ignored_pixels_only(perfect, tmp_path):
+    data = draw_data()
+    data.splits["test"].pairs[1]["label"][:] = 255
+    scores = evaluate(perfect, data, tmp_path, recipe=FAST, progress=False)["evaluations"]["test"]
+    assert scores["mean_iou"] == scores["per_image_mean_iou"] == 1.0
+    with (tmp_path / "per_image.csv").open() as file:
+        assert list(csv.DictReader(file))[1]["mean_iou"] == ""
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(random, tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import sys\n"
+        "from segplus.inference import evaluate\n"
+        "from segplus.recipe import EvaluationRecipe\n"
+        f"recipe = EvaluationRecipe(metrics={METRICS!r}, bootstrap_resamples=20)\n"
+        "data = {'dataset': 'synthetic', 'synthetic_images': {'train': 1, 'validation': 1, 'test': 5},\n"
+        "        'synthetic_size_px': [48, 64], 'merge': {'sky': ['sky', 'building', 'tree'], 'road': ['road',\n"
+        "        'lane marking'], 'tree': ['vehicle', 'pedestrian'], 'car': ['pole', 'sign']}}\n"
+        "evaluate(sys.argv[1], data, sys.argv[2], recipe=recipe, progress=False)\n"
+    )
+    found = []
+    for processes in (1, 2):
+        output = tmp_path / str(processes)
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+        environment["PYTHONPATH"] = str(Path(__file__).parents[1])
+        subprocess.run([*command, str(script), random, str(output)], check=True, env=environment, timeout=200)
+        metrics = json.loads((output / "metrics.json").read_text())
+        assert metrics["environment"]["processes"] == processes
+        scores = metrics["evaluations"]["test"]
+        assert scores.pop("seconds") > 0
+        found.append((scores, (output / "per_image.csv").read_text()))
+    assert found[0] == found[1]
+    assert found[0][0]["images"] == 5
+    assert not math.isnan(found[0][0]["mean_iou"])
