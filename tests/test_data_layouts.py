@@ -197,6 +197,21 @@ def test_a_hub_id_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> Non
         load_segmentation_dataset({"dataset": "nobody/nothing-here"})
 
 
+def test_a_repository_that_is_a_script_is_read_as_parquet(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def load(name: str, config: str | None, *, revision: str | None, streaming: bool) -> datasets.DatasetDict:
+        asked.append((name, config, revision))
+        if revision is None:
+            raise RuntimeError("Dataset scripts are no longer supported, but found x.py")
+        return datasets.DatasetDict({"train": build_table([3, 4])})
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    section = {"dataset": "someone/scripted", "dataset_config": "parsing", "validation_share": 0.0}
+    assert count(section) == [41, 7, 0]
+    assert asked == [("someone/scripted", "parsing", None), ("someone/scripted", "parsing", "refs/convert/parquet")]
+
+
 def save_palette(path: Path, ids: np.ndarray, palette: list[int]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = Image.fromarray(ids).convert("L")

@@ -170,6 +170,14 @@ def test_one_hot(tmp_path: Path, form: str) -> None:
         count(tmp_path, encoding="one_hot", classes=["a", "b", "c"])
 
 
+def test_one_hot_planes_are_counted_before_void_and_merge(tmp_path: Path) -> None:
+    ids = draw_ids(v1=15, v2=5)
+    np.save(place_pair(tmp_path, "a.npy"), np.stack([ids == 0, ids == 1, ids == 2]))
+    names = ["a", "b", "c"]
+    assert count(tmp_path, encoding="one_hot", classes=names, void=["b"]) == [2380, 5, 15]
+    assert count(tmp_path, encoding="one_hot", classes=names, merge={"bc": ["b", "c"]}) == [2380, 20, 0]
+
+
 def test_one_hot_refuses_two_classes_at_a_pixel(tmp_path: Path) -> None:
     planes = np.zeros((2, *SIZE), dtype=np.uint8)
     planes[:, 0, :4] = 1

@@ -24,8 +24,7 @@ def read_hub(name: str, section: DataRecipe) -> Source:
             kind = path.suffix.lstrip(".").lower()
             loaded = datasets.load_dataset(kind, data_files=str(path), streaming=section.streaming)
         else:
-            config, revision = section.dataset_config, section.revision
-            loaded = datasets.load_dataset(name, config, revision=revision, streaming=section.streaming)
+            loaded = load_repository(name, section)
         if section.streaming:
             loaded = take_rows(loaded, section)
     except InputError:
@@ -37,6 +36,17 @@ def read_hub(name: str, section: DataRecipe) -> Source:
             fix="correct the id or the folder",
         ) from None
     return build_hub_source(loaded, section, name, path if path.exists() else None)
+
+
+def load_repository(name: str, section: DataRecipe) -> Any:
+    """Return the splits of a repository or folder; of one that is a script, the Hub's own conversion to Parquet."""
+    config, revision = section.dataset_config, section.revision
+    try:
+        return datasets.load_dataset(name, config, revision=revision, streaming=section.streaming)
+    except RuntimeError as error:
+        if "scripts are no longer supported" not in str(error) or revision is not None:
+            raise
+    return datasets.load_dataset(name, config, revision="refs/convert/parquet", streaming=section.streaming)
 
 
 def take_rows(streams: Mapping[str, Any], section: DataRecipe) -> dict[str, datasets.Dataset]:

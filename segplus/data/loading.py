@@ -20,7 +20,7 @@ from segplus.data.images import ImageReader
 from segplus.data.labelme import read_labelme
 from segplus.data.layouts import find_layout
 from segplus.data.masks import MaskDecoder, find_encoding
-from segplus.data.names import build_class_map
+from segplus.data.names import build_class_map, read_colors, read_names
 from segplus.data.source import Source, find_split
 from segplus.data.splits import divide, find_groups
 from segplus.data.tables import read_manifest, read_metadata
@@ -77,7 +77,7 @@ def assemble(source: Source, recipe: DataRecipe) -> SegmentationData:
         color_tolerance=recipe.color_tolerance,
         instance_divisor=recipe.instance_divisor,
         mask_channel=recipe.mask_channel,
-        planes=classes.num_classes,
+        planes=len(read_names(recipe, source, read_colors(recipe, source))),
     )
     value_range = None if recipe.image_range is None else (recipe.image_range[0], recipe.image_range[1])
     reader = ImageReader(recipe.channels, value_range)
