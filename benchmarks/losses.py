@@ -170,8 +170,8 @@ def read_status(key: str) -> int:
 def measure_memory(case: Case, way: str) -> float:
     """Return the MiB that one step takes at its peak beyond what the process holds with logits and labels in memory.
 
-    Called in a fresh process. A step on a tiny input comes first, so that libraries and thread pools are loaded; the kernel's
-    high-water mark is then reset. The gradient by the logits counts for both ways.
+    Called in a fresh process. A step on a tiny input comes first, so that libraries and thread pools are loaded; then
+    the kernel's high-water mark is reset. The gradient by the logits counts for both ways.
     """
     loss = case.choose(way)
     tiny_logits, tiny_labels = torch.randn(1, case.classes, 4, 4, requires_grad=True), torch.zeros(1, 16, 16).long()
@@ -202,8 +202,8 @@ def write_table(rows: list[dict[str, object]], target: Path, repeats: int, threa
         "# Losses beside the naive way",
         "",
         f"{describe_machine(threads)}. Forward and backward, float32, medians of {repeats} alternating repeats.",
-        "Naive: `F.interpolate`, then torch's loss or the textbook formula, by autograd. Extra memory: peak of one step in a",
-        "fresh process beyond what it holds with logits and labels loaded (the gradient by the logits included).",
+        "Naive: `F.interpolate`, then torch's loss or the textbook formula, by autograd. Extra memory: peak of one step",
+        "in a fresh process beyond what it holds with logits and labels loaded (the gradient by the logits included).",
         "Made by `python benchmarks/losses.py`.",
         "",
         "| loss | N, C | low -> high | naive s | streamed s | faster | promised | naive MiB | streamed MiB | memory | "
