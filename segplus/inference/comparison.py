@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 
 from segplus.classes import ClassMap
 from segplus.data import SegmentationSplit
@@ -19,7 +18,14 @@ from segplus.inference.checkpoint import choose_device, find_checkpoint
 from segplus.inference.evaluation import DataSource, choose_split, load_data, name_data
 from segplus.inference.files import write_table
 from segplus.inference.predictor import Predictor
-from segplus.inference.scoring import build_evaluator, iterate_split, merge_evaluators, merge_processes, score_image
+from segplus.inference.scoring import (
+    build_evaluator,
+    iterate_split,
+    join_processes,
+    merge_evaluators,
+    merge_processes,
+    score_image,
+)
 from segplus.recipe import EvaluationRecipe
 from segplus.reporting.metrics import write_metrics
 
@@ -60,7 +66,7 @@ def compare(
     recipe = recipe or EvaluationRecipe()
     if len(checkpoints) < 2 or len(set(checkpoints)) < len(checkpoints):
         raise InputError("compare: not several models", found=", ".join(checkpoints), allowed="two and more, each once")
-    state, output = PartialState(), Path(output)
+    state, output = join_processes(), Path(output)
     found = [find_checkpoint(source, trust_remote_code=trust_remote_code) for source in checkpoints]
     loaded = load_data(data)
     name, chosen = choose_split(loaded, split)

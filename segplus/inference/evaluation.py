@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 import transformers
-from accelerate import PartialState
 
 from segplus.classes import ClassMap
 from segplus.data import SegmentationData, SegmentationSplit, load_segmentation_dataset
@@ -21,7 +20,7 @@ from segplus.evaluation import Evaluator
 from segplus.inference.checkpoint import choose_device, find_checkpoint
 from segplus.inference.files import check_kind, check_table_name, write_labels, write_table
 from segplus.inference.predictor import Predictor
-from segplus.inference.scoring import build_evaluator, iterate_split, merge_evaluators, score_image
+from segplus.inference.scoring import build_evaluator, iterate_split, join_processes, merge_evaluators, score_image
 from segplus.recipe import DataRecipe, EvaluationRecipe
 from segplus.reporting.metrics import write_metrics
 
@@ -62,7 +61,7 @@ def evaluate(
             a file cannot be read.
     """
     recipe = recipe or EvaluationRecipe()
-    state, output = PartialState(), Path(output)
+    state, output = join_processes(), Path(output)
     check_table_name(output / per_image)
     found = find_checkpoint(checkpoint, trust_remote_code=trust_remote_code)
     loaded = load_data(data)

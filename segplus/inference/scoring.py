@@ -49,6 +49,12 @@ def read_ahead(read: Callable[[int], T], indices: list[int]) -> Iterator[T]:
             yield waiting.popleft().result()
 
 
+def join_processes() -> PartialState:
+    """Return this process's place among those that accelerate launch or torchrun started; alone it is the only one."""
+    # Without cpu=True accelerate does not see that several processes without an accelerator belong together.
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
 def score_image(
     predictor: Predictor, evaluator: Evaluator, picture: Picture, label: torch.Tensor, index: int, name: str
 ) -> torch.Tensor:
@@ -65,7 +71,7 @@ def score_image(
 
 def iterate_split(split: SegmentationSplit, title: str, *, progress: bool) -> Iterator[tuple[int, Any, torch.Tensor]]:
     """Yield (index, pair, label) of this process's share of a split: no image goes to two processes."""
-    state = PartialState()
+    state = join_processes()
     indices = list(range(state.process_index, len(split), state.num_processes))
     bar = tqdm(
         read_ahead(split.__getitem__, indices),
