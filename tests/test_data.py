@@ -48,7 +48,7 @@ def save_pairs(root: Path, count: int = 10, size_px: tuple[int, int] = (8, 12)) 
 
 
 def test_camvid_counts(test_data: Path) -> None:
-    data = load_segmentation_dataset({"dataset": "${SEGPLUS_TEST_DATA}/camvid", "void": [11]})
+    data = load_segmentation_dataset({"dataset": "${SEGPLUS_DATA}/camvid", "void": [11]})
     truth = json.loads((test_data / "camvid" / "counts.json").read_text())
     assert data.classes.names == tuple(truth["classes"][:11])
     for split, name in (("train", "train"), ("validation", "val"), ("test", "test")):
@@ -66,8 +66,8 @@ def test_a_dict_and_the_dataclass_give_the_same(tmp_path: Path) -> None:
 
 
 def test_a_misspelt_key_is_refused() -> None:
-    with pytest.raises(InputError, match=r"(?s)clases.*did you mean 'classes'"):
-        load_segmentation_dataset({"clases": []})
+    with pytest.raises(InputError, match=r"(?s)'data.class'.*did you mean 'classes'"):
+        load_segmentation_dataset({"class": []})
 
 
 @pytest.mark.parametrize(

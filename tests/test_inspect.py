@@ -199,6 +199,15 @@ def test_json_and_page(section: dict[str, Any], tmp_path: Path) -> None:
     assert "brick" in text
 
 
+def test_the_page_shows_suspicious_pairs(section: dict[str, Any], tmp_path: Path) -> None:
+    path = Path(section["dataset"]) / "train" / "masks" / "scene007.png"
+    Image.fromarray(np.full(SIZE, 9, dtype=np.uint8)).save(path)
+    page = tmp_path / "data.html"
+    assert inspect(section, page=page, output=io.StringIO()) == 1
+    assert "scene007: <b>outside the classes, ignored mask</b>" in page.read_text()
+    assert page.read_text().count("data:image/webp;base64,") == 7 + 4
+
+
 def test_drawn_scenes_can_be_inspected() -> None:
     drawn = {"dataset": "synthetic", "synthetic_images": {"train": 2}, "synthetic_size_px": [96, 128]}
     report = inspect_dataset(drawn, progress=False).report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,7 @@ from PIL import Image
 
 from segplus.classes import ClassMap
 from segplus.data.audit import Audit
-from segplus.data.dataset import Picture, SegmentationSplit
-from segplus.errors import InputError
+from segplus.data.dataset import Picture, SegmentationSplit, measure_picture
 
 _WIDTH_PX = 360
 
@@ -41,32 +41,30 @@ def write_page(audit: Audit, path: Path) -> None:
 
 
 def draw_examples(audit: Audit) -> dict[str, list[dict[str, str]]]:
-    """Return split name -> name and picture (a data address) of its first pairs."""
+    """Return split name -> name and picture (a data address) of its suspicious and of its first pairs."""
     pictures = {}
     for name, split in (audit.data.splits if audit.data else {}).items():
-        drawn = [draw_pair(split, index) for index in audit.tallies[name].examples]
-        pictures[name] = [entry for entry in drawn if entry is not None]
+        tally = audit.tallies[name]
+        shown = dict(tally.suspects) | {index: "" for index in tally.examples if index not in dict(tally.suspects)}
+        pictures[name] = [draw_pair(split, index, remark) for index, remark in shown.items()]
     return pictures
 
 
-def draw_pair(split: SegmentationSplit, index: int) -> dict[str, str] | None:
-    """Return image and coloured mask side by side; None where the pair cannot be read."""
-    try:
-        image, label = split.image(index), split.label(index)
-    except InputError:
-        return None
-    height = max(1, round(_WIDTH_PX * label.shape[0] / label.shape[1]))
-    left = show_as_rgb(image).resize((_WIDTH_PX, height), Image.Resampling.BILINEAR)
-    right = Image.fromarray(color_labels(label, split.classes)).resize((_WIDTH_PX, height), Image.Resampling.NEAREST)
-    joined = Image.new("RGB", (2 * _WIDTH_PX + 4, height), (255, 255, 255))
+def draw_pair(split: SegmentationSplit, index: int, remark: str) -> dict[str, str]:
+    """Return image and coloured mask side by side; values outside the classes are drawn as ignored."""
+    image, raw = split.raw_pair(index)
+    label = replace(split.classes, unknown="ignore").decode(raw, "")
+    height, width = measure_picture(image)
+    size = (_WIDTH_PX, max(1, round(_WIDTH_PX * height / width)))
+    left = show_as_rgb(image).resize(size, Image.Resampling.BILINEAR)
+    right = Image.fromarray(color_labels(label, split.classes)).resize(size, Image.Resampling.NEAREST)
+    joined = Image.new("RGB", (2 * size[0] + 4, size[1]), (255, 255, 255))
     joined.paste(left, (0, 0))
-    joined.paste(right, (_WIDTH_PX + 4, 0))
+    joined.paste(right, (size[0] + 4, 0))
     buffer = io.BytesIO()
     joined.save(buffer, "WEBP", quality=80)
-    return {
-        "name": split.name(index),
-        "address": "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode(),
-    }
+    address = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return {"name": split.name(index), "remark": remark, "address": address}
 
 
 def show_as_rgb(image: Picture) -> Image.Image:

@@ -61,6 +61,7 @@ class SplitTally:
         self.shift_scales: float = 0.0
         self.with_edges = 0
         self.examples: list[int] = []
+        self.suspects: list[tuple[int, str]] = []
 
     def add(self, index: int, facts: PairFacts | InputError, sources: tuple[str, str]) -> None:
         """Add the facts of one pair, in order."""
@@ -87,7 +88,11 @@ class SplitTally:
         if len(self.examples) < _PICTURES:
             self.examples.append(index)
         self._add_edges(facts)
+        before = {kind: problem.count for kind, problem in self.problems.items()}
         self._add_problems(facts, sources)
+        kinds = [kind for kind, problem in self.problems.items() if problem.count > before.get(kind, 0)]
+        if kinds and len(self.suspects) < 2 * _PICTURES and max(before.get(kind, 0) for kind in kinds) < _PICTURES:
+            self.suspects.append((index, ", ".join(kinds)))
 
     def _add_edges(self, facts: PairFacts) -> None:
         if facts.shift_profile is None or facts.turn_scores is None:
