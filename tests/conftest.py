@@ -10,8 +10,8 @@ import pytest
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:
-    """The folder that holds camvid/ and models/, named by SEGPLUS_TEST_DATA."""
-    folder = os.environ.get("SEGPLUS_TEST_DATA", "")
+    """The folder that holds camvid/ and models/, named by SEGPLUS_DATA."""
+    folder = os.environ.get("SEGPLUS_DATA", "")
     if not folder or not Path(folder).is_dir():
-        pytest.skip("SEGPLUS_TEST_DATA does not name the folder with camvid/ and models/")
+        pytest.skip("SEGPLUS_DATA does not name the folder with camvid/ and models/")
     return Path(folder)

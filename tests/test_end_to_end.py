@@ -1,0 +1,141 @@
+"""The main job through the real script: a run and what it leaves, two processes, a run that is killed, a push."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from launching import build_command, build_environment, run, write_recipe
+from safetensors.torch import load_file
+from transformers import pipeline
+
+from segplus.data import load_segmentation_dataset
+from segplus.evaluation import ConfusionMatrix
+from segplus.recipe import load_recipe
+from segplus.reporting.metrics import read_metrics
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One tiny run to its end."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = run(write_recipe(folder))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "step 10/10" in done.stdout
+    assert "test split, 5 images" in done.stdout
+    return folder / "run"
+
+
+def score_through_pipeline(run_dir: Path, split_name: str) -> torch.Tensor:
+    """Return the confusion matrix of the masks that transformers' pipeline serves for a split."""
+    data = load_segmentation_dataset(load_recipe(run_dir / "recipe.yaml").data)
+    segment = pipeline("image-segmentation", model=str(run_dir))
+    matrix = ConfusionMatrix(data.classes.num_classes)
+    for pair in data.splits[split_name]:
+        served = np.zeros(pair["label"].shape, dtype=np.int64)
+        for region in segment(pair["image"], subtask="semantic"):
+            served[np.asarray(region["mask"]) > 0] = data.classes.label2id[region["label"]]
+        matrix.update(torch.from_numpy(served)[None], torch.from_numpy(pair["label"])[None])
+    return matrix.matrix
+
+
+def test_a_run_leaves_model_scores_card_and_report(finished_run: Path) -> None:
+    metrics = read_metrics(finished_run / "metrics.json")
+    assert set(metrics["evaluations"]) == {"validation", "test"}
+    assert metrics["evaluations"]["validation"]["images"] == 7
+    assert metrics["training"]["steps"] == 10
+    card = (finished_run / "README.md").read_text()
+    assert f"value: {metrics['evaluations']['test']['mean_iou']:.4f}"[:12] in card
+    assert (finished_run / "report.html").read_text().count("<html") == 1
+    assert (finished_run / "pictures" / "input.png").is_file()
+    state = json.loads((finished_run / "checkpoint-10" / "trainer_state.json").read_text())
+    first = state["log_history"][0]
+    assert {"loss", "loss/cross_entropy", "loss/dice", "images_per_second", "data_wait_share"} <= set(first)
+    assert first["loss"] == pytest.approx(first["loss/cross_entropy"] + 0.5 * first["loss/dice"], rel=1e-5)
+
+
+def test_what_is_evaluated_is_what_the_pipeline_serves(finished_run: Path) -> None:
+    reported = read_metrics(finished_run / "metrics.json")["evaluations"]["test"]["confusion_matrix"]
+    assert score_through_pipeline(finished_run, "test").tolist() == reported
+
+
+def test_the_best_checkpoint_is_the_saved_model(finished_run: Path) -> None:
+    folders = sorted(finished_run.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    state = json.loads((folders[-1] / "trainer_state.json").read_text())
+    best = load_file(finished_run / Path(state["best_model_checkpoint"]).name / "model.safetensors")
+    saved = load_file(finished_run / "model.safetensors")
+    assert best.keys() == saved.keys()
+    assert all(torch.equal(best[name], saved[name]) for name in best)
+    scores = [entry["eval_mean_iou"] for entry in state["log_history"] if "eval_mean_iou" in entry]
+    assert state["best_metric"] == max(scores)
+
+
+def test_the_last_monitored_score_is_the_reported_one(finished_run: Path) -> None:
+    """In float32 the trainer's evaluation and the saved folder's give the same figures."""
+    state = json.loads((finished_run / "checkpoint-10" / "trainer_state.json").read_text())
+    reported = read_metrics(finished_run / "metrics.json")["evaluations"]["validation"]["mean_iou"]
+    assert state["best_metric"] == pytest.approx(reported, abs=1e-4)
+
+
+def test_the_same_command_again_changes_nothing(finished_run: Path) -> None:
+    before = load_file(finished_run / "model.safetensors")
+    done = run(finished_run.parent / "recipe.yaml")
+    assert done.returncode == 0, done.stderr[-3000:]
+    after = load_file(finished_run / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_like_one(finished_run: Path, tmp_path: Path) -> None:
+    """Seven images on two processes: the padded repeat counts nowhere. Learning rate 0 keeps the weights equal."""
+    figures = {}
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        recipe = write_recipe(folder, {"training": {"learning_rate": 0.0, "lr_scheduler_type": "constant"}})
+        values = ["--training.max_steps", "2", "--eval_strategy", "steps", "--eval_steps", "2"]
+        done = run(recipe, values, processes)
+        assert done.returncode == 0, done.stderr[-3000:]
+        state = json.loads((folder / "run" / "checkpoint-2" / "trainer_state.json").read_text())
+        logged = next(entry for entry in state["log_history"] if "eval_mean_iou" in entry)
+        during = {key: value for key, value in logged.items() if "iou" in key or "accuracy" in key}
+        final = read_metrics(folder / "run" / "metrics.json")["evaluations"]
+        figures[processes] = during, {name: scores["confusion_matrix"] for name, scores in final.items()}
+    assert figures[1] == figures[2]
+
+
+@pytest.mark.slow
+def test_a_run_killed_three_times_ends_in_the_same_weights(finished_run: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path)
+    output = tmp_path / "run"
+    # In the first epoch, where nothing is saved yet; while the first checkpoint is written; while the last one is.
+    moments = [
+        lambda: (output / "logs").is_dir(),
+        lambda: (output / "checkpoint-5").is_dir(),
+        lambda: (output / "checkpoint-10").is_dir(),
+    ]
+    for has_come in moments:
+        kill_when(has_come, recipe)
+    done = run(recipe)
+    assert done.returncode == 0, done.stderr[-3000:]
+    expected, found = load_file(finished_run / "model.safetensors"), load_file(output / "model.safetensors")
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def kill_when(has_come, recipe: Path) -> None:
+    with (recipe.parent / "killed.log").open("a") as log:
+        process = subprocess.Popen(
+            build_command(recipe), stdout=log, stderr=log, env=build_environment(recipe.parent), start_new_session=True
+        )
+        deadline = time.monotonic() + 120
+        while not has_come() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        assert process.poll() is None, (recipe.parent / "killed.log").read_text()[-2000:]
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
