@@ -20,7 +20,7 @@ from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
 from segplus.data import check_split, load_segmentation_dataset
-from segplus.errors import EXIT_CODE_DIVERGED, EXIT_CODE_INPUT, InputError
+from segplus.errors import EXIT_CODE_DIVERGED, EXIT_CODE_INPUT, InputError, describe_error
 from segplus.inference import evaluate_split
 from segplus.inference.checkpoint import find_checkpoint
 from segplus.inference.examples import predict_examples
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         run(load_recipe(arguments[0], arguments[1:]))
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {describe_error(error)}", file=sys.stderr)
         return EXIT_CODE_INPUT
     except TrainingDivergedError as error:
         print(f"error: {error}", file=sys.stderr)

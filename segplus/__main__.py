@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from segplus.data import inspect
-from segplus.errors import EXIT_CODE_INPUT, InputError
+from segplus.errors import EXIT_CODE_INPUT, InputError, describe_error
 from segplus.inference import compare, evaluate, predict
 from segplus.inference.files import KINDS
 from segplus.recipe import DataRecipe, EvaluationRecipe, load_sections
@@ -149,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options, rest))
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {describe_error(error)}", file=sys.stderr)
         return EXIT_CODE_INPUT
 
 

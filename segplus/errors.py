@@ -32,6 +32,11 @@ class InputError(ValueError):
         return _rebuild, (self.what, self.found, self.allowed, self.fix)
 
 
+def describe_error(error: Exception) -> str:
+    """Return the message of an error; of one that a data loader's worker sent with its traceback, the message alone."""
+    return str(error).rpartition(f"{InputError.__name__}: ")[2].strip()
+
+
 def _rebuild(what: str, found: object, allowed: object, fix: str | None) -> InputError:
     return InputError(what, found=found, allowed=allowed, fix=fix)
 
