@@ -100,7 +100,7 @@ def find_best_class(image: Tensor) -> Tensor:
     classes, height, width = image.shape
     dtype = choose_label_dtype(classes)
     if image.stride(0) == 1 or image.device.type != "cpu":
-        return image.argmax(0).to(dtype)
+        return _find_best_last(image.permute(1, 2, 0)).to(dtype)
     # argmax over a strided axis is scalar code on a CPU; a maximum and a comparison are vectorised.
     ids = torch.arange(classes, dtype=dtype).view(-1, 1, 1)
     none = torch.tensor(classes - 1, dtype=dtype)
@@ -110,6 +110,14 @@ def find_best_class(image: Tensor) -> Tensor:
         part = image[:, top : top + rows]
         torch.amin(torch.where(part == part.amax(0), ids, none), 0, out=best[top : top + rows])
     return best
+
+
+def _find_best_last(scores: Tensor) -> Tensor:
+    """Return the argmax of the last axis, int64."""
+    # NumPy's argmax of long rows is vectorised where torch's is not: 7 against 25 ms for 131,072 rows of 150.
+    if scores.device.type == "cpu" and scores.shape[-1] >= 64 and scores.dtype in (torch.float32, torch.float64):
+        return torch.from_numpy(scores.detach().numpy().argmax(-1))
+    return scores.argmax(-1)
 
 
 def _fill_rows(image: Tensor, target: Tensor, top: int, bottom: int) -> None:
@@ -124,7 +132,7 @@ def _fill_rows(image: Tensor, target: Tensor, top: int, bottom: int) -> None:
         end = min(y + rows, bottom)
         slab = interpolate_rows(lambda first, last: image[:, first:last], vertical, y, end)
         if width < low_width:
-            target[y:end] = interpolate_columns(slab, horizontal).argmax(-1)
+            target[y:end] = _find_best_last(interpolate_columns(slab, horizontal))
         else:
             target[y:end] = _find_best_by_phase(slab, horizontal, target.dtype)
 
@@ -135,7 +143,7 @@ def _find_best_by_phase(slab: Tensor, axis: Axis, dtype: torch.dtype) -> Tensor:
     framed = torch.cat([slab[:, :1], slab, slab[:, -1:]], 1)  # (rows, w + 2, C)
     best = torch.empty(len(slab), slab.shape[1] + 1, longest, dtype=dtype, device=slab.device)
     for phase in range(longest):
-        best[..., phase] = torch.lerp(framed[:, :-1], framed[:, 1:], axis.shares[:, phase, None]).argmax(-1)
+        best[..., phase] = _find_best_last(torch.lerp(framed[:, :-1], framed[:, 1:], axis.shares[:, phase, None]))
     pixel = axis.cell * longest + torch.arange(len(axis.cell), device=slab.device) - axis.start[axis.cell]
     return best.flatten(1).index_select(1, pixel)
 
@@ -174,22 +182,37 @@ def _fill_mixed_cells(
     low = low.flatten()
     (vertical_axis, all_rows), (horizontal_axis, all_columns) = vertical, horizontal
     pixels_per_cell = vertical_axis.pixels.shape[1] * horizontal_axis.pixels.shape[1]
-    chunk = max(1, count_values(image.device) // max(4 * classes, pixels_per_cell))
+    chunk = max(1, count_values(image.device) // pixels_per_cell)
     for row, column in zip(torch.split(all_rows, chunk), torch.split(all_columns, chunk), strict=True):
         sides = vertical_axis.near[row], vertical_axis.far[row]
         edges = horizontal_axis.near[column], horizontal_axis.far[column]
         corners = torch.stack([y * low_width + x for y in sides for x in edges])  # (4, M)
         shares = vertical_axis.shares[row].t()[:, None], horizontal_axis.shares[column].t()  # (Y, 1, M), (X, M)
         winners = low[corners].sort(0).values  # (4, M), ascending: the first best is the lowest id
-        values = _gather_corners(scores, corners, by_class)  # (4, M, C) or (C, 4, M)
-        labels, doubtful = _choose_winner(*_split_winners(values, winners, by_class), winners, shares)
-        where = doubtful.nonzero().flatten()
-        if len(where):
+        labels, doubtful = _choose_winner(*_gather_winners(scores, corners, winners, by_class), winners, shares)
+        step = max(1, count_values(image.device) // (4 * classes))
+        cells = doubtful.nonzero().flatten()
+        for start in range(0, len(cells), step):
+            where = cells[start : start + step]
             values = _gather_corners(scores, corners[:, where], by_class)
             values = values.permute(1, 2, 0).contiguous() if by_class else values
             labels[:, :, where] = _choose_class(values, shares[0][..., where], shares[1][:, where], labels.dtype)
         offsets = vertical_axis.pixels[row].t()[:, None] * width + horizontal_axis.pixels[column].t()  # (Y, X, M)
         target.view(-1)[offsets.flatten()] = labels.flatten()
+
+
+def _gather_winners(scores: Tensor, corners: Tensor, winners: Tensor, by_class: bool) -> tuple[Tensor, Tensor]:
+    """Return the winners' values, (4 winners, 4 corners, M), and the greatest of all other classes', (4 corners, M)."""
+    count = corners.shape[1]
+    chosen = torch.empty(4, 4, count, dtype=choose_float_dtype(scores), device=scores.device)
+    bound = torch.empty(4, count, dtype=chosen.dtype, device=scores.device)
+    classes = scores.shape[0 if by_class else 1]
+    step = max(1, count_values(scores.device) // (4 * classes))
+    for start in range(0, count, step):
+        part = slice(start, start + step)
+        values = _gather_corners(scores, corners[:, part], by_class)  # (4, m, C) or (C, 4, m)
+        chosen[..., part], bound[:, part] = _split_winners(values, winners[:, part], by_class)
+    return chosen, bound
 
 
 def _gather_corners(scores: Tensor, corners: Tensor, by_class: bool) -> Tensor:
@@ -236,5 +259,5 @@ def _choose_class(values: Tensor, rows: Tensor, columns: Tensor, dtype: torch.dt
     for x, share in enumerate(columns[..., None]):
         top, bottom = torch.lerp(values[0], values[1], share), torch.lerp(values[2], values[3], share)  # (M, C)
         for y, weight in enumerate(rows[:, 0, :, None]):
-            labels[y, x] = torch.lerp(top, bottom, weight).argmax(-1)
+            labels[y, x] = _find_best_last(torch.lerp(top, bottom, weight))
     return labels

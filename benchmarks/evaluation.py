@@ -1,0 +1,245 @@
+"""The evaluator beside evaluate's mean_iou and torchmetrics, and its memory as images and pictures grow, in one run.
+
+1. 200 masks of 512x512 with 12 and 150 classes: seconds, and the largest difference of any score. evaluate's metric is
+   written out here, since evaluate.load downloads it: masks go to Arrow as PNG, areas come from np.histogram.
+2. Peak memory over 25 to 400 images at 150 classes.
+3. Peak memory of a sliding-window prediction of a 10,000 x 10,000 picture with 19 classes, above model and picture.
+
+Medians of alternating repeats; memory needs Linux. Writes evaluation.md beside this file.
+
+    python benchmarks/evaluation.py [--repeats 5] [--smoke]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import evaluate
+import numpy as np
+import numpy.typing as npt
+import torch
+import torchmetrics
+import transformers
+from PIL import Image
+from torchmetrics.classification import MulticlassConfusionMatrix
+from transformers import SegformerConfig, SegformerForSemanticSegmentation
+from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
+
+from segplus.evaluation import ConfusionMatrix, Evaluator, compute_scores
+from segplus.inference import Predictor
+from segplus.recipe.evaluation import ProtocolRecipe
+
+Masks = npt.NDArray[np.uint8]
+COMPARED = ("mean_iou", "mean_accuracy", "overall_accuracy", "per_category_iou", "per_category_accuracy")
+
+
+class MeanIou(evaluate.Metric):
+    """evaluate's mean_iou in our own words."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        features = datasets.Features({"predictions": datasets.Image(), "references": datasets.Image()})
+        return evaluate.MetricInfo(description="", citation="", inputs_description="", features=features)
+
+    def _compute(self, predictions: Any, references: Any, num_labels: int, ignore_index: int) -> dict[str, Any]:
+        areas = np.zeros((3, num_labels))
+        for prediction, reference in zip(predictions, references, strict=True):
+            guess, truth = np.array(prediction), np.array(reference)
+            valid = truth != ignore_index
+            guess, truth = guess[valid], truth[valid]
+            for row, values in zip(areas, (guess[guess == truth], guess, truth), strict=True):
+                row += np.histogram(values, bins=num_labels, range=(0, num_labels - 1))[0]
+        both, guessed, true = areas
+        with np.errstate(invalid="ignore"):
+            iou, accuracy = both / (guessed + true - both), both / true
+        return {
+            "mean_iou": np.nanmean(iou),
+            "mean_accuracy": np.nanmean(accuracy),
+            "overall_accuracy": both.sum() / true.sum(),
+            "per_category_iou": iou,
+            "per_category_accuracy": accuracy,
+        }
+
+
+def draw_masks(images: int, side: int, classes: int, seed: int = 0) -> tuple[Masks, Masks]:
+    """Return predictions and labels of blocks of 16 pixels, 10 % of the blocks wrong and 2 % ignored."""
+    rng = np.random.default_rng(seed)
+    blocks = rng.integers(0, classes, (images, side // 16, side // 16), dtype=np.uint8)
+    wrong = np.where(rng.random(blocks.shape) < 0.1, rng.integers(0, classes, blocks.shape, dtype=np.uint8), blocks)
+    blocks[rng.random(blocks.shape) < 0.02] = 255
+    return wrong.repeat(16, 1).repeat(16, 2), blocks.repeat(16, 1).repeat(16, 2)
+
+
+def score_by_segplus(predictions: Masks, labels: Masks, classes: int) -> dict[str, Any]:
+    """Return the scores of an evaluator fed image by image."""
+    matrix = ConfusionMatrix(classes)
+    for prediction, label in zip(predictions, labels, strict=True):
+        matrix.update(torch.from_numpy(prediction), torch.from_numpy(label))
+    return matrix.compute()
+
+
+def score_by_evaluate(predictions: Masks, labels: Masks, classes: int) -> dict[str, Any]:
+    """Return the scores of evaluate's metric."""
+    with tempfile.TemporaryDirectory() as folder:
+        metric = MeanIou(cache_dir=folder)
+        found = metric.compute(
+            predictions=list(predictions), references=list(labels), num_labels=classes, ignore_index=255
+        )
+    return dict(found or {})
+
+
+def score_by_torchmetrics(predictions: Masks, labels: Masks, classes: int) -> dict[str, Any]:
+    """Return the scores of torchmetrics' confusion matrix, fed image by image."""
+    metric = MulticlassConfusionMatrix(classes, ignore_index=255)
+    for prediction, label in zip(predictions, labels, strict=True):
+        metric.update(torch.from_numpy(prediction).long(), torch.from_numpy(label).long())
+    return compute_scores(metric.compute())
+
+
+WAYS: dict[str, Callable[[Masks, Masks, int], dict[str, Any]]] = {
+    "evaluate": score_by_evaluate,
+    "torchmetrics": score_by_torchmetrics,
+    "segplus": score_by_segplus,
+}
+
+
+def compare_speed(images: int, side: int, repeats: int) -> list[str]:
+    """Return the rows of the first table."""
+    rows = []
+    for classes in (12, 150):
+        masks = draw_masks(images, side, classes)
+        seconds: dict[str, list[float]] = {name: [] for name in WAYS}
+        scores = {}
+        for repeat in range(repeats + 1):
+            for name, way in WAYS.items():
+                started = time.perf_counter()
+                scores[name] = way(*masks, classes)
+                if repeat:
+                    seconds[name].append(time.perf_counter() - started)
+        medians = {name: statistics.median(values) for name, values in seconds.items()}
+        difference = max(
+            float(np.nanmax(np.abs(np.subtract(scores["segplus"][key], scores["evaluate"][key])))) for key in COMPARED
+        )
+        numbers = " | ".join(f"{medians[name]:.3f}" for name in WAYS)
+        ratios = " | ".join(f"{medians[name] / medians['segplus']:.1f}" for name in ("evaluate", "torchmetrics"))
+        rows.append(f"| {classes} | {numbers} | {ratios} | {difference:.1e} |")
+        print(rows[-1], flush=True)
+    return rows
+
+
+def start_peak() -> float:
+    """Start to measure the peak of this process's resident memory; return what is resident now, in MiB."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return read_peak_mib()
+
+
+def read_peak_mib() -> float:
+    """Return the peak since `start_peak`."""
+    status = Path("/proc/self/status").read_text().split("VmHWM:")[1]
+    return int(status.split()[0]) / 1024
+
+
+def print_growth(images: int, side: int) -> None:
+    """Print by how many MiB an evaluation of so many images raises the peak above the first image's."""
+    evaluator = Evaluator(150)
+    for index in range(images):
+        prediction, label = draw_masks(1, side, 150, seed=index)
+        evaluator.update(torch.from_numpy(prediction[0]), torch.from_numpy(label[0]), index, f"{index}")
+        if index == 0:
+            before = start_peak()
+    evaluator.compute(resamples=100)
+    print(f"{read_peak_mib() - before:.0f}")
+
+
+def print_sliding(side: int) -> None:
+    """Print by how many MiB a sliding-window prediction raises the peak above model and picture, and its seconds."""
+    Image.MAX_IMAGE_PIXELS = None
+    config = SegformerConfig(
+        hidden_sizes=[8, 16, 24, 32], depths=[1] * 4, num_attention_heads=[1] * 4, decoder_hidden_size=32, num_labels=19
+    )
+    processor = SegformerImageProcessorPil(size={"height": 512, "width": 512})
+    protocol = ProtocolRecipe(name="sliding", window_px=[512, 512], overlap=0.25)
+    predictor = Predictor(SegformerForSemanticSegmentation(config), processor, protocol)
+    tile = np.random.default_rng(0).integers(0, 255, (500, 500, 3), dtype=np.uint8)
+    picture = Image.new("RGB", (side, side))
+    for top in range(0, side, 500):
+        for left in range(0, side, 500):
+            picture.paste(Image.fromarray(tile), (left, top))
+    before, started = start_peak(), time.perf_counter()
+    labels = predictor.predict(picture)
+    print(f"{read_peak_mib() - before:.0f} {time.perf_counter() - started:.0f} {tuple(labels.shape)}")
+
+
+def run_alone(call: str) -> list[str]:
+    """Return the words that a call of this module prints in a fresh process."""
+    folder = Path(__file__).parent
+    path = os.pathsep.join([str(folder), str(folder.parent)])
+    done = subprocess.run(
+        [sys.executable, "-c", f"import evaluation; evaluation.{call}"],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    return done.stdout.split()
+
+
+def describe_machine() -> str:
+    """Return processor, threads and versions in one line."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), "CPU")
+    versions = {m.__name__: m.__version__ for m in (torch, transformers, evaluate, torchmetrics, datasets)}
+    named = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return f"{cpu}, {torch.get_num_threads()} threads; Python {platform.python_version()}, {named}"
+
+
+def main() -> None:
+    """Measure and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, nothing written")
+    options = parser.parse_args()
+    datasets.disable_progress_bars()
+    images, side, large = (4, 64, 1000) if options.smoke else (200, 512, 10_000)
+    speed = compare_speed(images, side, options.repeats)
+    growth = {count: run_alone(f"print_growth({count}, {side})")[0] for count in (25, 100, 400)}
+    print("growth in MiB:", growth, flush=True)
+    peak, seconds, *_ = run_alone(f"print_sliding({large})")
+    print("sliding:", peak, "MiB", seconds, "s", flush=True)
+    text = "\n".join(
+        [
+            "# The evaluator",
+            "",
+            f"{describe_machine()}.",
+            "",
+            f"Scores of {images} masks of {side}x{side}, seconds, medians of {options.repeats} alternating repeats.",
+            "",
+            "| classes | evaluate | torchmetrics | segplus | evaluate / segplus | torchmetrics / segplus | difference |",
+            "|---|---|---|---|---|---|---|",
+            *speed,
+            "",
+            "Growth of the peak memory above the first image's, 150 classes, intervals included: "
+            + ", ".join(f"{mib} MiB at {count} images" for count, mib in growth.items())
+            + ".",
+            "",
+            f"A {large} x {large} picture, 19 classes, windows of 512 px at overlap 0.25, a tiny SegFormer: the prediction "
+            f"took {peak} MiB above model and picture (goal: under 2048) and {seconds} s.",
+            "",
+        ]
+    )
+    if not options.smoke:
+        Path(__file__).with_suffix(".md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
