@@ -2,7 +2,7 @@
 
 MobileNetV2-DeepLabV3 from the VOC checkpoint, BatchNorm statistics frozen, a plain loop in anybody's style: the losses
 need neither a recipe nor the trainer. Writes camvid_losses.md beside this file and docs/images/camvid_losses.svg.
-Run: SEGPLUS_TEST_DATA=... python benchmarks/camvid_losses.py [--steps 100]
+Run: SEGPLUS_DATA=... python benchmarks/camvid_losses.py [--steps 100]
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def measure_iou(network: nn.Module, files: list[Path], classes: int) -> list[flo
 
 
 def draw_svg(rows: dict[str, list[float]], names: list[str]) -> str:
-    """Return a table as a picture: one row a loss, one column a class, darker is better, with the number in every cell."""
+    """Return a table as a picture: one row a loss, one column a class, darker is better, a number in every cell."""
     width, height, left, top = 62, 26, 245, 70
     columns = ["mean", *names]
     parts = [
@@ -151,8 +151,8 @@ def write_report(
     lines = [
         "# Losses on CamVid",
         "",
-        f"MobileNetV2-DeepLabV3 (VOC checkpoint), {steps} steps of {BATCH} crops of {CROP_PX[1]}x{CROP_PX[0]}, one seed,",
-        f"{images} test images at their own size. One short run a loss: differences of a point or two are noise.",
+        f"MobileNetV2-DeepLabV3 (VOC checkpoint), {steps} steps of {BATCH} crops of {CROP_PX[1]}x{CROP_PX[0]},",
+        f"one seed, {images} test images at their own size. One short run a loss: a point or two is noise.",
         "Made by `python benchmarks/camvid_losses.py`.",
         "",
         f"| loss | mean IoU | {' | '.join(names)} | seconds |",
@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true", help="write nothing")
     options = parser.parse_args()
     torch.set_flush_denormal(True)
-    folder = Path(os.environ["SEGPLUS_TEST_DATA"])
+    folder = Path(os.environ["SEGPLUS_DATA"])
     named = json.loads((folder / "camvid" / "id2label.json").read_text())
     names = [named[str(index)] for index in range(VOID)]
     training = sorted((folder / "camvid" / "train" / "images").glob("*.jpg"))

@@ -202,8 +202,8 @@ def write_table(rows: list[dict[str, object]], target: Path, repeats: int, threa
         "# Losses beside the naive way",
         "",
         f"{describe_machine(threads)}. Forward and backward, float32, medians of {repeats} alternating repeats.",
-        "Naive: `F.interpolate`, then torch's loss or the textbook formula, by autograd. Extra memory: peak of one step",
-        "in a fresh process beyond what it holds with logits and labels loaded (the gradient by the logits included).",
+        "Naive: `F.interpolate`, then torch's loss or the textbook formula, by autograd. Extra memory: peak of a step",
+        "in a fresh process beyond what it holds with logits and labels (the gradient by the logits included).",
         "Made by `python benchmarks/losses.py`.",
         "",
         "| loss | N, C | low -> high | naive s | streamed s | faster | promised | naive MiB | streamed MiB | memory | "

@@ -244,6 +244,22 @@ def test_autocast_does_not_reach_the_sums():
         assert criterion(logits, labels) == expected
 
 
+@EACH_ROW
+def test_number_of_threads_changes_nothing(row):
+    logits, labels = draw(images=3)
+    criterion, threads = build_criterion(row, 5), torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            found.append(differentiate(criterion, logits, labels))
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.allclose(found[0][0], found[1][0], rtol=1e-12)
+    assert torch.allclose(found[0][1], found[1][1], rtol=1e-10, atol=1e-14)
+
+
 def test_gradient_scale_of_the_caller_is_kept():
     logits, labels = draw()
     criterion = build_criterion({"cross_entropy": 1.0}, 5)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from segplus.losses.concurrency import map_images
 from segplus.losses.lovasz import LovaszSoftmax, differentiate_lovasz
 from segplus.losses.overlap import Overlaps, OverlapTerm
 from segplus.losses.pixelwise import PixelTerm
@@ -55,7 +56,8 @@ def walk_softmax(
     squares = any(part.term.needs_squares for part in overlaps)
     measures: list[Measures] = []
     if overlaps or lovasz or any(part.term.selects for part in pixels):
-        measures = [walk.measure(walk.select_image(i), bool(overlaps), squares) for i in range(count)]
+        areas = bool(overlaps)
+        measures = map_images(lambda i: walk.measure(walk.select_image(i), areas, squares), count, walk.logits.device)
     slopes = lift = None
     if overlaps:
         sums = torch.stack([measure.sums for measure in measures], 1)  # (3, N, C)
@@ -66,14 +68,19 @@ def walk_softmax(
     chosen = {id(part): select_pixels(walk, part, measures, reduction) for part in pixels if part.term.selects}
     if not pixels and gradient is None:
         return
-    for index in range(count):
+
+    def walk_image(index: int) -> list[Tensor]:
         pull = Pull(
             [(part, chosen[id(part)][index] if part.term.selects else None) for part in pixels],
             None if slopes is None else slopes[:, index],
             squares,
             None if lift is None else lift[index],
         )
-        ImageWalk(walk, walk.select_image(index), pull).run(None if gradient is None else gradient[index])
+        return ImageWalk(walk, walk.select_image(index), pull).run(None if gradient is None else gradient[index])
+
+    for values in map_images(walk_image, count, walk.logits.device):
+        for pixel, value in zip(pixels, values, strict=True):
+            pixel.value += value
 
 
 def select_pixels(
@@ -144,8 +151,8 @@ class ImageWalk:
         self.log_target = torch.empty_like(image.valid)
         self.log_mixed = torch.empty_like(image.valid) if walk.mixture is not None else None
 
-    def run(self, gradient: Tensor | None) -> None:
-        """Walk, adding the values to the parts and the gradient to `gradient`, shape (C, h, w)."""
+    def run(self, gradient: Tensor | None) -> list[Tensor]:
+        """Walk, adding the gradient to `gradient`, shape (C, h, w), and return the values of the pixel terms."""
         walk, image = self.walk, self.image
         if gradient is None:
             walk.grid.visit(image.logits, self._observe, None)
@@ -155,12 +162,14 @@ class ImageWalk:
             extended = torch.zeros_like(image.logits)
             walk.grid.visit(image.logits, self._differentiate, extended)
             gradient.add_(extended[: walk.classes]).add_(extended[walk.classes] * walk.mixture[:, None, None])
+        values = []
         for (part, _), weight in zip(self.pull.pixels, self.weights, strict=True):
             smoothing = part.term.smoothing
             total = (part.term.losses(self.log_target) * weight).sum() * (1 - smoothing)
             if smoothing and self.log_mixed is not None:
                 total = total - (self.log_mixed * image.valid).sum() * (smoothing / walk.classes)
-            part.value += total * part.scale
+            values.append(total * part.scale)
+        return values
 
     def _observe(self, piece: Tensor, place: Place) -> Exponentials:
         ids = self.image.ids[place].reshape(1, -1)

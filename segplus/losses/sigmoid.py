@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segplus.errors import InputError
+from segplus.losses.concurrency import map_images
 from segplus.losses.terms import BY_CLASS, LabelBatch, Part, Term
 from segplus.losses.upsample import Grid, Place
 
@@ -124,24 +125,32 @@ def walk_sigmoid(
         gradient: Shape (N, C, h, w), added to in place; None where no gradient is wanted.
     """
     scales = [part.scale * part.weight for part in parts]
-    for index, image in enumerate(logits):
+
+    def walk_image(index: int) -> list[Tensor]:
         labels = batch.labels[index]
         arranged = grid.arrange(labels)
         counted = grid.arrange((labels != batch.ignore_index).to(torch.uint8))
 
-        def compute(piece: Tensor, place: Place, arranged: Tensor = arranged, counted: Tensor = counted) -> None:
+        values = [torch.zeros_like(part.value) for part in parts]
+
+        def compute(piece: Tensor, place: Place) -> None:
             flat, where = piece.flatten(1), (..., *place, slice(None))
             targets, weights = read_targets(arranged[where], counted[where], batch, flat)
             total = None
-            for part, scale in zip(parts, scales, strict=True):
-                part.value += (part.term.losses(flat, targets) * weights).sum() * part.scale
+            for part, scale, value in zip(parts, scales, values, strict=True):
+                value += (part.term.losses(flat, targets) * weights).sum() * part.scale
                 if gradient is not None:
                     slope = part.term.slopes(flat, targets).mul_(weights * scale)
                     total = slope if total is None else total.add_(slope)
             if total is not None:
                 flat.copy_(total)
 
-        grid.visit(image, compute, None if gradient is None else gradient[index])
+        grid.visit(logits[index], compute, None if gradient is None else gradient[index])
+        return values
+
+    for found in map_images(walk_image, len(logits), logits.device):
+        for part, value in zip(parts, found, strict=True):
+            part.value += value
 
 
 def read_targets(labels: Tensor, counted: Tensor, batch: LabelBatch, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,8 +14,8 @@ Place = tuple[int | slice, ...]
 # Reads one piece (C, rows, width) and, where a gradient is wanted, overwrites it with d loss / d piece.
 Compute = Callable[[Tensor, Place], object]
 
-# Bytes of one piece: a few of them, shared by two threads, stay in the second-level cache.
-PIECE_BYTES = 1024 * 1024
+# Bytes of one piece: a few of them stay in the caches, and one operation outlasts its call.
+PIECE_BYTES = 2048 * 1024
 
 # Low-resolution rows of a strip, which are interpolated horizontally at once.
 STRIP_ROWS = 8
