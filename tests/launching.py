@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+TWO_PROCESSES = ROOT / "configs" / "accelerate" / "cpu_two_processes.yaml"
 
 # Seconds, not minutes: ten drawn scenes, a SegFormer with 50,000 weights. Seven validation images: an odd number.
 TINY = {
@@ -53,13 +54,17 @@ def write_recipe(folder: Path, changes: dict | None = None) -> Path:
     return path
 
 
+def build_launcher(processes: int) -> list[str]:
+    """Return what stands before a script's name: python, or accelerate launch with gloo on the CPU."""
+    if processes == 1:
+        return [sys.executable]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(TWO_PROCESSES)]
+    return [*launch, "--num_processes", str(processes)]
+
+
 def build_command(recipe: Path, arguments: Sequence[str] = (), processes: int = 1) -> list[str]:
     """Return the command line of a run."""
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
-        launcher += ["--num_machines", "1", "--mixed_precision", "no", "--main_process_port", "0"]
-    return [*launcher, str(ROOT / "run_segmentation.py"), str(recipe), *arguments]
+    return [*build_launcher(processes), str(ROOT / "run_segmentation.py"), str(recipe), *arguments]
 
 
 def build_environment(folder: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What must hold on every path: a perfect prediction scores exactly 1, also for two processes, void ids and odd sizes."""
+"""What must hold on every path: a perfect prediction scores exactly 1, with two processes, void ids and odd sizes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import json
 import math
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import perfect
 import pytest
+from launching import build_launcher
 
 SIZES = [(37, 53), (41, 29), (16, 61), (53, 37), (29, 41), (31, 47)]
 RUN = Path(__file__).with_name("perfect_run.py")
@@ -20,18 +20,15 @@ def run_perfect(folder: Path, kind: str, processes: int, count: int = 5) -> dict
     """Score the perfect model on pairs of odd sizes; three of the six pairs are the validation split."""
     perfect.write_pictures(folder / "data", SIZES, count, kind=kind)
     output = folder / "output"
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
-        launcher += ["--num_machines", "1", "--mixed_precision", "no", "--main_process_port", "0"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "SEGPLUS_CACHE": str(folder / "cache")}
-    command = [*launcher, str(RUN), str(folder / "data"), str(output), kind, str(count)]
+    command = [*build_launcher(processes), str(RUN), str(folder / "data"), str(output), kind, str(count)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((output / "scores.json").read_text())
 
 
-def assert_perfect(scores: dict, images: int) -> None:
+def assert_perfect(scores: dict, images: int, processes: int) -> None:
+    assert scores["processes"] == processes
     assert scores["images"] == images
     for key in ("mean_iou", "mean_accuracy", "overall_accuracy", "mean_dice", "frequency_weighted_iou"):
         assert scores["trainer"][f"eval_{key}"] == 1.0
@@ -50,10 +47,10 @@ def assert_perfect(scores: dict, images: int) -> None:
     "kind", ["reduced", pytest.param("void", marks=pytest.mark.slow), pytest.param("ids", marks=pytest.mark.slow)]
 )
 def test_a_perfect_prediction_scores_exactly_one(tmp_path: Path, kind: str) -> None:
-    assert_perfect(run_perfect(tmp_path, kind, processes=1), images=3)
+    assert_perfect(run_perfect(tmp_path, kind, processes=1), images=3, processes=1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["reduced", "void"])
 def test_two_processes_score_a_perfect_prediction_exactly_one(tmp_path: Path, kind: str) -> None:
-    assert_perfect(run_perfect(tmp_path, kind, processes=2), images=3)
+    assert_perfect(run_perfect(tmp_path, kind, processes=2), images=3, processes=2)

@@ -39,6 +39,7 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "report_to": "tensorboard",
     "dataloader_num_workers": 2,
     "dataloader_persistent_workers": True,
+    "ddp_find_unused_parameters": False,
     "seed": 42,
 }
 

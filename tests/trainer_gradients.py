@@ -1,0 +1,110 @@
+"""The gradient of one optimizer step through the real trainer; as a script, under accelerate launch, on two processes.
+
+Arguments: folder of the results, then loss terms; each gives TERM.pt with the gradient by parameter name.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import SegformerConfig, SegformerForSemanticSegmentation, TrainerCallback, TrainingArguments
+
+from segplus.classes import ClassMap
+from segplus.losses import build_criterion
+from segplus.training import SegmentationTrainer
+
+NAMES = ["road", "car", "tree", "sky"]
+
+
+class UnequalPictures(Dataset[dict[str, Tensor]]):
+    """Eight pictures of which between 2 % and 100 % of the pixels are valid."""
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.pixel_values = torch.randn(8, 3, 64, 64, generator=generator)
+        self.labels = torch.randint(0, 4, (8, 64, 64), generator=generator)
+        for number in range(8):
+            self.labels[number, (number * 9) + 1 :] = 255
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"pixel_values": self.pixel_values[index], "labels": self.labels[index], "index": torch.tensor(index)}
+
+    @property
+    def split(self) -> UnequalPictures:
+        return self
+
+    def name(self, index: int) -> str:
+        return str(index)
+
+
+class KeepGradient(TrainerCallback):
+    """Keeps the gradient that the optimizer is about to take."""
+
+    def __init__(self) -> None:
+        self.gradient: dict[str, Tensor] = {}
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        inner = model.module if hasattr(model, "module") else model
+        self.gradient = {name: p.grad.clone() for name, p in inner.named_parameters() if p.grad is not None}
+
+
+def compute_gradients(
+    losses: dict[str, Any],
+    folder: Path,
+    batch_size: int,
+    accumulation: int,
+    class_weights: list[float] | None = None,
+    *,
+    plain: bool = False,
+) -> dict[str, Tensor]:
+    """Return the gradient of the first step, by parameter name, in float64 and without dropout."""
+    torch.manual_seed(0)
+    config = SegformerConfig(
+        hidden_sizes=[8, 8, 16, 16],
+        depths=[1, 1, 1, 1],
+        decoder_hidden_size=16,
+        num_labels=4,
+        classifier_dropout_prob=0.0,
+        drop_path_rate=0.0,
+    )
+    # BatchNorm sees other statistics in smaller batches, so it is frozen for this comparison.
+    model = SegformerForSemanticSegmentation(config).double()
+    keeper, pictures = KeepGradient(), UnequalPictures()
+    pictures.pixel_values = pictures.pixel_values.double()
+    trainer = SegmentationTrainer(
+        model,
+        criterion=build_criterion(losses, 4, class_weights=class_weights, plain=plain),
+        classes=ClassMap.build(NAMES),
+        freeze_batch_norm=True,
+        args=TrainingArguments(
+            output_dir=str(folder),
+            use_cpu=True,
+            report_to="none",
+            max_steps=1,
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=accumulation,
+            max_grad_norm=0.0,
+            remove_unused_columns=False,
+            save_strategy="no",
+            disable_tqdm=True,
+            train_sampling_strategy="sequential",
+        ),
+        train_dataset=pictures,
+        callbacks=[keeper],
+    )
+    trainer.train()
+    return keeper.gradient
+
+
+if __name__ == "__main__":
+    for term in sys.argv[2:]:
+        found = compute_gradients({term: 1.0}, Path(sys.argv[1]) / "run", batch_size=4, accumulation=1)
+        torch.save(found, Path(sys.argv[1]) / f"{term}.pt")
