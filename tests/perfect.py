@@ -20,7 +20,7 @@ class PerfectConfig(PreTrainedConfig):
 
 
 class PerfectModel(PreTrainedModel):
-    """Logits of a class fall with the distance of its grey level; one weight, so that a trainer has something to train."""
+    """Logits of a class fall with the distance of its grey level; its one weight is what a trainer may train."""
 
     config_class = PerfectConfig
     main_input_name = "pixel_values"

@@ -1,4 +1,4 @@
-"""Evaluate the perfect model through the trainer and through the saved folder; run by test_invariants, also under launch.
+"""Evaluate the perfect model through the trainer and through the saved folder; test_invariants runs it, also launched.
 
 Arguments: folder of the data, folder of the results, kind of the masks, number of classes.
 """
@@ -64,7 +64,7 @@ def main(data_folder: str, output: str, kind: str, count: str) -> None:
         evaluator = evaluate_split(predictor, split, data.classes, EvaluationRecipe(metrics=METRICS), progress=False)
         served[name] = evaluator.compute(resamples=50)
     if trainer.is_world_process_zero():
-        scores = {"trainer": trained, "served": served, "images": len(split)}
+        scores = {"trainer": trained, "served": served, "images": len(split), "processes": trainer.args.world_size}
         text = json.dumps(scores, default=lambda value: np.asarray(value).tolist())
         (Path(output) / "scores.json").write_text(text)
 

@@ -106,6 +106,7 @@ def test_two_processes_evaluate_like_one(finished_run: Path, tmp_path: Path) -> 
         logged = next(entry for entry in state["log_history"] if "eval_mean_iou" in entry)
         during = {key: value for key, value in logged.items() if "iou" in key or "accuracy" in key}
         final = read_metrics(folder / "run" / "metrics.json")["evaluations"]
+        assert read_metrics(folder / "run" / "metrics.json")["training"]["processes"] == processes
         figures[processes] = during, {name: scores["confusion_matrix"] for name, scores in final.items()}
     assert figures[1] == figures[2]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import trainer_gradients
+from launching import build_launcher
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 from segplus.errors import InputError
@@ -51,18 +51,7 @@ def test_the_plain_way_gives_the_same_gradient(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_with_four_images_give_the_gradient_of_one_with_eight(tmp_path: Path) -> None:
     """Through accelerate launch, for every term, those included that are fractions of sums."""
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    command += ["--mixed_precision", "no", "--main_process_port", "0", trainer_gradients.__file__, str(tmp_path)]
-    command += [*PIXELWISE, *SUMMED]
+    command = [*build_launcher(2), trainer_gradients.__file__, str(tmp_path), *PIXELWISE, *SUMMED]
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=280, check=False
     )
