@@ -17,6 +17,7 @@ from scipy.spatial import cKDTree
 
 from segplus.classes import IGNORE_INDEX
 from segplus.evaluation.confusion import average, compute_scores, divide
+from segplus.evaluation.rows import Rows
 
 Labels = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -149,7 +150,7 @@ class SurfaceDistances:
         self.num_classes, self.ignore_index = num_classes, ignore_index
         self.tolerance, self.spacing = tolerance, np.asarray(spacing, dtype=np.float64)
         # Per image and class, added in the end: sums of floats would depend on the order of images.
-        self.values: list[Floats] = []
+        self.values = Rows((2, num_classes), np.float64)
 
     def update(self, prediction: Labels, label: Labels) -> Floats:
         """Measure one image; class ids, shape (H, W) each.
@@ -181,11 +182,11 @@ class SurfaceDistances:
 
     def merge(self, other: SurfaceDistances) -> None:
         """Add the images of another part of the data."""
-        self.values += other.values
+        self.values.extend(other.values)
 
     def compute(self) -> dict[str, Any]:
         """Return means per class and over classes, and how often a class stood in only one of truth and prediction."""
-        values = np.stack(self.values) if self.values else np.empty((0, 2, self.num_classes))
+        values = self.values.stack()
         distances, dice = values[:, 0], values[:, 1]
         per_class = [average_exactly(column[np.isfinite(column)]) for column in distances.T]
         per_class_dice = [average_exactly(column[~np.isnan(column)]) for column in dice.T]

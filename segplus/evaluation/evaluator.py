@@ -15,6 +15,7 @@ from segplus.classes import IGNORE_INDEX
 from segplus.evaluation.bootstrap import compute_intervals, score_counts
 from segplus.evaluation.calibration import CalibrationError
 from segplus.evaluation.confusion import ConfusionMatrix, compute_scores
+from segplus.evaluation.rows import Rows
 
 
 class BorderMetric(Protocol):
@@ -58,7 +59,7 @@ class Evaluator:
         num_classes: C.
         ignore_index: The label that counts nowhere.
         metrics: Further metrics of label maps, name -> metric.
-        calibration: Also takes confidences, through `update_confidence`.
+        calibration: Takes confidences; whoever predicts updates it.
     """
 
     def __init__(
@@ -71,7 +72,8 @@ class Evaluator:
         self.confusion = ConfusionMatrix(num_classes, ignore_index)
         self.metrics = dict(metrics or {})
         self.calibration = calibration
-        self.images: list[ImageScores] = []
+        self._names: list[tuple[int, str]] = []
+        self._counts = Rows((3, num_classes), np.int64)
 
     def update(self, prediction: Tensor, label: Tensor, index: int, name: str) -> ImageScores:
         """Count one image.
@@ -81,23 +83,33 @@ class Evaluator:
             label: Class ids, shape (H, W).
             index: Position of the image in the split.
             name: Its name.
+        Returns:
+            The image's own scores.
         Raises:
             ValueError: If an id is outside [0, C) and not ignore_index, or the shapes differ.
         """
         matrix = self.confusion.update(prediction, label)[0]
         counts = torch.stack([matrix.diagonal(), matrix.sum(1), matrix.sum(0)]).cpu().numpy()
-        scores = ImageScores(index, name, counts)
-        self.images.append(scores)
+        self._names.append((index, name))
+        self._counts.append(counts)
         if self.metrics:
             arrays = prediction.cpu().numpy(), label.cpu().numpy()
             for metric in self.metrics.values():
                 metric.update(*arrays)
-        return scores
+        return ImageScores(index, name, counts)
+
+    @property
+    def images(self) -> list[ImageScores]:
+        """What is kept of each image, in the order of the split."""
+        counts = self._counts.stack()
+        images = [ImageScores(index, name, row) for (index, name), row in zip(self._names, counts, strict=True)]
+        return sorted(images, key=lambda image: image.index)
 
     def merge(self, other: Evaluator) -> Evaluator:
         """Add another part of the data, and return this evaluator."""
         self.confusion.merge(other.confusion)
-        self.images = sorted([*self.images, *other.images], key=lambda image: image.index)
+        self._names += other._names
+        self._counts.extend(other._counts)
         for name, metric in self.metrics.items():
             metric.merge(other.metrics[name])
         if self.calibration is not None and other.calibration is not None:
@@ -106,9 +118,8 @@ class Evaluator:
 
     def stack_counts(self) -> npt.NDArray[np.int64]:
         """Return the counts of all images in the order of the split, shape (N, 3, C)."""
-        ordered = sorted(self.images, key=lambda image: image.index)
-        classes = self.confusion.num_classes
-        return np.stack([image.counts for image in ordered]) if ordered else np.empty((0, 3, classes), dtype=np.int64)
+        order = np.argsort([index for index, _ in self._names], kind="stable")
+        return np.asarray(self._counts.stack()[order.astype(np.int64)])
 
     def compute(self, resamples: int = 0, seed: int = 0) -> dict[str, Any]:
         """Return all scores.

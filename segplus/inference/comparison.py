@@ -106,14 +106,15 @@ def score_together(
     evaluators = [build_evaluator(recipe, classes) for _ in predictors]
     rows: list[dict[str, Any]] = []
     for index, pair, label in iterate_split(split, title, progress=progress):
-        labels = [
+        scored = [
             score_image(predictor, evaluator, pair["image"], label, index, pair["name"])
             for predictor, evaluator in zip(predictors, evaluators, strict=True)
         ]
+        labels = [prediction for prediction, _ in scored]
         valid = label.to(labels[0].device) != classes.ignore_index
         differs = torch.stack([one != labels[0] for one in labels[1:]]).any(0) & valid
         pixels = int(valid.sum())
-        own = [evaluator.images[-1].compute()["mean_iou"] for evaluator in evaluators]
+        own = [scores.compute()["mean_iou"] for _, scores in scored]
         row = {"name": pair["name"], "disagreement": int(differs.sum()) / pixels if pixels else math.nan}
         rows.append({"index": index, **row, **{f"mean_iou/{number}": value for number, value in enumerate(own)}})
     gathered = [row for part in merge_processes(rows) for row in part]

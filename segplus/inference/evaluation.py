@@ -113,7 +113,7 @@ def evaluate_split(
     """
     evaluator = build_evaluator(recipe, classes)
     for index, pair, label in iterate_split(split, title, progress=progress):
-        prediction = score_image(predictor, evaluator, pair["image"], label, index, pair["name"])
+        prediction, _ = score_image(predictor, evaluator, pair["image"], label, index, pair["name"])
         if folder:
             path = folder[0] / f"{pair['name']}.png"
             write_labels(path, prediction.cpu().numpy(), pair["image"], classes, folder[1])

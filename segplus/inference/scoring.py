@@ -15,7 +15,7 @@ from tqdm import tqdm
 from segplus.classes import ClassMap
 from segplus.data import SegmentationSplit
 from segplus.evaluation import BoundaryIoU, CalibrationError, Evaluator, SurfaceDistances, TrimapIoU
-from segplus.evaluation.evaluator import BorderMetric
+from segplus.evaluation.evaluator import BorderMetric, ImageScores
 from segplus.inference.pictures import Picture
 from segplus.inference.predictor import Predictor
 from segplus.recipe.evaluation import EvaluationRecipe
@@ -57,16 +57,15 @@ def join_processes() -> PartialState:
 
 def score_image(
     predictor: Predictor, evaluator: Evaluator, picture: Picture, label: torch.Tensor, index: int, name: str
-) -> torch.Tensor:
-    """Predict one image, count it, and return its label map."""
+) -> tuple[torch.Tensor, ImageScores]:
+    """Predict one image, count it, and return its label map and its scores."""
     label = label.to(predictor.model.device)
     if evaluator.calibration is None:
         prediction = predictor.predict(picture)
     else:
         prediction, confidence = predictor.predict_with_confidence(picture)
         evaluator.calibration.update(confidence, prediction, label)
-    evaluator.update(prediction, label, index, name)
-    return prediction
+    return prediction, evaluator.update(prediction, label, index, name)
 
 
 def iterate_split(split: SegmentationSplit, title: str, *, progress: bool) -> Iterator[tuple[int, Any, torch.Tensor]]:
