@@ -224,7 +224,7 @@ def main() -> None:
             "",
             f"Scores of {images} masks of {side}x{side}, seconds, medians of {options.repeats} alternating repeats.",
             "",
-            "| classes | evaluate | torchmetrics | segplus | evaluate / segplus | torchmetrics / segplus | difference |",
+            "| classes | evaluate | torchmetrics | segplus | evaluate, times | torchmetrics, times | difference |",
             "|---|---|---|---|---|---|---|",
             *speed,
             "",
@@ -232,7 +232,7 @@ def main() -> None:
             + ", ".join(f"{mib} MiB at {count} images" for count, mib in growth.items())
             + ".",
             "",
-            f"A {large} x {large} picture, 19 classes, windows of 512 px at overlap 0.25, a tiny SegFormer: the prediction "
+            f"A {large} x {large} picture, 19 classes, windows of 512 px at overlap 0.25, tiny SegFormer: predicting it "
             f"took {peak} MiB above model and picture (goal: under 2048) and {seconds} s.",
             "",
         ]

@@ -132,21 +132,19 @@ def main() -> None:
                 peer, ours = time_ways(logits, size, options.repeats).values()
                 peaks = [measure_peak(way, kind, classes, layout, low, size) for way in WAYS]
                 goal = GOALS.get((kind, classes, layout), 1 if kind == "noise" else None)
-                cells = (
-                    kind, classes, layout, f"{measure_mixed_share(drawn):.1%}", f"{peer * 1e3:.0f}", f"{ours * 1e3:.1f}",
-                    f"{peer / ours:.1f}", goal or "", *peaks, differing,
-                )  # fmt: skip
+                share, times = f"{measure_mixed_share(drawn):.1%}", [f"{1e3 * seconds:.1f}" for seconds in (peer, ours)]
+                cells = [kind, classes, layout, share, *times, f"{peer / ours:.1f}", goal or "", *peaks, differing]
                 rows.append(f"| {' | '.join(map(str, cells))} |")
                 print(rows[-1], flush=True)
     columns = (
-        "logits", "classes", "layout", "mixed cells", "interpolate + argmax, ms", "label_map, ms", "times faster", "goal",
+        "logits", "classes", "layout", "mixed cells", "peer, ms", "label_map, ms", "times faster", "goal",
         "peer's peak, MiB", "label_map's peak, MiB", "differing pixels",
     )  # fmt: skip
     sizes = f"{low[0]}x{low[1]} logits to {size[0]}x{size[1]}"
     text = [
         "# Logits to label maps",
         "",
-        f"{sizes}; medians of {options.repeats} alternating repeats. {describe_machine()}.",
+        f"{sizes}; the peer is F.interpolate and argmax; medians of {options.repeats} alternating repeats. {describe_machine()}.",
         "",
         f"| {' | '.join(columns)} |",
         "|" + "---|" * len(columns),

@@ -32,9 +32,8 @@ class Rows:
 
     def extend(self, other: Rows) -> None:
         """Keep a copy of another's rows."""
-        self._held = np.concatenate(
-            [self.stack(), other.stack(), np.zeros((64, *self._held.shape[1:]), self._held.dtype)]
-        )
+        spare = np.zeros((64, *self._held.shape[1:]), self._held.dtype)
+        self._held = np.concatenate([self.stack(), other.stack(), spare])
         self._count += len(other)
 
     def stack(self) -> npt.NDArray[Any]:
