@@ -144,7 +144,9 @@ def main() -> None:
     text = [
         "# Logits to label maps",
         "",
-        f"{sizes}; the peer is F.interpolate and argmax; medians of {options.repeats} alternating repeats. {describe_machine()}.",
+        f"{sizes}; the peer is F.interpolate and argmax; medians of {options.repeats} alternating repeats.",
+        "",
+        f"{describe_machine()}.",
         "",
         f"| {' | '.join(columns)} |",
         "|" + "---|" * len(columns),

@@ -140,7 +140,14 @@ def test_one_matrix_per_image_and_padded_labels():
 
 @pytest.mark.parametrize(
     ("prediction", "label", "match"),
-    [(3, 0, "predictions must be in"), (-1, 0, "predictions must be in"), (0, 3, "found .3"), (0, -1, "found .-1")],
+    [
+        (3, 0, "predictions must be in"),
+        (-1, 0, "predictions must be in"),
+        (0, 3, "found .3"),
+        (0, -1, "found .?-1"),
+        (0, 256, "found .?256"),
+        (0, 254, "found .254"),
+    ],
 )
 def test_ids_outside_are_refused(prediction, label, match):
     with pytest.raises(ValueError, match=match):

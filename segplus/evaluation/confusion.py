@@ -57,26 +57,44 @@ def _crop_padding(label: Tensor, height: int, width: int, ignore_index: int) -> 
 def _count_image(prediction: Tensor, label: Tensor, num_classes: int, ignore_index: int) -> Tensor:
     height, width = prediction.shape
     label = _crop_padding(label, height, width, ignore_index).to(prediction.device)
+    # Ignored pixels are counted in a first row, which is cut off.
     counts = torch.zeros((num_classes + 1) * num_classes, dtype=torch.int64, device=prediction.device)
-    wide = torch.int32 if (num_classes + 1) * num_classes < 2**31 else torch.int64
     rows = max(1, _PIXELS_AT_ONCE // max(width, 1))
     for guess, truth in zip(torch.split(prediction, rows), torch.split(label, rows), strict=True):
-        if guess.numel() == 0:
-            continue
-        if int(guess.max()) >= num_classes or int(guess.min()) < 0:
-            raise ValueError(f"predictions must be in [0, {num_classes}), found up to {int(guess.max())}")
-        # Ignored pixels fall into one row more, which is cut off.
-        row = torch.where(truth == ignore_index, num_classes, truth.to(wide))
-        if int(row.max()) > num_classes or int(row.min()) < 0 or _holds_class(truth, num_classes, ignore_index):
-            found = torch.unique(truth).tolist()
-            raise ValueError(f"labels must be in [0, {num_classes}) or {ignore_index}, found {found}")
-        index = row.mul_(num_classes).add_(guess)
-        counts += torch.bincount(index.flatten(), minlength=len(counts))
-    return counts.view(num_classes + 1, num_classes)[:num_classes]
+        if guess.numel():
+            index = _number_rows(truth, num_classes, ignore_index)
+            _refuse_outside("predictions", guess, num_classes - 1)
+            counts += torch.bincount(index.mul_(num_classes).add_(guess).flatten(), minlength=len(counts))
+    return counts.view(num_classes + 1, num_classes)[1:]
 
 
-def _holds_class(truth: Tensor, num_classes: int, ignore_index: int) -> bool:
-    return ignore_index != num_classes and bool((truth == num_classes).any())
+def _number_rows(truth: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """Return 0 for ignored pixels and class id + 1 for the others, in a type that holds every index of the matrix."""
+    wide = torch.int32 if (num_classes + 1) * num_classes < 2**31 else torch.int64
+    if ignore_index == IGNORE_INDEX and truth.dtype != torch.uint8 and num_classes < IGNORE_INDEX:
+        _refuse_outside("labels", truth, IGNORE_INDEX)
+        truth = truth.to(torch.uint8)
+    if truth.dtype == torch.uint8 and ignore_index == IGNORE_INDEX:
+        # In eight bits 255 + 1 is 0: no comparison, no second tensor.
+        row = truth + 1
+        if int(row.max()) > num_classes:
+            raise ValueError(_describe_labels(truth, num_classes, ignore_index))
+        return row.to(wide)
+    ignored = truth == ignore_index
+    kept = torch.where(ignored, 0, truth)
+    if int(kept.min()) < 0 or int(kept.max()) >= num_classes:
+        raise ValueError(_describe_labels(truth, num_classes, ignore_index))
+    return torch.where(ignored, 0, kept.to(wide) + 1)
+
+
+def _refuse_outside(what: str, ids: Tensor, highest: int) -> None:
+    low, high = (int(value) for value in ids.aminmax())
+    if low < 0 or high > highest:
+        raise ValueError(f"{what} must be in [0, {highest}], found {high if high > highest else low}")
+
+
+def _describe_labels(truth: Tensor, num_classes: int, ignore_index: int) -> str:
+    return f"labels must be in [0, {num_classes}) or {ignore_index}, found {torch.unique(truth).tolist()}"
 
 
 class ConfusionMatrix:
