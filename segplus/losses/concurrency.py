@@ -11,7 +11,11 @@ import torch
 Result = TypeVar("Result")
 
 
-def map_images(function: Callable[[int], Result], count: int, device: torch.device) -> list[Result]:
+# Upsampled values of one image below which Python's own lock makes two threads slower than one.
+LEAST_VALUES = 4_000_000
+
+
+def map_images(function: Callable[[int], Result], count: int, device: torch.device, values: int) -> list[Result]:
     """Return the function's results for every image of a batch, in order.
 
     Operations on a piece take tens of microseconds. Shared by several threads, each would end in a barrier, which costs
@@ -23,9 +27,10 @@ def map_images(function: Callable[[int], Result], count: int, device: torch.devi
         function: Called with the index of an image, without a gradient; must not write to what other images share.
         count: Number of images.
         device: Of the batch.
+        values: Upsampled values of one image, classes times pixels.
     """
     threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1 or 2 * count <= threads or count == 1:
+    if device.type != "cpu" or threads == 1 or 2 * count <= threads or count == 1 or values < LEAST_VALUES:
         return [function(index) for index in range(count)]
 
     def call(index: int) -> Result:

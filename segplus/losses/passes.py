@@ -57,7 +57,9 @@ def walk_softmax(
     measures: list[Measures] = []
     if overlaps or lovasz or any(part.term.selects for part in pixels):
         areas = bool(overlaps)
-        measures = map_images(lambda i: walk.measure(walk.select_image(i), areas, squares), count, walk.logits.device)
+        measures = map_images(
+            lambda i: walk.measure(walk.select_image(i), areas, squares), count, walk.logits.device, walk.values
+        )
     slopes = lift = None
     if overlaps:
         sums = torch.stack([measure.sums for measure in measures], 1)  # (3, N, C)
@@ -78,7 +80,7 @@ def walk_softmax(
         )
         return ImageWalk(walk, walk.select_image(index), pull).run(None if gradient is None else gradient[index])
 
-    for values in map_images(walk_image, count, walk.logits.device):
+    for values in map_images(walk_image, count, walk.logits.device, walk.values):
         for pixel, value in zip(pixels, values, strict=True):
             pixel.value += value
 

@@ -148,7 +148,8 @@ def walk_sigmoid(
         grid.visit(logits[index], compute, None if gradient is None else gradient[index])
         return values
 
-    for found in map_images(walk_image, len(logits), logits.device):
+    values = logits.shape[1] * batch.labels.shape[-2] * batch.labels.shape[-1]
+    for found in map_images(walk_image, len(logits), logits.device, values):
         for part, value in zip(parts, found, strict=True):
             part.value += value
 

@@ -76,6 +76,7 @@ class SoftmaxWalk:
     def __init__(self, logits: Tensor, batch: LabelBatch, grid: Grid, stable: bool, smoothed: bool) -> None:
         self.logits, self.batch, self.grid, self.stable = logits, batch, grid, stable
         self.classes = logits.shape[1]
+        self.values = self.classes * batch.labels.shape[-2] * batch.labels.shape[-1]
         self.ones = logits.new_ones(self.classes)
         weights = batch.class_weights
         self.mixture = (logits.new_ones(self.classes) if weights is None else weights.to(logits)) if smoothed else None

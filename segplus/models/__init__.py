@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from segplus.models.auxiliary import AuxiliaryLogits
 from segplus.models.checks import check_input_size
+from segplus.models.folded_head import fold_decode_head
 from segplus.models.image_processor import load_image_processor
 from segplus.models.loading import LoadedModel, load_model, load_segmentation_checkpoint
-from segplus.models.parts import find_batch_norms, freeze_encoder, is_head_parameter
+from segplus.models.parts import find_batch_norms, freeze_encoder, is_head_parameter, lay_out_channels_last
 
 __all__ = [
     "AuxiliaryLogits",
     "LoadedModel",
     "check_input_size",
     "find_batch_norms",
+    "fold_decode_head",
     "freeze_encoder",
     "is_head_parameter",
+    "lay_out_channels_last",
     "load_image_processor",
     "load_model",
     "load_segmentation_checkpoint",

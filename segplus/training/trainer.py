@@ -18,7 +18,7 @@ from segplus.collator import EvaluationCollator
 from segplus.errors import InputError
 from segplus.evaluation import compute_scores, confusion_matrices, label_map
 from segplus.losses import Criterion
-from segplus.models import AuxiliaryLogits, find_batch_norms
+from segplus.models import AuxiliaryLogits, find_batch_norms, fold_decode_head
 from segplus.recipe import OptimizerRecipe
 from segplus.training.guard import DivergenceGuard
 from segplus.training.meters import StepMeters
@@ -51,6 +51,7 @@ class SegmentationTrainer(Trainer):
         train_sampler: Sampler[int] | None = None,
         **arguments: Any,
     ) -> None:
+        fold_decode_head(model)
         super().__init__(model=model, compute_metrics=self._add_to_scores, **arguments)
         self.evaluation_collator = EvaluationCollator(classes.ignore_index)
         # compute_loss divides by the valid pixels of the whole accumulated batch, so Trainer must not divide again.

@@ -1,0 +1,147 @@
+"""Loading any model, its processor, its parts; the folded head computes what the library's does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    DPTConfig,
+    DPTForSemanticSegmentation,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+    SegformerImageProcessor,
+)
+
+from segplus.classes import ClassMap
+from segplus.errors import InputError
+from segplus.models import (
+    AuxiliaryLogits,
+    check_input_size,
+    find_batch_norms,
+    fold_decode_head,
+    freeze_encoder,
+    load_image_processor,
+    load_model,
+    load_segmentation_checkpoint,
+)
+from segplus.recipe import ModelRecipe
+
+CLASSES = ClassMap.build(["road", "car", "tree"])
+SMALL = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "decoder_hidden_size": 16}
+
+
+def build_segformer(**values: object) -> SegformerForSemanticSegmentation:
+    torch.manual_seed(0)
+    config = SegformerConfig(
+        **{**SMALL, "num_labels": 3, "classifier_dropout_prob": 0.0, "drop_path_rate": 0.0, **values}
+    )
+    return SegformerForSemanticSegmentation(config)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (90, 70)])
+@pytest.mark.parametrize("training", [False, True])
+def test_the_folded_head_gives_the_same_logits_and_gradients(size: tuple[int, int], training: bool) -> None:
+    plain, folded = build_segformer().double().train(training), build_segformer().double().train(training)
+    assert fold_decode_head(folded)
+    pixel_values = torch.randn(2, 3, *size, dtype=torch.float64)
+    expected, found = plain(pixel_values).logits, folded(pixel_values).logits
+    assert torch.allclose(found, expected, rtol=1e-10, atol=1e-12)
+    direction = torch.randn_like(expected)
+    (expected * direction).sum().backward()
+    (found * direction).sum().backward()
+    for (name, one), (_, other) in zip(plain.named_parameters(), folded.named_parameters(), strict=True):
+        assert torch.allclose(other.grad, one.grad, rtol=1e-8, atol=1e-12), name
+
+
+def test_a_folded_model_saves_what_the_library_loads(tmp_path: Path) -> None:
+    model = build_segformer()
+    fold_decode_head(model)
+    model.save_pretrained(tmp_path)
+    again = load_segmentation_checkpoint(str(tmp_path))
+    pixel_values = torch.randn(1, 3, 64, 64)
+    assert torch.allclose(again(pixel_values).logits, model.eval()(pixel_values).logits, atol=1e-6)
+    assert "forward" not in vars(again.decode_head)
+
+
+def test_other_models_are_left_alone() -> None:
+    assert not fold_decode_head(torch.nn.Conv2d(3, 3, 1))
+
+
+def test_random_weights_come_from_a_config_and_a_checkpoint_keeps_its_own(tmp_path: Path) -> None:
+    random = load_model(ModelRecipe(config={"model_type": "segformer", **SMALL}), CLASSES)
+    assert random.model.config.id2label == {0: "road", 1: "car", 2: "tree"}
+    assert random.describe().endswith("all from random weights")
+    random.model.save_pretrained(tmp_path)
+    SegformerImageProcessor(size={"height": 40, "width": 56}, do_reduce_labels=True).save_pretrained(tmp_path)
+    more = ClassMap.build(["road", "car", "tree", "sky", "sign"])
+    loaded = load_model(ModelRecipe(checkpoint=str(tmp_path)), more)
+    assert loaded.new_parameters == ["decode_head.classifier.bias", "decode_head.classifier.weight"]
+    assert "new: decode_head.classifier" in loaded.describe()
+    assert torch.equal(loaded.model.decode_head.linear_fuse.weight, random.model.decode_head.linear_fuse.weight)
+    processor = load_image_processor(ModelRecipe(checkpoint=str(tmp_path)), loaded.model.config)
+    assert (processor.size["height"], processor.size["width"]) == (40, 56)
+    assert processor.do_reduce_labels is False
+
+
+def test_a_processor_that_would_serve_another_geometry_is_refused() -> None:
+    recipe = ModelRecipe(config={"model_type": "mobilenet_v2"}, image_processor={"do_center_crop": True})
+    with pytest.raises(InputError, match=r"image_processor.do_center_crop\n  found: True\n  allowed: False"):
+        load_image_processor(recipe, load_model(recipe, CLASSES).model.config)
+    recipe = ModelRecipe(config={"model_type": "segformer", **SMALL}, image_processor={"sise": {}})
+    with pytest.raises(InputError, match="unknown key 'sise'\n  fix: did you mean 'size'"):
+        load_image_processor(recipe, load_model(recipe, CLASSES).model.config)
+
+
+def test_a_backbone_without_its_head_is_no_checkpoint_to_predict_with(tmp_path: Path) -> None:
+    build_segformer().segformer.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="weights are missing"):
+        load_segmentation_checkpoint(str(tmp_path))
+
+
+def test_a_checkpoint_of_other_sizes_is_refused(tmp_path: Path) -> None:
+    build_segformer().save_pretrained(tmp_path)
+    recipe = ModelRecipe(checkpoint=str(tmp_path), config={"hidden_sizes": [16, 16, 32, 32]})
+    with pytest.raises(InputError, match="no weight of the backbone fits|cannot load"):
+        load_model(recipe, CLASSES)
+
+
+def build_dpt(**values: object) -> DPTForSemanticSegmentation:
+    return DPTForSemanticSegmentation(
+        DPTConfig(
+            is_hybrid=False, hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=16,
+            backbone_out_indices=[0, 1, 2, 3], neck_hidden_sizes=[8, 8, 8, 8], fusion_hidden_size=8, image_size=64,
+            num_labels=3, **values,
+        )
+    )  # fmt: skip
+
+
+def test_the_auxiliary_logits_of_dpt_are_seen_in_training_once() -> None:
+    model = build_dpt()
+    watcher = AuxiliaryLogits(model)
+    model.train()(torch.randn(1, 3, 64, 64))
+    logits = watcher.take()
+    assert logits is not None
+    assert logits.shape[:2] == (1, 3)
+    assert watcher.take() is None
+    model.eval()(torch.randn(1, 3, 64, 64))
+    assert watcher.take() is None
+    assert not AuxiliaryLogits(build_segformer()).present
+
+
+def test_a_refused_size_names_one_that_is_taken() -> None:
+    model = build_dpt()
+    assert check_input_size(model, (64, 64), "key") == (64, 64)
+    with pytest.raises(
+        InputError, match=r"key: DPTForSemanticSegmentation cannot take this size[\s\S]*fix: use (\d+) x \1"
+    ):
+        check_input_size(model, (48, 64), "key")
+
+
+def test_freezing_the_encoder_leaves_the_head_to_learn() -> None:
+    model = build_segformer()
+    frozen = freeze_encoder(model)
+    assert frozen == sum(p.numel() for p in model.segformer.parameters())
+    assert all(p.requires_grad for p in model.decode_head.parameters())
+    assert len(find_batch_norms(model)) == 1
