@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from segplus.errors import InputError
 from segplus.evaluation import Evaluator, compare_counts
 from segplus.inference.checkpoint import choose_device, find_checkpoint
 from segplus.inference.evaluation import DataSource, choose_split, load_data, name_data
+from segplus.inference.examples import predict_example
 from segplus.inference.files import write_table
 from segplus.inference.predictor import Predictor
 from segplus.inference.scoring import (
@@ -27,7 +28,10 @@ from segplus.inference.scoring import (
     score_image,
 )
 from segplus.recipe import EvaluationRecipe
+from segplus.reporting.drawing import draw_panel
 from segplus.reporting.metrics import write_metrics
+
+_PICTURES = 3
 
 
 def compare(
@@ -43,8 +47,8 @@ def compare(
 ) -> dict[str, Any]:
     """Score several saved models on one split and test each against the first.
 
-    Writes `comparison.json`, `classes.csv` (IoU and differences per class) and `disagreements.csv` (images, those with
-    the most differing pixels first).
+    Writes `comparison.json`, `classes.csv` (IoU and differences per class), `disagreements.csv` (images, those with the
+    most differing pixels first) and pictures of the first of these in `disagreements/`.
 
     Args:
         checkpoints: Two or more folders or Hub ids; the first is what the others are compared with.
@@ -90,6 +94,7 @@ def compare(
         write_metrics(output / "comparison.json", result)
         write_table(output / "classes.csv", list_class_rows(result))
         write_table(output / "disagreements.csv", disagreements)
+        write_disagreements(output / "disagreements", predictors, chosen, disagreements)
     state.wait_for_everyone()
     return result
 
@@ -121,6 +126,20 @@ def score_together(
     # An image without a valid pixel has no share; it comes last.
     gathered.sort(key=lambda row: (math.isnan(row["disagreement"]), -row["disagreement"], row["index"]))
     return [merge_evaluators(evaluator) for evaluator in evaluators], gathered
+
+
+def write_disagreements(
+    folder: Path, predictors: Sequence[Predictor], split: SegmentationSplit, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Draw the images that the models label most differently: a panel a model, with image, truth, prediction, errors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for rank, row in enumerate(rows[:_PICTURES], start=1):
+        pair = split[row["index"]]
+        for number, predictor in enumerate(predictors):
+            example = predict_example(predictor, pair, row[f"mean_iou/{number}"])
+            title = f"{pair['name']}, model {number + 1}"
+            panel = draw_panel(example.image, example.truth, example.prediction, split.classes, title)
+            panel.save(folder / f"{rank}_model_{number + 1}.png")
 
 
 def measure_differences(

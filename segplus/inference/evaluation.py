@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
 import time
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
 from segplus.classes import ClassMap
 from segplus.data import SegmentationData, SegmentationSplit, load_segmentation_dataset
 from segplus.errors import InputError, suggest
 from segplus.evaluation import Evaluator
 from segplus.inference.checkpoint import choose_device, find_checkpoint
+from segplus.inference.examples import predict_examples
 from segplus.inference.files import check_kind, check_table_name, write_labels, write_table
 from segplus.inference.predictor import Predictor
 from segplus.inference.scoring import build_evaluator, iterate_split, join_processes, merge_evaluators, score_image
 from segplus.recipe import DataRecipe, EvaluationRecipe
+from segplus.reporting.environment import describe_machine, list_versions
+from segplus.reporting.html_report import write_html_report
 from segplus.reporting.metrics import write_metrics
 
 DataSource = SegmentationData | DataRecipe | Mapping[str, Any] | str
@@ -41,7 +41,7 @@ def evaluate(
     trust_remote_code: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Score a saved model on one split and write `metrics.json` and the scores of each image.
+    """Score a saved model on one split and write metrics.json, the scores of each image, and report.html.
 
     Args:
         checkpoint: Folder or Hub id of any semantic-segmentation model.
@@ -76,16 +76,18 @@ def evaluate(
     scores = evaluator.compute(recipe.bootstrap_resamples, recipe.bootstrap_seed)
     seconds = time.perf_counter() - started
     metrics = {
-        "segplus_version": read_version(),
+        "segplus_version": list_versions()["segplus"],
         "model": found.source,
         "dataset": name_data(data),
         "class_names": list(loaded.classes.names),
         "evaluations": {name: {**scores, "protocol": dataclasses.asdict(recipe.protocol), "seconds": seconds}},
-        "environment": describe_environment(predictor.model.device, state.num_processes),
+        "environment": {**describe_machine(), "processes": state.num_processes, "versions": list_versions()},
     }
     if state.is_main_process:
         write_metrics(output / "metrics.json", metrics)
         write_table(output / per_image, list_image_rows(evaluator, loaded.classes))
+        examples = predict_examples(predictor, chosen, evaluator)
+        write_html_report(output / "report.html", metrics, loaded.classes, examples, [], "", list_versions())
     state.wait_for_everyone()
     return metrics
 
@@ -160,23 +162,3 @@ def list_image_rows(evaluator: Evaluator, classes: ClassMap) -> list[dict[str, A
         names = (f"iou/{name}" for name in classes.names)
         rows.append({"name": image.name, **scores, **dict(zip(names, per_class, strict=True))})
     return rows
-
-
-def read_version() -> str:
-    """Return the installed version of segplus."""
-    try:
-        return version("segplus")
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def describe_environment(device: torch.device, processes: int) -> dict[str, Any]:
-    """Return what the scores and the seconds were measured on."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "device": name,
-        "processes": processes,
-    }

@@ -28,13 +28,14 @@ def predict_examples(
     groups = choose_extremes(scores, count)
     return {
         heading.capitalize(): [
-            _predict_example(predictor, split[images[position].index], scores[position]) for position in positions
+            predict_example(predictor, split[images[position].index], scores[position]) for position in positions
         ]
         for heading, positions in groups.items()
     }
 
 
-def _predict_example(predictor: Predictor, pair: dict[str, Any], score: float) -> Example:
+def predict_example(predictor: Predictor, pair: dict[str, Any], score: float) -> Example:
+    """Return one pair with its prediction; of a picture with many bands the first three are shown."""
     picture = pair["image"]
     shown = picture if isinstance(picture, Image.Image) else Image.fromarray(picture[..., :3])
     return Example(pair["name"], shown, pair["label"], predictor.predict(picture).cpu().numpy(), score)
