@@ -84,7 +84,7 @@ def run(recipe: Recipe) -> None:
     )
     print(f"\n{name} split, {scores['images']} images\n{format_class_table(scores, data.classes.names)}\n")
     print(f"model, model card (README.md), metrics.json and report.html lie in {output_dir}")
-    if arguments.push_to_hub:
+    if recipe.training.get("push_to_hub"):
         repository = arguments.hub_model_id or output_dir.name
         print(
             "pushed to",

@@ -77,13 +77,15 @@ def build_environment(folder: Path) -> dict[str, str]:
     }
 
 
-def run(recipe: Path, arguments: Sequence[str] = (), processes: int = 1) -> subprocess.CompletedProcess[str]:
+def run(
+    recipe: Path, arguments: Sequence[str] = (), processes: int = 1, *, offline: bool = True
+) -> subprocess.CompletedProcess[str]:
     """Run a recipe to its end and return exit code and output."""
     return subprocess.run(
         build_command(recipe, arguments, processes),
         capture_output=True,
         text=True,
-        env=build_environment(recipe.parent),
+        env=build_environment(recipe.parent) | {"HF_HUB_OFFLINE": str(int(offline))},
         timeout=280,
         check=False,
         cwd=ROOT,

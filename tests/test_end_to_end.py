@@ -8,6 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import hub_server
 import numpy as np
 import pytest
 import torch
@@ -19,7 +20,6 @@ from segplus.data import load_segmentation_dataset
 from segplus.evaluation import ConfusionMatrix
 from segplus.recipe import load_recipe
 from segplus.reporting.metrics import read_metrics
-
 
 STILL = {"learning_rate": 0.0, "lr_scheduler_type": "constant"}
 
@@ -92,6 +92,31 @@ def test_the_same_command_again_changes_nothing(finished_run: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     after = load_file(finished_run / "model.safetensors")
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.slow
+def test_push_to_hub_uploads_the_run_in_one_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with hub_server.HubServer() as server:
+        for key, value in {
+            "HF_ENDPOINT": server.url,
+            "HF_TOKEN": "hf_local",
+            "HF_HOME": str(tmp_path / "home"),
+            "HF_HUB_DISABLE_XET": "1",
+            "NO_PROXY": "127.0.0.1",
+        }.items():
+            monkeypatch.setenv(key, value)
+        values = ["--push_to_hub", "true", "--hub_model_id", "someone/streets", "--max_steps", "2"]
+        values += ["--eval_strategy", "steps", "--eval_steps", "2"]
+        done = run(write_recipe(tmp_path), values, offline=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        (repository,) = server.repositories.values()
+    assert len(repository.commits) == 1
+    pushed = repository.files
+    assert {"model.safetensors", "config.json", "preprocessor_config.json", "README.md", "metrics.json"} <= set(pushed)
+    assert {"report.html", "recipe.yaml"} <= set(pushed)
+    assert any(name.startswith("logs/") for name in pushed)
+    assert not any(name.startswith("checkpoint-") for name in pushed)
+    assert pushed["model.safetensors"] == (tmp_path / "run" / "model.safetensors").read_bytes()
 
 
 @pytest.mark.slow

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from types import ModuleType
 
+import hub_server
 import pytest
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 
@@ -19,19 +18,6 @@ from segplus.reporting.hub import list_pushed_files
 
 ROOT = Path(__file__).parents[1]
 
-
-def load_hub_server() -> ModuleType:
-    """Return tests/hub_server.py, which is no test file and no package."""
-    spec = importlib.util.spec_from_file_location("hub_server", ROOT / "tests" / "hub_server.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["hub_server"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-hub_server = load_hub_server()
 
 PUSHED = [
     "README.md",

@@ -131,7 +131,7 @@ def score_together(
 def write_disagreements(
     folder: Path, predictors: Sequence[Predictor], split: SegmentationSplit, rows: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Draw the images that the models label most differently: a panel a model, with image, truth, prediction, errors."""
+    """Draw the images that the models label most differently, a panel a model."""
     folder.mkdir(parents=True, exist_ok=True)
     for rank, row in enumerate(rows[:_PICTURES], start=1):
         pair = split[row["index"]]

@@ -36,7 +36,7 @@ def freeze_encoder(model: PreTrainedModel) -> int:
 
 
 def lay_out_channels_last(model: PreTrainedModel) -> bool:
-    """Store convolutional backbones' weights channels last, which oneDNN trains 1.2 times faster; return whether it did.
+    """Lay out the weights of a convolutional backbone channels last, which oneDNN trains faster; return whether it did.
 
     SegFormer and DPT, whose convolutions are few, became slower.
     """

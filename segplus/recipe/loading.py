@@ -36,6 +36,7 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "greater_is_better": True,
     "restore_callback_states_from_checkpoint": True,
     "logging_steps": 10,
+    "hub_strategy": "end",
     "report_to": "tensorboard",
     "dataloader_num_workers": 2,
     "dataloader_persistent_workers": True,

@@ -27,6 +27,8 @@ def build_training_arguments(recipe: Recipe) -> TrainingArguments:
         "remove_unused_columns": False,
         "label_names": ["labels"],
         "batch_eval_metrics": True,
+        # With "end" the run itself pushes once, when card, scores and report lie beside the model.
+        "push_to_hub": values.get("push_to_hub", False) and values["hub_strategy"] != "end",
         "dataloader_pin_memory": values.get("dataloader_pin_memory", torch.cuda.is_available()),
     }
     if "bf16" not in values and "fp16" not in values:
