@@ -41,7 +41,7 @@ def run(recipe: Recipe) -> None:
 
     with arguments.main_process_first(desc="data"):
         data = load_segmentation_dataset(recipe.data)
-        require_splits(data)
+        require_splits(data, recipe.data.channels)
         for split in data.splits.values():
             check_split(split)
 

@@ -133,6 +133,12 @@ def test_a_checkpoint_that_is_no_segmentation_model(tmp_path: Path, capsys: pyte
     assert "segformer" in said
 
 
+def test_shared_batch_norm_statistics_on_a_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refuse(capsys, write_recipe(tmp_path, {"model": {"sync_batch_norm": True}}), "--use_cpu", "true")
+    assert "model.sync_batch_norm" in said
+    assert "freeze_batch_norm" in said
+
+
 def test_an_output_folder_that_holds_another_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.yaml").write_text("data: {dataset: other}\n")

@@ -12,7 +12,7 @@ import hub_server
 import numpy as np
 import pytest
 import torch
-from launching import build_command, build_environment, run, write_recipe
+from launching import ROOT, build_command, build_environment, run, write_recipe
 from safetensors.torch import load_file
 from transformers import pipeline
 
@@ -66,6 +66,19 @@ def test_a_run_leaves_model_scores_card_and_report(finished_run: Path) -> None:
 def test_what_is_evaluated_is_what_the_pipeline_serves(finished_run: Path) -> None:
     reported = read_metrics(finished_run / "metrics.json")["evaluations"]["test"]["confusion_matrix"]
     assert score_through_pipeline(finished_run, "test").tolist() == reported
+
+
+@pytest.mark.slow
+def test_real_photographs_are_served_as_they_were_evaluated(test_data: Path, tmp_path: Path) -> None:
+    """CamVid on the pretrained checkpoint: a served size that is not the pictures', an output stride of 16."""
+    values = ["--training.output_dir", str(tmp_path / "run"), "--max_steps", "2", "--eval_steps", "2"]
+    values += ["--data.max_images", "{train: 8, validation: 3, test: 12}", "--data.dataset", str(test_data / "camvid")]
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text((ROOT / "configs" / "camvid" / "mobilenetv2_deeplabv3.yaml").read_text())
+    done = run(recipe, values)
+    assert done.returncode == 0, done.stderr[-3000:]
+    reported = read_metrics(tmp_path / "run" / "metrics.json")["evaluations"]["test"]["confusion_matrix"]
+    assert score_through_pipeline(tmp_path / "run", "test").tolist() == reported
 
 
 def test_the_best_checkpoint_is_the_saved_model(finished_run: Path) -> None:

@@ -145,3 +145,10 @@ def test_freezing_the_encoder_leaves_the_head_to_learn() -> None:
     assert frozen == sum(p.numel() for p in model.segformer.parameters())
     assert all(p.requires_grad for p in model.decode_head.parameters())
     assert len(find_batch_norms(model)) == 1
+
+
+def test_the_attention_implementation_follows_the_recipe(tmp_path: Path) -> None:
+    build_dpt().save_pretrained(tmp_path)
+    recipe = ModelRecipe(checkpoint=str(tmp_path), attn_implementation="eager")
+    assert load_model(recipe, CLASSES).model.config._attn_implementation == "eager"
+    assert load_model(ModelRecipe(checkpoint=str(tmp_path)), CLASSES).model.config._attn_implementation == "sdpa"

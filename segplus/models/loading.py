@@ -71,6 +71,7 @@ def load_model(recipe: ModelRecipe, classes: ClassMap, *, use_auxiliary_head: bo
             dtype=torch.float32,
             revision=recipe.revision or "main",
             trust_remote_code=recipe.trust_remote_code,
+            **_choose_attention(recipe),
         )
     new = sorted(set(info["missing_keys"]) | {entry[0] for entry in info["mismatched_keys"]})
     _refuse_empty_backbone(model, new, checkpoint)
@@ -154,11 +155,12 @@ def _list_model_types() -> list[str]:
 
 
 def _build_random_model(config: PreTrainedConfig, recipe: ModelRecipe) -> PreTrainedModel:
-    arguments: dict[str, Any] = {}
-    if recipe.attn_implementation:
-        arguments["attn_implementation"] = recipe.attn_implementation
     with explain_failures("model.config", config.model_type):
-        return AutoModelForSemanticSegmentation.from_config(config, **arguments)
+        return AutoModelForSemanticSegmentation.from_config(config, **_choose_attention(recipe))
+
+
+def _choose_attention(recipe: ModelRecipe) -> dict[str, Any]:
+    return {"attn_implementation": recipe.attn_implementation} if recipe.attn_implementation else {}
 
 
 def _refuse_other_tasks(config: PreTrainedConfig, source: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from transformers import BaseImageProcessor, EarlyStoppingCallback, TrainingArguments
+from torch.nn import SyncBatchNorm
+from transformers import BaseImageProcessor, EarlyStoppingCallback, PreTrainedModel, TrainingArguments
 
 from segplus.collator import TrainingCollator
 from segplus.data import SegmentationData
@@ -11,7 +12,7 @@ from segplus.errors import InputError
 from segplus.losses import Criterion, build_criterion
 from segplus.losses.class_weights import Counts, choose_class_weights, count_split
 from segplus.models import LoadedModel, check_input_size, freeze_encoder, lay_out_channels_last
-from segplus.recipe import Recipe
+from segplus.recipe import ModelRecipe, Recipe
 from segplus.reporting.examples import Example
 from segplus.training.callbacks import install_log, install_panel, load_callbacks
 from segplus.training.trainer import SegmentationTrainer
@@ -46,16 +47,13 @@ def build_trainer(
     evaluation_set = EvaluationSet(data.splits["validation"], EvaluationTransform(image_processor))
     served = tuple(evaluation_set[0]["pixel_values"].shape[-2:])
     check_input_size(loaded.model, (served[0], served[1]), "model.image_processor.size")
-    if arguments.use_cpu:
-        lay_out_channels_last(loaded.model)
-    if recipe.model.freeze_encoder:
-        freeze_encoder(loaded.model)
+    model = adapt_model(loaded.model, recipe.model, arguments)
     callbacks = load_callbacks(recipe.callbacks)
     if recipe.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(recipe.early_stopping_patience))
     mixing = BatchMixing(recipe.transforms, data.classes.ignore_index)
     trainer = SegmentationTrainer(
-        loaded.model,
+        model,
         criterion=criterion,
         classes=data.classes,
         auxiliary_loss_weight=recipe.auxiliary_loss_weight,
@@ -96,12 +94,40 @@ def build_recipe_criterion(recipe: Recipe, data: SegmentationData) -> Criterion:
     )
 
 
-def require_splits(data: SegmentationData) -> None:
-    """Refuse a data set without pictures to train on or to choose the best checkpoint by.
+def adapt_model(model: PreTrainedModel, wishes: ModelRecipe, arguments: TrainingArguments) -> PreTrainedModel:
+    """Return the model with frozen parts, shared statistics and memory layout as recipe and machine ask for."""
+    if wishes.sync_batch_norm:
+        model = share_batch_norm(model, arguments)
+    if arguments.use_cpu:
+        lay_out_channels_last(model)
+    if wishes.freeze_encoder:
+        freeze_encoder(model)
+    return model
+
+
+def share_batch_norm(model: PreTrainedModel, arguments: TrainingArguments) -> PreTrainedModel:
+    """Return the model with BatchNorm statistics over all processes.
 
     Raises:
-        InputError: If train or validation is missing.
+        InputError: On a CPU, where torch has no such layer.
     """
+    if arguments.use_cpu:
+        raise InputError(
+            "model.sync_batch_norm: true",
+            found="no CUDA device",
+            fix="set it to false, or keep the statistics: model.freeze_batch_norm: true",
+        )
+    return SyncBatchNorm.convert_sync_batchnorm(model)
+
+
+def require_splits(data: SegmentationData, channels: int = 3) -> None:
+    """Refuse a data set without pictures to train on or to choose the best checkpoint by, and pictures of other bands.
+
+    Raises:
+        InputError: If train or validation is missing, or pictures have other than three channels.
+    """
+    if channels != 3:
+        raise InputError("data.channels: models are trained on three channels", found=channels, allowed=3)
     for name in ("train", "validation"):
         if name not in data.splits:
             raise InputError(
