@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from segplus.losses import upsample
-from segplus.losses.upsample import Slabs, choose_grid, list_taps
+from segplus.losses.upsample import Phases, Slabs, choose_grid, list_taps
 
 SIZES = [
     ((5, 7), (5, 7)),
@@ -25,6 +25,9 @@ SIZES = [
 ]
 
 
+GRIDS = pytest.mark.parametrize("least_phase_bytes", [0, 1 << 40], ids=["phases", "slabs"])
+
+
 def walk(grid, image, weights):
     """Return the upsampled image and the gradient of its sum with weights, both put together from pieces."""
     arranged, seen = grid.arrange(weights), torch.zeros_like(grid.arrange(weights))
@@ -39,9 +42,11 @@ def walk(grid, image, weights):
     return grid.restore(seen), gradient
 
 
+@GRIDS
 @pytest.mark.parametrize("small_pieces", [False, True])
 @pytest.mark.parametrize(("low", "high"), SIZES)
-def test_pieces_are_the_interpolation_and_its_adjoint(low, high, small_pieces, monkeypatch):
+def test_pieces_are_the_interpolation_and_its_adjoint(low, high, small_pieces, least_phase_bytes, monkeypatch):
+    monkeypatch.setattr(upsample, "LEAST_PHASE_BYTES", least_phase_bytes)
     if small_pieces:
         monkeypatch.setattr(upsample, "PIECE_BYTES", 400)
         monkeypatch.setattr(upsample, "STRIP_ROWS", 2)
@@ -50,7 +55,10 @@ def test_pieces_are_the_interpolation_and_its_adjoint(low, high, small_pieces, m
     weights = torch.randn(3, *high, generator=generator, dtype=torch.float64)
     expected = F.interpolate(image[None], size=high, mode="bilinear", align_corners=False)[0]
     (slope,) = torch.autograd.grad(expected, image, weights)
-    full, gradient = walk(choose_grid(low, high, 3), image.detach(), weights)
+    grid = choose_grid(low, high, 3)
+    whole = high[0] % low[0] == 0 and high[1] % low[1] == 0
+    assert isinstance(grid, Phases if whole and least_phase_bytes == 0 else Slabs)
+    full, gradient = walk(grid, image.detach(), weights)
     assert torch.allclose(full, expected.detach(), rtol=1e-12, atol=1e-12)
     assert torch.allclose(gradient, slope, rtol=1e-12, atol=1e-12)
 
@@ -75,14 +83,21 @@ def test_taps_of_scale_four_by_hand():
 
 
 def test_arrange_puts_nothing_at_the_filler():
-    grid = choose_grid((3, 4), (12, 16), 2)
+    grid = Phases((3, 4), (4, 4), rows=2)
     arranged = grid.arrange(torch.ones(12, 16))
     assert arranged.shape == (4, 4, 3, 6)
     assert arranged.sum() == 12 * 16
 
 
+@GRIDS
 @pytest.mark.parametrize(("low", "high"), SIZES)
-def test_restore_undoes_arrange(low, high):
+def test_restore_undoes_arrange(low, high, least_phase_bytes, monkeypatch):
+    monkeypatch.setattr(upsample, "LEAST_PHASE_BYTES", least_phase_bytes)
     full = torch.arange(2 * high[0] * high[1]).view(2, *high)
     grid = choose_grid(low, high, 3)
     assert torch.equal(grid.restore(grid.arrange(full)), full)
+
+
+def test_a_small_phase_goes_by_slabs():
+    assert isinstance(choose_grid((32, 32), (128, 128), 19), Phases)
+    assert isinstance(choose_grid((8, 8), (128, 128), 19), Slabs)

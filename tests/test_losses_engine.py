@@ -1,4 +1,4 @@
-"""What small pictures do not reach by themselves: phases, tiles, slabs, threads; options against formulas."""
+"""The engine where small pictures do not reach by themselves: phases and tiles, many slabs, threads, exact options."""
 
 from __future__ import annotations
 
@@ -55,21 +55,6 @@ def test_many_slabs_are_the_plain_way(term, height, monkeypatch):
     logits, labels = draw((height, 23))
     streamed, plain = (build_criterion({term: 1.0}, CLASSES, plain=plain)(logits, labels) for plain in (False, True))
     assert_near(differentiate(streamed, logits), differentiate(plain, logits))
-
-
-@EACH_TERM
-def test_images_on_threads_of_their_own_change_nothing(term, monkeypatch):
-    monkeypatch.setattr(concurrency, "LEAST_VALUES", 0)
-    logits, labels = draw((60, 12), images=3)
-    criterion, threads, found = build_criterion({term: 1.0}, CLASSES), torch.get_num_threads(), []
-    try:
-        for count in (1, 2):
-            torch.set_num_threads(count)
-            found.append(differentiate(criterion(logits, labels), logits))
-            assert torch.get_num_threads() == count
-    finally:
-        torch.set_num_threads(threads)
-    assert_near(found[1], found[0])
 
 
 def test_an_error_on_a_thread_arrives_and_gives_the_threads_back():
