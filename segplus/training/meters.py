@@ -39,8 +39,7 @@ class StepMeters:
         seconds = max(now - (self._started if self._started is not None else now), 1e-9)
         steps = max(self._steps, 1)
         # Every process holds its share of a sum over all of them, so shares are added, not averaged.
-        parts = {f"loss/{k}": float(accelerator.reduce(v.float(), "sum")) / steps for k, v in self._parts.items()}
-        report = parts if len(parts) > 1 else {}
+        report = {f"loss/{k}": float(accelerator.reduce(v.float(), "sum")) / steps for k, v in self._parts.items()}
         report["images_per_second"] = self._images * accelerator.num_processes / seconds
         report["seconds"] = seconds
         report["data_wait_share"] = self._wait_seconds / seconds

@@ -80,6 +80,9 @@ class SegmentationTrainer(Trainer):
         self.meters.add_wait(time.perf_counter() - started)
         if not batches:
             return batches, None
+        # A scheduled parameter may move a denominator, so the schedules go first.
+        for criterion in (self.criterion, self.auxiliary_criterion):
+            criterion.set_progress(self.state.global_step / max(self.state.max_steps, 1))
         counted = [self.criterion.count_normalizers(batch["labels"].to(device)) for batch in batches]
         sums = {name: torch.stack([entry[name] for entry in counted]).sum(0) for name in counted[0]}
         return batches, {name: self.accelerator.reduce(total, "sum") for name, total in sums.items()}
