@@ -27,7 +27,7 @@ from segplus.inference.examples import predict_examples
 from segplus.models import load_image_processor, load_model
 from segplus.recipe import Recipe, load_recipe
 from segplus.reporting.hub import push_folder
-from segplus.reporting.results import RunResults, write_results
+from segplus.reporting.results import RunResults, name_repository, write_results
 from segplus.reporting.table import format_class_table
 from segplus.training import TrainingDivergedError, build_trainer, build_training_arguments, require_splits
 from segplus.training.checkpoints import claim_output_dir, find_resumable_checkpoint
@@ -57,9 +57,11 @@ def run(recipe: Recipe) -> None:
         print("\n".join([*data.found, loaded.describe(), f"resuming from {checkpoint}" if checkpoint else ""]).rstrip())
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trainer.save_model()
+    trainer.accelerator.wait_for_everyone()
 
     # Score what was saved, the way it will be served: read back from the folder, in float32, image by image.
-    predictor = find_checkpoint(str(output_dir)).load(recipe.evaluation.protocol, arguments.device)
+    saved = find_checkpoint(str(output_dir), trust_remote_code=recipe.model.trust_remote_code)
+    predictor = saved.load(recipe.evaluation.protocol, arguments.device)
     evaluations: dict[str, dict[str, Any]] = {}
     for name in [name for name in ("validation", "test") if name in data.splits]:
         started = time.perf_counter()
@@ -85,7 +87,7 @@ def run(recipe: Recipe) -> None:
     print(f"\n{name} split, {scores['images']} images\n{format_class_table(scores, data.classes.names)}\n")
     print(f"model, model card (README.md), metrics.json and report.html lie in {output_dir}")
     if recipe.training.get("push_to_hub"):
-        repository = arguments.hub_model_id or output_dir.name
+        repository = name_repository(recipe, output_dir)
         print(
             "pushed to",
             push_folder(output_dir, repository, bool(arguments.hub_private_repo), "Fine-tuned with segplus"),

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 EXIT_CODE_INPUT = 2
 EXIT_CODE_DIVERGED = 3
+_MOST_WORDS = 25
 
 
 class InputError(ValueError):
@@ -45,4 +46,6 @@ def suggest(name: str, allowed: Iterable[str]) -> str:
     """Return the sentence that names the nearest allowed word, or the whole list where nothing is near."""
     words = sorted(allowed)
     near = difflib.get_close_matches(name, words, n=1, cutoff=0.5)
-    return f"did you mean '{near[0]}'?" if near else f"choose one of: {', '.join(words)}"
+    if near:
+        return f"did you mean '{near[0]}'?"
+    return f"choose one of: {', '.join(words[:_MOST_WORDS])}" + (", ..." if len(words) > _MOST_WORDS else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from safetensors.torch import save_file
 
 from segplus.errors import InputError
 from segplus.recipe import load_recipe
-from segplus.training.checkpoints import claim_output_dir, find_resumable_checkpoint
+from segplus.training.checkpoints import claim_output_dir, find_resumable_checkpoint, is_finished
 
 
 def write_checkpoint(folder: Path, processes: int = 1) -> Path:
@@ -76,3 +77,41 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(InputError, match="not empty"):
         claim_output_dir(recipe, tmp_path)
+
+
+def test_what_happens_after_training_may_change(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    claim_output_dir(make_recipe(tmp_path), output)
+    changed = make_recipe(
+        tmp_path, "--push_to_hub", "true", "--card.license", "mit", "--evaluation.protocol.flip", "true"
+    )
+    claim_output_dir(changed, output)
+    assert load_recipe(output / "recipe.yaml") == changed
+
+
+def test_a_recipe_that_was_half_written_does_not_block_the_folder(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "recipe.yaml.tmp").write_text("data:")
+    claim_output_dir(make_recipe(tmp_path), output)
+    assert load_recipe(output / "recipe.yaml") == make_recipe(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("state", "finished"),
+    [
+        ({"global_step": 3, "max_steps": 7}, False),
+        ({"global_step": 7, "max_steps": 7}, True),
+        (
+            {
+                "global_step": 3,
+                "max_steps": 7,
+                "stateful_callbacks": {"TrainerControl": {"args": {"should_training_stop": True}}},
+            },
+            True,
+        ),
+    ],
+)
+def test_a_finished_run_is_known(tmp_path: Path, state: dict, finished: bool) -> None:
+    (tmp_path / "trainer_state.json").write_text(json.dumps(state))
+    assert is_finished(tmp_path) is finished

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import hub_server
@@ -152,32 +154,53 @@ def test_two_processes_evaluate_like_one(finished_run: Path, tmp_path: Path) -> 
     assert figures[1] == figures[2]
 
 
+# Saves inside of epochs of five steps (three with two processes), a worker that lives through epochs, dropout, mixing.
+RESTLESS = {
+    "training": {"dataloader_num_workers": 1, "max_steps": 7, "eval_strategy": "steps", "eval_steps": 3},
+    "transforms": {"preset": "standard", "classmix": 0.5, "sampling": "repeat_factor"},
+}
+
+
 @pytest.mark.slow
-def test_a_run_killed_three_times_ends_in_the_same_weights(finished_run: Path, tmp_path: Path) -> None:
-    recipe = write_recipe(tmp_path)
-    output = tmp_path / "run"
-    # In the first epoch, where nothing is saved yet; while the first checkpoint is written; while the last one is.
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_killed_four_times_ends_in_the_same_weights(tmp_path: Path, processes: int) -> None:
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    undisturbed = run(write_recipe(tmp_path / "whole", RESTLESS), processes=processes)
+    assert undisturbed.returncode == 0, undisturbed.stderr[-3000:]
+    recipe = write_recipe(tmp_path / "killed", RESTLESS)
+    output = tmp_path / "killed" / "run"
     moments = [
-        lambda: (output / "logs").is_dir(),
-        lambda: (output / "checkpoint-5").is_dir(),
-        lambda: (output / "checkpoint-10").is_dir(),
+        lambda: (output / "logs").is_dir(),  # nothing is saved yet
+        lambda: (output / "checkpoint-3").is_dir(),  # the first checkpoint is being written
+        lambda: (output / "checkpoint-6" / "optimizer.pt").is_file(),  # the second, in another epoch
+        lambda: (output / "model.safetensors").is_file(),  # the final evaluation
     ]
     for has_come in moments:
-        kill_when(has_come, recipe)
-    done = run(recipe)
+        kill_when(has_come, recipe, processes)
+    done = run(recipe, processes=processes)
     assert done.returncode == 0, done.stderr[-3000:]
-    expected, found = load_file(finished_run / "model.safetensors"), load_file(output / "model.safetensors")
+    expected = load_file(tmp_path / "whole" / "run" / "model.safetensors")
+    found = load_file(output / "model.safetensors")
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+    again = read_metrics(output / "metrics.json")
+    assert again["training"]["steps"] == 7
+    assert not (output / "checkpoint-8").exists()
 
 
-def kill_when(has_come, recipe: Path) -> None:
+def kill_when(has_come: Callable[[], bool], recipe: Path, processes: int) -> None:
     with (recipe.parent / "killed.log").open("a") as log:
         process = subprocess.Popen(
-            build_command(recipe), stdout=log, stderr=log, env=build_environment(recipe.parent), start_new_session=True
+            build_command(recipe, processes=processes),
+            stdout=log,
+            stderr=log,
+            env=build_environment(recipe.parent),
+            start_new_session=True,
+            cwd=ROOT,
         )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 200
         while not has_come() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
         assert process.poll() is None, (recipe.parent / "killed.log").read_text()[-2000:]
-        process.send_signal(signal.SIGKILL)
+        os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL

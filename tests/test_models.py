@@ -22,6 +22,7 @@ from segplus.models import (
     find_batch_norms,
     fold_decode_head,
     freeze_encoder,
+    freeze_unused_parameters,
     load_image_processor,
     load_model,
     load_segmentation_checkpoint,
@@ -152,3 +153,13 @@ def test_the_attention_implementation_follows_the_recipe(tmp_path: Path) -> None
     recipe = ModelRecipe(checkpoint=str(tmp_path), attn_implementation="eager")
     assert load_model(recipe, CLASSES).model.config._attn_implementation == "eager"
     assert load_model(ModelRecipe(checkpoint=str(tmp_path)), CLASSES).model.config._attn_implementation == "sdpa"
+
+
+def test_weights_that_dpt_never_uses_are_frozen() -> None:
+    model = build_dpt()
+    unused = freeze_unused_parameters(model, (64, 64))
+    assert unused
+    assert all("residual_layer1" in name or "layernorm" in name for name in unused)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert any(name.startswith("auxiliary_head") and p.requires_grad for name, p in model.named_parameters())
+    assert freeze_unused_parameters(build_segformer(), (64, 64)) == []

@@ -172,6 +172,10 @@ def read_names(section: DataRecipe, source: Source, colors: Mapping[str, Color])
 
 def normalize_names(given: Any, where: str) -> dict[int, str]:
     """Return mask value -> name of a list, of {value: name}, or of {name: value}."""
+    if any(isinstance(entry, bool) for entry in (given if isinstance(given, list) else [*given, *given.values()])):
+        raise InputError(
+            f"{where}: YAML reads yes, no, on and off as true and false", found=given, fix="quote the name"
+        )
     if isinstance(given, list):
         names = {index: str(name) for index, name in enumerate(given)}
     elif all(str(key).lstrip("-").isdigit() for key in given):

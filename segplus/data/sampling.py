@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,9 @@ class ClassIndex:
 
     def save(self, file: Path) -> None:
         """Write the index, as .npz."""
-        np.savez_compressed(file, counts=self.counts, starts=self.starts, points=self.points)
+        part = file.with_name(f".{os.getpid()}.{file.name}")  # numpy adds .npz to any other ending
+        np.savez_compressed(part, counts=self.counts, starts=self.starts, points=self.points)
+        part.replace(file)
 
     @classmethod
     def load(cls, file: Path) -> ClassIndex:

@@ -7,7 +7,13 @@ from segplus.models.checks import check_input_size
 from segplus.models.folded_head import fold_decode_head
 from segplus.models.image_processor import load_image_processor
 from segplus.models.loading import LoadedModel, load_model, load_segmentation_checkpoint
-from segplus.models.parts import find_batch_norms, freeze_encoder, is_head_parameter, lay_out_channels_last
+from segplus.models.parts import (
+    find_batch_norms,
+    freeze_encoder,
+    freeze_unused_parameters,
+    is_head_parameter,
+    lay_out_channels_last,
+)
 
 __all__ = [
     "AuxiliaryLogits",
@@ -16,6 +22,7 @@ __all__ = [
     "find_batch_norms",
     "fold_decode_head",
     "freeze_encoder",
+    "freeze_unused_parameters",
     "is_head_parameter",
     "lay_out_channels_last",
     "load_image_processor",

@@ -36,7 +36,9 @@ def _load_from_checkpoint(recipe: ModelRecipe) -> BaseImageProcessor | None:
         return None
     checkpoint = expand_checkpoint(recipe.checkpoint)
     try:
-        return AutoImageProcessor.from_pretrained(checkpoint, revision=recipe.revision or "main")
+        return AutoImageProcessor.from_pretrained(
+            checkpoint, revision=recipe.revision or "main", trust_remote_code=recipe.trust_remote_code
+        )
     except (OSError, ValueError):
         # A checkpoint without preprocessor_config.json; the model's own weights were found before this is asked.
         return None

@@ -35,6 +35,35 @@ def freeze_encoder(model: PreTrainedModel) -> int:
     return frozen
 
 
+def freeze_unused_parameters(model: PreTrainedModel, size_px: tuple[int, int]) -> list[str]:
+    """Stop gradients of parameters that no output depends on, and return their names.
+
+    DistributedDataParallel waits for every gradient, and DPT's neck has weights that it never uses.
+
+    Args:
+        model: On the CPU.
+        size_px: Height and width of an input that the model takes.
+    """
+    outputs: list[torch.Tensor] = []
+    hooks = [
+        module.register_forward_hook(lambda _, __, output: outputs.append(output))
+        for name, module in model.named_children()
+        if name == "auxiliary_head"
+    ]
+    was_training = model.training
+    model.eval()  # one image suffices where BatchNorm needs no statistics
+    outputs.append(model(pixel_values=torch.zeros(1, 3, *size_px)).logits)
+    torch.stack([output.sum() for output in outputs]).sum().backward()
+    for hook in hooks:
+        hook.remove()
+    model.train(was_training)
+    unused = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    for name in unused:
+        model.get_parameter(name).requires_grad_(False)
+    model.zero_grad(set_to_none=True)
+    return unused
+
+
 def lay_out_channels_last(model: PreTrainedModel) -> bool:
     """Lay out the weights of a convolutional backbone channels last, which oneDNN trains faster; return whether it did.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from segplus.recipe.data import DataRecipe
 from segplus.recipe.evaluation import EvaluationRecipe
-from segplus.recipe.loading import load_recipe, load_sections, save_recipe
+from segplus.recipe.loading import format_recipe, load_recipe, load_sections, save_recipe
 from segplus.recipe.sections import CardRecipe, ModelRecipe, OptimizerRecipe, Recipe
 from segplus.recipe.strict import build_dataclass
 from segplus.recipe.transforms import TransformsRecipe
@@ -18,6 +18,7 @@ __all__ = [
     "Recipe",
     "TransformsRecipe",
     "build_dataclass",
+    "format_recipe",
     "load_recipe",
     "load_sections",
     "save_recipe",

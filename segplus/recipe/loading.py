@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import typing
 from collections.abc import Sequence
@@ -44,12 +45,20 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "seed": 42,
 }
 
+# What an evaluation during training gives, and a best checkpoint may be chosen by.
+MONITORED = ("mean_iou", "mean_accuracy", "overall_accuracy", "mean_dice", "frequency_weighted_iou", "loss")
+
 # segplus forms the batches, counts the pixels and computes the loss itself; these have one value that works.
 RESERVED = {
     "label_smoothing_factor": "use losses: {cross_entropy: {label_smoothing: 0.1}}",
     "remove_unused_columns": "segplus sets it",
     "label_names": "segplus sets it",
     "batch_eval_metrics": "segplus sets it",
+    "prediction_loss_only": "segplus sets it",
+    "average_tokens_across_devices": "segplus counts the valid pixels of all processes itself",
+    "include_num_input_tokens_seen": "it is for language models",
+    "use_liger_kernel": "it is for language models",
+    "neftune_noise_alpha": "it is for language models",
     "train_sampling_strategy": "use transforms and data.sampling",
     "include_for_metrics": "segplus sets it",
     "do_train": "use `segplus evaluate` to evaluate only",
@@ -74,8 +83,8 @@ def load_recipe(path: str | os.PathLike[str], arguments: Sequence[str] = ()) -> 
     """
     file = str(path)
     values, known = _read_yaml(Path(path)), _list_keys()
-    for key, value in _parse_arguments(arguments):
-        _set_dotted(values, _find_key(key, known), value)
+    for key, value in _parse_arguments(arguments, known):
+        _set_dotted(values, key, value)
     values["training"] = _check_training(values.get("training") or {}, Path(path).stem, file)
     return build_dataclass(Recipe, values, "", file)
 
@@ -95,8 +104,8 @@ def load_sections(
     file = "command line" if path is None else str(path)
     values = {} if path is None else _read_yaml(Path(path))
     known = [key for key in _list_keys() if key.split(".")[0] in ("data", "evaluation")]
-    for key, value in _parse_arguments(arguments):
-        _set_dotted(values, _find_key(key, known), value)
+    for key, value in _parse_arguments(arguments, known):
+        _set_dotted(values, key, value)
     if dataset is not None:
         _set_dotted(values, "data.dataset", dataset)
     data = build_dataclass(DataRecipe, values.get("data") or {}, "data", file)
@@ -105,10 +114,14 @@ def load_sections(
 
 def save_recipe(recipe: Recipe, path: str | os.PathLike[str]) -> None:
     """Write the merged recipe, every default included, whole or not at all."""
-    text = yaml.safe_dump(_to_plain(dataclasses.asdict(recipe)), sort_keys=False, allow_unicode=True)
     temporary = Path(f"{path}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_text(format_recipe(recipe), encoding="utf-8")
     temporary.replace(path)
+
+
+def format_recipe(recipe: Recipe) -> str:
+    """Return the merged recipe as YAML, every default included."""
+    return yaml.safe_dump(_to_plain(dataclasses.asdict(recipe)), sort_keys=False, allow_unicode=True)
 
 
 def _to_plain(value: Any) -> Any:
@@ -141,20 +154,26 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _parse_arguments(arguments: Sequence[str]) -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, str]] = []
+def _parse_arguments(arguments: Sequence[str], known: Sequence[str]) -> list[tuple[str, Any]]:
+    """Return dotted keys with their values, in order."""
+    pairs: list[tuple[str, Any]] = []
     rest = list(arguments)
     while rest:
         word = rest.pop(0)
         if not word.startswith("--") or len(word) == 2:
             raise InputError(f"command line: '{word}' is not a key", allowed="--key value")
-        key, equals, value = word[2:].partition("=")
+        name, equals, text = word[2:].partition("=")
+        key = _find_key(name, known)
         if not equals:
             if not rest or rest[0].startswith("--"):
-                raise InputError(f"command line: --{key} has no value", allowed=f"--{key} value")
-            value = rest.pop(0)
-        pairs.append((key, value))
-    return [(key, yaml.safe_load(value)) for key, value in pairs]
+                raise InputError(f"command line: --{name} has no value", allowed=f"--{name} value")
+            text = rest.pop(0)
+        try:
+            pairs.append((key, yaml.safe_load(text)))
+        except yaml.YAMLError:
+            # Patterns such as *.png or [a-z]+ mean something else in YAML.
+            pairs.append((key, text))
+    return pairs
 
 
 def _list_keys() -> list[str]:
@@ -208,6 +227,9 @@ def _check_training(given: Any, name: str, file: str) -> dict[str, Any]:
         if key in RESERVED:
             raise InputError(f"{file}: training.{key} is not for recipes", fix=RESERVED[key])
         merged[key] = _convert_training_value(value, hints[key], f"training.{key}", file)
+    _check_ranges(merged, file)
+    if merged["eval_strategy"] == "no":
+        return merged | {"load_best_model_at_end": False}
     # The best checkpoint can only be kept where each evaluation is followed by a save.
     for what in ("strategy", "steps"):
         if f"eval_{what}" in given and f"save_{what}" not in given:
@@ -215,6 +237,21 @@ def _check_training(given: Any, name: str, file: str) -> dict[str, Any]:
     if merged["dataloader_num_workers"] == 0:
         merged["dataloader_persistent_workers"] = False
     return merged
+
+
+def _check_ranges(training: dict[str, Any], file: str) -> None:
+    """Refuse numbers that would end the run later, with somebody else's message."""
+    for key in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+        if training.get(key, 1) < 1:
+            raise InputError(f"{file}: training.{key}", found=training[key], allowed="1 and more")
+    rate = training["learning_rate"]
+    if not 0 <= rate < math.inf:
+        raise InputError(f"{file}: training.learning_rate", found=rate, allowed="a number from 0")
+    metric = str(training["metric_for_best_model"]).removeprefix("eval_")
+    if metric not in MONITORED and not metric.startswith("iou/"):
+        allowed = ", ".join((*MONITORED, "iou/<class>"))
+        fix = suggest(metric, MONITORED)
+        raise InputError(f"{file}: training.metric_for_best_model", found=metric, allowed=allowed, fix=fix)
 
 
 def _convert_training_value(value: Any, hint: Any, where: str, file: str) -> Any:

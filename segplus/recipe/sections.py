@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -60,6 +61,15 @@ class OptimizerRecipe:
     head_learning_rate_multiplier: float = 10.0
     no_decay: list[str] = field(default_factory=lambda: ["position_embedding", "pos_embed", "cls_token"])
 
+    def __post_init__(self) -> None:
+        """Refuse a negative rate."""
+        if not 0 <= self.head_learning_rate_multiplier < math.inf:
+            raise InputError(
+                "optimizer.head_learning_rate_multiplier",
+                found=self.head_learning_rate_multiplier,
+                allowed="a number from 0",
+            )
+
 
 @dataclass
 class CardRecipe:
@@ -113,3 +123,12 @@ class Recipe:
     early_stopping_patience: int | None = None
     callbacks: list[str] = field(default_factory=list)
     card: CardRecipe = field(default_factory=CardRecipe)
+
+    def __post_init__(self) -> None:
+        """Refuse early stopping without evaluations."""
+        if self.early_stopping_patience is not None and self.training.get("eval_strategy") == "no":
+            raise InputError(
+                "early_stopping_patience: needs evaluations",
+                found="training.eval_strategy: no",
+                fix="set training.eval_strategy to epoch or steps, or leave early_stopping_patience out",
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import types
 import typing
 from collections.abc import Mapping
@@ -127,6 +128,8 @@ def _convert_scalar(value: Any, kind: type, where: str, file: str) -> Any:
         raise _wrong_type(value, _NAMES.get(kind, kind.__name__), where, file)
     if isinstance(value, kind):
         return value
+    if kind is str and isinstance(value, int | float | dt.date):
+        return str(value)  # a run named 7, or 2024-01-01
     if kind in (int, float) and isinstance(value, int | float | str):
         try:
             number = float(value)

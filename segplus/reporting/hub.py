@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ IGNORED_FILES = (
     "checkpoint-*",
     "**/checkpoint-*/**",
     "optimizer*",
+    "training_args.bin",
     "scheduler.pt",
     "scaler.pt",
     "rng_state*",
@@ -57,7 +59,7 @@ def push_folder(
         _refuse_public(api, repository.repo_id, private)
         api.create_commit(
             repository.repo_id,
-            [CommitOperationAdd(path_in_repo=path, path_or_fileobj=source / path) for path in paths],
+            [CommitOperationAdd(path_in_repo=_hide_host(path), path_or_fileobj=source / path) for path in paths],
             commit_message=commit_message,
         )
     except InputError:
@@ -86,6 +88,11 @@ def list_pushed_files(folder: Path, ignore: Sequence[str] = IGNORED_FILES) -> li
             fix="name the run's folder, not the one above it",
         )
     return kept
+
+
+def _hide_host(path: str) -> str:
+    """TensorBoard writes the machine's name into its files' names."""
+    return path.replace(socket.gethostname(), "host")
 
 
 def _refuse_public(api: HfApi, repo_id: str, private: bool) -> None:

@@ -107,10 +107,10 @@ def _collect_facts(results: RunResults, pictures: Sequence[tuple[str, str]], rec
     base = None if checkpoint is None else expand_path(checkpoint, "model.checkpoint")
     base_is_folder = base is not None and Path(base).is_dir()
     dataset_on_hub = recipe.card.dataset_id or (recipe.data.dataset if _is_hub_id(recipe.data.dataset) else None)
-    name = Path(str(recipe.training.get("hub_model_id") or results.folder)).name
+    name = Path(name_repository(recipe, results.folder)).name
     return ModelCardFacts(
         name=name,
-        model_id=str(recipe.training.get("hub_model_id") or results.folder),
+        model_id=name_repository(recipe, results.folder) if recipe.training.get("push_to_hub") else str(results.folder),
         architecture=type(results.model).__name__,
         parameters=sum(parameter.numel() for parameter in results.model.parameters()),
         class_names=results.classes.names,
@@ -130,6 +130,11 @@ def _collect_facts(results: RunResults, pictures: Sequence[tuple[str, str]], rec
         description=recipe.card.description,
         needs_segplus=type(results.model).__module__.startswith("segplus."),
     )
+
+
+def name_repository(recipe: Recipe, folder: Path) -> str:
+    """Return the Hub repository that a run is pushed to: the recipe's, or one named as the folder."""
+    return str(recipe.training.get("hub_model_id") or folder.name)
 
 
 def _is_hub_id(dataset: str) -> bool:

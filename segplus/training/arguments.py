@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainingArguments
+from transformers import TrainingArguments, get_scheduler
 
 from segplus.errors import InputError
 from segplus.recipe import Recipe
@@ -40,9 +40,38 @@ def build_training_arguments(recipe: Recipe) -> TrainingArguments:
         torch.set_flush_denormal(True)
         _use_all_cores()
     try:
-        return TrainingArguments(**{**values, **own, "output_dir": str(Path(values["output_dir"]))})
+        arguments = TrainingArguments(**{**values, **own, "output_dir": str(Path(values["output_dir"]))})
     except (ValueError, TypeError, ImportError, KeyError) as error:
         raise InputError(f"training: {str(error).splitlines()[0]}", fix="see transformers.TrainingArguments") from None
+    # DataParallel would run the hooks once a replica; several GPUs are for accelerate launch, one process each.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    if arguments.fsdp or arguments.deepspeed or os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        raise InputError(
+            "training: FSDP and DeepSpeed shard models that segplus trains whole",
+            found="fsdp or deepspeed",
+            fix="use configs/accelerate/ddp.yaml",
+        )
+    _check_schedule(arguments)
+    return arguments
+
+
+def _check_schedule(arguments: TrainingArguments) -> None:
+    """Build the learning-rate schedule once over nothing, so that a wrong parameter is told before training."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=arguments.learning_rate)
+    try:
+        get_scheduler(
+            arguments.lr_scheduler_type,
+            optimizer=optimizer,
+            num_warmup_steps=0,
+            num_training_steps=10,
+            scheduler_specific_kwargs=dict(arguments.lr_scheduler_kwargs or {}),
+        )
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"training.lr_scheduler_type {arguments.lr_scheduler_type.value}: {error}",
+            found=f"learning_rate {arguments.learning_rate}, lr_scheduler_kwargs {arguments.lr_scheduler_kwargs}",
+            fix="see transformers.get_scheduler",
+        ) from None
 
 
 def _use_all_cores() -> None:
@@ -50,7 +79,12 @@ def _use_all_cores() -> None:
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ
     if launched and os.environ.get("OMP_NUM_THREADS") == "1":
         local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_processes))
+        torch.set_num_threads(max(1, _count_cores() // local_processes))
+
+
+def _count_cores() -> int:
+    """Count the cores that this process may use, where the system says."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def has_fast_bfloat16() -> bool:

@@ -11,7 +11,13 @@ from segplus.data.checking import count_workers, find_cache_folder
 from segplus.errors import InputError
 from segplus.losses import Criterion, build_criterion
 from segplus.losses.class_weights import Counts, choose_class_weights, count_split
-from segplus.models import LoadedModel, check_input_size, freeze_encoder, lay_out_channels_last
+from segplus.models import (
+    LoadedModel,
+    check_input_size,
+    freeze_encoder,
+    freeze_unused_parameters,
+    lay_out_channels_last,
+)
 from segplus.recipe import ModelRecipe, Recipe
 from segplus.reporting.examples import Example
 from segplus.training.callbacks import install_log, install_panel, load_callbacks
@@ -44,10 +50,18 @@ def build_trainer(
         training_set, sampler = build_training_set(recipe, data.splits["train"], image_processor, arguments.seed)
         criterion = build_recipe_criterion(recipe, data)
     check_input_size(loaded.model, training_set.transform.crop_size_px, "transforms.crop_size_px")
-    evaluation_set = EvaluationSet(data.splits["validation"], EvaluationTransform(image_processor))
+    as_served = EvaluationTransform(image_processor)
+    if not as_served.serves_one_size():
+        arguments.per_device_eval_batch_size = 1
+    evaluation_set = EvaluationSet(data.splits["validation"], as_served)
     served = tuple(evaluation_set[0]["pixel_values"].shape[-2:])
     check_input_size(loaded.model, (served[0], served[1]), "model.image_processor.size")
+    if recipe.evaluation.protocol.name == "sliding":
+        window = recipe.evaluation.protocol.window_px
+        check_input_size(loaded.model, (window[0], window[1]), "evaluation.protocol.window_px")
     model = adapt_model(loaded.model, recipe.model, arguments)
+    if arguments.world_size > 1:
+        freeze_unused_parameters(model, training_set.transform.crop_size_px)
     callbacks = load_callbacks(recipe.callbacks)
     if recipe.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(recipe.early_stopping_patience))

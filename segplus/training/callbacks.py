@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -124,12 +125,37 @@ def _load_callback(name: str) -> TrainerCallback:
         raise InputError(
             f"callbacks: cannot import '{name}'", found=error, fix="give package.module.ClassName"
         ) from None
-    kinds = {key: value for key, value in vars(module).items() if isinstance(value, type)}
-    if class_name not in kinds:
-        raise InputError(f"callbacks: {module_name} has no class '{class_name}'", fix=suggest(class_name, kinds))
-    if not issubclass(kinds[class_name], TrainerCallback):
-        raise InputError(f"callbacks: '{name}' is no transformers.TrainerCallback", found=kinds[class_name].__mro__[1])
-    return kinds[class_name]()
+    kind = getattr(module, class_name, None)  # transformers loads its classes when they are asked for
+    if not isinstance(kind, type):
+        known = [key for key in dir(module) if not key.startswith("_")]
+        raise InputError(f"callbacks: {module_name} has no class '{class_name}'", fix=suggest(class_name, known))
+    if not issubclass(kind, TrainerCallback):
+        raise InputError(f"callbacks: '{name}' is no transformers.TrainerCallback", found=kind.__mro__[1])
+    try:
+        return kind()
+    except (TypeError, RuntimeError, ImportError) as error:
+        raise InputError(
+            f"callbacks: cannot make '{name}'", found=error, fix="its class must need no arguments"
+        ) from None
+
+
+class EpochClock(TrainerCallback):
+    """Tells data set and sampler the epoch, also after a resume and in every process.
+
+    accelerate's own set_epoch reaches only the sampler of a plain loader; sharded and fast-forwarded loaders hide it.
+
+    Args:
+        parts: Training set and sampler.
+    """
+
+    def __init__(self, *parts: Any) -> None:
+        self._parts = parts
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
+        """Set the epoch that the loader is about to draw."""
+        steps_per_epoch = max(math.ceil(len(train_dataloader) / args.gradient_accumulation_steps), 1)
+        for part in self._parts:
+            part.set_epoch(state.global_step // steps_per_epoch)
 
 
 def install_log(trainer: Trainer, class_names: Sequence[str]) -> None:

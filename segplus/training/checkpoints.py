@@ -6,13 +6,14 @@ import json
 import logging
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 from safetensors import SafetensorError, safe_open
 
 from segplus.errors import InputError
-from segplus.recipe import Recipe, save_recipe
+from segplus.recipe import Recipe, format_recipe, save_recipe
 
 logger = logging.getLogger(__name__)
 
@@ -22,29 +23,37 @@ RECIPE_FILE = "recipe.yaml"
 def claim_output_dir(recipe: Recipe, output_dir: Path) -> None:
     """Save the recipe in an empty folder, or check that the folder holds this same run.
 
+    What is measured, said or pushed after training may change: a push that failed can be repeated with the fix.
+
     Raises:
         InputError: If the folder holds another run, or files that no run wrote.
     """
-    saved = output_dir / RECIPE_FILE
-    if output_dir.is_dir() and not saved.exists() and any(output_dir.iterdir()):
-        raise InputError(
-            f"training.output_dir {output_dir}: not empty and no run's folder", fix="choose another folder"
-        )
-    output_dir.mkdir(parents=True, exist_ok=True)
-    candidate = output_dir / f"{RECIPE_FILE}.new"
-    save_recipe(recipe, candidate)
-    if saved.exists():
-        difference = _find_difference(yaml.safe_load(saved.read_text()), yaml.safe_load(candidate.read_text()))
-        candidate.unlink()
-        if difference:
-            key, before, now = difference
+    saved, leftover = output_dir / RECIPE_FILE, f"{RECIPE_FILE}.tmp"
+    if not saved.exists():
+        if output_dir.is_dir() and any(path.name != leftover for path in output_dir.iterdir()):
             raise InputError(
-                f"training.output_dir {output_dir}: holds another run",
-                found=f"{key} was {before!r} there, is {now!r} here",
-                fix="choose another training.output_dir, or repeat that run's own command to continue it",
+                f"training.output_dir {output_dir}: not empty and no run's folder", fix="choose another folder"
             )
+        output_dir.mkdir(parents=True, exist_ok=True)
+        save_recipe(recipe, saved)
         return
-    candidate.replace(saved)
+    before, now = yaml.safe_load(saved.read_text()), yaml.safe_load(format_recipe(recipe))
+    difference = _find_difference(_keep_training(before), _keep_training(now))
+    if difference:
+        key, was, is_now = difference
+        raise InputError(
+            f"training.output_dir {output_dir}: holds another run",
+            found=f"{key} was {was!r} there, is {is_now!r} here",
+            fix="choose another training.output_dir, or repeat that run's own command to continue it",
+        )
+    if before != now:
+        save_recipe(recipe, saved)
+
+
+def _keep_training(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what has no part in the weights."""
+    training = {k: v for k, v in recipe.get("training", {}).items() if k != "push_to_hub" and not k.startswith("hub_")}
+    return {key: value for key, value in recipe.items() if key not in ("evaluation", "card")} | {"training": training}
 
 
 def _find_difference(before: object, now: object, where: str = "") -> tuple[str, object, object] | None:
@@ -55,6 +64,13 @@ def _find_difference(before: object, now: object, where: str = "") -> tuple[str,
                 return found
         return None
     return None if before == now else (where, before, now)
+
+
+def is_finished(checkpoint: Path) -> bool:
+    """Tell whether nothing is left to train after this checkpoint: all steps were taken, or early stopping ended it."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    control = state.get("stateful_callbacks", {}).get("TrainerControl", {})
+    return state["global_step"] >= state["max_steps"] or bool(control.get("args", {}).get("should_training_stop"))
 
 
 def find_resumable_checkpoint(output_dir: Path, num_processes: int = 1) -> Path | None:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
-from transformers import EvalPrediction, PreTrainedModel, Trainer
+from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerState
+from transformers.trainer_utils import TrainOutput
 
 from segplus.classes import ClassMap
 from segplus.collator import EvaluationCollator
@@ -20,6 +21,8 @@ from segplus.evaluation import compute_scores, confusion_matrices, label_map
 from segplus.losses import Criterion
 from segplus.models import AuxiliaryLogits, find_batch_norms, fold_decode_head
 from segplus.recipe import OptimizerRecipe
+from segplus.training.callbacks import EpochClock
+from segplus.training.checkpoints import is_finished
 from segplus.training.guard import DivergenceGuard
 from segplus.training.meters import StepMeters
 from segplus.training.optimizer import group_parameters
@@ -65,10 +68,36 @@ class SegmentationTrainer(Trainer):
         self.meters = StepMeters()
         self.guard = DivergenceGuard()
         self._auxiliary_logits = AuxiliaryLogits(model)
-        self._frozen_norms = find_batch_norms(model) if freeze_batch_norm else []
+        self._still = find_batch_norms(model) if freeze_batch_norm else []
+        # A backbone that does not learn keeps its statistics and drops nothing.
+        self._still += [part for part in model.children() if not any(p.requires_grad for p in part.parameters())]
         self._matrix: torch.Tensor | None = None
+        clocked = [part for part in (self.train_dataset, train_sampler) if hasattr(part, "set_epoch")]
+        self.add_callback(EpochClock(*clocked))
 
     # Training
+
+    def train(self, resume_from_checkpoint: Any = None, **arguments: Any) -> TrainOutput:
+        """Train, or continue; a run that is finished is only loaded, best weights and history.
+
+        transformers takes one more step where a finished `max_steps` run is resumed.
+        """
+        if resume_from_checkpoint is None or not is_finished(Path(resume_from_checkpoint)):
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **arguments)
+        self.state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / "trainer_state.json"))
+        best = self.state.best_model_checkpoint
+        self._load_from_checkpoint(best if self.args.load_best_model_at_end and best else resume_from_checkpoint)
+        return TrainOutput(self.state.global_step, 0.0, {})
+
+    def _get_dataloader(self, *arguments: Any, **named: Any) -> DataLoader[Any]:
+        """Give each loader a generator of its own.
+
+        One that draws from the global generator when its workers start, which a resumed run does at another moment,
+        would shift the dropout of every later step.
+        """
+        loader = super()._get_dataloader(*arguments, **named)
+        loader.base_dataloader.generator = torch.Generator().manual_seed(self.args.seed)
+        return loader
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -98,8 +127,8 @@ class SegmentationTrainer(Trainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Return this micro-batch's share of the loss of the whole accumulated batch over all processes."""
-        for norm in self._frozen_norms:
-            norm.eval()
+        for part in self._still:
+            part.eval()
         outputs = model(pixel_values=inputs["pixel_values"])
         with torch.autocast(outputs.logits.device.type, enabled=False):
             loss = self._compute_criterion(self.criterion, outputs.logits, inputs["labels"], num_items_in_batch)
@@ -178,6 +207,9 @@ class SegmentationTrainer(Trainer):
         """Add the parts of the loss, images per second and the share of time spent waiting to a training line."""
         if "loss" in logs:
             logs.update(self.meters.report(self.accelerator))
+            before = max((entry.get("skipped_steps", 0) for entry in self.state.log_history), default=0)
+            # A resumed run counts on from what its first part logged.
+            self.guard.skipped_steps = max(self.guard.skipped_steps, before)
             if self.guard.skipped_steps:
                 logs["skipped_steps"] = self.guard.skipped_steps
         super().log(logs, start_time)
@@ -194,7 +226,7 @@ class SegmentationTrainer(Trainer):
             "images_per_second": rates[len(rates) // 2] if rates else None,
             "processes": self.args.world_size,
             "precision": "bfloat16" if self.args.bf16 else "float16" if self.args.fp16 else "float32",
-            "skipped_steps": self.guard.skipped_steps,
+            "skipped_steps": max((entry.get("skipped_steps", 0) for entry in self.state.log_history), default=0),
             "best_checkpoint": Path(best).name if best else None,
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from accelerate import PartialState
 from tqdm import tqdm
 from transformers import BaseImageProcessor
 
@@ -38,7 +39,8 @@ def build_training_set(
     source = split
     if recipe.data.cache is not None:
         folder = Path(expand_path(recipe.data.cache, "data.cache"))
-        print(f"data.cache: {measure_cache(split) / 2**20:.0f} MiB of decoded pixels in {folder}")
+        if PartialState().is_main_process:
+            print(f"data.cache: {measure_cache(split) / 2**20:.0f} MiB of decoded pixels in {folder}")
         source = open_cache(split, folder, lambda rows: tqdm(rows, desc="decode", unit="pair", disable=None))
     training_set = TrainingSet(source, transform, seed, focus=index, focus_probability=wishes.rare_class_crop)
     sampler = build_sampler(wishes.sampling, None if index is None else index.counts, wishes.repeat_threshold, seed)
