@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from segplus.errors import InputError
 from segplus.losses.pixelwise import CrossEntropy
-from segplus.losses.slabs import Slab, SlabTerm
+from segplus.losses.slabs import ClassMaps, Slab, SlabTerm
 from segplus.losses.terms import ImageLabels, LabelBatch
 
 
@@ -69,29 +70,33 @@ def measure_boundary_distance(ids: Tensor, valid: Tensor) -> Tensor:
     return torch.from_numpy(distance_transform_edt(inside)).to(ids.device)
 
 
-def measure_signed_distances(ids: Tensor, valid: Tensor, num_classes: int) -> Tensor:
-    """Return each class's signed distance map: positive outside its region, 0 and below inside; 0 for absent classes.
+def measure_signed_distances(ids: Tensor, valid: Tensor, classes: Sequence[int]) -> Tensor:
+    """Return each class's signed distance map: positive outside its region, 0 and below inside.
+
+    An ignored pixel belongs to no region and bounds none: a pixel's distance to the outside is that to the nearest
+    pixel of another class, and 0 where the whole image has none.
 
     Args:
         ids: Class ids, shape (H, W).
-        valid: Bool, shape (H, W); an ignored pixel has no class.
-        num_classes: C.
+        valid: Bool, shape (H, W); 0 where ignored.
+        classes: K classes that the image contains.
     Returns:
-        Pixels, float32, shape (C, H, W).
+        Pixels, float32, shape (K, H, W).
     """
-    maps = torch.zeros(num_classes, *ids.shape)
+    maps = torch.zeros(len(classes), *ids.shape)
     host, counted = ids.cpu().numpy(), valid.cpu().numpy()
-    for index in torch.unique(ids[valid]).tolist():
+    for signed, index in zip(maps, classes, strict=True):
         region = (host == index) & counted
-        outside = torch.from_numpy(distance_transform_edt(~region))
-        inside = torch.from_numpy(distance_transform_edt(region)) if not region.all() else outside * 0
-        maps[index] = outside - (inside - 1).clamp(min=0)
+        signed.copy_(torch.from_numpy(distance_transform_edt(~region)))
+        own = region | ~counted
+        if not own.all():
+            signed -= torch.from_numpy((distance_transform_edt(own) - 1) * region)
     return maps.to(ids.device)
 
 
 @dataclass(frozen=True)
 class Boundary(SlabTerm):
-    """The mean over pixels and classes of probability times signed distance to the class's boundary.
+    """The mean over pixels and counted classes of probability times signed distance to the class's boundary.
 
     Unbounded below and flat where a class is absent: it is meant beside an overlap or cross-entropy term, with a small
     weight that ramps in.
@@ -109,17 +114,20 @@ class Boundary(SlabTerm):
         """Return the number of pixels that count."""
         return batch.count_pixels()
 
-    def prepare(self, image: ImageLabels, num_classes: int) -> Tensor | None:
-        """Return the distance maps of one image, shape (C, H, W)."""
-        maps = measure_signed_distances(image.ids, image.valid > 0, num_classes)
+    def prepare(self, image: ImageLabels, num_classes: int) -> ClassMaps | None:
+        """Return the distance maps of the classes in one image, over the number of classes that count."""
+        valid = image.valid > 0
+        classes = torch.unique(image.ids[valid])
         if not self.background:
-            maps[0] = 0
-        return maps / num_classes
+            classes = classes[classes > 0]
+        maps = measure_signed_distances(image.ids, valid, classes.tolist())
+        return ClassMaps(classes, maps.div_(num_classes if self.background else num_classes - 1))
 
     def measure(self, slab: Slab) -> Tensor:
         """Return the sum over the slab, shape (1,)."""
         assert slab.prepared is not None
-        return (slab.probabilities * slab.prepared * slab.valid).sum()[None]
+        kept = slab.probabilities[slab.prepared.classes] * slab.prepared.values  # (K, R, W)
+        return (kept * slab.valid).sum()[None]
 
     def finish(self, sums: Tensor) -> Tensor:
         """Return the sum itself."""

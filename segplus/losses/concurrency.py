@@ -33,8 +33,10 @@ def map_images(function: Callable[[int], Result], count: int, device: torch.devi
     if device.type != "cpu" or threads == 1 or 2 * count <= threads or count == 1 or values < LEAST_VALUES:
         return [function(index) for index in range(count)]
 
+    inference = torch.is_inference_mode_enabled()
+
     def call(index: int) -> Result:
-        with torch.no_grad():  # the mode belongs to the thread
+        with torch.inference_mode(inference), torch.no_grad():  # modes belong to the thread
             return function(index)
 
     torch.set_num_threads(1)

@@ -20,7 +20,7 @@ from segplus.losses.schedules import Schedule
 from segplus.losses.sigmoid import SigmoidTerm, walk_sigmoid
 from segplus.losses.slabs import SlabTerm, walk_slabs
 from segplus.losses.softmax import SAFE_RANGE, SoftmaxWalk
-from segplus.losses.terms import LabelBatch, Part, Reduction, Term, TermType
+from segplus.losses.terms import LabelBatch, Part, Reduction, Term, TermType, widen_labels
 from segplus.losses.upsample import choose_grid
 
 
@@ -111,7 +111,7 @@ class Criterion(nn.Module):
             InputError: If shapes do not fit, or a label is outside [0, C) and not ignore_index.
         """
         self._check_shapes(logits, labels)
-        batch = LabelBatch(labels, self.num_classes, self.ignore_index, self.class_weights)
+        batch = self._open_batch(labels)
         reduction = self._choose_reduction(normalizers, accumulation_steps)
         with torch.autocast(logits.device.type, enabled=False):
             work = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -129,7 +129,7 @@ class Criterion(nn.Module):
         Returns:
             Float32 scalars, to be added over micro-batches and processes.
         """
-        batch = LabelBatch(labels, self.num_classes, self.ignore_index, self.class_weights)
+        batch = self._open_batch(labels)
         counts = {name: term.count(batch) for name, (_, term) in self.terms.items()}
         return {name: count for name, count in counts.items() if count is not None}
 
@@ -145,8 +145,12 @@ class Criterion(nn.Module):
         if not single and not (multi_label and labels.ndim == 4 and labels.shape[:2] == logits.shape[:2]):
             more = f", or ({len(logits)}, {self.num_classes}, H, W)" if multi_label else ""
             raise InputError("labels", found=tuple(labels.shape), allowed=f"({len(logits)}, H, W){more}")
+
+    def _open_batch(self, labels: Tensor) -> LabelBatch:
         if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
             raise InputError("labels", found=labels.dtype, allowed="an integer type")
+        labels = widen_labels(labels, self.num_classes, self.ignore_index)
+        return LabelBatch(labels, self.num_classes, self.ignore_index, self.class_weights)
 
     def _choose_reduction(self, normalizers: Mapping[str, Tensor] | None, steps: int) -> Reduction:
         synced = self.training and torch.is_grad_enabled() and torch.distributed.is_available()
@@ -161,11 +165,12 @@ class Criterion(nn.Module):
     ) -> dict[str, Part[Term]]:
         parts = {}
         for name, (weight, term) in self.terms.items():
-            count = term.count(batch)
-            if normalizers is not None and count is not None:
-                if name not in normalizers:
+            if normalizers is not None and name in normalizers:
+                count: Tensor | None = normalizers[name].to(zero.device)
+            else:
+                count = term.count(batch)
+                if normalizers is not None and count is not None:
                     raise InputError("normalizers: a term is missing", found=sorted(normalizers), allowed=name)
-                count = normalizers[name].to(zero.device)
             parts[name] = Part(term, weight, count, zero.clone())
         return parts
 

@@ -51,11 +51,16 @@ class Errors(NamedTuple):
 def weigh_errors(errors: Errors) -> Tensor:
     """Return the gradient of the Lovasz extension by every error, shape (K,), with errors in any order."""
     order = errors.values.argsort(descending=True)
-    truth = errors.truth[order].to(errors.values.dtype)
-    total = truth.sum()
-    union = total + (1 - truth).cumsum(0)
-    loss = 1 - (total - truth.cumsum(0)) / union  # the Jaccard loss of the first k errors
-    steps = torch.cat([loss[:1], loss[1:] - loss[:-1]])
+    truth = errors.truth[order]
+    # Whole numbers are exact beyond 2^24 pixels, and differences of quotients near 1 are never taken: a pixel of the
+    # class removes one from the intersection, any other adds one to the union.
+    seen = truth.cumsum(0, dtype=torch.int32)
+    total = truth.sum(dtype=torch.int32)
+    union = torch.arange(1, len(truth) + 1, dtype=torch.int32, device=truth.device).sub_(seen).add_(total)
+    union = union.to(errors.values.dtype)
+    missed = (total - seen).to(errors.values.dtype)
+    steps = torch.where(truth, 1 / union, missed.div_(union).div_((union - 1).clamp_(min=1)))
+    steps[:1].masked_fill_(total == 0, 1)
     return torch.zeros_like(steps).scatter_(0, order, steps)
 
 

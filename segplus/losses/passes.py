@@ -63,7 +63,7 @@ def walk_softmax(
     slopes = lift = None
     if overlaps:
         sums = torch.stack([measure.sums for measure in measures], 1)  # (3, N, C)
-        slopes = finish_overlaps(sums, walk, overlaps, reduction)
+        slopes = finish_overlaps(sums, walk, overlaps, reduction, wants_slopes=gradient is not None)
     for part in lovasz:
         own = differentiate_lovasz(part, walk, [measure.log_norm for measure in measures], reduction, gradient)
         lift = own if lift is None else lift + own
@@ -99,8 +99,13 @@ def select_pixels(
 
 
 def finish_overlaps(
-    sums: Tensor, walk: SoftmaxWalk, parts: Sequence[Part[OverlapTerm]], reduction: Reduction
-) -> Tensor:
+    sums: Tensor,
+    walk: SoftmaxWalk,
+    parts: Sequence[Part[OverlapTerm]],
+    reduction: Reduction,
+    *,
+    wants_slopes: bool,
+) -> Tensor | None:
     """Finish every overlap term.
 
     Args:
@@ -108,27 +113,30 @@ def finish_overlaps(
         walk: The batch.
         parts: The terms.
         reduction: How sums become values.
+        wants_slopes: Whether to differentiate; in inference mode nothing can be.
     Returns:
-        The derivative of the weighted values by `sums`, shape (3, N, C).
+        The derivative of the weighted values by `sums`, shape (3, N, C), or None.
     """
-    counts = walk.batch.count_classes().to(sums)
+    counts = walk.batch.class_pixels.to(sums)
     total = torch.zeros_like(sums)
     for part in parts:
         if part.term.per_image:
-            leaf, regions = sums.detach().requires_grad_(), counts
+            leaf, regions = sums.detach(), counts
             scale = value_scale = part.scale
         else:
             local = torch.cat([sums, counts[None]]).sum(1, keepdim=True)  # (4, 1, C)
             merged = reduction.add_over_processes(local) if part.term.sync else local
-            leaf, regions = merged[:3].detach().requires_grad_(), merged[3]
+            leaf, regions = merged[:3].detach(), merged[3]
             scale = sums.new_tensor(reduction.gradient_share if part.term.sync else reduction.lone_share)
             value_scale = sums.new_tensor(reduction.value_share if part.term.sync else reduction.lone_share)
-        with torch.enable_grad():
+        with torch.set_grad_enabled(wants_slopes):
+            leaf.requires_grad_(wants_slopes)
             value = part.term.finish(Overlaps(leaf[0], leaf[1], leaf[2], regions), walk.batch.class_weights).sum()
-            (slope,) = torch.autograd.grad(value, leaf, materialize_grads=True, allow_unused=True)
-        part.value += value.detach() * value_scale
-        total += slope * (part.weight * scale)
-    return total
+            part.value += value.detach() * value_scale
+            if wants_slopes:
+                (slope,) = torch.autograd.grad(value, leaf, materialize_grads=True, allow_unused=True)
+                total += slope * (part.weight * scale)
+    return total if wants_slopes else None
 
 
 class ImageWalk:

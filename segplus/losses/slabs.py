@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,22 @@ from segplus.losses.upsample import PIECE_BYTES, Place, Slabs
 LEAST_ROWS = 12
 
 
+class ClassMaps(NamedTuple):
+    """Maps of some classes, made from labels.
+
+    Args:
+        classes: The classes, int64, shape (K,).
+        values: One map a class, shape (K, H, W).
+    """
+
+    classes: Tensor
+    values: Tensor
+
+    def cut(self, rows: slice) -> ClassMaps:
+        """Return some rows."""
+        return ClassMaps(self.classes, self.values[:, rows])
+
+
 @dataclass(frozen=True)
 class Slab:
     """Some whole rows of the upsampled grid.
@@ -25,14 +41,14 @@ class Slab:
         truth: 1 at the class of the label, shape (C, R, W), the type of the probabilities.
         valid: 1 where the label counts, 0 where it is ignored, shape (R, W).
         own: The rows whose sums are this slab's; the others are halo.
-        prepared: Rows of what `prepare` returned, shape (..., R, W), or None.
+        prepared: Rows of what `prepare` returned, or None.
     """
 
     probabilities: Tensor
     truth: Tensor
     valid: Tensor
     own: slice
-    prepared: Tensor | None
+    prepared: ClassMaps | None
 
 
 @dataclass(frozen=True)
@@ -54,8 +70,8 @@ class SlabTerm(Term):
         """Return the probabilities of logits (C, R, W)."""
         return logits.softmax(0)
 
-    def prepare(self, image: ImageLabels, num_classes: int) -> Tensor | None:
-        """Return maps of one image's labels that its slabs need, shape (..., H, W), or None."""
+    def prepare(self, image: ImageLabels, num_classes: int) -> ClassMaps | None:
+        """Return maps of one image's labels that its slabs need, or None."""
         return None
 
     def measure(self, slab: Slab) -> Tensor:
@@ -75,16 +91,13 @@ class SlabWalk:
         logits: Shape (C, h, w).
         batch: The labels of the batch.
         index: The image.
+        slabs: The slabs, which all images share.
     """
 
-    def __init__(self, term: SlabTerm, logits: Tensor, batch: LabelBatch, index: int) -> None:
-        self.term, self.logits, self.classes = term, logits, logits.shape[0]
+    def __init__(self, term: SlabTerm, logits: Tensor, batch: LabelBatch, index: int, slabs: Slabs) -> None:
+        self.term, self.logits, self.classes, self.slabs = term, logits, logits.shape[0], slabs
         self.labels = batch.select_image(index, logits.dtype)
         self.prepared = term.prepare(self.labels, self.classes)
-        high = (batch.labels.shape[-2], batch.labels.shape[-1])
-        rows = max(LEAST_ROWS + term.halo_px if term.halo_px else 1, PIECE_BYTES // (4 * self.classes * high[1]))
-        rows = -(-rows // term.row_step_px) * term.row_step_px
-        self.slabs = Slabs((logits.shape[1], logits.shape[2]), high, rows, term.halo_px)
 
     def select_slab(self, probabilities: Tensor, place: Place) -> Slab:
         """Return a slab of these probabilities, shape (C, R, W)."""
@@ -94,7 +107,7 @@ class SlabWalk:
         own = slice(halo, halo + self.slabs.rows)
         valid = self.labels.valid[rows]
         truth = F.one_hot(self.labels.ids[rows], self.classes).movedim(-1, 0).to(valid) * valid
-        return Slab(probabilities, truth, valid, own, None if self.prepared is None else self.prepared[..., rows, :])
+        return Slab(probabilities, truth, valid, own, self.prepared and self.prepared.cut(rows))
 
     def add(self) -> Tensor:
         """Return the sums of the whole image."""
@@ -119,6 +132,14 @@ class SlabWalk:
         self.slabs.visit(self.logits, compute, gradient)
 
 
+def cut_slabs(term: SlabTerm, logits: Tensor, batch: LabelBatch) -> Slabs:
+    """Return the slabs in which a term sees images, given logits (N, C, h, w)."""
+    height, width = batch.labels.shape[-2:]
+    rows = max(LEAST_ROWS + term.halo_px if term.halo_px else 1, PIECE_BYTES // (4 * logits.shape[1] * width))
+    rows = -(-rows // term.row_step_px) * term.row_step_px
+    return Slabs((logits.shape[2], logits.shape[3]), (height, width), rows, term.halo_px)
+
+
 def walk_slabs(logits: Tensor, batch: LabelBatch, part: Part[SlabTerm], gradient: Tensor | None) -> None:
     """Add the part's value to it and its gradient to `gradient`, image by image.
 
@@ -128,15 +149,18 @@ def walk_slabs(logits: Tensor, batch: LabelBatch, part: Part[SlabTerm], gradient
         part: The term.
         gradient: Shape (N, C, h, w), added to in place; None where no gradient is wanted.
     """
+    slabs = cut_slabs(part.term, logits, batch)
     for index, image in enumerate(logits):
-        walk = SlabWalk(part.term, image, batch, index)
-        sums = walk.add().requires_grad_()
+        walk = SlabWalk(part.term, image, batch, index, slabs)
+        sums = walk.add()
+        if gradient is None:
+            part.value += part.term.finish(sums) * part.scale
+            continue
         with torch.enable_grad():
-            value = part.term.finish(sums)
+            value = part.term.finish(sums.requires_grad_())
             (slope,) = torch.autograd.grad(value, sums)
         part.value += value.detach() * part.scale
-        if gradient is not None:
-            walk.differentiate(slope * (part.scale * part.weight), gradient[index])
+        walk.differentiate(slope * (part.scale * part.weight), gradient[index])
 
 
 def evaluate_slabs(part: Part[SlabTerm], full: Tensor, batch: LabelBatch) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
@@ -62,17 +63,36 @@ class LabelBatch:
         """Return the sum of the class weights of the pixels that count, float32 scalar."""
         if self.class_weights is None:
             return self.count_pixels()
-        return (self.count_classes().sum(0) * self.class_weights.float()).sum()
+        return (self.class_pixels.sum(0) * self.class_weights.float()).sum()
 
     def count_images(self) -> Tensor:
         """Return the number of images with a pixel that counts, float32 scalar."""
         return self.valid.flatten(1).any(1).sum().float()
 
-    def count_classes(self) -> Tensor:
-        """Return the pixels of every class in every image, float32, shape (N, C)."""
-        size = self.num_classes
-        inside = torch.where(self.valid, self.labels.long(), size).flatten(1)
-        return torch.stack([torch.bincount(row, minlength=size + 1)[:size] for row in inside]).float()
+    @cached_property
+    def class_pixels(self) -> Tensor:
+        """The pixels of every class in every image, float32, shape (N, C)."""
+        size, images = self.num_classes + 1, len(self.labels)
+        ids = self.labels.flatten(1).long()  # (N, H W)
+        ids = ids.masked_fill((ids < 0) | (ids >= self.num_classes) | (ids == self.ignore_index), self.num_classes)
+        ids += torch.arange(0, images * size, size, device=ids.device)[:, None]
+        return torch.bincount(ids.flatten(), minlength=images * size).view(images, size)[:, :-1].float()
+
+
+def widen_labels(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """Return labels in a type that holds every class and the ignore index; int32 where theirs may not.
+
+    Compared with a number outside its range, a narrow integer wraps around instead of being different from it.
+
+    Args:
+        labels: Of any integer type.
+        num_classes: C.
+        ignore_index: The label that counts nowhere.
+    """
+    eight_bits = labels.dtype == torch.uint8 and 0 <= ignore_index <= 255 and num_classes <= 255
+    if eight_bits or labels.dtype in (torch.int32, torch.int64):
+        return labels
+    return labels.to(torch.int64 if labels.dtype in (torch.uint32, torch.uint64) else torch.int32)
 
 
 # Marks the field of a parameter that is one number, one a class, or numbers by class name.
