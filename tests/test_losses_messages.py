@@ -15,12 +15,35 @@ def draw():
     return torch.randn(2, 5, 5, 6, generator=generator), torch.randint(0, 5, (2, 20, 24), generator=generator)
 
 
+NAN, INFINITE = float("nan"), float("inf")
 ERRORS = [
+    ({"losses": {"dice": NAN}}, r"losses\.dice\.weight"),
+    ({"losses": {"focal": {"gamma": INFINITE}}}, r"losses\.focal\.gamma"),
+    ({"losses": {"focal": {"alpha": NAN}}}, r"losses\.focal\.alpha"),
+    ({"losses": {"focal": {"alpha": -1}}}, r"losses\.focal\.alpha"),
+    ({"losses": {"focal": {"alpha": {"schedule": "linear", "to": -1}}}}, r"losses\.focal\.alpha"),
+    ({"losses": {"focal": {"alpha": [1, 1, "a", 1, 1]}}}, r"losses\.focal\.alpha: weights are finite numbers"),
+    ({"losses": {"binary_cross_entropy": {"positive_weight": -2}}}, r"losses\.binary_cross_entropy\.positive_weight"),
+    ({"losses": {"dice": {"weight": {"schedule": "linear", "to": NAN}}}}, r"losses\.dice\.weight\.to"),
+    ({"losses": {"dice": {"smooth": -1}}}, r"losses\.dice\.smooth"),
+    ({"losses": {"jaccard": {"smooth": -1}}}, r"losses\.jaccard\.smooth"),
+    ({"losses": {"focal_tversky": {"smooth": -1}}}, r"losses\.focal_tversky\.smooth"),
+    ({"losses": {"focal_tversky": {"beta": -1}}}, r"losses\.focal_tversky\.beta"),
+    (
+        {"losses": {"boundary_cross_entropy": {"label_smoothing": 1}}},
+        r"losses\.boundary_cross_entropy\.label_smoothing",
+    ),
+    ({"losses": {"boundary_cross_entropy": {"sigma_px": 0}}}, r"losses\.boundary_cross_entropy\.sigma_px"),
+    ({"losses": {"dice": 1}, "class_weights": "enet"}, r"compute_class_weights\(counts, 'enet'\)"),
+    ({"losses": {"dice": 1}, "class_weights": "heavy"}, "weights are numbers"),
+    ({"losses": {"dice": 1}, "class_weights": [1, 1, 1, 1, None]}, "finite numbers"),
+    ({"losses": {"dice": 1}, "class_weights": 3}, "finite numbers"),
+    ({"losses": {"dice": 1}, "class_weights": {"b": "x"}, "class_names": list("abcde")}, "finite numbers"),
     ({"losses": {"cros_entropy": 1}}, "cross_entropy"),
     ({"losses": {"dice": {"squard": True}}}, "did you mean 'squared'"),
     ({"losses": {"dice": {"squared": 1}}}, "true or false"),
     ({"losses": {"focal": {"gamma": -1.0}}}, "focal.gamma"),
-    ({"losses": {"focal": {"gamma": "2"}}}, "a number"),
+    ({"losses": {"focal": {"gamma": "2"}}}, "a finite number"),
     ({"losses": {"focal": -0.5}}, "focal.weight"),
     ({"losses": {}}, "no term"),
     ({"losses": {"soft_boundary_f1": {"width_px": 4}}}, "odd"),
@@ -56,3 +79,34 @@ def test_labels_outside_the_classes_are_refused():
 def test_class_weights_by_name():
     named = build_criterion({"cross_entropy": 1.0}, 3, class_weights={"lane": 3.0}, class_names=["road", "lane", "sky"])
     assert named.class_weights.tolist() == [1.0, 3.0, 1.0]
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_labels_without_a_region_are_refused_by_rmi(plain):
+    logits, labels = draw()
+    criterion = build_criterion({"rmi": 1.0}, 5, plain=plain)
+    with pytest.raises(InputError, match=r"losses\.rmi: labels without a region"):
+        criterion(logits, labels[:, :2, :2])
+    assert torch.isfinite(criterion(logits, labels[:, :7, :7]))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.uint16])
+def test_labels_of_every_width_are_checked_in_their_own_numbers(dtype):
+    logits, labels = draw()
+    criterion = build_criterion({"cross_entropy": 1.0}, 5)
+    assert criterion(logits, labels.to(dtype)) == criterion(logits, labels)
+    wrong = labels.to(torch.int32).masked_fill(labels == 4, -1 if dtype == torch.int8 else 256)
+    with pytest.raises(InputError, match="pixels are outside the classes"):
+        criterion(logits, wrong.to(dtype))
+
+
+def test_eight_bits_do_not_wrap_around():
+    logits, labels = torch.randn(1, 300, 4, 4), torch.full((1, 16, 16), 7, dtype=torch.uint8)
+    many = build_criterion({"cross_entropy": 1.0}, 300, ignore_index=400)
+    assert many(logits, labels) == many(logits, labels.long())
+    labels[:] = 156  # -100 in eight bits
+    with pytest.raises(InputError, match="256 pixels are outside the classes"):
+        build_criterion({"cross_entropy": 1.0}, 5, ignore_index=-100)(logits[:, :5], labels)
+    assert build_criterion({"cross_entropy": 1.0}, 5, class_weights=[1.0] * 5).count_normalizers(labels) == {
+        "cross_entropy": 0.0
+    }

@@ -242,7 +242,7 @@ def test_rmi_is_the_authors(scene):
     logits, labels = scene
     probabilities, total = enlarge(logits).sigmoid(), 0.0
     truth = F.one_hot(labels, CLASSES).movedim(-1, 1).double()
-    pooled = [F.avg_pool2d(maps, 3, 3) for maps in (truth, probabilities)]
+    pooled = [F.avg_pool2d(maps, 3, 3, padding=1) for maps in (truth, probabilities)]
     rows, columns = pooled[0].shape[2] - 2, pooled[0].shape[3] - 2
     copies = [
         torch.stack([maps[:, :, y : y + rows, x : x + columns] for y in range(3) for x in range(3)], 2).flatten(3)
@@ -255,7 +255,7 @@ def test_rmi_is_the_authors(scene):
     half = torch.linalg.cholesky(rest + diagonal).diagonal(dim1=2, dim2=3).log().sum(2)  # (N, C)
     for image in range(2):
         for index in range(CLASSES):
-            if (labels[image, :24, :18] == index).any():
+            if (labels[image] == index).any():
                 total = total + half[image, index] / 9 / 2
     assert_same({"rmi": 1.0}, logits, labels, total)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from segplus.errors import InputError
 from segplus.losses.pixelwise import CrossEntropy
 from segplus.losses.slabs import ClassMaps, Slab, SlabTerm
-from segplus.losses.terms import ImageLabels, LabelBatch
+from segplus.losses.terms import ImageLabels, LabelBatch, require_at_least
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,17 @@ class BoundaryCrossEntropy(CrossEntropy):
     amount: float = 5.0
     sigma_px: float = 5.0
 
-    def check(self) -> None:
+    def check(self, key: str) -> None:
         """Raise InputError where a parameter is out of range."""
-        super().check()
-        if self.amount < 0 or self.sigma_px <= 0:
-            found = (self.amount, self.sigma_px)
-            raise InputError(
-                "losses.boundary_cross_entropy: amount, sigma_px", found=found, allowed="0 or more, above 0"
-            )
+        super().check(key)
+        require_at_least(key, self, ("amount",), 0)
+        if self.sigma_px <= 0:
+            raise InputError(f"{key}.sigma_px", found=self.sigma_px, allowed="above 0")
 
-    def weigh(self, image: ImageLabels) -> Tensor:
+    def emphasize(self, image: ImageLabels) -> Tensor | None:
         """Return the weight of every pixel of one image."""
         distance = measure_boundary_distance(image.ids, image.valid > 0).to(image.weights)
-        return image.weights * (1 + self.amount * torch.exp(distance.square() / (-2 * self.sigma_px**2)))
+        return 1 + self.amount * torch.exp(distance.square() / (-2 * self.sigma_px**2))
 
 
 def measure_boundary_distance(ids: Tensor, valid: Tensor) -> Tensor:
@@ -156,11 +154,11 @@ class SoftBoundaryF1(SlabTerm):
         """Rows that a slab must see beyond its own."""
         return (self.width_px - 1) // 2 + (self.tolerance_px - 1) // 2
 
-    def check(self) -> None:
+    def check(self, key: str) -> None:
         """Raise InputError where a width is not odd or below 3."""
         for name, value in (("width_px", self.width_px), ("tolerance_px", self.tolerance_px)):
             if value < 3 or value % 2 == 0:
-                raise InputError(f"losses.soft_boundary_f1.{name}", found=value, allowed="an odd number from 3")
+                raise InputError(f"{key}.{name}", found=value, allowed="an odd number from 3")
 
     def measure(self, slab: Slab) -> Tensor:
         """Return hits and areas of predicted and of true boundaries, shape (4, C)."""

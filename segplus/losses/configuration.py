@@ -11,12 +11,13 @@ from torch import Tensor
 
 from segplus.errors import InputError, suggest
 from segplus.losses.boundary import Boundary, BoundaryCrossEntropy, SoftBoundaryF1
+from segplus.losses.class_weights import FORMULAS
 from segplus.losses.criterion import Criterion, Entry
 from segplus.losses.lovasz import LovaszSoftmax
 from segplus.losses.overlap import Dice, FocalTversky, Jaccard, Tversky
 from segplus.losses.pixelwise import CrossEntropy, Focal, OhemCrossEntropy
 from segplus.losses.rmi import RegionMutualInformation
-from segplus.losses.schedules import Schedule, read_schedule
+from segplus.losses.schedules import Schedule, is_number, read_schedule
 from segplus.losses.sigmoid import BinaryCrossEntropy, SigmoidFocal
 from segplus.losses.terms import Term
 
@@ -96,7 +97,7 @@ def read_entry(name: str, options: Any, num_classes: int, class_names: Sequence[
     entry = Entry(weight, kind, values)
     for share in (0.0, 0.5, 1.0):
         weight_now, term = entry.build(share)
-        term.check()
+        term.check(key)
         if not 0 <= weight_now < float("inf"):
             raise InputError(f"{key}.weight", found=weight_now, allowed="0 or more")
     return entry
@@ -106,16 +107,16 @@ def read_number(key: str, value: Any) -> float | Schedule:
     """Return a number or the schedule of one."""
     if isinstance(value, Mapping):
         return read_schedule(key, value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InputError(key, found=repr(value), allowed="a number, or a schedule")
+    if not is_number(value):
+        raise InputError(key, found=repr(value), allowed="a finite number, or a schedule")
     return float(value)
 
 
 def read_parameter(key: str, field: Field[Any], value: Any, num_classes: int, class_names: Sequence[str] | None) -> Any:
     """Return the value of a parameter in the type of its field."""
     if field.metadata.get("by_class"):
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            value = [float(value)] * num_classes
+        if is_number(value) or (isinstance(value, Mapping) and "schedule" in value):
+            return read_number(key, value)
         return read_class_weights(key, value, num_classes, class_names)
     if isinstance(field.default, bool):
         if not isinstance(value, bool):
@@ -130,7 +131,7 @@ def read_parameter(key: str, field: Field[Any], value: Any, num_classes: int, cl
 
 def read_class_weights(
     key: str,
-    given: Tensor | Sequence[float] | Mapping[str, float] | None,
+    given: Tensor | Sequence[float] | Mapping[str, float] | str | None,
     num_classes: int,
     names: Sequence[str] | None,
 ) -> Tensor | None:
@@ -146,6 +147,12 @@ def read_class_weights(
     """
     if given is None:
         return None
+    if isinstance(given, str):
+        fix = f"count the masks and pass compute_class_weights(counts, {given!r})"
+        raise InputError(f"{key}: weights are numbers", found=given, fix=fix if given in FORMULAS else None)
+    entries = given.values() if isinstance(given, Mapping) else given if isinstance(given, (list, tuple)) else ()
+    if not all(is_number(entry) for entry in entries) or not isinstance(given, (Mapping, list, tuple, Tensor)):
+        raise InputError(f"{key}: weights are finite numbers", found=given, allowed=f"{num_classes} numbers")
     if isinstance(given, Mapping):
         if names is None:
             raise InputError(f"{key}: by name they need class_names", found=list(given), fix="pass class_names")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -36,11 +36,11 @@ class Entry:
 
     weight: float | Schedule
     kind: type[Term]
-    values: Mapping[str, Any]
+    values: dict[str, Any]
 
-    def build(self, share: float) -> tuple[float, Term]:
-        """Return weight and term at a share of the training."""
-        values = {name: _evaluate(value, share) for name, value in self.values.items()}
+    def build(self, share: float, tensors: Mapping[str, Tensor] | None = None) -> tuple[float, Term]:
+        """Return weight and term at a share of the training, with these copies of its tensors."""
+        values = {name: _evaluate(value, share) for name, value in (self.values | dict(tensors or {})).items()}
         return float(_evaluate(self.weight, share)), self.kind(**values)
 
 
@@ -84,6 +84,8 @@ class Criterion(nn.Module):
         self.entries = dict(entries)
         self.num_classes, self.ignore_index, self.plain = num_classes, ignore_index, plain
         self.register_buffer("class_weights", class_weights, persistent=False)
+        for key, tensor in self._list_tensors():
+            self.register_buffer(key, tensor, persistent=False)
         self.parts: dict[str, Tensor] = {}
         self.set_progress(0.0)
 
@@ -135,7 +137,26 @@ class Criterion(nn.Module):
 
     def set_progress(self, share: float) -> None:
         """Move every schedule to `share` of the training, in [0, 1]."""
-        self.terms = {name: entry.build(share) for name, entry in self.entries.items()}
+        self.share = share
+        own = dict(self.named_buffers())
+        self.terms = {
+            name: entry.build(share, {p: own[f"{name}_{p}"] for p, v in entry.values.items() if isinstance(v, Tensor)})
+            for name, entry in self.entries.items()
+        }
+
+    def _list_tensors(self) -> list[tuple[str, Tensor]]:
+        """Return the parameters with one number a class, as buffers that move with the module."""
+        return [
+            (f"{name}_{parameter}", value)
+            for name, entry in self.entries.items()
+            for parameter, value in entry.values.items()
+            if isinstance(value, Tensor)
+        ]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Criterion:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.set_progress(self.share)  # the terms take the moved buffers
+        return self
 
     def _check_shapes(self, logits: Tensor, labels: Tensor) -> None:
         if logits.ndim != 4 or logits.shape[1] != self.num_classes:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from segplus.errors import InputError
-from segplus.losses.terms import LabelBatch, Term
+from segplus.losses.terms import LabelBatch, Term, require_at_least
 
 
 class Overlaps(NamedTuple):
@@ -54,6 +54,10 @@ class OverlapTerm(Term):
     def count(self, batch: LabelBatch) -> Tensor | None:
         """Return the number of images that count, where images are finished one by one."""
         return batch.count_images() if self.per_image else None
+
+    def check(self, key: str) -> None:
+        """Raise InputError where a parameter is negative."""
+        require_at_least(key, self, [name for name in ("smooth", "alpha", "beta") if name in vars(self)], 0)
 
     def score(self, overlaps: Overlaps) -> Tensor:
         """Return the loss of every class, shape (N or 1, C)."""
@@ -150,11 +154,6 @@ class Tversky(OverlapTerm):
     beta: float = 0.7
     smooth: float = 1.0
 
-    def check(self) -> None:
-        """Raise InputError where a price is negative."""
-        if self.alpha < 0 or self.beta < 0:
-            raise InputError("losses: Tversky's alpha and beta", found=(self.alpha, self.beta), allowed="0 or more")
-
     def score(self, overlaps: Overlaps) -> Tensor:
         """Return the loss of every class."""
         false_positives, false_negatives = overlaps.areas - overlaps.hits, overlaps.counts - overlaps.hits
@@ -174,11 +173,11 @@ class FocalTversky(Tversky):
 
     gamma: float = 4 / 3
 
-    def check(self) -> None:
+    def check(self, key: str) -> None:
         """Raise InputError where a parameter is out of range."""
-        super().check()
+        super().check(key)
         if self.gamma <= 0:
-            raise InputError("losses.focal_tversky.gamma", found=self.gamma, allowed="above 0")
+            raise InputError(f"{key}.gamma", found=self.gamma, allowed="above 0")
 
     def score(self, overlaps: Overlaps) -> Tensor:
         """Return the loss of every class."""

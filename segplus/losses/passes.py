@@ -153,10 +153,16 @@ class ImageWalk:
 
     def __init__(self, walk: SoftmaxWalk, image: Image, pull: Pull) -> None:
         self.walk, self.image, self.pull = walk, image, pull
-        self.weights = []
+        # By pixel term: the weight of the true class, and of the share that is spread over all classes.
+        self.weights, self.spreads = [], []
         for part, chosen in pull.pixels:
-            weight = walk.grid.arrange(part.term.weigh(image.labels))
-            self.weights.append(weight if chosen is None else weight * chosen)
+            weight, emphasis = part.term.weigh(image.labels), part.term.emphasize(image.labels)
+            arranged = walk.grid.arrange(weight if emphasis is None else weight * emphasis)
+            self.weights.append(arranged if chosen is None else arranged * chosen)
+            if emphasis is None or part.term.smoothing == 0:
+                self.spreads.append(image.valid)
+            else:
+                self.spreads.append(image.valid * walk.grid.arrange(emphasis))
         self.scales = [part.scale * part.weight for part, _ in pull.pixels]
         self.log_target = torch.empty_like(image.valid)
         self.log_mixed = torch.empty_like(image.valid) if walk.mixture is not None else None
@@ -173,11 +179,11 @@ class ImageWalk:
             walk.grid.visit(image.logits, self._differentiate, extended)
             gradient.add_(extended[: walk.classes]).add_(extended[walk.classes] * walk.mixture[:, None, None])
         values = []
-        for (part, _), weight in zip(self.pull.pixels, self.weights, strict=True):
+        for (part, _), weight, spread in zip(self.pull.pixels, self.weights, self.spreads, strict=True):
             smoothing = part.term.smoothing
             total = (part.term.losses(self.log_target) * weight).sum() * (1 - smoothing)
             if smoothing and self.log_mixed is not None:
-                total = total - (self.log_mixed * image.valid).sum() * (smoothing / walk.classes)
+                total = total - (self.log_mixed * spread).sum() * (smoothing / walk.classes)
             values.append(total * part.scale)
         return values
 
@@ -209,11 +215,12 @@ class ImageWalk:
     def _hold_pixels(self, log_target: Tensor, valid: Tensor, place: Place) -> tuple[Tensor, Tensor]:
         """Return `hold` and `spread` of the pixel terms, each (P,)."""
         hold, spread = valid * 0, valid * 0
-        for (part, _), weight, scale in zip(self.pull.pixels, self.weights, self.scales, strict=True):
+        terms = zip(self.pull.pixels, self.weights, self.spreads, self.scales, strict=True)
+        for (part, _), weight, mixed, scale in terms:
             slope = part.term.slopes(log_target) * (scale * weight[place].flatten())
             hold -= slope * (1 - part.term.smoothing)
             if part.term.smoothing:
-                spread += valid * (scale * part.term.smoothing / self.walk.classes)
+                spread += mixed[place].flatten() * (scale * part.term.smoothing / self.walk.classes)
         return hold, spread
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from segplus.errors import InputError
-from segplus.losses.terms import BY_CLASS, ImageLabels, LabelBatch, Reduction, Term
+from segplus.losses.terms import BY_CLASS, ImageLabels, LabelBatch, Reduction, Term, require_at_least
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,12 @@ class PixelTerm(Term):
         return batch.weigh_pixels()
 
     def weigh(self, image: ImageLabels) -> Tensor:
-        """Return the weight of every pixel of one image, 0 where ignored, shape (H, W)."""
+        """Return the weight of the true class of every pixel of one image, 0 where ignored, shape (H, W)."""
         return image.weights
+
+    def emphasize(self, image: ImageLabels) -> Tensor | None:
+        """Return a factor of every pixel's whole loss, smoothed labels included, shape (H, W), or None for 1."""
+        return None
 
     def select(self, log_target: Tensor, valid: Tensor) -> Tensor:
         """Return 1 for the pixels of one image that are kept, 0 for the others, where a term chooses by the loss."""
@@ -70,10 +74,10 @@ class CrossEntropy(PixelTerm):
         """The share of the target that is spread over all classes."""
         return self.label_smoothing
 
-    def check(self) -> None:
+    def check(self, key: str) -> None:
         """Raise InputError where the smoothing is outside [0, 1)."""
         if not 0 <= self.label_smoothing < 1:
-            raise InputError("losses.cross_entropy.label_smoothing", found=self.label_smoothing, allowed="[0, 1)")
+            raise InputError(f"{key}.label_smoothing", found=self.label_smoothing, allowed="[0, 1)")
 
     def losses(self, log_target: Tensor) -> Tensor:
         """Return minus the log-probability."""
@@ -97,16 +101,18 @@ class Focal(PixelTerm):
     """
 
     gamma: float = 2.0
-    alpha: Tensor | None = field(default=None, metadata=BY_CLASS)
+    alpha: Tensor | float | None = field(default=None, metadata=BY_CLASS)
 
-    def check(self) -> None:
-        """Raise InputError where gamma is negative."""
-        if self.gamma < 0:
-            raise InputError("losses.focal.gamma", found=self.gamma, allowed="0 or more")
+    def check(self, key: str) -> None:
+        """Raise InputError where a parameter is negative."""
+        require_at_least(key, self, ("gamma", "alpha"), 0)
 
     def weigh(self, image: ImageLabels) -> Tensor:
         """Return class weight times alpha."""
-        return image.weights if self.alpha is None else image.weights * self.alpha.to(image.weights)[image.ids]
+        if self.alpha is None:
+            return image.weights
+        alpha = self.alpha.to(image.weights)[image.ids] if isinstance(self.alpha, Tensor) else self.alpha
+        return image.weights * alpha
 
     def losses(self, log_target: Tensor) -> Tensor:
         """Return -(1 - p)^gamma log p."""
@@ -143,14 +149,13 @@ class OhemCrossEntropy(PixelTerm):
     min_kept: int = 1000
     sync: bool = True
 
-    def check(self) -> None:
+    def check(self, key: str) -> None:
         """Raise InputError where a parameter is out of range."""
         if not 0 < self.share <= 1:
-            raise InputError("losses.ohem_cross_entropy.share", found=self.share, allowed="(0, 1]")
+            raise InputError(f"{key}.share", found=self.share, allowed="(0, 1]")
         if self.threshold is not None and not 0 < self.threshold <= 1:
-            raise InputError("losses.ohem_cross_entropy.threshold", found=self.threshold, allowed="(0, 1]")
-        if self.min_kept < 1:
-            raise InputError("losses.ohem_cross_entropy.min_kept", found=self.min_kept, allowed="1 or more")
+            raise InputError(f"{key}.threshold", found=self.threshold, allowed="(0, 1]")
+        require_at_least(key, self, ("min_kept",), 1)
 
     def count(self, batch: LabelBatch) -> Tensor | None:
         """Return the number of kept pixels where it follows from the labels."""

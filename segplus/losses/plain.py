@@ -50,7 +50,9 @@ def evaluate_pixels(
     for index, image in enumerate(log_probabilities):
         labels = batch.select_image(index, image.dtype)
         log_target = image.gather(0, labels.ids[None])[0]
-        weights = term.weigh(labels)
+        weights, emphasis = term.weigh(labels), term.emphasize(labels)
+        counted = labels.valid if emphasis is None else labels.valid * emphasis
+        weights = weights if emphasis is None else weights * emphasis
         if term.selects:
             chosen = term.select(log_target.detach(), labels.valid)
             weights = weights * chosen
@@ -58,7 +60,7 @@ def evaluate_pixels(
         total = total + (1 - term.smoothing) * (term.losses(log_target) * weights).sum()
         if term.smoothing:
             mixture = torch.ones_like(image[:, 0, 0]) if batch.class_weights is None else batch.class_weights.to(image)
-            uniform = (image * mixture[:, None, None]).sum(0) * labels.valid
+            uniform = (image * mixture[:, None, None]).sum(0) * counted
             total = total - term.smoothing / len(image) * uniform.sum()
     if part.denominator is None:
         part.denominator = term.divide_kept(torch.stack(kept).sum(), reduction)

@@ -9,11 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segplus.errors import InputError
 from segplus.losses.slabs import Slab, SlabTerm
+from segplus.losses.terms import ImageLabels
 
 # Step of the average pooling and side of a region, in pooled pixels.
 POOL_PX = 3
 SIDE = 3
+# Labels smaller than this have fewer than SIDE pooled pixels one way.
+LEAST_PX = POOL_PX * (SIDE - 1) + 1
 # Added to the diagonals of sums over regions, as in the authors' code.
 EPSILON = 5e-4
 
@@ -22,11 +26,13 @@ EPSILON = 5e-4
 class RegionMutualInformation(SlabTerm):
     """Half the log-determinant of the labels' covariance that probabilities leave unexplained, over 3 x 3 regions.
 
-    Labels and sigmoid probabilities are averaged over 3 x 3 pixels; every 3 x 3 neighbourhood of the result is a point
-    in nine dimensions. Summed over classes, averaged over images and the nine dimensions. The authors add it to a
-    binary cross-entropy in equal parts: {binary_cross_entropy: 0.5, rmi: 0.5}.
+    Labels and sigmoid probabilities are averaged over 3 x 3 pixels, with a border of one 0 around the image; every
+    3 x 3 neighbourhood of the result is a point in nine dimensions. Summed over classes, averaged over images and the
+    nine dimensions. The value may be negative.
 
-    The value may be negative.
+    The authors' code offers maximum, average and interpolation for the pooling and has the maximum as its default; this
+    is the average. Unlike theirs, a class that an image does not contain adds nothing (there a constant), nothing is
+    added to the probabilities (there 1e-6), and the mean is over images with a valid pixel.
 
     Reference:
         Zhao et al., Region Mutual Information Loss for Semantic Segmentation, 2019, equations 11 to 14.
@@ -40,6 +46,16 @@ class RegionMutualInformation(SlabTerm):
         """Rows that a slab must see beyond its own: regions reach over two more pooled rows."""
         return POOL_PX * (SIDE - 1)
 
+    def prepare(self, image: ImageLabels, num_classes: int) -> None:
+        """Refuse labels that hold no region.
+
+        Raises:
+            InputError: If they are lower or narrower than LEAST_PX.
+        """
+        if min(image.ids.shape) < LEAST_PX:
+            found = f"{image.ids.shape[0]} x {image.ids.shape[1]} pixels"
+            raise InputError("losses.rmi: labels without a region", found=found, allowed=f"{LEAST_PX} or more each way")
+
     def activate(self, logits: Tensor) -> Tensor:
         """Return sigmoid probabilities."""
         return logits.sigmoid()
@@ -47,10 +63,13 @@ class RegionMutualInformation(SlabTerm):
     def measure(self, slab: Slab) -> Tensor:
         """Return number, sum and products of the regions that begin in the slab's own rows, shape (C, 20, 18)."""
         both = torch.stack([slab.truth, slab.probabilities * slab.valid]).double()  # (2, C, R, W)
-        first = (slab.own.start or 0) // POOL_PX
-        count = None if slab.own.stop is None else (slab.own.stop - (slab.own.start or 0)) // POOL_PX
-        pooled = F.avg_pool2d(both, POOL_PX)[:, :, first:]
-        pooled = pooled if count is None else pooled[:, :, : count + SIDE - 1]
+        start = slab.own.start or 0
+        # A pooled row reaches one row up and down: into the halo, or into the border of zeros around the image.
+        if start:
+            both = both[:, :, start - 1 :]
+        pooled = F.avg_pool2d(F.pad(both, (1, 1, 0 if start else 1, 1)), POOL_PX)
+        if slab.own.stop is not None:
+            pooled = pooled[:, :, : (slab.own.stop - start) // POOL_PX + SIDE - 1]
         classes = both.shape[1]
         if pooled.shape[2] < SIDE or pooled.shape[3] < SIDE:
             return both.new_zeros(classes, 2 + 2 * SIDE * SIDE, 2 * SIDE * SIDE) + pooled.sum() * 0

@@ -45,6 +45,11 @@ class Schedule:
         return self.first + (self.last - self.first) * gone
 
 
+def is_number(value: Any) -> bool:
+    """Return whether a recipe's value is a finite number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def read_schedule(key: str, given: Mapping[str, Any]) -> Schedule:
     """Return the schedule that a recipe writes as {schedule: cosine, from: 0, to: 0.5, start: 0.1, end: 0.9}.
 
@@ -69,8 +74,8 @@ def read_schedule(key: str, given: Mapping[str, Any]) -> Schedule:
     defaults = {"from": 0.0, "to": 0.0, "start": 0.0, "end": 0.1 if curve == "warmup" else 1.0}
     for name, default in defaults.items():
         value = given.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise InputError(f"{key}.{name}", found=value, allowed="a number")
+        if not is_number(value):
+            raise InputError(f"{key}.{name}", found=repr(value), allowed="a finite number")
         numbers[name] = float(value)
     if not 0 <= numbers["start"] <= numbers["end"] <= 1:
         found = (numbers["start"], numbers["end"])

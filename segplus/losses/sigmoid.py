@@ -12,7 +12,7 @@ from torch import Tensor
 
 from segplus.errors import InputError
 from segplus.losses.concurrency import map_images
-from segplus.losses.terms import BY_CLASS, LabelBatch, Part, Term
+from segplus.losses.terms import BY_CLASS, LabelBatch, Part, Term, require_at_least
 from segplus.losses.upsample import Grid, Place
 
 
@@ -54,12 +54,17 @@ class BinaryCrossEntropy(SigmoidTerm):
         torch.nn.BCEWithLogitsLoss.
     """
 
-    positive_weight: Tensor | None = field(default=None, metadata=BY_CLASS)
+    positive_weight: Tensor | float | None = field(default=None, metadata=BY_CLASS)
+
+    def check(self, key: str) -> None:
+        """Raise InputError where the weight is negative."""
+        require_at_least(key, self, ("positive_weight",), 0)
 
     def _weigh(self, logits: Tensor, targets: Tensor) -> Tensor | None:
         if self.positive_weight is None:
             return None
-        return 1 + (self.positive_weight.to(logits)[:, None] - 1) * targets
+        weight = self.positive_weight
+        return 1 + ((weight.to(logits)[:, None] if isinstance(weight, Tensor) else weight) - 1) * targets
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of every entry."""
@@ -88,12 +93,11 @@ class SigmoidFocal(SigmoidTerm):
     gamma: float = 2.0
     alpha: float | None = None
 
-    def check(self) -> None:
+    def check(self, key: str) -> None:
         """Raise InputError where a parameter is out of range."""
-        if self.gamma < 0:
-            raise InputError("losses.sigmoid_focal.gamma", found=self.gamma, allowed="0 or more")
+        require_at_least(key, self, ("gamma",), 0)
         if self.alpha is not None and not 0 <= self.alpha <= 1:
-            raise InputError("losses.sigmoid_focal.alpha", found=self.alpha, allowed="[0, 1]")
+            raise InputError(f"{key}.alpha", found=self.alpha, allowed="[0, 1]")
 
     def _weigh(self, targets: Tensor) -> Tensor | float:
         return 1.0 if self.alpha is None else targets * (2 * self.alpha - 1) + (1 - self.alpha)

@@ -14,7 +14,7 @@ from segplus.losses.upsample import Grid, Place
 
 # Below this range of a pixel's logits the maximum over the classes is subtracted once, on the low-resolution grid:
 # interpolation is a convex combination, so shifted logits stay at or below 0, and no sum of exp() is 0.
-SAFE_RANGE = 60.0
+SAFE_RANGE = 50.0
 
 # Logits are walked in units of log 2: exp2 is exp without a multiplication, and on CPUs several times faster in torch.
 LOG2_E = math.log2(math.e)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
@@ -9,6 +10,8 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 import torch
 import torch.distributed
 from torch import Tensor
+
+from segplus.errors import InputError
 
 
 class ImageLabels(NamedTuple):
@@ -113,8 +116,20 @@ class Term:
         """Return the denominator of this batch, or None for a term that is averaged over micro-batches."""
         raise NotImplementedError
 
-    def check(self) -> None:
-        """Raise InputError where a parameter is out of range."""
+    def check(self, key: str) -> None:
+        """Raise InputError where a parameter is out of range.
+
+        Args:
+            key: Where the term stands in a recipe, for messages.
+        """
+
+
+def require_at_least(key: str, term: Term, names: Sequence[str], least: float) -> None:
+    """Raise InputError where one of a term's numbers is below `least`; None and one number a class pass."""
+    for name in names:
+        value = vars(term)[name]
+        if isinstance(value, (int, float)) and value < least:
+            raise InputError(f"{key}.{name}", found=value, allowed=f"{least} or more")
 
 
 @dataclass(frozen=True)

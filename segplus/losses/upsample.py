@@ -179,6 +179,7 @@ class Slabs:
         self.low, self.high, self.rows, self.halo = low, high, min(rows, high[0]), halo
         slabs = max(1, STRIP_ROWS * high[0] // (low[0] * self.rows))
         self.strip = slabs * self.rows
+        self._weights: dict[tuple[int, int, int, int], Tensor] = {}  # of every slab, shared by the images of a batch
 
     def arrange(self, full: Tensor) -> Tensor:
         """Return the map itself: slabs walk in its order."""
@@ -216,12 +217,16 @@ class Slabs:
 
     def _weigh_rows(self, strip: Tensor, first: int, start: int, stop: int) -> Tensor:
         """Return the vertical weights of output rows start:stop on the rows of a strip, shape (stop - start, k)."""
+        key = (start, stop, first, strip.shape[1])
+        if key in self._weights:
+            return self._weights[key]
         weights = np.zeros((stop - start, strip.shape[1]))
         for number, row in enumerate(range(start, stop)):
             top, below = self._find_position(row)
             weights[number, top - first] += 1 - below
             weights[number, min(top + 1, self.low[0] - 1) - first] += below
-        return torch.from_numpy(weights).to(strip)
+        self._weights[key] = torch.from_numpy(weights).to(strip)
+        return self._weights[key]
 
     def _find_position(self, row: int) -> tuple[int, float]:
         """Return the low-resolution row above an output row, and the weight of the row below that."""
