@@ -227,6 +227,29 @@ def test_schedules_move_weights_and_parameters():
     assert torch.allclose(criterion(logits, labels), fixed(logits, labels))
 
 
+@pytest.mark.parametrize("name", ["focal", "binary_cross_entropy"])
+def test_schedules_move_a_factor_for_all_classes(name):
+    logits, labels = draw()
+    parameter = "alpha" if name == "focal" else "positive_weight"
+    criterion = build_criterion({name: {parameter: {"schedule": "linear", "from": 1.0, "to": 3.0}}}, 5)
+    criterion.set_progress(0.25)
+    value, gradient = differentiate(criterion, logits, labels)
+    expected, slope = differentiate(build_criterion({name: {parameter: [1.5] * 5}}, 5), logits, labels)
+    assert torch.allclose(value, expected, rtol=1e-12)
+    assert torch.allclose(gradient, slope, rtol=1e-12)
+
+
+def test_a_scheduled_share_moves_its_denominator():
+    _, labels = draw()
+    criterion = build_criterion({"ohem_cross_entropy": {"share": {"schedule": "linear", "from": 1.0, "to": 0.5}}}, 5)
+    counts = []
+    for share in (0.0, 1.0):
+        criterion.set_progress(share)
+        counts.append(float(criterion.count_normalizers(labels)["ohem_cross_entropy"]))
+    valid = (labels != 255).flatten(1).sum(1)
+    assert counts == [float(valid.sum()), float((valid * 0.5).ceil().sum())]
+
+
 def test_compiled_step_has_the_same_gradient():
     logits, labels = draw(dtype=torch.float32)
     criterion, layer = build_criterion({"cross_entropy": 1.0, "dice": 1.0}, 5), torch.nn.Conv2d(5, 5, 1)

@@ -1,8 +1,6 @@
-"""The engine where small pictures do not reach by themselves: phases and tiles, many slabs, threads, exact options."""
+"""The engine where small pictures do not reach by themselves: phases and tiles, many many slabs, threads."""
 
 from __future__ import annotations
-
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +8,6 @@ import torch.nn.functional as F
 
 from segplus.losses import LOSSES, build_criterion, concurrency, slabs, upsample
 from segplus.losses.upsample import Phases, Slabs, choose_grid
-from segplus.training import SegmentationTrainer
 
 CLASSES, LOW = 4, (15, 6)
 EACH_TERM = pytest.mark.parametrize("term", sorted(LOSSES))
@@ -68,43 +65,61 @@ def test_an_error_on_a_thread_arrives_and_gives_the_threads_back():
         torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("option", ["plain", "log", "class_weighted"])
-@pytest.mark.parametrize("term", ["dice", "jaccard"])
-def test_options_of_overlaps_are_their_formulas(term, option):
+@EACH_TERM
+def test_inference_mode_gives_the_value(term, monkeypatch):
+    monkeypatch.setattr(concurrency, "LEAST_VALUES", 0)
+    logits, labels = draw((60, 12), images=3)
+    criterion, threads = build_criterion({term: 1.0}, CLASSES), torch.get_num_threads()
+    expected = criterion(logits, labels).detach()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            with torch.inference_mode():
+                assert torch.allclose(criterion(logits * 1, labels), expected, rtol=1e-12)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_factors_by_class_move_with_the_module():
+    config = {
+        "focal": {"alpha": [1.0, 2.0, 3.0, 4.0]},
+        "binary_cross_entropy": {"positive_weight": [1.0, 2.0, 3.0, 4.0]},
+    }
+    criterion = build_criterion(config, CLASSES, class_weights=[1.0, 1.0, 1.0, 2.0]).to("meta")
+    criterion.set_progress(0.5)
+    assert criterion.terms["focal"][1].alpha.device.type == "meta"
+    assert criterion.terms["binary_cross_entropy"][1].positive_weight.device.type == "meta"
+    assert criterion.class_weights.device.type == "meta"
+    assert not criterion.state_dict()
+
+
+def test_given_normalizers_are_not_counted_again(monkeypatch):
     logits, labels = draw((60, 12))
-    full, valid = F.interpolate(logits, size=(60, 12), mode="bilinear").softmax(1).movedim(1, -1), labels != 255
-    kept, truth = full[valid], F.one_hot(labels[valid], CLASSES).double()
-    hits, areas, counts = (kept * truth).sum(0), kept.sum(0), truth.sum(0)
-    overlap = (2 * hits + 3) / (areas + counts + 3) if term == "dice" else (hits + 3) / (areas + counts - hits + 3)
-    weights = torch.tensor([0.5, 2.0, 0.0, 3.0], dtype=torch.float64)
-    losses = -overlap.log() if option == "log" else 1 - overlap
-    expected = (losses * weights).sum() / weights.sum() if option == "class_weighted" else losses.mean()
-    config = {term: {"smooth": 3.0} | ({} if option == "plain" else {option: True})}
-    value = build_criterion(config, CLASSES, class_weights=weights)(logits, labels)
-    assert_near(differentiate(value, logits), differentiate(expected, logits))
+    criterion = build_criterion({"cross_entropy": 1.0}, CLASSES)
+    expected, counts = criterion(logits, labels), criterion.count_normalizers(labels)
+    monkeypatch.setattr(criterion.terms["cross_entropy"][1].__class__, "count", None)
+    assert criterion(logits, labels, normalizers=counts) == expected
 
 
-@pytest.mark.parametrize("term", ["focal", "binary_cross_entropy"])
-def test_alpha_and_weights_of_pixel_terms_are_their_formulas(term):
-    logits, labels = draw((60, 12))
-    weights, alpha = torch.tensor([[0.5, 2.0, 1.0, 3.0], [0.25, 0.5, 1.0, 2.0]], dtype=torch.float64)
-    full, valid = F.interpolate(logits, size=(60, 12), mode="bilinear").movedim(1, -1), labels != 255
-    kept, truth = full[valid], labels[valid]
-    if term == "focal":
-        losses = F.cross_entropy(kept, truth, reduction="none")
-        options = {"alpha": alpha.tolist()}
-        expected = (alpha[truth] * weights[truth] * (1 - (-losses).exp()) ** 2 * losses).sum() / weights[truth].sum()
-    else:
-        targets, options = F.one_hot(truth, CLASSES).double(), {"positive_weight": alpha.tolist()}
-        total = F.binary_cross_entropy_with_logits(kept, targets, weights, reduction="sum", pos_weight=alpha)
-        expected = total / (len(kept) * weights.sum())
-    value = build_criterion({term: options}, CLASSES, class_weights=weights)(logits, labels)
-    assert_near(differentiate(value, logits), differentiate(expected, logits))
+def test_slabs_of_a_batch_share_their_weights():
+    grid, image, seen = Slabs((5, 4), (19, 9), rows=4), torch.randn(2, 5, 4), []
+    grid.visit(image, lambda *piece: seen.append(piece), None)
+    first = {key: id(value) for key, value in grid._weights.items()}
+    grid.visit(image, lambda *piece: seen.append(piece), None)
+    assert {key: id(value) for key, value in grid._weights.items()} == first
+    assert len(first) == 5
+    assert len(seen) == 10
 
 
-def test_the_trainer_moves_the_schedules():
-    logits, labels = draw((60, 12))
-    run = SimpleNamespace(state=SimpleNamespace(global_step=3, max_steps=4), current_gradient_accumulation_steps=1)
-    criterion = build_criterion({"dice": {"schedule": "linear", "to": 2.0}}, CLASSES)
-    value = SegmentationTrainer._compute_criterion(run, criterion, logits, labels, {})
-    assert torch.allclose(value, criterion.parts["dice"] * 1.5)
+@pytest.mark.parametrize("plain", [False, True])
+def test_lovasz_in_float32_is_near_to_float64(plain):
+    """A class of a few pixels among many: the steps are far smaller than the rounding of a quotient near 1."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 2, 400, 400, generator=generator, dtype=torch.float64)
+    labels = (torch.rand(1, 400, 400, generator=generator) < 2e-4).long()
+    criterion = build_criterion({"lovasz_softmax": 1.0}, 2, plain=plain)
+    gradients = []
+    for dtype in (torch.float64, torch.float32):
+        leaf = logits.to(dtype).requires_grad_()
+        gradients.append(torch.autograd.grad(criterion(leaf, labels), leaf)[0].double())
+    assert float((gradients[1] - gradients[0]).norm() / gradients[0].norm()) < 1e-5

@@ -1,4 +1,4 @@
-"""Every term against somebody else's code, a formula written out slowly, or a table made by hand."""
+"""Pixel and overlap terms against somebody else's code, a formula written out slowly, or a table made by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from kornia.losses import lovasz_softmax_loss
 from monai.losses import DiceLoss, FocalLoss, TverskyLoss
 
 from segplus.losses import build_criterion
@@ -88,35 +87,6 @@ def test_tversky_is_monais(scene, gamma):
         assert_same(config, logits, labels, loss(enlarge(logits), labels[:, None]).mean())
 
 
-def slow_lovasz(probabilities, truth):
-    """Return the Lovasz extension of one class's Jaccard loss as it is defined: the sum of m_i (J_i - J_(i-1))."""
-    errors = [(abs(float(t) - float(p)), bool(t)) for p, t in zip(probabilities, truth, strict=True)]
-    errors.sort(reverse=True)
-    total, before, value = sum(t for _, t in errors), 0.0, 0.0
-    missed = false = 0
-    for error, is_class in errors:
-        missed, false = missed + is_class, false + (not is_class)
-        jaccard = 1 - (total - missed) / (total + false)
-        value, before = value + error * (jaccard - before), jaccard
-    return value
-
-
-def test_lovasz_softmax_is_its_definition(scene):
-    logits, labels = scene
-    labels[1, :, 3:7] = 255
-    probabilities = enlarge(logits).softmax(1).detach()
-    valid = labels != 255
-    losses = [slow_lovasz(probabilities[:, c][valid], (labels == c)[valid]) for c in range(CLASSES)]
-    value = build_criterion({"lovasz_softmax": 1.0}, CLASSES)(logits, labels)
-    assert float(value.detach()) == pytest.approx(sum(losses) / CLASSES, abs=1e-9)
-
-
-def test_lovasz_softmax_is_kornias(scene):
-    logits, labels = scene
-    config = {"lovasz_softmax": {"present_only": False, "per_image": True}}
-    assert_same(config, logits, labels, lovasz_softmax_loss(enlarge(logits), labels))
-
-
 @pytest.mark.parametrize("share", [0.1, 1.0])
 def test_ohem_keeps_the_hardest_share_of_every_image(scene, share):
     logits, labels = scene
@@ -137,6 +107,20 @@ def test_ohem_keeps_what_is_below_the_threshold_and_a_minimum(scene, threshold, 
         kept.append(ordered[: max(least, int((ordered > -math.log(threshold)).sum()))])
     config = {"ohem_cross_entropy": {"threshold": threshold, "min_kept": least}}
     assert_same(config, logits, labels, torch.cat(kept).mean())
+
+
+@pytest.mark.parametrize("options", [{"share": 0.2}, {"threshold": 0.3, "min_kept": 1}])
+def test_ohem_weighs_what_it_keeps_and_divides_by_its_number(scene, options):
+    """Class weights do not choose: the least probable true classes are kept, whatever they weigh."""
+    logits, labels = scene
+    labels[1, :5] = 255
+    weights = torch.tensor([0.5, 2.0, 0.0, 3.0], dtype=torch.float64)
+    losses, kept = F.cross_entropy(enlarge(logits), labels, ignore_index=255, reduction="none"), []
+    for image in range(2):
+        ordered, places = losses[image][labels[image] != 255].sort(descending=True)
+        found = int((ordered > -math.log(0.3)).sum()) if "threshold" in options else math.ceil(len(ordered) * 0.2)
+        kept.append((ordered * weights[labels[image][labels[image] != 255][places]])[:found])
+    assert_same({"ohem_cross_entropy": options}, logits, labels, torch.cat(kept).mean(), class_weights=weights)
 
 
 def test_binary_cross_entropy_of_one_logit_is_torchs(scene):
@@ -167,97 +151,38 @@ def test_sigmoid_focal_is_monais(scene):
     assert_same(config, logits, labels, loss(enlarge(logits), labels[:, None]))
 
 
-def list_distances(points, size):
-    """Return the distance of every cell to the nearest of some points, the slow way."""
-    return torch.tensor(
-        [[min(math.dist((y, x), point) for point in points) for x in range(size[1])] for y in range(size[0])],
-        dtype=torch.float64,
-    )
-
-
-def test_boundary_is_kervadecs(scene):
+@pytest.mark.parametrize("option", ["plain", "log", "class_weighted"])
+@pytest.mark.parametrize("term", ["dice", "jaccard"])
+def test_options_of_overlaps_are_their_formulas(scene, term, option):
     logits, labels = scene
-    probabilities, expected = enlarge(logits).softmax(1), 0.0
-    for image in range(2):
-        for index in labels[image].unique().tolist():
-            region = labels[image] == index
-            outside = list_distances(region.nonzero().tolist(), HIGH)
-            inside = list_distances((~region).nonzero().tolist(), HIGH)
-            signed = torch.where(region, 1 - inside, outside)
-            expected = expected + (probabilities[image, index] * signed).sum()
-    assert_same({"boundary": 1.0}, logits, labels, expected / probabilities.numel())
+    labels[0, 4:9] = 255
+    full, valid = enlarge(logits).softmax(1).movedim(1, -1), labels != 255
+    kept, truth = full[valid], F.one_hot(labels[valid], CLASSES).double()
+    hits, areas, counts = (kept * truth).sum(0), kept.sum(0), truth.sum(0)
+    overlap = (2 * hits + 3) / (areas + counts + 3) if term == "dice" else (hits + 3) / (areas + counts - hits + 3)
+    weights = torch.tensor([0.5, 2.0, 0.0, 3.0], dtype=torch.float64)
+    losses = -overlap.log() if option == "log" else 1 - overlap
+    expected = (losses * weights).sum() / weights.sum() if option == "class_weighted" else losses.mean()
+    config = {term: {"smooth": 3.0} | ({} if option == "plain" else {option: True})}
+    assert_same(config, logits, labels, expected, class_weights=weights)
 
 
-def test_boundary_cross_entropy_weighs_by_the_distance(scene):
+@pytest.mark.parametrize("term", ["focal", "binary_cross_entropy"])
+def test_alpha_and_weights_of_pixel_terms_are_their_formulas(scene, term):
     logits, labels = scene
-    losses, expected = F.cross_entropy(enlarge(logits), labels, reduction="none"), 0.0
-    for image in range(2):
-        padded = F.pad(labels[image][None].float(), (1, 1, 1, 1), mode="replicate")[0]
-        around = [padded[1 + dy : 25 + dy, 1 + dx : 21 + dx] for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0))]
-        points = torch.stack([other != labels[image] for other in around]).any(0).nonzero().tolist()
-        distance = list_distances(points, HIGH)
-        expected = expected + (losses[image] * (1 + 2 * torch.exp(-(distance**2) / (2 * 3**2)))).sum()
-    config = {"boundary_cross_entropy": {"amount": 2.0, "sigma_px": 3.0}}
-    assert_same(config, logits, labels, expected / labels.numel())
-
-
-def test_soft_boundary_f1_of_hard_predictions_by_hand():
-    """A square of 4 x 4 in 12 x 12: its inner boundary has 12 pixels; the prediction is shifted by one to the right."""
-    labels = torch.zeros(1, 12, 12, dtype=torch.int64)
-    labels[:, 4:8, 4:8] = 1
-    logits = torch.full((1, 2, 12, 12), -50.0, dtype=torch.float64)
-    logits[:, 0] = 50
-    logits[:, 1, 4:8, 5:9], logits[:, 0, 4:8, 5:9] = 50, -50
-    shifted = build_criterion({"soft_boundary_f1": {"tolerance_px": 3}}, 2)(logits, labels)
-    assert float(shifted) == pytest.approx(0.0, abs=1e-6)  # every boundary pixel is found within one pixel
-    empty = torch.tensor([50.0, -50.0], dtype=torch.float64)[None, :, None, None].expand(1, 2, 12, 12)
-    missed = build_criterion({"soft_boundary_f1": {}}, 2)(empty, labels)
-    assert float(missed) == pytest.approx(1.0, abs=1e-6)  # no boundary is predicted, of either class
-
-
-def test_soft_boundary_f1_is_its_equations(scene):
-    logits, labels = scene
-    probabilities, total = enlarge(logits).softmax(1), 0.0
-
-    def draw(maps):
-        return F.max_pool2d(1 - maps, 3, 1, 1) - (1 - maps)
-
-    for image in range(2):
-        scores = []
-        for index in range(CLASSES):
-            truth = (labels[image] == index).double()[None, None]
-            guess = probabilities[image, index][None, None]
-            true, found = draw(truth), draw(guess)
-            if true.sum() == 0:
-                continue
-            near_true, near_found = F.max_pool2d(true, 5, 1, 2), F.max_pool2d(found, 5, 1, 2)
-            precision, recall = (found * near_true).sum() / found.sum(), (true * near_found).sum() / true.sum()
-            scores.append(1 - 2 * precision * recall / (precision + recall))
-        total = total + torch.stack(scores).mean() / 2
-    assert_same({"soft_boundary_f1": 1.0}, logits, labels, total)
-
-
-def test_rmi_is_the_authors(scene):
-    """The authors' steps, written out: pool by 3, nine shifted copies, covariances as sums, Cholesky."""
-    logits, labels = scene
-    probabilities, total = enlarge(logits).sigmoid(), 0.0
-    truth = F.one_hot(labels, CLASSES).movedim(-1, 1).double()
-    pooled = [F.avg_pool2d(maps, 3, 3, padding=1) for maps in (truth, probabilities)]
-    rows, columns = pooled[0].shape[2] - 2, pooled[0].shape[3] - 2
-    copies = [
-        torch.stack([maps[:, :, y : y + rows, x : x + columns] for y in range(3) for x in range(3)], 2).flatten(3)
-        for maps in pooled
-    ]
-    la, pr = (points - points.mean(3, keepdim=True) for points in copies)
-    diagonal = 5e-4 * torch.eye(9, dtype=torch.float64)
-    la_cov, pr_cov, la_pr = la @ la.mT, pr @ pr.mT, la @ pr.mT
-    rest = la_cov - la_pr @ torch.linalg.inv(pr_cov + diagonal) @ la_pr.mT
-    half = torch.linalg.cholesky(rest + diagonal).diagonal(dim1=2, dim2=3).log().sum(2)  # (N, C)
-    for image in range(2):
-        for index in range(CLASSES):
-            if (labels[image] == index).any():
-                total = total + half[image, index] / 9 / 2
-    assert_same({"rmi": 1.0}, logits, labels, total)
+    labels[0, 4:9] = 255
+    weights, alpha = torch.tensor([[0.5, 2.0, 1.0, 3.0], [0.25, 0.5, 1.0, 2.0]], dtype=torch.float64)
+    full, valid = enlarge(logits).movedim(1, -1), labels != 255
+    kept, truth = full[valid], labels[valid]
+    if term == "focal":
+        losses = F.cross_entropy(kept, truth, reduction="none")
+        options = {"alpha": alpha.tolist()}
+        expected = (alpha[truth] * weights[truth] * (1 - (-losses).exp()) ** 2 * losses).sum() / weights[truth].sum()
+    else:
+        targets, options = F.one_hot(truth, CLASSES).double(), {"positive_weight": alpha.tolist()}
+        total = F.binary_cross_entropy_with_logits(kept, targets, weights, reduction="sum", pos_weight=alpha)
+        expected = total / (len(kept) * weights.sum())
+    assert_same({term: options}, logits, labels, expected, class_weights=weights)
 
 
 def test_two_by_two_table():
