@@ -10,14 +10,29 @@ import pytest
 import torch
 import trainer_gradients
 from launching import build_launcher
-from transformers import SegformerConfig, SegformerForSemanticSegmentation
+from transformers import (
+    DPTConfig,
+    DPTForSemanticSegmentation,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+    TrainingArguments,
+)
 
+from segplus.classes import ClassMap
 from segplus.errors import InputError
+from segplus.losses import build_criterion
 from segplus.recipe import OptimizerRecipe
-from segplus.training import group_parameters, load_callbacks
+from segplus.training import SegmentationTrainer, group_parameters, load_callbacks
 
-PIXELWISE = ["cross_entropy", "focal", "ohem_cross_entropy", "boundary_cross_entropy"]
-SUMMED = ["dice", "jaccard", "tversky", "focal_tversky", "lovasz_softmax", "boundary", "soft_boundary_f1"]
+# Of these the denominator follows from the labels.
+COUNTED = [
+    "cross_entropy",
+    "focal",
+    "ohem_cross_entropy",
+    "boundary_cross_entropy",
+    "binary_cross_entropy",
+    "sigmoid_focal",
+]
 
 
 def assert_equal(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
@@ -27,7 +42,7 @@ def assert_equal(expected: dict[str, torch.Tensor], found: dict[str, torch.Tenso
     assert float(difference.norm() / size.norm()) < 1e-6
 
 
-@pytest.mark.parametrize("term", ["cross_entropy", "focal", "boundary_cross_entropy"])
+@pytest.mark.parametrize("term", COUNTED)
 def test_eight_accumulated_batches_of_one_give_the_gradient_of_a_batch_of_eight(tmp_path: Path, term: str) -> None:
     whole = trainer_gradients.compute_gradients({term: 1.0}, tmp_path / "whole", batch_size=8, accumulation=1)
     parts = trainer_gradients.compute_gradients({term: 1.0}, tmp_path / "parts", batch_size=1, accumulation=8)
@@ -51,14 +66,62 @@ def test_the_plain_way_gives_the_same_gradient(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_with_four_images_give_the_gradient_of_one_with_eight(tmp_path: Path) -> None:
     """Through accelerate launch, for every term, those included that are fractions of sums."""
-    command = [*build_launcher(2), trainer_gradients.__file__, str(tmp_path), *PIXELWISE, *SUMMED]
+    names = list(trainer_gradients.LOSSES_BY_NAME)
+    command = [*build_launcher(2), trainer_gradients.__file__, str(tmp_path), *names]
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=280, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    for term in [*PIXELWISE, *SUMMED]:
-        alone = trainer_gradients.compute_gradients({term: 1.0}, tmp_path / f"alone {term}", 8, 1)
-        assert_equal(alone, torch.load(tmp_path / f"{term}.pt"))
+    for name in names:
+        losses = trainer_gradients.LOSSES_BY_NAME[name]
+        alone = trainer_gradients.compute_gradients(losses, tmp_path / f"alone {name}", 8, 1)
+        assert_equal(alone, torch.load(tmp_path / f"{name}.pt"))
+
+
+def test_a_scheduled_share_moves_the_denominator_with_the_loss(tmp_path: Path) -> None:
+    """The second of two steps, half of the way: accumulated or not, the same as with that share from the start."""
+    moving = {"ohem_cross_entropy": {"share": {"schedule": "linear", "from": 1.0, "to": 0.4}}}
+    fixed = trainer_gradients.compute_gradients({"ohem_cross_entropy": {"share": 0.7}}, tmp_path / "fixed", 8, 1)
+    for batch_size, accumulation in ((8, 1), (2, 4)):
+        folder = tmp_path / f"moving {batch_size}"
+        assert_equal(fixed, trainer_gradients.compute_gradients(moving, folder, batch_size, accumulation, steps=2))
+
+
+@pytest.mark.parametrize("losses", [{"cross_entropy": 0.8}, {"cross_entropy": 1.0, "dice": 0.5, "boundary": 0.1}])
+def test_logged_parts_times_their_weights_are_the_logged_loss(tmp_path: Path, losses: dict[str, float]) -> None:
+    """With an auxiliary head, whose parts are logged by name too."""
+    config = DPTConfig(hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=16, image_size=64,
+                       patch_size=16, neck_hidden_sizes=[8, 8, 8, 8], fusion_hidden_size=8, num_labels=4,
+                       backbone_out_indices=[0, 1, 2, 3], use_auxiliary_head=True, semantic_loss_ignore_index=255,
+                       use_batch_norm_in_fusion_residual=False)  # fmt: skip
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path),
+        use_cpu=True,
+        report_to="none",
+        max_steps=2,
+        logging_steps=2,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=2,
+        remove_unused_columns=False,
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+    trainer = SegmentationTrainer(
+        DPTForSemanticSegmentation(config),
+        criterion=build_criterion(losses, 4),
+        classes=ClassMap.build(trainer_gradients.NAMES),
+        auxiliary_loss_weight=0.3,
+        args=arguments,
+        train_dataset=trainer_gradients.UnequalPictures(),
+    )
+    trainer.train()
+    line = trainer.state.log_history[0]
+    main, auxiliary = (
+        sum(weight * line[f"loss/{head}{name}"] for name, weight in losses.items()) for head in ("", "auxiliary/")
+    )
+    assert main > 0
+    assert auxiliary > 0
+    assert line["loss"] == pytest.approx(main + 0.3 * auxiliary, rel=1e-4)
 
 
 def build_model() -> SegformerForSemanticSegmentation:

@@ -1,6 +1,6 @@
-"""The gradient of one optimizer step through the real trainer; as a script, under accelerate launch, on two processes.
+"""The gradient of an optimizer step through the real trainer; as a script, under accelerate launch, on two processes.
 
-Arguments: folder of the results, then loss terms; each gives TERM.pt with the gradient by parameter name.
+Arguments: folder of the results, then names of `LOSSES_BY_NAME`; each gives NAME.pt, the gradient by parameter name.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from torch.utils.data import Dataset
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, TrainerCallback, TrainingArguments
 
 from segplus.classes import ClassMap
-from segplus.losses import build_criterion
+from segplus.losses import LOSSES, build_criterion
 from segplus.training import SegmentationTrainer
 
 NAMES = ["road", "car", "tree", "sky"]
+LOSSES_BY_NAME: dict[str, dict[str, Any]] = {name: {name: 1.0} for name in LOSSES} | {
+    "ohem threshold": {"ohem_cross_entropy": {"threshold": 0.3, "min_kept": 50}},
+}
 
 
 class UnequalPictures(Dataset[dict[str, Tensor]]):
@@ -64,8 +67,9 @@ def compute_gradients(
     class_weights: list[float] | None = None,
     *,
     plain: bool = False,
+    steps: int = 1,
 ) -> dict[str, Tensor]:
-    """Return the gradient of the first step, by parameter name, in float64 and without dropout."""
+    """Return the gradient of the last step, by parameter name, in float64, without dropout; no step moves a weight."""
     torch.manual_seed(0)
     config = SegformerConfig(
         hidden_sizes=[8, 8, 16, 16],
@@ -88,7 +92,8 @@ def compute_gradients(
             output_dir=str(folder),
             use_cpu=True,
             report_to="none",
-            max_steps=1,
+            max_steps=steps,
+            learning_rate=0.0,
             per_device_train_batch_size=batch_size,
             gradient_accumulation_steps=accumulation,
             max_grad_norm=0.0,
@@ -106,5 +111,5 @@ def compute_gradients(
 
 if __name__ == "__main__":
     for term in sys.argv[2:]:
-        found = compute_gradients({term: 1.0}, Path(sys.argv[1]) / "run", batch_size=4, accumulation=1)
+        found = compute_gradients(LOSSES_BY_NAME[term], Path(sys.argv[1]) / "run", batch_size=4, accumulation=1)
         torch.save(found, Path(sys.argv[1]) / f"{term}.pt")
