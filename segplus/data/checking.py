@@ -88,7 +88,7 @@ def map_pairs(work: Callable[[int], T], count: int, title: str | None) -> Iterat
     workers = count_workers()
     with (
         ThreadPoolExecutor(workers) as pool,
-        tqdm(total=count, desc=title, disable=title is None, unit="pair", leave=False) as bar,
+        tqdm(total=count, desc=title, disable=None if title is not None else True, unit="pair", leave=False) as bar,
     ):
         waiting: deque[Future[T]] = deque()
         try:

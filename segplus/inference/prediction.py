@@ -85,7 +85,7 @@ def _predict_files(
     reader = ImageReader(int(found.config.to_dict().get("num_channels", 3)))
     sources = [str(picture) for picture, _ in waiting]
     pictures = read_ahead(lambda index: reader.read(sources[index], sources[index]), list(range(len(sources))))
-    bar = tqdm(pictures, total=len(waiting), unit=" pictures", desc="predicting", disable=not progress)
+    bar = tqdm(pictures, total=len(waiting), unit=" pictures", desc="predicting", disable=None if progress else True)
     for picture, (_, target) in zip(bar, waiting, strict=True):
         write_labels(target, predictor.predict(picture).cpu().numpy(), picture, classes, kind)
 

@@ -77,7 +77,7 @@ def iterate_split(split: SegmentationSplit, title: str, *, progress: bool) -> It
         desc=title,
         total=len(indices),
         unit=" pictures",
-        disable=not (progress and state.is_main_process),
+        disable=None if progress and state.is_main_process else True,  # None: none in a file
     )
     for index, pair in zip(indices, bar, strict=True):
         label = pair["label"]

@@ -69,7 +69,7 @@ def count_split(
     if file is not None and file.is_file():
         return np.array(json.loads(file.read_text()), dtype=np.int64)
     total = np.zeros((2, num_classes), dtype=np.int64)
-    with tqdm(total=len(split), desc="counting classes", unit="mask", disable=not progress) as bar:
+    with tqdm(total=len(split), desc="counting classes", unit="mask", disable=None if progress else True) as bar:
         for counts, images in _count_chunks(split, num_classes, processes):
             total += counts
             bar.update(images)
