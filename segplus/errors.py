@@ -45,7 +45,7 @@ def _rebuild(what: str, found: object, allowed: object, fix: str | None) -> Inpu
 def suggest(name: str, allowed: Iterable[str]) -> str:
     """Return the sentence that names the nearest allowed word, or the whole list where nothing is near."""
     words = sorted(allowed)
-    near = difflib.get_close_matches(name, words, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower(), [word.lower() for word in words], n=1, cutoff=0.5)
     if near:
-        return f"did you mean '{near[0]}'?"
+        return f"did you mean '{next(word for word in words if word.lower() == near[0])}'?"
     return f"choose one of: {', '.join(words[:_MOST_WORDS])}" + (", ..." if len(words) > _MOST_WORDS else "")

@@ -114,7 +114,7 @@ def test_push_to_hub_uploads_the_run_in_one_commit(tmp_path: Path, monkeypatch: 
     with hub_server.HubServer() as server:
         for key, value in {
             "HF_ENDPOINT": server.url,
-            "HF_TOKEN": "hf_local",
+            "HF_TOKEN": hub_server.TOKEN,
             "HF_HOME": str(tmp_path / "home"),
             "HF_HUB_DISABLE_XET": "1",
             "NO_PROXY": "127.0.0.1",

@@ -94,7 +94,7 @@ def compare(
         write_metrics(output / "comparison.json", result)
         write_table(output / "classes.csv", list_class_rows(result))
         write_table(output / "disagreements.csv", disagreements)
-        write_disagreements(output / "disagreements", predictors, chosen, disagreements)
+        write_disagreements(output / "disagreements", predictors, chosen, loaded.classes, disagreements)
     state.wait_for_everyone()
     return result
 
@@ -129,7 +129,11 @@ def score_together(
 
 
 def write_disagreements(
-    folder: Path, predictors: Sequence[Predictor], split: SegmentationSplit, rows: Sequence[Mapping[str, Any]]
+    folder: Path,
+    predictors: Sequence[Predictor],
+    split: SegmentationSplit,
+    classes: ClassMap,
+    rows: Sequence[Mapping[str, Any]],
 ) -> None:
     """Draw the images that the models label most differently, a panel a model."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -138,7 +142,7 @@ def write_disagreements(
         for number, predictor in enumerate(predictors):
             example = predict_example(predictor, pair, row[f"mean_iou/{number}"])
             title = f"{pair['name']}, model {number + 1}"
-            panel = draw_panel(example.image, example.truth, example.prediction, split.classes, title)
+            panel = draw_panel(example.image, example.truth, example.prediction, classes, title)
             panel.save(folder / f"{rank}_model_{number + 1}.png")
 
 
