@@ -9,7 +9,6 @@ Exit codes: 0 done, 2 a mistake in the recipe or the data, 3 training diverged.
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import time
 from collections.abc import Sequence
@@ -67,7 +66,7 @@ def run(recipe: Recipe) -> None:
         started = time.perf_counter()
         evaluator = evaluate_split(predictor, data.splits[name], data.classes, recipe.evaluation, title=name)
         scores = evaluator.compute(recipe.evaluation.bootstrap_resamples, recipe.evaluation.bootstrap_seed)
-        protocol = dataclasses.asdict(recipe.evaluation.protocol)
+        protocol = recipe.evaluation.protocol.describe()
         evaluations[name] = {**scores, "protocol": protocol, "seconds": time.perf_counter() - started}
     if not trainer.is_world_process_zero():
         return

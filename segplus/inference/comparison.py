@@ -84,7 +84,7 @@ def compare(
         "split": name,
         "images": len(chosen),
         "class_names": list(loaded.classes.names),
-        "protocol": dataclasses.asdict(recipe.protocol),
+        "protocol": recipe.protocol.describe(),
         "models": list(checkpoints),
         "scores": [evaluator.compute(recipe.bootstrap_resamples, recipe.bootstrap_seed) for evaluator in evaluators],
         "differences": measure_differences(checkpoints, evaluators, recipe),

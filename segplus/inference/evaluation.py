@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,7 +79,7 @@ def evaluate(
         "model": found.source,
         "dataset": name_data(data),
         "class_names": list(loaded.classes.names),
-        "evaluations": {name: {**scores, "protocol": dataclasses.asdict(recipe.protocol), "seconds": seconds}},
+        "evaluations": {name: {**scores, "protocol": recipe.protocol.describe(), "seconds": seconds}},
         "environment": {**describe_machine(), "processes": state.num_processes, "versions": list_versions()},
     }
     if state.is_main_process:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from segplus.errors import InputError
 
@@ -54,6 +54,19 @@ class ProtocolRecipe:
             raise InputError("evaluation.protocol.overlap", found=self.overlap, allowed="0 up to, not including, 1")
         if not self.scales or any(not 0 < scale <= 8 for scale in self.scales):
             raise InputError("evaluation.protocol.scales", found=self.scales, allowed="numbers above 0, up to 8")
+
+    def describe(self) -> dict[str, Any]:
+        """Return the values that have a part in the prediction, for people and metrics.json."""
+        chosen: dict[str, Any] = {"name": self.name}
+        if self.name == "sliding":
+            chosen |= {"window_px": self.window_px, "overlap": self.overlap, "blending": self.blending}
+        if self.name != "fixed":
+            chosen |= {"stride_px": self.stride_px}
+        if self.scales != [1.0]:
+            chosen |= {"scales": self.scales}
+        if self.flip:
+            chosen |= {"flip": True}
+        return chosen if len(chosen) == 1 else chosen | {"average": self.average}
 
 
 @dataclass

@@ -73,8 +73,9 @@ def _collect_metrics(results: RunResults) -> dict[str, Any]:
     versions = list_versions()
     return {
         "segplus_version": versions["segplus"],
-        "model": results.recipe.model.checkpoint or results.model.config.model_type,
-        "dataset": results.recipe.card.dataset_id or results.recipe.data.dataset,
+        "model": name_repository(results.recipe, results.folder),
+        "base_model": results.recipe.model.checkpoint,
+        "dataset": _name_dataset(results.recipe),
         "class_names": list(results.classes.names),
         "evaluations": dict(results.evaluations),
         "training": dict(results.training),
@@ -114,7 +115,7 @@ def _collect_facts(results: RunResults, pictures: Sequence[tuple[str, str]], rec
         architecture=type(results.model).__name__,
         parameters=sum(parameter.numel() for parameter in results.model.parameters()),
         class_names=results.classes.names,
-        dataset=dataset_on_hub or Path(recipe.data.dataset).name,
+        dataset=_name_dataset(recipe),
         evaluation=results.evaluations[split],
         split=split,
         license=find_license(base, recipe.card.license),
@@ -135,6 +136,12 @@ def _collect_facts(results: RunResults, pictures: Sequence[tuple[str, str]], rec
 def name_repository(recipe: Recipe, folder: Path) -> str:
     """Return the Hub repository that a run is pushed to: the recipe's, or one named as the folder."""
     return str(recipe.training.get("hub_model_id") or folder.name)
+
+
+def _name_dataset(recipe: Recipe) -> str:
+    """Return the Hub id of the data, or the name of their folder."""
+    dataset = recipe.data.dataset
+    return recipe.card.dataset_id or (dataset if _is_hub_id(dataset) else Path(dataset).name)
 
 
 def _is_hub_id(dataset: str) -> bool:
