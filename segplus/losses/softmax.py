@@ -84,10 +84,12 @@ class SoftmaxWalk:
 
     def select_image(self, index: int) -> Image:
         """Return image `index` with its labels arranged for the walk."""
-        logits = self.logits[index]
-        logits = torch.sub(logits, logits.amax(0)).mul_(LOG2_E)
-        if self.mixture is not None:
-            logits = torch.cat([logits, torch.tensordot(self.mixture, logits, 1)[None]])
+        source, mixture = self.logits[index], self.mixture
+        # One buffer with room for the mixture: a second copy of the image would count in every thread's memory.
+        logits = source.new_empty(self.classes + (mixture is not None), *source.shape[1:])
+        torch.sub(source, source.amax(0), out=logits[: self.classes]).mul_(LOG2_E)
+        if mixture is not None:
+            logits[self.classes] = torch.tensordot(mixture, logits[: self.classes], 1)
         labels = self.batch.select_image(index, logits.dtype)
         return Image(logits, labels, self.grid.arrange(labels.ids), self.grid.arrange(labels.valid))
 
