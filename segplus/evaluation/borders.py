@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import maximum_filter, minimum_filter
-from scipy.spatial import cKDTree
+from scipy.ndimage import distance_transform_edt, maximum_filter, minimum_filter
 
 from segplus.classes import IGNORE_INDEX
 from segplus.evaluation.confusion import average, compute_scores, divide
@@ -21,6 +20,7 @@ from segplus.evaluation.rows import Rows
 
 Labels = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 _NO_CLASS = -1
 _OUTSIDE = -2
 
@@ -164,18 +164,18 @@ class SurfaceDistances:
         edges = find_edges(truth), find_edges(guess)
         measured = np.full((2, self.num_classes), np.nan)
         for class_id in range(self.num_classes):
-            of_truth = np.argwhere(edges[0] & (truth == class_id)) * self.spacing
-            of_guess = np.argwhere(edges[1] & (guess == class_id)) * self.spacing
-            if len(of_truth) and len(of_guess):
-                measured[:, class_id] = self._compare(of_truth, of_guess)
-            elif len(of_truth) or len(of_guess):
+            of_truth, of_guess = edges[0] & (truth == class_id), edges[1] & (guess == class_id)
+            if of_truth.any() and of_guess.any():
+                measured[:, class_id] = self._compare(*_crop_together(of_truth, of_guess))
+            elif of_truth.any() or of_guess.any():
                 measured[:, class_id] = np.inf, 0.0
         self.values.append(measured)
         return measured
 
-    def _compare(self, truth: Floats, guess: Floats) -> tuple[float, float]:
-        from_guess: Floats = np.atleast_1d(cKDTree(truth).query(guess)[0])
-        from_truth: Floats = np.atleast_1d(cKDTree(guess).query(truth)[0])
+    def _compare(self, truth: Mask, guess: Mask) -> tuple[float, float]:
+        # Distance maps, not search trees: scipy's cKDTree crashed in a process that had trained before.
+        from_guess: Floats = distance_transform_edt(~truth, sampling=self.spacing)[guess]
+        from_truth: Floats = distance_transform_edt(~guess, sampling=self.spacing)[truth]
         hausdorff = max(np.quantile(from_guess, 0.95), np.quantile(from_truth, 0.95))
         near = np.sum(from_guess <= self.tolerance) + np.sum(from_truth <= self.tolerance)
         return float(hausdorff), float(near / (len(from_guess) + len(from_truth)))
@@ -197,6 +197,14 @@ class SurfaceDistances:
             "surface_dice": average(np.array(per_class_dice)),
             "per_category_surface_dice": per_class_dice,
         }
+
+
+def _crop_together(first: Mask, second: Mask) -> tuple[Mask, Mask]:
+    """Return both masks on the smallest rectangle that holds every pixel of either."""
+    either = first | second
+    rows, columns = np.flatnonzero(either.any(1)), np.flatnonzero(either.any(0))
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    return first[box], second[box]
 
 
 def average_exactly(values: Floats) -> float:
