@@ -12,6 +12,7 @@ from segplus.errors import EXIT_CODE_INPUT, InputError, describe_error
 from segplus.inference import compare, evaluate, predict
 from segplus.inference.files import KINDS
 from segplus.recipe import DataRecipe, EvaluationRecipe, load_sections
+from segplus.reporting.folds import render_folds, summarize_folds
 from segplus.reporting.table import format_class_table
 
 _DATA = "folder, manifest or Hub id of a data set, or a recipe (.yaml) whose data section is used"
@@ -44,6 +45,10 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("--data", required=True, help=_DATA)
     _add_evaluation_options(verb, "runs/comparison")
 
+    verb = _add_verb(verbs, "folds", run_folds, "mean and spread over the runs of all folds", epilog=None)
+    verb.add_argument("runs", nargs="+", help="the folder that holds fold-0, fold-1, ..., or each fold's own folder")
+    verb.add_argument("-o", "--output", help="folder of folds.json and folds.md; default: the one that holds the folds")
+
     verb = _add_verb(verbs, "predict", run_predict, "segment a picture, a folder or a pattern")
     verb.add_argument("checkpoint", help="folder or Hub id of any semantic-segmentation model")
     verb.add_argument("input", help="picture, folder, or a quoted pattern such as 'photos/*.jpg'")
@@ -62,9 +67,10 @@ def _add_verb(
     name: str,
     run: Callable[[argparse.Namespace, Sequence[str]], int],
     text: str,
+    epilog: str | None = _REST,
 ) -> argparse.ArgumentParser:
     verb = verbs.add_parser(
-        name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=_REST, allow_abbrev=False
+        name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=epilog, allow_abbrev=False
     )
     verb.set_defaults(run=run)
     return verb
@@ -132,6 +138,16 @@ def run_compare(options: argparse.Namespace, rest: Sequence[str]) -> int:
             )
         print(line)
     print(f"written to {options.output}")
+    return 0
+
+
+def run_folds(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Summarize the runs of all folds and print the tables."""
+    if rest:
+        raise InputError(f"command line: '{rest[0]}' is no option of segplus folds", allowed="RUN... --output FOLDER")
+    summary = summarize_folds(options.runs, options.output)
+    print(render_folds(summary))
+    print(f"folds.json and folds.md lie in {summary['written_to']}")
     return 0
 
 

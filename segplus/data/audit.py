@@ -12,7 +12,6 @@ import numpy as np
 from segplus.classes import ClassMap
 from segplus.data.checking import map_pairs
 from segplus.data.dataset import SegmentationData, SegmentationSplit
-from segplus.data.drawn import draw_splits
 from segplus.data.findings import (
     Finding,
     find_class_problems,
@@ -21,7 +20,7 @@ from segplus.data.findings import (
     find_repeated_images,
     find_sequences,
 )
-from segplus.data.loading import assemble, build_section, read_source
+from segplus.data.loading import assemble, build_section, load_segmentation_dataset, read_source
 from segplus.data.masks import MaskDecoder
 from segplus.data.measurements import measure_pair
 from segplus.data.proposals import measure_shares, propose_recipe, render_recipe, weigh_by_frequency
@@ -96,7 +95,7 @@ def open_tolerantly(recipe: DataRecipe, findings: list[Finding], progress: bool)
         InputError: If the data cannot be opened at all.
     """
     if recipe.dataset == "synthetic" or recipe.layout == "synthetic":
-        return draw_splits(recipe), True
+        return load_segmentation_dataset(recipe), True
     source = read_source(recipe)
     for sentence, files in zip(
         source.describe_orphans(), filter(None, (source.images_alone, source.masks_alone)), strict=True

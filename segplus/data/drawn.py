@@ -136,7 +136,5 @@ def draw_splits(section: DataRecipe) -> SegmentationData:
     for split, count in section.synthetic_images.items():
         seed = section.seed * _SEED_STRIDE + ("train", "validation", "test").index(split)
         scenes = SyntheticScenes(count, size_px=size_px, seed=seed)
-        limit = min(count, section.max_images.get(split, count))
-        splits[split] = SyntheticSplit(scenes, MaskDecoder(classes), split, range(limit), size_px, seed)
-    notes = tuple(f"{split}: {len(part)} drawn scenes" for split, part in splits.items())
-    return SegmentationData(splits, classes, ("drawn street scenes", *notes))
+        splits[split] = SyntheticSplit(scenes, MaskDecoder(classes), split, range(count), size_px, seed)
+    return SegmentationData(splits, classes, ("drawn street scenes",))

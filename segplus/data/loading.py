@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,9 @@ def load_segmentation_dataset(section: DataRecipe | Mapping[str, Any]) -> Segmen
         section if isinstance(section, DataRecipe) else build_dataclass(DataRecipe, section, "data", "data section")
     )
     if recipe.dataset == "synthetic" or recipe.layout == "synthetic":
-        return draw_splits(recipe)
+        drawn = draw_splits(recipe)
+        splits = choose_splits(drawn.splits, recipe)
+        return replace(drawn, splits=splits, found=(*drawn.found, *_describe_splits(splits)))
     source = read_source(recipe)
     source.refuse_orphans()
     return assemble(source, recipe)

@@ -51,7 +51,8 @@ class DataRecipe:
         split_seed: Seed of the splits that are made.
         group_pattern: Regular expression on an image's name; its first group names the group that stays in one split.
         stratify: Make splits that hold each class equally often.
-        folds: Number of cross-validation folds over the training images; 0 for none.
+        folds: Number of cross-validation folds over the training images; 0 for none. Each fold's run gets a folder of
+            its own inside training.output_dir: fold-0, fold-1, ...
         fold: The fold that becomes the validation split, from 0.
         classes: List of names, mapping of mask value to name, or path of an id2label.json; None reads the data's.
         colors: Mapping of class name to [red, green, blue], or path of a legend (JSON, or CSV of name, r, g, b).

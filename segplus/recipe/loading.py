@@ -16,6 +16,7 @@ from transformers import TrainingArguments
 from segplus.errors import InputError, suggest
 from segplus.recipe.data import DataRecipe
 from segplus.recipe.evaluation import EvaluationRecipe
+from segplus.recipe.paths import place_fold
 from segplus.recipe.sections import Recipe
 from segplus.recipe.strict import build_dataclass, convert
 
@@ -73,6 +74,8 @@ RESERVED = {
 def load_recipe(path: str | os.PathLike[str], arguments: Sequence[str] = ()) -> Recipe:
     """Return the recipe of a YAML file, with the command line's values over the file's.
 
+    With `data.folds`, `training.output_dir` becomes the fold's own folder inside it: runs/name/fold-2.
+
     Args:
         path: The YAML file.
         arguments: `--key value` or `--key=value`; keys are dotted (`--training.learning_rate 1e-4`) or, where only one
@@ -86,7 +89,10 @@ def load_recipe(path: str | os.PathLike[str], arguments: Sequence[str] = ()) -> 
     for key, value in _parse_arguments(arguments, known):
         _set_dotted(values, key, value)
     values["training"] = _check_training(values.get("training") or {}, Path(path).stem, file)
-    return build_dataclass(Recipe, values, "", file)
+    recipe = build_dataclass(Recipe, values, "", file)
+    if recipe.data.folds:
+        recipe.training["output_dir"] = place_fold(recipe.training["output_dir"], recipe.data.fold)
+    return recipe
 
 
 def load_sections(
@@ -228,14 +234,14 @@ def _check_training(given: Any, name: str, file: str) -> dict[str, Any]:
             raise InputError(f"{file}: training.{key} is not for recipes", fix=RESERVED[key])
         merged[key] = _convert_training_value(value, hints[key], f"training.{key}", file)
     _check_ranges(merged, file)
+    if merged["dataloader_num_workers"] == 0:
+        merged["dataloader_persistent_workers"] = False
     if merged["eval_strategy"] == "no":
         return merged | {"load_best_model_at_end": False}
     # The best checkpoint can only be kept where each evaluation is followed by a save.
     for what in ("strategy", "steps"):
         if f"eval_{what}" in given and f"save_{what}" not in given:
             merged[f"save_{what}"] = merged[f"eval_{what}"]
-    if merged["dataloader_num_workers"] == 0:
-        merged["dataloader_persistent_workers"] = False
     return merged
 
 

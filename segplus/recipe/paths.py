@@ -1,12 +1,14 @@
-"""Paths in a recipe: ${VARIABLES} and ~ stand for what the machine at hand says."""
+"""Paths in a recipe: ${VARIABLES} and ~ stand for what the machine at hand says; each fold has a folder of its own."""
 
 from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 from segplus.errors import InputError
 
+_FOLD = re.compile(r"fold-\d+")
 _VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
 
 
@@ -30,3 +32,14 @@ def expand_path(text: str, key: str) -> str:
         return os.environ[name]
 
     return os.path.expanduser(_VARIABLE.sub(fill, text))
+
+
+def is_fold_folder(name: str) -> bool:
+    """Return whether a folder's name is that of a fold: fold-0, fold-1, ..."""
+    return _FOLD.fullmatch(name) is not None
+
+
+def place_fold(output_dir: str, fold: int) -> str:
+    """Return the folder of one fold inside a run's folder; of another fold's folder, the one beside it."""
+    folder = Path(output_dir)
+    return str((folder.parent if is_fold_folder(folder.name) else folder) / f"fold-{fold}")

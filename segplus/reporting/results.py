@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from segplus.classes import ClassMap
 from segplus.recipe import Recipe
-from segplus.recipe.paths import expand_path
+from segplus.recipe.paths import expand_path, is_fold_folder
 from segplus.reporting.drawing import draw_panel
 from segplus.reporting.environment import describe_machine, list_versions
 from segplus.reporting.examples import Example
@@ -134,8 +134,9 @@ def _collect_facts(results: RunResults, pictures: Sequence[tuple[str, str]], rec
 
 
 def name_repository(recipe: Recipe, folder: Path) -> str:
-    """Return the Hub repository that a run is pushed to: the recipe's, or one named as the folder."""
-    return str(recipe.training.get("hub_model_id") or folder.name)
+    """Return the Hub repository that a run is pushed to: the recipe's, or one named as the folder (run-fold-2)."""
+    name = f"{folder.parent.name}-{folder.name}" if is_fold_folder(folder.name) else folder.name
+    return str(recipe.training.get("hub_model_id") or name)
 
 
 def _name_dataset(recipe: Recipe) -> str:

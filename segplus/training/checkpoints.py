@@ -14,6 +14,8 @@ from safetensors import SafetensorError, safe_open
 
 from segplus.errors import InputError
 from segplus.recipe import Recipe, format_recipe, save_recipe
+from segplus.recipe.differences import find_difference
+from segplus.recipe.paths import is_fold_folder
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +30,9 @@ def claim_output_dir(recipe: Recipe, output_dir: Path) -> None:
     Raises:
         InputError: If the folder holds another run, or files that no run wrote.
     """
-    saved, leftover = output_dir / RECIPE_FILE, f"{RECIPE_FILE}.tmp"
+    saved = output_dir / RECIPE_FILE
     if not saved.exists():
-        if output_dir.is_dir() and any(path.name != leftover for path in output_dir.iterdir()):
+        if output_dir.is_dir() and not all(_may_stand_beside(path.name) for path in output_dir.iterdir()):
             raise InputError(
                 f"training.output_dir {output_dir}: not empty and no run's folder", fix="choose another folder"
             )
@@ -38,7 +40,7 @@ def claim_output_dir(recipe: Recipe, output_dir: Path) -> None:
         save_recipe(recipe, saved)
         return
     before, now = yaml.safe_load(saved.read_text()), yaml.safe_load(format_recipe(recipe))
-    difference = _find_difference(_keep_training(before), _keep_training(now))
+    difference = find_difference(_keep_training(before), _keep_training(now))
     if difference:
         key, was, is_now = difference
         raise InputError(
@@ -50,20 +52,15 @@ def claim_output_dir(recipe: Recipe, output_dir: Path) -> None:
         save_recipe(recipe, saved)
 
 
+def _may_stand_beside(name: str) -> bool:
+    """Return whether a file may lie in a run's folder before the run: half a recipe, folds, and their summary."""
+    return name in (f"{RECIPE_FILE}.tmp", "folds.json", "folds.md") or is_fold_folder(name)
+
+
 def _keep_training(recipe: dict[str, Any]) -> dict[str, Any]:
     """Leave out what has no part in the weights."""
     training = {k: v for k, v in recipe.get("training", {}).items() if k != "push_to_hub" and not k.startswith("hub_")}
     return {key: value for key, value in recipe.items() if key not in ("evaluation", "card")} | {"training": training}
-
-
-def _find_difference(before: object, now: object, where: str = "") -> tuple[str, object, object] | None:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in [*before, *(k for k in now if k not in before)]:
-            found = _find_difference(before.get(key), now.get(key), f"{where}.{key}" if where else str(key))
-            if found:
-                return found
-        return None
-    return None if before == now else (where, before, now)
 
 
 def is_finished(checkpoint: Path) -> bool:

@@ -1,0 +1,220 @@
+"""Cross-validation: the scores of all folds' runs, their mean and spread, and the score of all folds together."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from segplus.errors import InputError
+from segplus.evaluation import compute_scores
+from segplus.recipe.differences import find_difference
+from segplus.recipe.paths import is_fold_folder
+from segplus.reporting.environment import list_versions
+from segplus.reporting.metrics import read_metrics, write_metrics
+from segplus.reporting.table import format_score
+
+MEANS = {
+    "mean_iou": "mIoU",
+    "mean_accuracy": "mean accuracy",
+    "overall_accuracy": "overall accuracy",
+    "mean_dice": "mean Dice",
+    "frequency_weighted_iou": "frequency-weighted IoU",
+}
+_METRICS, _RECIPE = "metrics.json", "recipe.yaml"
+
+
+@dataclass(frozen=True)
+class FoldRun:
+    """One fold's finished run.
+
+    Args:
+        folder: Its output folder.
+        fold: The fold that was its validation split, from 0.
+        recipe: Its recipe, as plain mappings.
+        metrics: Its metrics.json.
+    """
+
+    folder: Path
+    fold: int
+    recipe: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+
+
+def summarize_folds(folders: Sequence[str | Path], output: str | Path | None = None) -> dict[str, Any]:
+    """Write folds.json and folds.md over the runs of all folds, and return the summary.
+
+    Args:
+        folders: The folds' own folders, or the folder that holds them as fold-0, fold-1, ...
+        output: Folder to write into; by default the one that holds the folds' folders.
+    Returns:
+        "folds", "dataset", "class_names", "runs" (fold -> folder), and "evaluations": split -> images, "scores" and
+        "per_category_iou" with mean, standard deviation (n - 1) and the value of each fold; for the validation split
+        also "pooled": the scores of the sum of the folds' confusion matrices, in which each image counts once.
+    Raises:
+        InputError: If a fold is missing, unfinished or there twice, or the runs differ in more than the fold.
+    """
+    runs = read_runs(folders)
+    class_names = list(runs[0].metrics["class_names"])
+    summary = {
+        "segplus_version": list_versions()["segplus"],
+        "dataset": runs[0].metrics.get("dataset"),
+        "folds": len(runs),
+        "class_names": class_names,
+        "runs": {str(run.fold): str(run.folder) for run in runs},
+        "evaluations": {split: _summarize_split(runs, split) for split in _find_splits(runs)},
+    }
+    target = Path(output) if output is not None else _find_parent(runs)
+    write_metrics(target / "folds.json", summary)
+    (target / "folds.md").write_text(render_folds(summary), encoding="utf-8")
+    return {**summary, "written_to": str(target)}
+
+
+def read_runs(folders: Sequence[str | Path]) -> list[FoldRun]:
+    """Return the finished runs of all folds, in their order.
+
+    Raises:
+        InputError: If a fold is missing, unfinished or there twice, or the runs differ in more than the fold.
+    """
+    found = [path for folder in folders for path in _list_runs(Path(folder))]
+    recipes = {path: _read_recipe(path) for path in dict.fromkeys(found)}
+    first = next(iter(recipes))
+    total = int(recipes[first]["data"]["folds"])
+    places: dict[int, Path] = {}
+    for path, recipe in recipes.items():
+        difference = find_difference(_keep_shared(recipes[first]), _keep_shared(recipe))
+        if difference is not None:
+            key, there, here = difference
+            raise InputError(
+                f"{path}: another recipe than {first}",
+                found=f"{key} is {there!r} there, {here!r} here",
+                fix="summarize runs of one recipe that differ in data.fold alone",
+            )
+        fold = int(recipe["data"]["fold"])
+        if fold in places:
+            raise InputError(f"fold {fold} is there twice", found=f"{places[fold]} and {path}", fix="name one of them")
+        places[fold] = path
+    missing = [fold for fold in range(total) if fold not in places or not (places[fold] / _METRICS).is_file()]
+    if missing:
+        unfinished = [str(places[fold]) for fold in missing if fold in places]
+        raise InputError(
+            f"folds {', '.join(map(str, missing))} of {total} have no finished run",
+            found=f"no {_METRICS} in {', '.join(unfinished)}" if unfinished else f"runs of folds {sorted(places)}",
+            fix=f"run_segmentation.py RECIPE.yaml --folds {total} --fold {missing[0]}",
+        )
+    runs = [
+        FoldRun(places[fold], fold, recipes[places[fold]], read_metrics(places[fold] / _METRICS)) for fold in places
+    ]
+    return sorted(runs, key=lambda run: run.fold)
+
+
+def _list_runs(folder: Path) -> list[Path]:
+    if _is_fold_run(folder):
+        return [folder]
+    inside = [path for path in sorted(folder.glob("fold-*")) if is_fold_folder(path.name) and _is_fold_run(path)]
+    if not inside:
+        there = f"neither {_RECIPE} with data.folds nor fold-0, fold-1, ..." if folder.is_dir() else "no such folder"
+        raise InputError(
+            f"{folder}: no run of a fold",
+            found=there,
+            fix="run_segmentation.py RECIPE.yaml --folds 5 --fold 0, and so on",
+        )
+    return inside
+
+
+def _is_fold_run(folder: Path) -> bool:
+    return (folder / _RECIPE).is_file() and bool(_read_recipe(folder)["data"]["folds"])
+
+
+def _read_recipe(folder: Path) -> dict[str, Any]:
+    recipe: dict[str, Any] = yaml.safe_load((folder / _RECIPE).read_text(encoding="utf-8"))
+    return recipe
+
+
+def _keep_shared(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the fold itself, and what says where a run lies and how it is told of, not what it computes."""
+    apart = ("output_dir", "run_name", "push_to_hub", "report_to", "disable_tqdm")
+    training = {
+        key: value
+        for key, value in recipe["training"].items()
+        if key not in apart and not key.startswith(("hub_", "logging_", "dataloader_"))
+    }
+    data = {key: value for key, value in recipe["data"].items() if key != "fold"}
+    kept = {key: value for key, value in recipe.items() if key != "card"}
+    return {**kept, "data": data, "training": training}
+
+
+def _find_splits(runs: Sequence[FoldRun]) -> list[str]:
+    return [split for split in ("validation", "test") if all(split in run.metrics["evaluations"] for run in runs)]
+
+
+def _find_parent(runs: Sequence[FoldRun]) -> Path:
+    parents = {run.folder.resolve().parent for run in runs}
+    if len(parents) > 1:
+        raise InputError(
+            "folds: the runs lie in several folders",
+            found=", ".join(map(str, sorted(parents))),
+            fix="name one: --output",
+        )
+    return Path(os.path.relpath(parents.pop()))
+
+
+def _summarize_split(runs: Sequence[FoldRun], split: str) -> dict[str, Any]:
+    evaluations = [run.metrics["evaluations"][split] for run in runs]
+    per_class = np.array([entry["per_category_iou"] for entry in evaluations], dtype=np.float64)  # (folds, C)
+    summary: dict[str, Any] = {
+        "images": [entry["images"] for entry in evaluations],
+        "scores": {key: _spread([entry[key] for entry in evaluations]) for key in MEANS},
+        "per_category_iou": [_spread(column) for column in per_class.T.tolist()],
+    }
+    if split == "validation":
+        matrix = np.sum([np.asarray(entry["confusion_matrix"], dtype=np.int64) for entry in evaluations], axis=0)
+        summary["pooled"] = {**compute_scores(matrix), "confusion_matrix": matrix}
+    return summary
+
+
+def _spread(values: Sequence[float]) -> dict[str, Any]:
+    """Return mean and standard deviation (n - 1) of the values that are numbers, and all the values."""
+    present = np.array([value for value in values if value is not None and not math.isnan(value)], dtype=np.float64)
+    return {
+        "mean": float(present.mean()) if len(present) else math.nan,
+        "std": float(present.std(ddof=1)) if len(present) > 1 else math.nan,
+        "values": list(values),
+    }
+
+
+def render_folds(summary: Mapping[str, Any]) -> str:
+    """Return the summary as Markdown: one table a split, in percent."""
+    lines = [f"# {summary['folds']} folds of {summary['dataset']}", ""]
+    for split, entry in summary["evaluations"].items():
+        lines += _render_split(split, entry, summary["class_names"], list(summary["runs"]))
+    lines.append(
+        "Mean ± standard deviation (n - 1) over the folds, in percent; a class counts in the folds that hold it."
+    )
+    if any("pooled" in entry for entry in summary["evaluations"].values()):
+        lines.append("Pooled: the score of the sum of the folds' confusion matrices, in which each image counts once.")
+    return "\n".join(lines) + "\n"
+
+
+def _render_split(split: str, entry: Mapping[str, Any], names: Sequence[str], folds: Sequence[str]) -> list[str]:
+    pooled = entry.get("pooled")
+    images = f"{sum(entry['images'])} images" if pooled else f"the same {entry['images'][0]} images in each fold"
+    titles = [f"{split}, {images}", "mean ± std", *(["pooled"] if pooled else []), *(f"fold {fold}" for fold in folds)]
+    rows = [(f"**{title}**", entry["scores"][key], pooled and pooled[key]) for key, title in MEANS.items()]
+    per_class = zip(names, entry["per_category_iou"], strict=True)
+    rows += [
+        (f"IoU {name}", spread, pooled and pooled["per_category_iou"][index])
+        for index, (name, spread) in enumerate(per_class)
+    ]
+    table = [titles, ["---", *["---:"] * (len(titles) - 1)]]
+    for title, spread, together in rows:
+        mean = f"{format_score(spread['mean'])} ± {format_score(spread['std'])}"
+        values = [format_score(value) for value in spread["values"]]
+        table.append([title, mean, *([format_score(together)] if pooled else []), *values])
+    return [*(f"| {' | '.join(row)} |" for row in table), ""]
