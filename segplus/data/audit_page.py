@@ -15,7 +15,8 @@ from PIL import Image
 
 from segplus.classes import ClassMap
 from segplus.data.audit import Audit
-from segplus.data.dataset import Picture, SegmentationSplit, measure_picture
+from segplus.data.bands import show_as_rgb
+from segplus.data.dataset import SegmentationSplit, measure_picture
 
 _WIDTH_PX = 360
 
@@ -65,16 +66,6 @@ def draw_pair(split: SegmentationSplit, index: int, remark: str) -> dict[str, st
     joined.save(buffer, "WEBP", quality=80)
     address = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
     return {"name": split.name(index), "remark": remark, "address": address}
-
-
-def show_as_rgb(image: Picture) -> Image.Image:
-    """Return a picture for the eye; of many bands the first three, each stretched to its range."""
-    if isinstance(image, Image.Image):
-        return image
-    bands = np.repeat(image, 3, axis=-1) if image.shape[-1] < 3 else image
-    shown = bands[..., :3].astype(np.float32)
-    low, high = shown.min(axis=(0, 1)), shown.max(axis=(0, 1))
-    return Image.fromarray(((shown - low) / np.maximum(high - low, 1e-9) * 255).astype(np.uint8))
 
 
 def color_labels(label: npt.NDArray[Any], classes: ClassMap) -> npt.NDArray[np.uint8]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from segplus.models.auxiliary import AuxiliaryLogits
+from segplus.models.channels import count_channels, widen_model
 from segplus.models.checks import check_input_size
 from segplus.models.folded_head import fold_decode_head
-from segplus.models.image_processor import load_image_processor
+from segplus.models.image_processor import find_image_range, load_image_processor
 from segplus.models.loading import LoadedModel, load_model, load_segmentation_checkpoint
 from segplus.models.parts import (
     find_batch_norms,
@@ -19,7 +20,9 @@ __all__ = [
     "AuxiliaryLogits",
     "LoadedModel",
     "check_input_size",
+    "count_channels",
     "find_batch_norms",
+    "find_image_range",
     "fold_decode_head",
     "freeze_encoder",
     "freeze_unused_parameters",
@@ -28,4 +31,5 @@ __all__ = [
     "load_image_processor",
     "load_model",
     "load_segmentation_checkpoint",
+    "widen_model",
 ]

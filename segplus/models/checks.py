@@ -6,6 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from segplus.errors import InputError
+from segplus.models.channels import count_channels
 
 _REFUSALS = (ValueError, RuntimeError, AssertionError, IndexError)
 
@@ -38,7 +39,8 @@ def check_input_size(model: PreTrainedModel, size_px: tuple[int, int], key: str)
 
 def _run(model: PreTrainedModel, size_px: tuple[int, int]) -> tuple[int, int]:
     with torch.no_grad():
-        pixel_values = torch.zeros(1, 3, *size_px, device=model.device, dtype=model.dtype)
+        channels = count_channels(model.config)
+        pixel_values = torch.zeros(1, channels, *size_px, device=model.device, dtype=model.dtype)
         logits = model(pixel_values=pixel_values).logits
     return int(logits.shape[-2]), int(logits.shape[-1])
 

@@ -2,33 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedConfig
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
 from segplus.errors import InputError, suggest
+from segplus.models.channels import count_channels
 from segplus.models.loading import expand_checkpoint, explain_failures, quiet_transformers
 from segplus.recipe import ModelRecipe
 
 # Cropping and padding change the geometry behind the pipeline's back: it stretches the logits over the whole picture.
 # Labels are decoded once, by the ClassMap, so the processor never reduces them.
 _FIXED = {"do_center_crop": False, "do_pad": False, "do_reduce_labels": False}
+# The processor's file is the one place that travels with the weights wherever they go; transformers keeps the key.
+_RANGE = "image_range"
+
+MeasureBands = Callable[[], tuple[Sequence[float], Sequence[float]]]
 
 
-def load_image_processor(recipe: ModelRecipe, config: PreTrainedConfig) -> BaseImageProcessor:
+def load_image_processor(
+    recipe: ModelRecipe,
+    config: PreTrainedConfig,
+    *,
+    image_range: Sequence[float] | None = None,
+    measure_bands: MeasureBands | None = None,
+) -> BaseImageProcessor:
     """Return the checkpoint's image processor, or the model type's own, with the recipe's values over it.
 
     Args:
         recipe: The model section; `image_processor` holds the values.
         config: The model's config, which names the processor where the checkpoint has none.
+        image_range: The values that became 0 and 255 in pictures deeper than 8 bits; kept with the processor.
+        measure_bands: Gives mean and standard deviation of each band in 0..255; called where the model takes other
+            than three channels and neither recipe nor checkpoint say what they are.
 
     Raises:
         InputError: If a key is unknown to the processor, or would serve another geometry than was evaluated.
     """
+    if _RANGE in recipe.image_processor:
+        raise InputError(f"model.image_processor: unknown key '{_RANGE}'", fix="set data.image_range")
     with quiet_transformers():
         processor = _load_from_checkpoint(recipe) or _build_from_type(config)
-        return _override(processor, recipe.image_processor)
+        processor = _override(processor, recipe.image_processor)
+        processor = _fit_channels(processor, recipe.image_processor, count_channels(config), measure_bands)
+        settings = {key: value for key, value in processor.to_dict().items() if key != _RANGE}
+        stated = {} if image_range is None else {_RANGE: [float(value) for value in image_range]}
+        return type(processor).from_dict({**settings, **stated})
+
+
+def find_image_range(processor: BaseImageProcessor) -> tuple[float, float] | None:
+    """Return the values that become 0 and 255 in pictures deeper than 8 bits, or None where the model was not told."""
+    found = processor.to_dict().get(_RANGE)
+    return None if found is None else (float(found[0]), float(found[1]))
 
 
 def _load_from_checkpoint(recipe: ModelRecipe) -> BaseImageProcessor | None:
@@ -73,3 +100,37 @@ def _override(processor: BaseImageProcessor, values: dict[str, Any]) -> BaseImag
             )
     fixed = {key: value for key, value in _FIXED.items() if key in settings}
     return type(processor).from_dict({**settings, **values, **fixed})
+
+
+def _fit_channels(
+    processor: BaseImageProcessor, wishes: dict[str, Any], channels: int, measure_bands: MeasureBands | None
+) -> BaseImageProcessor:
+    """Give the processor a mean and a standard deviation a channel; those of three channels stay the checkpoint's."""
+    settings = processor.to_dict()
+    if channels != 3 and settings.get("do_flip_channel_order"):
+        settings["do_flip_channel_order"] = False  # blue before red has a meaning in colour pictures only
+    missing = [
+        key
+        for key in ("image_mean", "image_std")
+        if settings.get("do_normalize") and _count_values(settings.get(key)) not in (None, channels)
+    ]
+    for key in missing:
+        if key in wishes:
+            raise InputError(
+                f"model.image_processor.{key}", found=wishes[key], allowed=f"one number a channel: {channels}"
+            )
+    if missing and measure_bands is not None:
+        factor = float(settings["rescale_factor"]) if settings.get("do_rescale") else 1.0
+        means, deviations = measure_bands()
+        # A band of one value gets a deviation of one grey level: it becomes 0, not infinite.
+        measured = {
+            "image_mean": [mean * factor for mean in means],
+            "image_std": [max(deviation, 1.0) * factor for deviation in deviations],
+        }
+        settings |= {key: measured[key] for key in missing}
+    return type(processor).from_dict(settings)
+
+
+def _count_values(value: Any) -> int | None:
+    """Return the length of a list, or None of a number, which holds for every channel."""
+    return len(value) if isinstance(value, list | tuple) else None

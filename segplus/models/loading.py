@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from segplus.classes import ClassMap
 from segplus.errors import InputError, suggest
+from segplus.models.channels import count_channels, set_channels, widen_model
 from segplus.models.parts import is_head_parameter
 from segplus.recipe import ModelRecipe
 from segplus.recipe.paths import expand_path
@@ -26,40 +27,54 @@ class LoadedModel:
     Args:
         model: Float32, on the CPU.
         new_parameters: Names of the parameters that no checkpoint gave.
+        checkpoint_channels: Input channels of the checkpoint where the model was widened to others; else None.
     """
 
     model: PreTrainedModel
     new_parameters: list[str]
+    checkpoint_channels: int | None = None
 
     def describe(self) -> str:
-        """Return one line: architecture, size, and which modules start from random weights."""
+        """Return one line: architecture, size, which modules start from random weights, and what was widened."""
         total = sum(p.numel() for p in self.model.parameters())
-        line = f"{type(self.model).__name__}: {total / 1e6:.2f} M parameters"
+        line = f"{type(self.model).__name__}: {total / 1e6:.2f} M parameters, {self._describe_origin()}"
+        if self.checkpoint_channels is None:
+            return line
+        now = count_channels(self.model.config)
+        verb = "widened" if now > self.checkpoint_channels else "narrowed"
+        return f"{line}; first convolution {verb} from {self.checkpoint_channels} to {now} channels"
+
+    def _describe_origin(self) -> str:
         sizes = {name: p.numel() for name, p in self.model.named_parameters()}
         new = [name for name in self.new_parameters if name in sizes]
         if len(new) == len(sizes):
-            return f"{line}, all from random weights"
+            return "all from random weights"
         if not new:
-            return f"{line}, all from the checkpoint"
+            return "all from the checkpoint"
         modules = sorted({name.rsplit(".", 1)[0] for name in new})
         shown = ", ".join(modules[:3]) + (f" and {len(modules) - 3} more modules" if len(modules) > 3 else "")
-        return f"{line}, new: {shown} ({sum(sizes[n] for n in new) / 1e6:.2f} M)"
+        return f"new: {shown} ({sum(sizes[n] for n in new) / 1e6:.2f} M)"
 
 
-def load_model(recipe: ModelRecipe, classes: ClassMap, *, use_auxiliary_head: bool = True) -> LoadedModel:
-    """Return the recipe's model with an output channel for each class.
+def load_model(
+    recipe: ModelRecipe, classes: ClassMap, *, use_auxiliary_head: bool = True, channels: int = 3
+) -> LoadedModel:
+    """Return the recipe's model with an output channel for each class and an input channel for each of the pictures'.
 
     Args:
         recipe: The model section.
         classes: Names that the model's config will hold.
         use_auxiliary_head: Keep the auxiliary head of models that have one (DPT, UperNet, BEiT).
+        channels: Number of channels of the pictures; the first convolution of a checkpoint that takes others is
+            widened.
 
     Raises:
-        InputError: If the checkpoint cannot be loaded or is no semantic-segmentation model.
+        InputError: If the checkpoint cannot be loaded, is no semantic-segmentation model, or cannot take the channels.
     """
-    config = _build_config(recipe, classes, use_auxiliary_head)
+    config = _build_config(recipe, classes, use_auxiliary_head, channels)
     if recipe.checkpoint is None:
-        model = _build_random_model(config, recipe)
+        fits = count_channels(config) == channels
+        model = _build_random_model(config if fits else set_channels(config, channels), recipe)
         return LoadedModel(model.float(), [name for name, _ in model.named_parameters()])
     checkpoint = expand_checkpoint(recipe.checkpoint)
     with quiet_transformers(), explain_failures("model.checkpoint", checkpoint):
@@ -75,7 +90,11 @@ def load_model(recipe: ModelRecipe, classes: ClassMap, *, use_auxiliary_head: bo
         )
     new = sorted(set(info["missing_keys"]) | {entry[0] for entry in info["mismatched_keys"]})
     _refuse_empty_backbone(model, new, checkpoint)
-    return LoadedModel(model, new)
+    given = count_channels(config)
+    if given == channels:
+        return LoadedModel(model, new)
+    with quiet_transformers(), explain_failures("data.channels", checkpoint):
+        return LoadedModel(widen_model(model, channels, **_choose_attention(recipe)), new, given)
 
 
 def load_segmentation_checkpoint(checkpoint: str, *, trust_remote_code: bool = False) -> PreTrainedModel:
@@ -117,9 +136,16 @@ def expand_checkpoint(checkpoint: str) -> str:
     return expanded
 
 
-def _build_config(recipe: ModelRecipe, classes: ClassMap, use_auxiliary_head: bool) -> PreTrainedConfig:
+def _build_config(recipe: ModelRecipe, classes: ClassMap, use_auxiliary_head: bool, channels: int) -> PreTrainedConfig:
     values = dict(recipe.config)
     model_type = values.pop("model_type", None)
+    if values.pop("num_channels", channels) != channels:
+        raise InputError(
+            "model.config.num_channels: not the number of channels of the data",
+            found=recipe.config["num_channels"],
+            allowed=channels,
+            fix="leave it out: data.channels says how many there are",
+        )
     if recipe.checkpoint is None:
         config = _build_config_of_type(str(model_type))
     else:

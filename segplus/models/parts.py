@@ -8,6 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedModel
 
 from segplus.errors import InputError
+from segplus.models.channels import count_channels
 
 
 def is_head_parameter(model: PreTrainedModel, name: str) -> bool:
@@ -52,7 +53,7 @@ def freeze_unused_parameters(model: PreTrainedModel, size_px: tuple[int, int]) -
     ]
     was_training = model.training
     model.eval()  # one image suffices where BatchNorm needs no statistics
-    outputs.append(model(pixel_values=torch.zeros(1, 3, *size_px)).logits)
+    outputs.append(model(pixel_values=torch.zeros(1, count_channels(model.config), *size_px)).logits)
     torch.stack([output.sum() for output in outputs]).sum().backward()
     for hook in hooks:
         hook.remove()
