@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from segplus.data import inspect
 from segplus.errors import EXIT_CODE_INPUT, InputError, describe_error
 from segplus.inference import compare, evaluate, predict
 from segplus.inference.files import KINDS
+from segplus.inference.scoring import join_processes
 from segplus.recipe import DataRecipe, EvaluationRecipe, load_sections
 from segplus.reporting.folds import render_folds, summarize_folds
 from segplus.reporting.table import format_class_table
@@ -118,9 +120,10 @@ def run_evaluate(options: argparse.Namespace, rest: Sequence[str]) -> int:
         per_image=options.per_image,
         save_predictions=options.save_predictions,
     )
-    for name, scores in metrics["evaluations"].items():
-        print(f"{name} split, {scores['images']} images\n{format_class_table(scores, metrics['class_names'])}")
-    print(f"written to {options.output}")
+    if join_processes().is_main_process:
+        for name, scores in metrics["evaluations"].items():
+            print(f"{name} split, {scores['images']} images\n{format_class_table(scores, metrics['class_names'])}")
+        print(f"written to {options.output}")
     return 0
 
 
@@ -128,6 +131,13 @@ def run_compare(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Compare checkpoints and print each one's mIoU with its difference from the first."""
     section, recipe = read_sections(options.data, options.recipe, options.checkpoints[0], options.protocol, rest)
     result = compare(options.checkpoints, section, options.output, recipe=recipe, split=options.split)
+    if join_processes().is_main_process:
+        print_comparison(options, result)
+    return 0
+
+
+def print_comparison(options: argparse.Namespace, result: Mapping[str, Any]) -> None:
+    """Print each checkpoint's mIoU, and what it gains on the first."""
     for name, scores in zip(options.checkpoints, result["scores"], strict=True):
         line = f"{name}: mIoU {100 * scores['mean_iou']:.2f} %"
         if name in result["differences"]:
@@ -138,7 +148,6 @@ def run_compare(options: argparse.Namespace, rest: Sequence[str]) -> int:
             )
         print(line)
     print(f"written to {options.output}")
-    return 0
 
 
 def run_folds(options: argparse.Namespace, rest: Sequence[str]) -> int:

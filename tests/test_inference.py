@@ -246,14 +246,81 @@ def test_a_processor_that_crops_is_told_not_to_in_windows():
     np.testing.assert_array_equal(predictor.predict(picture).numpy(), labels)
 
 
-def test_scores_off_a_whole_stride_are_refused():
-    class OddModel(ColorModel):
-        def forward(self, pixel_values):
-            logits = super().forward(pixel_values).logits
-            return SimpleNamespace(logits=F.interpolate(logits, size=(5, 5)))
+class OddModel(nn.Module):
+    """A SegFormer whose scores of a window of 64 lie on 13 x 13 steps: no whole stride."""
 
-    with pytest.raises(InputError, match="whole stride"):
-        Predictor(OddModel(), build_processor(), ProtocolRecipe(**SLIDING)).predict(draw_scene((70, 70))[1])
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.config = model, model.config
+
+    def forward(self, pixel_values):
+        return SimpleNamespace(logits=F.interpolate(self.model(pixel_values).logits, size=(13, 13), mode="bilinear"))
+
+
+def blend_pixels_slowly(model, pixel_values, tops, lefts, window, shares):
+    """Resize each window's scores to its pixels, add them with their weights, and divide."""
+    sums = torch.zeros(model.config.num_labels, *pixel_values.shape[-2:], dtype=torch.float64)
+    weights = torch.zeros(pixel_values.shape[-2:], dtype=torch.float64)
+    for top in tops:
+        for left in lefts:
+            place = slice(top, top + window), slice(left, left + window)
+            with torch.no_grad():
+                scores = model(pixel_values=pixel_values[(..., *place)]).logits
+            scores = F.interpolate(scores.double(), size=(window, window), mode="bilinear", align_corners=False)[0]
+            sums[(..., *place)] += scores * (shares[:, None] * shares)
+            weights[place] += shares[:, None] * shares
+    return sums / weights
+
+
+@pytest.mark.parametrize("blending", ["gaussian", "uniform"])
+@pytest.mark.parametrize("reason", ["no whole stride", "windows between its steps"])
+def test_windows_off_the_models_grid_are_blended_by_pixels(segformer, blending, reason, monkeypatch):
+    """Where a window begins between two steps of the model's grid, the grid cannot hold the sums."""
+    monkeypatch.setattr("segplus.inference.windows._BLOCK_VALUES", 2000)  # several blocks of rows a window
+    size = (150, 110)
+    picture = draw_scene(size)[1]
+    if reason == "no whole stride":
+        model, stride_px, total, tops, lefts = OddModel(segformer), 32, (160, 128), (0, 32, 64, 96), (0, 32, 64)
+    else:
+        model, stride_px, total, tops, lefts = segformer, 2, (150, 110), (0, 38, 76, 86), (0, 38, 46)
+    protocol = ProtocolRecipe(
+        name="sliding", window_px=[64, 64], overlap=0.4, blending=blending, stride_px=stride_px, windows_per_batch=2
+    )
+    processor = build_processor((64, 64))
+    served = processor(images=[picture], do_resize=False, return_tensors="pt")["pixel_values"]
+    padded = F.pad(served, (0, total[1] - size[1], 0, total[0] - size[0]), mode="replicate")
+    shares = torch.exp(-0.5 * (((torch.arange(64) + 0.5) / 64 - 0.5) * 8) ** 2).clamp_min(1e-3)
+    shares = torch.ones(64) if blending == "uniform" else shares
+    expected = blend_pixels_slowly(model, padded, tops, lefts, 64, shares)[:, : size[0], : size[1]]
+    predictor = Predictor(model, processor, protocol)
+    found = predictor.predict_probabilities(picture)
+    torch.testing.assert_close(found.double(), expected.softmax(0), atol=1e-5, rtol=0)
+    labels = predictor.predict(picture)
+    assert float((labels == expected.argmax(0)).float().mean()) > 0.9995
+    again, confidence = predictor.predict_with_confidence(picture)
+    assert torch.equal(again, labels)
+    torch.testing.assert_close(confidence, found.amax(0), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0, 3.0, 0.7])
+@pytest.mark.parametrize("name", ["original", "sliding"])
+def test_one_scale_alone(name, scale):
+    """At twice the size a model of stride 1 has a grid finer than the pixels."""
+    picture = Image.fromarray(np.kron(draw_scene((6, 5))[0], np.ones((16, 16), int)).astype(np.uint8))
+    labels = np.array(picture)
+    picture = Image.fromarray(COLORS.numpy().astype(np.uint8)[labels])
+    protocol = ProtocolRecipe(name=name, window_px=[32, 32], scales=[scale])
+    predictor = Predictor(ColorModel(), build_processor(), protocol)
+    found = predictor.predict(picture).numpy()
+    inside = np.zeros_like(labels, dtype=bool)
+    inside.reshape(6, 16, 5, 16)[:, 4:12, :, 4:12] = True
+    np.testing.assert_array_equal(found[inside], labels[inside])
+    again, confidence = predictor.predict_with_confidence(picture)
+    np.testing.assert_array_equal(again.numpy(), found)
+    probabilities = predictor.predict_probabilities(picture)
+    torch.testing.assert_close(confidence, probabilities.amax(0), atol=1e-5, rtol=0)
 
 
 def test_a_size_that_the_model_refuses_is_one_message():

@@ -1,11 +1,9 @@
-"""Files that are written whole or not at all."""
+"""Label maps as pictures, and scores as tables."""
 
 from __future__ import annotations
 
 import csv
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,22 +17,11 @@ from segplus.classes import ClassMap
 from segplus.errors import InputError
 from segplus.inference.pictures import Picture
 from segplus.reporting.drawing import draw_overlay
+from segplus.reporting.files import write_whole
 
 Kind = Literal["ids", "palette", "overlay"]
 KINDS: tuple[Kind, ...] = ("ids", "palette", "overlay")
 TABLE_SUFFIXES = (".csv", ".parquet")
-
-
-@contextmanager
-def write_whole(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside the target, which takes the target's name when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def check_kind(kind: str, num_classes: int) -> None:
@@ -72,7 +59,7 @@ def draw_labels(labels: npt.NDArray[Any], picture: Picture, classes: ClassMap, k
 def write_labels(path: Path, labels: npt.NDArray[Any], picture: Picture, classes: ClassMap, kind: str) -> None:
     """Write class ids as a PNG; see `draw_labels`."""
     with write_whole(path) as part:
-        draw_labels(labels, picture, classes, kind).save(part)
+        draw_labels(labels, picture, classes, kind).save(part, "PNG")
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

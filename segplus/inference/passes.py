@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -35,6 +36,13 @@ class ScorePass:
         """Whether the whole grid is held."""
         return self.held.shape[1] == self.height
 
+    @property
+    def fits_pixels(self) -> bool:
+        """Whether the grid covers whole pixels, and each of its rows does where rows come one after the other."""
+        return all(float(side).is_integer() for side in self.covers) and (
+            self.is_whole or self.covers[0] % self.height == 0
+        )
+
     def read(self, first: int, last: int) -> Tensor:
         """Return the rows [first, last), shape (C, n, w), and forget those above."""
         while self.first + self.held.shape[1] < last:
@@ -43,42 +51,66 @@ class ScorePass:
             self.first = first
         return self.held[:, first - self.first : last - self.first]
 
-    def collect(self) -> ScorePass:
-        """Hold the whole grid, and return this pass."""
-        parts = [self.held, *(block for block, _ in self.blocks)]
-        self.held = torch.cat(parts, 1) if len(parts) > 1 else self.held
-        return self
-
     def take_blocks(self) -> Iterator[Tensor]:
         """Yield all blocks, the held one first."""
         yield self.held
         yield from (block for block, _ in self.blocks)
 
 
-def label_grid(scores: ScorePass, size: tuple[int, int]) -> Tensor:
-    """Return the label map of one pass whose grid covers whole pixels, shape (height, width).
+@dataclass(frozen=True)
+class Strip:
+    """Some rows of a grid that fits the pixels.
 
     Args:
-        scores: The pass.
-        size: Height and width of the picture.
+        scores: The rows, shape (C, n, w), with one row of the strip above, if there is one.
+        size: Height and width that they stretch over, in pixels.
+        start: First row of pixels that belongs to this strip.
+        end: The row after the last; the pixels below it lie nearer to the next strip.
     """
+
+    scores: Tensor
+    size: tuple[int, int]
+    start: int
+    end: int
+
+    def find_labels(self, width: int) -> Tensor:
+        """Return the label map of the strip's own pixels, as wide as the picture."""
+        return label_map(self.scores[None], self.size)[0, self.start : self.end, :width]
+
+    def interpolate(self, width: int) -> Iterator[Tensor]:
+        """Yield the scores of the strip's own pixels a few rows at a time, (rows, width, C)."""
+        alone = ScorePass(iter([(self.scores, self.scores.shape[1])]), self.size)
+        for top, slab in average_passes([alone], (self.size[0], width)):
+            yield slab[max(0, self.start - top) : max(0, self.end - top)]
+
+
+def cut_strips(scores: ScorePass) -> Iterator[Strip]:
+    """Yield the strips of one pass whose grid fits the pixels, top to bottom; one strip where the grid is whole."""
     covered_height, covered_width = (round(side) for side in scores.covers)
     if scores.is_whole:
-        return label_map(scores.held[None], (covered_height, covered_width))[0, : size[0], : size[1]]
+        yield Strip(scores.held, (covered_height, covered_width), 0, covered_height)
+        return
     stride = covered_height // scores.height
-    strips: list[Tensor] = []
     above: Tensor | None = None
     row = 0
     for block in scores.take_blocks():
         row += block.shape[1]
         slab = block if above is None else torch.cat([above, block], 1)
-        strip = label_map(slab[None], (slab.shape[1] * stride, covered_width))[0]
+        height, half = slab.shape[1] * stride, stride // 2
         # Pixels between a slab's last row and the next one wait for the next slab.
-        start = 0 if above is None else stride // 2
-        end = len(strip) if row == scores.height else len(strip) - stride + stride // 2
-        strips.append(strip[start:end, : size[1]])
-        above = block[:, -1:]
-    return torch.cat(strips)[: size[0]]
+        end = height if row == scores.height else height - stride + half
+        yield Strip(slab, (height, covered_width), 0 if above is None else half, end)
+        above = block[:, -1:].clone()
+
+
+def label_grid(scores: ScorePass, size: tuple[int, int]) -> Tensor:
+    """Return the label map of one pass whose grid fits the pixels, shape (height, width).
+
+    Args:
+        scores: The pass.
+        size: Height and width of the picture.
+    """
+    return torch.cat([strip.find_labels(size[1]) for strip in cut_strips(scores)])[: size[0]]
 
 
 def average_passes(passes: list[ScorePass], size: tuple[int, int]) -> Iterator[tuple[int, Tensor]]:
@@ -103,6 +135,7 @@ def average_passes(passes: list[ScorePass], size: tuple[int, int]) -> Iterator[t
         total: Tensor | None = None
         for scores, (vertical, horizontal) in zip(passes, axes, strict=True):
             slab = interpolate_columns(interpolate_rows(scores.read, vertical, top, bottom), horizontal)
-            total = slab if total is None else total.add_(slab)
+            # One scale's windows may be blended on the CPU and another's on the accelerator.
+            total = slab if total is None else total.add_(slab.to(total.device))
         assert total is not None
         yield top, total if len(passes) == 1 else total / len(passes)

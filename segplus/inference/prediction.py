@@ -15,9 +15,10 @@ from segplus.classes import ClassMap
 from segplus.data.images import IMAGE_SUFFIXES, ImageReader, read_size
 from segplus.errors import InputError
 from segplus.inference.checkpoint import Checkpoint, choose_device, find_checkpoint
-from segplus.inference.files import check_kind, write_labels, write_whole
+from segplus.inference.files import check_kind, write_labels
 from segplus.inference.scoring import read_ahead
 from segplus.recipe.evaluation import ProtocolRecipe
+from segplus.reporting.files import write_whole
 
 _NOTE = "segplus_predictions.json"
 
@@ -99,12 +100,15 @@ def list_targets(source: Path, output: Path) -> list[tuple[Path, Path]]:
     """Return each picture with the PNG that it becomes; below a folder the subfolders are kept.
 
     Raises:
-        InputError: If there is no picture, two would become one PNG, or several are to become one file.
+        InputError: If there is no picture, two would become one PNG, several are to become one file, or a PNG would
+            take its own picture's place.
     """
     if source.is_file():
         pictures, root = [source], source.parent
     elif source.is_dir():
         pictures, root = sorted(path for path in source.rglob("*") if _is_picture(path)), source
+        if source.resolve() in output.resolve().parents:  # what an earlier command wrote there is no input
+            pictures = [path for path in pictures if output.resolve() not in path.resolve().parents]
     else:
         pictures = sorted(Path(path) for path in glob.glob(str(source), recursive=True) if _is_picture(Path(path)))
         root = _find_common_folder(pictures)
@@ -113,20 +117,27 @@ def list_targets(source: Path, output: Path) -> list[tuple[Path, Path]]:
     if is_picture_target(output):
         if len(pictures) > 1:
             raise InputError(f"{output}: one file for {len(pictures)} pictures", fix="name a folder")
+        _refuse_own_pictures(pictures[0], output)
         return [(pictures[0], output)]
     if output.suffix and not output.is_dir() and len(pictures) == 1:
         raise InputError(f"{output}: label maps are PNG", found=output.suffix, fix="name it *.png, or name a folder")
     targets = [(picture, (output / picture.relative_to(root)).with_suffix(".png")) for picture in pictures]
     seen: dict[Path, Path] = {}
     for picture, target in targets:
+        _refuse_own_pictures(picture, target)
         if target in seen:
             raise InputError(f"{picture} and {seen[target]} would both become {target}", fix="predict them one by one")
         seen[target] = picture
     return targets
 
 
+def _refuse_own_pictures(picture: Path, target: Path) -> None:
+    if picture.resolve() == target.resolve():
+        raise InputError(f"{target}: would be written over the picture itself", fix="name another folder")
+
+
 def _is_picture(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES
+    return path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 def _find_common_folder(pictures: list[Path]) -> Path:

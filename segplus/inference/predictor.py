@@ -11,7 +11,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from segplus.errors import InputError
 from segplus.evaluation import label_map
 from segplus.evaluation.labels import choose_label_dtype
-from segplus.inference.passes import ScorePass, average_passes, label_grid
+from segplus.inference.passes import ScorePass, average_passes, cut_strips, label_grid
 from segplus.inference.pictures import Picture, PictureReader, measure_picture, scale_picture
 from segplus.inference.windows import blend_windows, lay_windows, pad_size
 from segplus.recipe.evaluation import ProtocolRecipe
@@ -76,35 +76,38 @@ class Predictor:
         return [labels[index] for index in range(len(pictures))]
 
     def predict_with_confidence(self, picture: Picture) -> tuple[Tensor, Tensor]:
-        """Return the label map and the probability of the most probable class, float32, both of shape (H, W).
-
-        The scores on the model's grid are held whole.
-        """
-        size = measure_picture(picture)
-        passes = [scores.collect() for scores in self._start_passes(picture)]
-        labels = self._label(passes, size)
-        confidence = torch.empty(size, dtype=torch.float32, device=labels.device)
-        for top, slab in average_passes(passes, size):
-            confidence[top : top + len(slab)] = self._normalise(slab).amax(-1)
-        return labels, confidence
+        """Return the label map and the probability of the most probable class, float32, both of shape (H, W)."""
+        height, width = measure_picture(picture)
+        passes = self._start_passes(picture)
+        labels: list[Tensor] = []
+        confidence: list[Tensor] = []
+        if len(passes) == 1 and passes[0].fits_pixels:
+            for strip in cut_strips(passes[0]):
+                labels.append(strip.find_labels(width))
+                confidence += [self._normalise(slab).amax(-1) for slab in strip.interpolate(width)]
+        else:
+            dtype = choose_label_dtype(len(passes[0].held))
+            for _, slab in average_passes(passes, (height, width)):
+                labels.append(slab.argmax(-1).to(dtype))
+                confidence.append(self._normalise(slab).amax(-1))
+        return self._join(labels)[:height], self._join(confidence)[:height]
 
     def predict_probabilities(self, picture: Picture) -> Tensor:
         """Return the probability of every class, float32, shape (C, H, W): as large as that is."""
-        size = measure_picture(picture)
-        slabs = [self._normalise(slab) for _, slab in average_passes(self._start_passes(picture), size)]
-        return torch.cat(slabs).permute(2, 0, 1).contiguous()
+        slabs = average_passes(self._start_passes(picture), measure_picture(picture))
+        return self._join([self._normalise(slab) for _, slab in slabs]).permute(2, 0, 1).contiguous()
 
     def _normalise(self, slab: Tensor) -> Tensor:
         return slab if self.protocol.average == "probabilities" else slab.softmax(-1)
 
+    def _join(self, parts: list[Tensor]) -> Tensor:
+        return torch.cat(parts).to(self.model.device)
+
     def _label(self, passes: list[ScorePass], size: tuple[int, int]) -> Tensor:
-        if len(passes) == 1 and all(float(side).is_integer() for side in passes[0].covers):
-            return label_grid(passes[0], size)
+        if len(passes) == 1 and passes[0].fits_pixels:
+            return label_grid(passes[0], size).to(self.model.device)
         dtype = choose_label_dtype(len(passes[0].held))
-        labels = torch.empty(size, dtype=dtype, device=passes[0].held.device)
-        for top, slab in average_passes(passes, size):
-            labels[top : top + len(slab)] = slab.argmax(-1)
-        return labels
+        return self._join([slab.argmax(-1).to(dtype) for _, slab in average_passes(passes, size)])
 
     def _start_passes(self, picture: Picture) -> list[ScorePass]:
         start = self._start_served if self.protocol.name == "fixed" else self._start_windows

@@ -1,4 +1,8 @@
-"""Sliding windows on the model's own grid: scores are blended at the model's stride and leave row by row."""
+"""Sliding windows: scores are blended at the model's stride where that is exact, and leave row by row.
+
+It is exact where every window begins on the model's grid. Elsewhere each window's scores are resized to its pixels and
+blended on the CPU, where only one row of windows is held.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from segplus.errors import InputError
 from segplus.recipe.evaluation import ProtocolRecipe
 
 # (top, left, height, width) in pixels of each window -> scores (n, C, h, w)
 ScoreWindows = Callable[[list[tuple[int, int, int, int]]], Tensor]
 _SIGMA_SHARE = 1 / 8
 _LEAST_WEIGHT = 1e-3
+# Values in one block of rows that are blended at the size of the pixels: 64 MiB.
+_BLOCK_VALUES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,22 @@ def _sum_weights(starts: list[int], weights: Tensor, total: int) -> Tensor:
     return summed
 
 
+def find_strides(layout: WindowLayout, grid: tuple[int, int], total: tuple[int, int]) -> tuple[int, int] | None:
+    """Return the model's vertical and horizontal stride in pixels, or None where a window begins between its steps.
+
+    Args:
+        layout: The windows.
+        grid: Height and width of a window's scores.
+        total: Height and width of the padded picture, in pixels.
+    """
+    strides = layout.height // grid[0], layout.width // grid[1]
+    if (grid[0] * strides[0], grid[1] * strides[1]) != (layout.height, layout.width):
+        return None
+    starts = (*layout.tops, total[0]), (*layout.lefts, total[1])
+    is_exact = all(place % stride == 0 for places, stride in zip(starts, strides, strict=True) for place in places)
+    return strides if is_exact else None
+
+
 class Blender:
     """Weighted sums of one row of windows after the other.
 
@@ -92,54 +114,54 @@ class Blender:
         grid: Height and width of a window's scores.
         total: Height and width of the padded picture, in pixels.
         protocol: Says how to blend.
-
-    Raises:
-        InputError: If a window's scores do not lie at a whole stride.
     """
 
     def __init__(
         self, layout: WindowLayout, grid: tuple[int, int], total: tuple[int, int], protocol: ProtocolRecipe
     ) -> None:
-        if layout.height % grid[0] or layout.width % grid[1]:
-            raise InputError(
-                "evaluation.protocol.window_px: the model's scores of a window do not lie at a whole stride",
-                found=f"{grid[0]} x {grid[1]} scores for a window of {layout.height} x {layout.width}",
-                fix="choose window_px and stride_px as multiples of the model's stride or patch size",
-            )
-        self.strides = layout.height // grid[0], layout.width // grid[1]
+        strides = find_strides(layout, grid, total)
+        self.is_exact = strides is not None
+        self.strides = strides or (1, 1)
+        self.window = layout.height // self.strides[0], layout.width // self.strides[1]
         self.grid = total[0] // self.strides[0], total[1] // self.strides[1]
         self.tops = [top // self.strides[0] for top in layout.tops]
         self.lefts = [left // self.strides[1] for left in layout.lefts]
-        self.row_weights, self.column_weights = (weigh_pixels(side, protocol.blending) for side in grid)
+        self.row_weights, self.column_weights = (weigh_pixels(side, protocol.blending) for side in self.window)
         self.row_sums = _sum_weights(self.tops, self.row_weights, self.grid[0])
         self.column_sums = _sum_weights(self.lefts, self.column_weights, self.grid[1])
         self.sums: Tensor | None = None
         self.top = 0
 
     def add(self, left: int, scores: Tensor) -> None:
-        """Add the scores, (C, h, w), of the window of this row that starts in this column of the grid."""
+        """Add the scores, (C, h, w), of the window of this row that starts in this column of pixels."""
+        if not self.is_exact:
+            scores = F.interpolate(scores[None], size=self.window, mode="bilinear", align_corners=False)[0].cpu()
         if self.sums is None:
-            self.sums = torch.zeros(len(scores), scores.shape[1], self.grid[1], device=scores.device)
+            self.sums = torch.zeros(len(scores), self.window[0], self.grid[1], device=scores.device)
         weights = self.row_weights[:, None] * self.column_weights
-        self.sums[:, :, left : left + scores.shape[2]].addcmul_(scores, weights.to(scores.device))
+        start = left // self.strides[1]
+        self.sums[:, :, start : start + self.window[1]].addcmul_(scores, weights.to(scores.device))
 
-    def take_rows(self, bottom: int) -> Tensor:
-        """Return the blended scores down to this row of the grid, (C, n, w), and forget them."""
+    def take_rows(self, bottom: int) -> Iterator[Tensor]:
+        """Yield the blended scores down to this row of the grid, blocks of shape (C, n, w), and forget them."""
         assert self.sums is not None
+        classes, held, width = self.sums.shape
         count = bottom - self.top
-        divisor = self.row_sums[self.top : bottom, None] * self.column_sums
-        rows = self.sums[:, :count] / divisor.to(self.sums.device)
-        rest = self.sums.shape[1] - count
-        self.sums[:, :rest] = self.sums[:, count:].clone()
-        self.sums[:, rest:] = 0
+        rows = count if self.is_exact else max(1, _BLOCK_VALUES // (classes * width))
+        for first in range(0, count, rows):
+            last = min(first + rows, count)
+            divisor = self.row_sums[self.top + first : self.top + last, None] * self.column_sums
+            yield self.sums[:, first:last] / divisor.to(self.sums.device)
+        for one in self.sums:  # class by class: a copy of all would double what is held
+            one[: held - count] = one[count:].clone()
+        self.sums[:, held - count :] = 0
         self.top = bottom
-        return rows
 
 
 def blend_windows(
     score: ScoreWindows, layout: WindowLayout, total: tuple[int, int], protocol: ProtocolRecipe
 ) -> Iterator[tuple[Tensor, int]]:
-    """Yield the scores of a picture as blocks of rows of its grid, top to bottom, (C, n, w), with the grid's height.
+    """Yield the scores of a picture as blocks of rows of a grid, top to bottom, (C, n, w), with the grid's height.
 
     Args:
         score: Gives the scores of windows.
@@ -157,7 +179,8 @@ def blend_windows(
                 return
             blender = blender or Blender(layout, (scores.shape[-2], scores.shape[-1]), total, protocol)
             for left, one in zip(lefts, scores, strict=True):
-                blender.add(left // blender.strides[1], one)
+                blender.add(left, one)
         assert blender is not None
         is_last = row + 1 == len(layout.tops)
-        yield blender.take_rows(blender.grid[0] if is_last else blender.tops[row + 1]), blender.grid[0]
+        for block in blender.take_rows(blender.grid[0] if is_last else blender.tops[row + 1]):
+            yield block, blender.grid[0]

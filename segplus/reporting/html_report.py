@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from segplus.classes import ClassMap
 from segplus.reporting.charts import draw_curves, draw_matrix
 from segplus.reporting.drawing import shrink_labels
 from segplus.reporting.examples import Example
+from segplus.reporting.files import write_whole
 from segplus.reporting.layers import MOST_PX, encode_layers
 from segplus.reporting.metrics import clean_numbers
 from segplus.reporting.table import ABSENT, format_score, format_share, measure_pixel_shares
@@ -101,17 +101,9 @@ def write_html_report(
     page["script"] = Markup((_HERE / "html_report.js").read_text(encoding="utf-8"))
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=True)
     template = environment.from_string((_HERE / "html_report.html").read_text(encoding="utf-8"))
-    _write_whole(Path(path), template.render(page))
-
-
-def _write_whole(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    text = template.render(page)
+    with write_whole(path) as part:
         part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _list_sections(page: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,24 +11,19 @@ from typing import Any
 import numpy as np
 
 from segplus.errors import InputError
+from segplus.reporting.files import write_whole
 
 
 def write_metrics(path: str | Path, metrics: Mapping[str, Any]) -> None:
-    """Write metrics as JSON through a temporary file beside the target.
+    """Write metrics as JSON, whole or not at all.
 
     Args:
         path: The file, usually metrics.json; folders on the way are made.
         metrics: Numbers, strings, lists, dicts, arrays and tensors; what is not finite becomes null.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     text = json.dumps(clean_numbers(metrics), indent=2, allow_nan=False, ensure_ascii=False)
-    try:
+    with write_whole(path) as part:
         part.write_text(text + "\n", encoding="utf-8")
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read_metrics(path: str | Path) -> dict[str, Any]:

@@ -140,9 +140,12 @@ def name_repository(recipe: Recipe, folder: Path) -> str:
 
 
 def _name_dataset(recipe: Recipe) -> str:
-    """Return the Hub id of the data, or the name of their folder."""
-    dataset = recipe.data.dataset
-    return recipe.card.dataset_id or (dataset if _is_hub_id(dataset) else Path(dataset).name)
+    return recipe.card.dataset_id or name_dataset(recipe.data.dataset)
+
+
+def name_dataset(dataset: str) -> str:
+    """Return the Hub id of a data set, or the name of its folder."""
+    return dataset if _is_hub_id(dataset) else Path(dataset).name
 
 
 def _is_hub_id(dataset: str) -> bool:
