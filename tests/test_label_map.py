@@ -59,8 +59,32 @@ def test_equals_interpolation_and_argmax(shape, classes, kind):
     for layout in (torch.contiguous_format, torch.channels_last):
         labels = label_map(logits.contiguous(memory_format=layout), size)
         assert labels.dtype == torch.uint8
-        assert int((labels.long() != reference).sum()) <= reference.numel() // 10_000
-        assert_best(labels, logits, size)
+        assert torch.equal(labels.long(), reference)
+
+
+# Not from one pixel: there a class leads by a unit at all four corners, and keeps the cell.
+NEAR_TIE_SIZES = [*(shape for shape in SIZES if shape[:2] != (1, 1)), (60, 45, 480, 360), (40, 60, 159, 311)]
+
+
+@pytest.mark.parametrize("shape", NEAR_TIE_SIZES, ids=str)
+@pytest.mark.parametrize("classes", [2, 3, 4, 5, 19])
+def test_near_ties_go_where_interpolation_puts_them(shape, classes):
+    # Every class lies within two units in the last place of every other: the order of roundings decides each pixel.
+    height, width, *size = shape
+    units = torch.randint(-2, 3, (1, classes, height, width), generator=torch.Generator().manual_seed(classes))
+    logits = make_logits("noise", 1, height, width, images=1) * (1 + 2.0**-23 * units)
+    logits = logits.clone(memory_format=torch.contiguous_format)
+    reference = interpolate(logits, size).argmax(1)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        labels = label_map(logits.contiguous(memory_format=layout), size)
+        assert torch.equal(labels.long(), reference)
+
+
+def test_few_near_ties_of_a_large_map_go_where_interpolation_puts_them():
+    # Two classes cross along lines; so near to them that both ways of rounding are met many times.
+    logits = make_logits("smooth", 6, 60, 90, images=4) + 1000
+    size = (360, 480)
+    assert torch.equal(label_map(logits, size).long(), interpolate(logits, size).argmax(1))
 
 
 @pytest.mark.parametrize("scale", [1, 2, 4, 8])
@@ -116,11 +140,12 @@ def test_type_holds_every_class_and_leaves_255_free(classes, dtype):
 def test_bands_and_chunks_join_without_seams(monkeypatch):
     logits = make_logits("smooth", 7, 40, 23)
     whole = label_map(logits, (131, 92))
+    assert torch.equal(whole.long(), interpolate(logits, (131, 92)).argmax(1))
     monkeypatch.setattr(module, "_BAND_CELLS", 50)
     monkeypatch.setattr(module, "count_values", lambda _: 100)
     assert torch.equal(label_map(logits, (131, 92)), whole)
     monkeypatch.setattr(module, "_MIXED_SHARE", 0.0)
-    assert_best(label_map(logits, (131, 92)), logits, (131, 92))
+    assert torch.equal(label_map(logits, (131, 92)), whole)
 
 
 def test_slices_and_expanded_tensors():

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from segplus.evaluation.near_ties import find_best_last, find_best_two, measure_tolerance, settle_near_ties
 from segplus.evaluation.resizing import (
     Axis,
     choose_float_dtype,
@@ -27,6 +28,8 @@ from segplus.evaluation.resizing import (
 _BAND_CELLS = 1 << 18
 _MIXED_SHARE = 0.5
 
+Axes = tuple[Axis, Axis]  # vertical, horizontal
+
 
 def choose_label_dtype(num_classes: int) -> torch.dtype:
     """Return the narrowest of uint8, int16 and int32 that holds every class id; 255 is left to the ignore index."""
@@ -38,10 +41,11 @@ def choose_label_dtype(num_classes: int) -> torch.dtype:
 def label_map(logits: Tensor, size: Sequence[int]) -> Tensor:
     """Class ids at `size` of bilinearly resized logits, at about the cost of the low resolution.
 
-    The result is F.interpolate(logits, size, mode="bilinear", align_corners=False).argmax(1) wherever the two best
-    classes of a pixel differ by more than the rounding of float32 interpolation, about 1e-6 of the largest logit;
-    closer than that, either may stand. Exactly equal values give the lowest id, as argmax does. Half precision is
-    interpolated in float32. A pixel near a NaN gets some class id, never a value outside [0, C).
+    The result is F.interpolate(logits.contiguous(), size, mode="bilinear", align_corners=False).argmax(1), pixel by
+    pixel: where two classes come within rounding, F.interpolate itself decides. Outside that promise lie a class that
+    leads by a unit in the last place at all four corners of a cell (it keeps the cell), and infinite scores. Exactly
+    equal values give the lowest id, as argmax does. Half precision is interpolated in float32. A pixel near a NaN gets
+    some class id, never a value outside [0, C).
 
     Args:
         logits: Raw scores, shape (N, C, h, w), contiguous or channels_last, any device.
@@ -87,12 +91,17 @@ def _fill_labels(image: Tensor, target: Tensor) -> None:
     height, width = target.shape
     if classes == 1:
         target.zero_()
-    elif (height, width) == (low_height, low_width):
+        return
+    if (height, width) == (low_height, low_width):
         target.copy_(find_best_class(image))
-    elif height < low_height or width < low_width:
-        _fill_rows(image, target, 0, height)
+        return
+    dtype = choose_float_dtype(image)
+    axes = locate_pixels(low_height, height, dtype, image.device), locate_pixels(low_width, width, dtype, image.device)
+    if height < low_height or width < low_width:
+        near_ties = _fill_rows(image, target, axes, 0, height)
     else:
-        _fill_bands(image, target)
+        near_ties = _fill_bands(image, target, axes)
+    settle_near_ties(image, target, torch.cat(near_ties), axes)
 
 
 def find_best_class(image: Tensor) -> Tensor:
@@ -100,7 +109,7 @@ def find_best_class(image: Tensor) -> Tensor:
     classes, height, width = image.shape
     dtype = choose_label_dtype(classes)
     if image.stride(0) == 1 or image.device.type != "cpu":
-        return _find_best_last(image.permute(1, 2, 0)).to(dtype)
+        return find_best_last(image.permute(1, 2, 0)).to(dtype)
     # argmax over a strided axis is scalar code on a CPU; a maximum and a comparison are vectorised.
     ids = torch.arange(classes, dtype=dtype).view(-1, 1, 1)
     none = torch.tensor(classes - 1, dtype=dtype)
@@ -112,48 +121,42 @@ def find_best_class(image: Tensor) -> Tensor:
     return best
 
 
-def _find_best_last(scores: Tensor) -> Tensor:
-    """Return the argmax of the last axis, int64."""
-    # NumPy's argmax of long rows is vectorised where torch's is not: 7 against 25 ms for 131,072 rows of 150.
-    if scores.device.type == "cpu" and scores.shape[-1] >= 64 and scores.dtype in (torch.float32, torch.float64):
-        return torch.from_numpy(scores.detach().numpy().argmax(-1))
-    return scores.argmax(-1)
-
-
-def _fill_rows(image: Tensor, target: Tensor, top: int, bottom: int) -> None:
-    """Interpolate every class of the output rows [top, bottom), a few rows at a time."""
-    classes, low_height, low_width = image.shape
-    height, width = target.shape
-    dtype = choose_float_dtype(image)
-    vertical = locate_pixels(low_height, height, dtype, image.device)
-    horizontal = locate_pixels(low_width, width, dtype, image.device)
-    rows = max(1, 2 * count_values(image.device) // (classes * width))
+def _fill_rows(image: Tensor, target: Tensor, axes: Axes, top: int, bottom: int) -> list[Tensor]:
+    """Interpolate every class of the output rows [top, bottom), a few rows at a time; return where classes tie."""
+    vertical, horizontal = axes
+    width = target.shape[1]
+    rows = max(1, 2 * count_values(image.device) // (len(image) * width))
+    near_ties = []
     for y in range(top, bottom, rows):
         end = min(y + rows, bottom)
         slab = interpolate_rows(lambda first, last: image[:, first:last], vertical, y, end)
-        if width < low_width:
-            target[y:end] = _find_best_last(interpolate_columns(slab, horizontal))
+        tolerance = measure_tolerance(slab)
+        if width < image.shape[2]:
+            labels, near = find_best_two(interpolate_columns(slab, horizontal), tolerance)
         else:
-            target[y:end] = _find_best_by_phase(slab, horizontal, target.dtype)
+            labels, near = _find_best_by_phase(slab, horizontal, tolerance, target.dtype)
+        target[y:end] = labels
+        near_ties.append(near.flatten().nonzero().flatten() + y * width)
+    return near_ties
 
 
-def _find_best_by_phase(slab: Tensor, axis: Axis, dtype: torch.dtype) -> Tensor:
-    """Upsample (rows, w, C) along w and return its best classes: every cell's first pixel, then every second, ..."""
+def _find_best_by_phase(slab: Tensor, axis: Axis, tolerance: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Upsample (rows, w, C) along w and find its best classes: every cell's first pixel, then every second, ..."""
     longest = axis.pixels.shape[1]
     framed = torch.cat([slab[:, :1], slab, slab[:, -1:]], 1)  # (rows, w + 2, C)
     best = torch.empty(len(slab), slab.shape[1] + 1, longest, dtype=dtype, device=slab.device)
+    near = torch.empty(best.shape, dtype=torch.bool, device=slab.device)
     for phase in range(longest):
-        best[..., phase] = _find_best_last(torch.lerp(framed[:, :-1], framed[:, 1:], axis.shares[:, phase, None]))
+        scores = torch.lerp(framed[:, :-1], framed[:, 1:], axis.shares[:, phase, None])
+        best[..., phase], near[..., phase] = find_best_two(scores, tolerance)
     pixel = axis.cell * longest + torch.arange(len(axis.cell), device=slab.device) - axis.start[axis.cell]
-    return best.flatten(1).index_select(1, pixel)
+    return best.flatten(1).index_select(1, pixel), near.flatten(1).index_select(1, pixel)
 
 
-def _fill_bands(image: Tensor, target: Tensor) -> None:
-    """Write the label map of an upsampled image, band of cells by band of cells."""
+def _fill_bands(image: Tensor, target: Tensor, axes: Axes) -> list[Tensor]:
+    """Write the label map of an upsampled image, band of cells by band of cells; return where classes tie."""
     _, low_height, low_width = image.shape
-    dtype = choose_float_dtype(image)
-    vertical = locate_pixels(low_height, target.shape[0], dtype, image.device)
-    horizontal = locate_pixels(low_width, target.shape[1], dtype, image.device)
+    vertical, horizontal = axes
     low = find_best_class(image)
     cells = low.index_select(0, vertical.near), low.index_select(0, vertical.far)  # (h + 1, w) each
     corners = [side.index_select(1, edge) for side in cells for edge in (horizontal.near, horizontal.far)]
@@ -162,20 +165,23 @@ def _fill_bands(image: Tensor, target: Tensor) -> None:
     mixed &= (vertical.start.diff() > 0)[:, None] & (horizontal.start.diff() > 0)
     target.copy_(corners[0].index_select(1, horizontal.cell).index_select(0, vertical.cell))
     rows = max(1, _BAND_CELLS // (low_width + 1))
+    near_ties = [torch.empty(0, dtype=torch.int64, device=image.device)]
     for top in range(0, low_height + 1, rows):
         band = mixed[top : top + rows]
         row, column = band.nonzero().unbind(1)
         if len(row) > _MIXED_SHARE * band.numel():
-            _fill_rows(image, target, int(vertical.start[top]), int(vertical.start[min(top + rows, low_height + 1)]))
+            start, end = vertical.start[top], vertical.start[min(top + rows, low_height + 1)]
+            near_ties += _fill_rows(image, target, axes, int(start), int(end))
         elif len(row):
-            _fill_mixed_cells(image, target, low, (vertical, row + top), (horizontal, column))
+            near_ties += _fill_mixed_cells(image, target, low, (vertical, row + top), (horizontal, column))
+    return near_ties
 
 
 def _fill_mixed_cells(
     image: Tensor, target: Tensor, low: Tensor, vertical: tuple[Axis, Tensor], horizontal: tuple[Axis, Tensor]
-) -> None:
-    """Write the pixels of the given cells."""
-    classes, _, low_width = image.shape
+) -> list[Tensor]:
+    """Write the pixels of the given cells; return where classes tie."""
+    _, _, low_width = image.shape
     width = target.shape[1]
     by_class = image.stride(0) != 1
     scores = image.flatten(1) if by_class else image.permute(1, 2, 0).flatten(0, 1)  # (C, hw) or (hw, C)
@@ -183,22 +189,44 @@ def _fill_mixed_cells(
     (vertical_axis, all_rows), (horizontal_axis, all_columns) = vertical, horizontal
     pixels_per_cell = vertical_axis.pixels.shape[1] * horizontal_axis.pixels.shape[1]
     chunk = max(1, count_values(image.device) // pixels_per_cell)
+    near_ties = []
     for row, column in zip(torch.split(all_rows, chunk), torch.split(all_columns, chunk), strict=True):
         sides = vertical_axis.near[row], vertical_axis.far[row]
         edges = horizontal_axis.near[column], horizontal_axis.far[column]
         corners = torch.stack([y * low_width + x for y in sides for x in edges])  # (4, M)
         shares = vertical_axis.shares[row].t()[:, None], horizontal_axis.shares[column].t()  # (Y, 1, M), (X, M)
-        winners = low[corners].sort(0).values  # (4, M), ascending: the first best is the lowest id
-        labels, doubtful = _choose_winner(*_gather_winners(scores, corners, winners, by_class), winners, shares)
-        step = max(1, count_values(image.device) // (4 * classes))
-        cells = doubtful.nonzero().flatten()
-        for start in range(0, len(cells), step):
-            where = cells[start : start + step]
-            values = _gather_corners(scores, corners[:, where], by_class)
-            values = values.permute(1, 2, 0).contiguous() if by_class else values
-            labels[:, :, where] = _choose_class(values, shares[0][..., where], shares[1][:, where], labels.dtype)
+        labels, near = _label_cells(scores, corners, low[corners].sort(0).values, by_class, shares)
         offsets = vertical_axis.pixels[row].t()[:, None] * width + horizontal_axis.pixels[column].t()  # (Y, X, M)
         target.view(-1)[offsets.flatten()] = labels.flatten()
+        near_ties.append(offsets[near])
+    return near_ties
+
+
+def _label_cells(
+    scores: Tensor, corners: Tensor, winners: Tensor, by_class: bool, shares: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return the best class of the pixels of cells, (Y, X, M), and whether another comes near it.
+
+    Args:
+        scores: Scores on the model's grid, (C, hw) or (hw, C).
+        corners: Flat positions of the cells' corners, (4, M).
+        winners: Best classes at the corners, (4, M), ascending: the first best is the lowest id.
+        by_class: Whether the classes come first in `scores`.
+        shares: Weights of the lower rows, (Y, 1, M), and of the right columns, (X, M).
+    """
+    values, bound = _gather_winners(scores, corners, winners, by_class)
+    tolerance = measure_tolerance(values)
+    labels, near, doubtful = _choose_winner(values, bound, winners, shares, tolerance)
+    classes = scores.shape[0 if by_class else 1]
+    step = max(1, count_values(scores.device) // (4 * classes))
+    cells = doubtful.nonzero().flatten()
+    for start in range(0, len(cells), step):
+        where = cells[start : start + step]
+        block = _gather_corners(scores, corners[:, where], by_class)
+        block = block.permute(1, 2, 0).contiguous() if by_class else block
+        found = _choose_class(block, shares[0][..., where], shares[1][:, where], labels.dtype)
+        labels[:, :, where], near[:, :, where] = found
+    return labels, near
 
 
 def _gather_winners(scores: Tensor, corners: Tensor, winners: Tensor, by_class: bool) -> tuple[Tensor, Tensor]:
@@ -241,23 +269,32 @@ def _interpolate(corners: Tensor, shares: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def _choose_winner(
-    values: Tensor, bound: Tensor, winners: Tensor, shares: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Return the best of four winners per pixel, (Y, X, M), and the cells, (M,), where another class may be better."""
+    values: Tensor, bound: Tensor, winners: Tensor, shares: tuple[Tensor, Tensor], tolerance: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the best of four winners per pixel, (Y, X, M), and whether another winner comes near it.
+
+    The third tensor, (M,), says in which cells any other class may be better or near.
+    """
     best = _interpolate(values[0], shares)
     labels = winners[0].expand(best.shape)
-    for value, winner in zip(values[1:], winners[1:], strict=True):
-        pixels = _interpolate(value, shares)
-        labels = torch.where(pixels > best, winner, labels)
-        best = torch.maximum(best, pixels)
-    return labels, (_interpolate(bound, shares) >= best).flatten(0, 1).any(0)
+    second = torch.full_like(best, -torch.inf)
+    for index in range(1, 4):
+        pixels = _interpolate(values[index], shares)
+        pixels.masked_fill_(winners[index] == winners[index - 1], -torch.inf)  # the same class once more
+        labels = torch.where(pixels > best, winners[index], labels)
+        torch.maximum(second, torch.minimum(best, pixels), out=second)
+        torch.maximum(best, pixels, out=best)
+    best -= tolerance
+    return labels, second >= best, (_interpolate(bound, shares) >= best).flatten(0, 1).any(0)
 
 
-def _choose_class(values: Tensor, rows: Tensor, columns: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the best of all classes per pixel, (Y, X, M), of cells with corners (4, M, C)."""
+def _choose_class(values: Tensor, rows: Tensor, columns: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return the best of all classes, (Y, X, M), of cells with corners (4, M, C), and whether another comes near it."""
     labels = torch.empty(len(rows), *columns.shape, dtype=dtype, device=values.device)
+    near = torch.empty(labels.shape, dtype=torch.bool, device=values.device)
+    tolerance = measure_tolerance(values)
     for x, share in enumerate(columns[..., None]):
         top, bottom = torch.lerp(values[0], values[1], share), torch.lerp(values[2], values[3], share)  # (M, C)
         for y, weight in enumerate(rows[:, 0, :, None]):
-            labels[y, x] = _find_best_last(torch.lerp(top, bottom, weight))
-    return labels
+            labels[y, x], near[y, x] = find_best_two(torch.lerp(top, bottom, weight), tolerance)
+    return labels, near

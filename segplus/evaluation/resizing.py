@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # Values worked on at once: what stays in a CPU's cache, and what keeps an accelerator busy.
@@ -44,17 +45,38 @@ def locate_pixels(low: int, size: int, dtype: torch.dtype, device: torch.device,
         device: Where the weights will be needed.
         covers: Output pixels that the whole low-resolution axis stretches over; by default `size`, and never less.
     """
-    scale = torch.tensor(low, dtype=dtype) / torch.tensor(covers or size, dtype=dtype)
-    position = (torch.arange(size, dtype=dtype) + 0.5) * scale - 0.5
-    floor = position.floor().clamp_(-1, low - 1)
-    cell = floor.long() + 1
-    share = position - floor
+    if covers is None or covers == size:
+        cell, share = _read_positions(low, size, dtype)
+    else:
+        position = (torch.arange(size, dtype=dtype) + 0.5) * (low / covers) - 0.5
+        floor = position.floor().clamp_(-1, low - 1)
+        cell, share = floor.long() + 1, position - floor
     start = torch.searchsorted(cell, torch.arange(low + 2))
     longest = int((start[1:] - start[:-1]).max())
     pixels = torch.minimum(start[:-1, None] + torch.arange(longest), start[1:, None] - 1).clamp_min(0)
     cells = torch.arange(low + 1)
     parts = ((cells - 1).clamp_min(0), cells.clamp_max(low - 1), cell, share, start, pixels, share[pixels])
     return Axis(*(part.to(device) for part in parts))
+
+
+def _read_positions(low: int, size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return each pixel's cell and the weight of its far corner, as F.interpolate rounds them on this machine.
+
+    Whether its position is rounded once or twice (a fused multiply-add) depends on how it was compiled, and moves a
+    weight by up to 1e-5. So the weights are read off it: three signals, each 1 at every third low-resolution pixel,
+    come out as the weights of the two corners and 0.
+    """
+    thirds = torch.eye(3, dtype=dtype).repeat(1, low // 3 + 1)[:, :low]  # (3, low)
+    weights = F.interpolate(thirds[None, :, None], size=(1, size), mode="bilinear", align_corners=False)[0, :, 0]
+    position = (torch.arange(size, dtype=torch.float64) + 0.5) * (low / size) - 0.5
+    near = position.floor().long().clamp_(-1, low - 1)
+    for step in (-1, 1):  # rounded across a low-resolution pixel
+        other = near + step
+        fits = weights.gather(0, (near[None] + 2) % 3)[0] == 0
+        inside = (near >= 0) & (near < low - 1) & (other >= 0) & (other < low - 1)
+        better = weights.gather(0, (other[None] + 2) % 3)[0] == 0
+        near = torch.where(inside & ~fits & better, other, near)
+    return near + 1, weights.gather(0, (near[None] + 1) % 3)[0]
 
 
 def count_values(device: torch.device) -> int:
