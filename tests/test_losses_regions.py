@@ -1,4 +1,4 @@
-"""Terms that sort or look at neighbours against somebody else's code or a formula written out slowly."""
+"""Terms that sort or look at neighbours against somebody else's code, their equations, or a table made by hand."""
 
 from __future__ import annotations
 
@@ -8,9 +8,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 from kornia.losses import lovasz_softmax_loss
-from loss_scene import CLASSES, HIGH, assert_same, draw_scene, enlarge
+from loss_formulas import (
+    compute_boundary,
+    compute_boundary_cross_entropy,
+    compute_lovasz_softmax,
+    compute_rmi,
+    compute_soft_boundary_f1,
+)
+from loss_scene import CLASSES, assert_same, draw_scene, enlarge
 
 from segplus.losses import build_criterion
+from segplus.losses.boundary import measure_boundary_distance, measure_signed_distance
+
+ONES = torch.ones(CLASSES, dtype=torch.float64)
+IGNORED_ROWS = pytest.mark.parametrize("ignored", [slice(0), slice(3, 9), slice(0, 24)], ids=["none", "some", "all"])
 
 
 @pytest.fixture
@@ -18,32 +29,13 @@ def scene():
     return draw_scene()
 
 
-def slow_lovasz(probabilities, truth):
-    """Return the Lovasz extension of one class's Jaccard loss as it is defined: the sum of m_i (J_i - J_(i-1))."""
-    errors, order = (truth.double() - probabilities).abs().sort(descending=True)
-    total, before, steps = int(truth.sum()), 0.0, []
-    missed = false = 0
-    for is_class in truth[order].tolist():
-        missed, false = missed + is_class, false + (not is_class)
-        jaccard = 1 - (total - missed) / (total + false)
-        steps.append(jaccard - before)
-        before = jaccard
-    return errors @ torch.tensor(steps, dtype=torch.float64)
-
-
 @pytest.mark.parametrize("options", [{}, {"per_image": True}, {"present_only": False}])
 def test_lovasz_softmax_is_its_definition(scene, options):
     logits, labels = scene
     labels[1, :, 3:7] = 255
     labels[labels == 2] = 255  # an absent class
-    probabilities, valid = enlarge(logits).softmax(1), labels != 255
-    values = []
-    for region in [slice(0, 1), slice(1, 2)] if options.get("per_image") else [slice(None)]:
-        kept = valid[region]
-        classes = range(CLASSES) if "present_only" in options else labels[region][kept].unique().tolist()
-        losses = [slow_lovasz(probabilities[region, c][kept], (labels[region] == c)[kept]) for c in classes]
-        values.append(torch.stack(losses).mean())
-    assert_same({"lovasz_softmax": options}, logits, labels, torch.stack(values).mean())
+    expected = compute_lovasz_softmax(enlarge(logits), labels, ONES, **options)
+    assert_same({"lovasz_softmax": options}, logits, labels, expected)
 
 
 def test_lovasz_softmax_is_kornias(scene):
@@ -52,33 +44,42 @@ def test_lovasz_softmax_is_kornias(scene):
     assert_same(config, logits, labels, lovasz_softmax_loss(enlarge(logits), labels))
 
 
-def list_distances(points, size):
-    """Return the distance of every cell to the nearest of some points, the slow way."""
-    return torch.tensor(
-        [[min(math.dist((y, x), point) for point in points) for x in range(size[1])] for y in range(size[0])],
-        dtype=torch.float64,
-    )
+def test_lovasz_softmax_by_hand():
+    """Two classes, probabilities of class 1: 0.1, 0.6, 0.8, 0.3; labels 0, 0, 1, 1.
+
+    Errors of both classes: 0.7, 0.6, 0.2, 0.1 at pixels 3, 1, 2, 0. One minus the IoU of class 1 as they come in:
+    1/2, 2/3, 1, 1, so its steps are 1/2, 1/6, 1/3, 0; of class 0: 1/3, 2/3, 3/4, 1, so 1/3, 1/3, 1/12, 1/4.
+    """
+    probability = torch.tensor([0.1, 0.6, 0.8, 0.3], dtype=torch.float64)
+    logits = torch.stack([(1 - probability).log(), probability.log()])[None, :, None]
+    found = build_criterion({"lovasz_softmax": 1.0}, 2)(logits, torch.tensor([[[0, 0, 1, 1]]]))
+    first, second = 0.7 / 2 + 0.6 / 6 + 0.2 / 3, 0.7 / 3 + 0.6 / 3 + 0.2 / 12 + 0.1 / 4
+    assert float(found) == pytest.approx((first + second) / 2, abs=1e-12)
 
 
 @pytest.mark.parametrize("background", [True, False])
-@pytest.mark.parametrize("ignored", [slice(0), slice(3, 9), slice(0, 20)])
+@IGNORED_ROWS
 def test_boundary_is_kervadecs(scene, background, ignored):
-    """Ignored pixels count nowhere, and are neither inside nor outside of a region."""
     logits, labels = scene
     labels[1, ignored] = 255
-    probabilities, expected = enlarge(logits).softmax(1), 0.0
-    for image in range(2):
-        valid = labels[image] != 255
-        for index in labels[image][valid].unique().tolist():
-            if index == 0 and not background:
-                continue
-            region = labels[image] == index
-            outside = list_distances(region.nonzero().tolist(), HIGH)
-            inside = list_distances((valid & ~region).nonzero().tolist(), HIGH)
-            signed = torch.where(region, 1 - inside, outside)
-            expected = expected + (probabilities[image, index] * signed)[valid].sum()
-    count = (CLASSES if background else CLASSES - 1) * (labels != 255).sum()
-    assert_same({"boundary": {"background": background}}, logits, labels, expected / count)
+    expected = compute_boundary(enlarge(logits), labels, ONES, background=background)
+    assert_same({"boundary": {"background": background}}, logits, labels, expected)
+
+
+def test_boundary_by_hand():
+    """Class 1 is the middle three of five columns; the distance maps are those of the authors' one_hot2dist."""
+    labels = torch.tensor([0, 1, 1, 1, 0]).expand(1, 2, 5)
+    valid = torch.ones(2, 5, dtype=torch.bool)
+    assert measure_signed_distance(labels[0], valid, 1)[0].tolist() == [1, 0, -1, 0, 1]
+    assert measure_signed_distance(labels[0], valid, 0)[0].tolist() == [0, 1, 2, 1, 0]
+    probability = torch.tensor([0.2, 0.5, 0.9, 0.4, 0.1], dtype=torch.float64).expand(1, 2, 5)
+    logits = torch.stack([(1 - probability).log(), probability.log()], 1)
+    of_class_1 = 0.2 - 0.9 + 0.1
+    of_class_0 = 0.5 + 2 * 0.1 + 0.6
+    found = build_criterion({"boundary": 1.0}, 2)(logits, labels)
+    assert float(found) == pytest.approx((of_class_1 + of_class_0) / (2 * 5), abs=1e-12)
+    alone = build_criterion({"boundary": {"background": False}}, 2)(logits, labels)
+    assert float(alone) == pytest.approx(of_class_1 / 5, abs=1e-12)
 
 
 def test_a_region_without_an_outside_has_no_boundary():
@@ -90,89 +91,100 @@ def test_a_region_without_an_outside_has_no_boundary():
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("weights", [None, [0.5, 2.0, 0.0, 3.0]])
-@pytest.mark.parametrize("ignored", [slice(0), slice(3, 9)])
+@IGNORED_ROWS
 def test_boundary_cross_entropy_weighs_by_the_distance(scene, smoothing, weights, ignored):
     logits, labels = scene
     labels[1, ignored] = 255
-    by_class = torch.ones(CLASSES) if weights is None else torch.tensor(weights)
-    by_class, expected = by_class.double(), 0.0
-    losses = F.cross_entropy(enlarge(logits), labels, by_class, ignore_index=255, reduction="none",
-                             label_smoothing=smoothing)  # fmt: skip
-    for image in range(2):
-        points = []
-        for y, x in (labels[image] != 255).nonzero().tolist():
-            around = [(y, x + 1), (y + 1, x), (y, x - 1), (y - 1, x)]
-            others = [int(labels[image, b, a]) for b, a in around if 0 <= b < HIGH[0] and 0 <= a < HIGH[1]]
-            if any(other not in {255, int(labels[image, y, x])} for other in others):
-                points.append((y, x))
-        distance = list_distances(points, HIGH)
-        expected = expected + (losses[image] * (1 + 2 * torch.exp(-(distance**2) / (2 * 3**2)))).sum()
+    given = ONES if weights is None else torch.tensor(weights, dtype=torch.float64)
+    expected = compute_boundary_cross_entropy(enlarge(logits), labels, given, 2.0, 3.0, smoothing)
     config = {"boundary_cross_entropy": {"amount": 2.0, "sigma_px": 3.0, "label_smoothing": smoothing}}
-    expected = expected / by_class[labels[labels != 255]].sum()
     assert_same(config, logits, labels, expected, class_weights=weights)
 
 
-def test_soft_boundary_f1_of_hard_predictions_by_hand():
-    """A square of 4 x 4 in 12 x 12: its inner boundary has 12 pixels; the prediction is shifted by one to the right."""
+def test_boundary_cross_entropy_by_hand():
+    """One row: 0 0 0 1 ignored 1. The boundary is beside a valid neighbour only: at pixels 2 and 3."""
+    labels = torch.tensor([[[0, 0, 0, 1, 255, 1]]])
+    distance = measure_boundary_distance(labels[0], labels[0] != 255)
+    assert distance.tolist() == [[2, 1, 0, 0, 1, 2]]
+    logits = torch.tensor([math.log(3.0), 0.0], dtype=torch.float64)[None, :, None, None].expand(1, 2, 1, 6)
+    near, far = 1 + 4 * math.exp(-1 / 8), 1 + 4 * math.exp(-4 / 8)
+    expected = ((far + near + 5) * math.log(4 / 3) + (5 + far) * math.log(4)) / 5
+    found = build_criterion({"boundary_cross_entropy": {"amount": 4.0, "sigma_px": 2.0}}, 2)(logits, labels)
+    assert float(found) == pytest.approx(expected, abs=1e-12)
+    alone = build_criterion({"boundary_cross_entropy": {"amount": 4.0}}, 2)(logits, labels.clamp(max=0))
+    assert float(alone) == pytest.approx(math.log(4 / 3), abs=1e-12)  # no boundary: plain cross-entropy
+
+
+def draw_square(left):
+    """Return the logits of a square of 4 x 4 in 12 x 12, and its labels."""
     labels = torch.zeros(1, 12, 12, dtype=torch.int64)
-    labels[:, 4:8, 4:8] = 1
-    logits = torch.full((1, 2, 12, 12), -50.0, dtype=torch.float64)
-    logits[:, 0] = 50
-    logits[:, 1, 4:8, 5:9], logits[:, 0, 4:8, 5:9] = 50, -50
-    shifted = build_criterion({"soft_boundary_f1": {"tolerance_px": 3}}, 2)(logits, labels)
-    assert float(shifted) == pytest.approx(0.0, abs=1e-6)  # every boundary pixel is found within one pixel
+    labels[:, 4:8, left : left + 4] = 1
+    sign = 2.0 * labels[:, None].double() - 1
+    return torch.cat([-50 * sign, 50 * sign], 1), labels
+
+
+@pytest.mark.parametrize(("left", "expected"), [(4, 0.0), (5, 0.0), (6, (4 / 12 + 8 / 20) / 2)])
+def test_soft_boundary_f1_of_hard_predictions_by_hand(left, expected):
+    """Within one pixel all of a boundary is found; of a square two columns to the right it is not.
+
+    Class 1: the last column of the square's ring of 12, four pixels, is too far. Class 0: of the ring of 20 around it
+    its last column is, six pixels, and two of its first.
+    """
+    labels = draw_square(4)[1]
+    found = build_criterion({"soft_boundary_f1": {"tolerance_px": 3}}, 2)(draw_square(left)[0], labels)
+    assert float(found) == pytest.approx(expected, abs=1e-6)
+
+
+def test_soft_boundary_f1_misses_all_of_an_empty_prediction():
+    labels = draw_square(4)[1]
     empty = torch.tensor([50.0, -50.0], dtype=torch.float64)[None, :, None, None].expand(1, 2, 12, 12)
-    missed = build_criterion({"soft_boundary_f1": {}}, 2)(empty, labels)
-    assert float(missed) == pytest.approx(1.0, abs=1e-6)  # no boundary is predicted, of either class
+    assert float(build_criterion({"soft_boundary_f1": {}}, 2)(empty, labels)) == pytest.approx(1.0, abs=1e-6)
 
 
-@pytest.mark.parametrize("ignored", [slice(0), slice(3, 9)])
+def draw_wrong_square():
+    """Return the logits of a blurred square two columns right of its place."""
+    return F.avg_pool2d(draw_square(6)[0].clamp(-4, 4), 3, 1, 1)
+
+
+def descend(criterion, logits, labels):
+    """Return the logits after 60 steps down the gradient."""
+    leaf = logits.clone().requires_grad_()
+    optimizer = torch.optim.Adam([leaf], lr=0.3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        criterion(leaf, labels).backward()
+        optimizer.step()
+    return leaf.detach()
+
+
+@pytest.mark.parametrize("term", ["boundary", "boundary_cross_entropy"])
+def test_the_gradient_of_a_boundary_term_moves_a_square_to_its_place(term):
+    labels, wrong = draw_square(4)[1], draw_wrong_square()
+    assert int((wrong.argmax(1) != labels).sum()) >= 12
+    assert torch.equal(descend(build_criterion({term: 1.0}, 2), wrong, labels).argmax(1), labels)
+
+
+def test_the_gradient_of_soft_boundary_f1_finds_the_boundary():
+    """An F1 that is built on argmax has no gradient, and would stay where it is."""
+    labels, wrong = draw_square(4)[1], draw_wrong_square()
+    criterion = build_criterion({"soft_boundary_f1": {"tolerance_px": 3}}, 2)
+    assert criterion(wrong, labels) > 0.3
+    found = descend(criterion, wrong, labels)
+    assert criterion(found, labels) < 0.05
+    hard = F.one_hot(found.argmax(1), 2).movedim(-1, 1) * 100.0
+    assert criterion(hard, labels) < 0.05
+
+
+@IGNORED_ROWS
 def test_soft_boundary_f1_is_its_equations(scene, ignored):
     """The largest value around a pixel is taken over valid pixels only, and counts at valid pixels only."""
     logits, labels = scene
     labels[1, ignored] = 255
-    probabilities, total = enlarge(logits).softmax(1), 0.0
-
-    def take_largest(maps, valid, width):
-        hidden = F.pad(maps.masked_fill(~valid, -1.0), [width // 2] * 4, value=-1.0)
-        return hidden.unfold(0, width, 1).unfold(1, width, 1).amax((2, 3))
-
-    for image in range(2):
-        scores, valid = [], labels[image] != 255
-        for index in range(CLASSES):
-            maps = ((labels[image] == index).double(), probabilities[image, index])
-            true, found = (take_largest(1 - one, valid, 3) - (1 - one) for one in maps)
-            if true[valid].sum() == 0:
-                continue
-            near_true, near_found = take_largest(true, valid, 5), take_largest(found, valid, 5)
-            precision = (found * near_true)[valid].sum() / found[valid].sum()
-            recall = (true * near_found)[valid].sum() / true[valid].sum()
-            scores.append(1 - 2 * precision * recall / (precision + recall))
-        total = total + torch.stack(scores).mean() / 2
-    assert_same({"soft_boundary_f1": 1.0}, logits, labels, total)
+    assert_same({"soft_boundary_f1": 1.0}, logits, labels, compute_soft_boundary_f1(enlarge(logits), labels, ONES))
 
 
-@pytest.mark.parametrize("ignored", [slice(0), slice(3, 9), slice(0, 24)])
+@IGNORED_ROWS
 def test_rmi_is_the_authors(scene, ignored):
-    """The authors' steps, written out: pool by 3, nine shifted copies, covariances as sums, Cholesky."""
     logits, labels = scene
     labels[1, ignored] = 255
-    valid = (labels != 255)[:, None]
-    probabilities, total = enlarge(logits).sigmoid() * valid, 0.0
-    truth = torch.stack([labels == index for index in range(CLASSES)], 1).double()
-    pooled = [F.avg_pool2d(maps, 3, 3, padding=1) for maps in (truth, probabilities)]
-    rows, columns = pooled[0].shape[2] - 2, pooled[0].shape[3] - 2
-    copies = [
-        torch.stack([maps[:, :, y : y + rows, x : x + columns] for y in range(3) for x in range(3)], 2).flatten(3)
-        for maps in pooled
-    ]
-    la, pr = (points - points.mean(3, keepdim=True) for points in copies)
-    diagonal = 5e-4 * torch.eye(9, dtype=torch.float64)
-    la_cov, pr_cov, la_pr = la @ la.mT, pr @ pr.mT, la @ pr.mT
-    rest = la_cov - la_pr @ torch.linalg.inv(pr_cov + diagonal) @ la_pr.mT
-    half = torch.linalg.cholesky(rest + diagonal).diagonal(dim1=2, dim2=3).log().sum(2)  # (N, C)
-    images = [image for image in range(2) if valid[image].any()]
-    for image in images:
-        for index in labels[image][labels[image] != 255].unique().tolist():
-            total = total + half[image, index] / 9 / len(images)
-    assert_same({"rmi": 1.0}, logits, labels, total)
+    assert_same({"rmi": 1.0}, logits, labels, compute_rmi(enlarge(logits), labels, ONES))

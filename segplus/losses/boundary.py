@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +11,10 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from segplus.errors import InputError
+from segplus.losses.channels import Channels, ChannelTerm
 from segplus.losses.pixelwise import CrossEntropy
-from segplus.losses.slabs import ClassMaps, Slab, SlabTerm
-from segplus.losses.terms import ImageLabels, LabelBatch, require_at_least
+from segplus.losses.slabs import Slab, SlabTerm
+from segplus.losses.terms import ImageLabels, LabelBatch, Part, Reduction, require_at_least
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ def measure_boundary_distance(ids: Tensor, valid: Tensor) -> Tensor:
     return torch.from_numpy(distance_transform_edt(inside)).to(ids.device)
 
 
-def measure_signed_distances(ids: Tensor, valid: Tensor, classes: Sequence[int]) -> Tensor:
-    """Return each class's signed distance map: positive outside its region, 0 and below inside.
+def measure_signed_distance(ids: Tensor, valid: Tensor, index: int) -> Tensor:
+    """Return one class's signed distance map: positive outside its region, 0 and below inside.
 
     An ignored pixel belongs to no region and bounds none: a pixel's distance to the outside is that to the nearest
     pixel of another class, and 0 where the whole image has none.
@@ -77,23 +78,20 @@ def measure_signed_distances(ids: Tensor, valid: Tensor, classes: Sequence[int])
     Args:
         ids: Class ids, shape (H, W).
         valid: Bool, shape (H, W); 0 where ignored.
-        classes: K classes that the image contains.
+        index: A class that the image contains.
     Returns:
-        Pixels, float32, shape (K, H, W).
+        Pixels, float64, shape (H, W).
     """
-    maps = torch.zeros(len(classes), *ids.shape)
-    host, counted = ids.cpu().numpy(), valid.cpu().numpy()
-    for signed, index in zip(maps, classes, strict=True):
-        region = (host == index) & counted
-        signed.copy_(torch.from_numpy(distance_transform_edt(~region)))
-        own = region | ~counted
-        if not own.all():
-            signed -= torch.from_numpy((distance_transform_edt(own) - 1) * region)
-    return maps.to(ids.device)
+    counted = valid.cpu().numpy()
+    region = (ids.cpu().numpy() == index) & counted
+    signed, own = distance_transform_edt(~region), region | ~counted
+    if not own.all():
+        signed -= (distance_transform_edt(own) - 1) * region
+    return torch.from_numpy(signed).to(ids.device)
 
 
 @dataclass(frozen=True)
-class Boundary(SlabTerm):
+class Boundary(ChannelTerm):
     """The mean over pixels and counted classes of probability times signed distance to the class's boundary.
 
     Unbounded below and flat where a class is absent: it is meant beside an overlap or cross-entropy term, with a small
@@ -112,24 +110,32 @@ class Boundary(SlabTerm):
         """Return the number of pixels that count."""
         return batch.count_pixels()
 
-    def prepare(self, image: ImageLabels, num_classes: int) -> ClassMaps | None:
-        """Return the distance maps of the classes in one image, over the number of classes that count."""
-        valid = image.valid > 0
-        classes = torch.unique(image.ids[valid])
-        if not self.background:
-            classes = classes[classes > 0]
-        maps = measure_signed_distances(image.ids, valid, classes.tolist())
-        return ClassMaps(classes, maps.div_(num_classes if self.background else num_classes - 1))
+    def walk(self, part: Part[ChannelTerm], channels: Channels, reduction: Reduction) -> None:
+        """Add the value to the part, and the gradient by `channels.pull`."""
+        for i in range(len(channels.logits)):
+            for index, weights in self.weigh(channels.batch, i, channels.classes):
+                probability = channels.upsample(slice(i, i + 1), index)
+                slopes = weights.to(probability)[None] * part.scale
+                part.value += (probability * slopes).sum()
+                channels.pull(slice(i, i + 1), index, probability, slopes.mul_(part.weight))
 
-    def measure(self, slab: Slab) -> Tensor:
-        """Return the sum over the slab, shape (1,)."""
-        assert slab.prepared is not None
-        kept = slab.probabilities[slab.prepared.classes] * slab.prepared.values  # (K, R, W)
-        return (kept * slab.valid).sum()[None]
+    def evaluate(
+        self, part: Part[ChannelTerm], probabilities: Tensor, batch: LabelBatch, reduction: Reduction
+    ) -> Tensor:
+        """Return the value the plain way, from probabilities (N, C, H, W)."""
+        total = probabilities.sum() * 0
+        for i, image in enumerate(probabilities):
+            for index, weights in self.weigh(batch, i, len(image)):
+                total = total + (image[index] * weights.to(image)).sum()
+        return total * part.scale
 
-    def finish(self, sums: Tensor) -> Tensor:
-        """Return the sum itself."""
-        return sums[0]
+    def weigh(self, batch: LabelBatch, i: int, num_classes: int) -> Iterator[tuple[int, Tensor]]:
+        """Yield every class that image i contains and that counts, with the weights of its probabilities, (H, W)."""
+        ids, valid = batch.labels[i], batch.valid[i]
+        first = 0 if self.background else 1
+        for index in torch.unique(ids[valid]).tolist():
+            if index >= first:
+                yield index, measure_signed_distance(ids, valid, index) * valid / (num_classes - first)
 
 
 @dataclass(frozen=True)

@@ -95,8 +95,8 @@ def read_entry(name: str, options: Any, num_classes: int, class_names: Sequence[
             raise InputError(f"{key}: no such parameter", found=parameter, fix=fix)
         values[parameter] = read_parameter(f"{key}.{parameter}", known[parameter], value, num_classes, class_names)
     entry = Entry(weight, kind, values)
-    for share in (0.0, 0.5, 1.0):
-        weight_now, term = entry.build(share)
+    for percent in range(101):  # a whole number on its way may be one that is not allowed
+        weight_now, term = entry.build(percent / 100)
         term.check(key)
         if not 0 <= weight_now < float("inf"):
             raise InputError(f"{key}.weight", found=weight_now, allowed="0 or more")
@@ -123,8 +123,10 @@ def read_parameter(key: str, field: Field[Any], value: Any, num_classes: int, cl
             raise InputError(key, found=repr(value), allowed="true or false")
         return value
     if isinstance(field.default, int):
+        if isinstance(value, Mapping):
+            return read_schedule(key, value, whole=True)
         if isinstance(value, bool) or not isinstance(value, int):
-            raise InputError(key, found=repr(value), allowed="a whole number")
+            raise InputError(key, found=repr(value), allowed="a whole number, or a schedule")
         return value
     return None if value is None and field.default is None else read_number(key, value)
 

@@ -11,7 +11,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from segplus.errors import InputError
-from segplus.losses.lovasz import LovaszSoftmax
+from segplus.losses.channels import ChannelTerm
 from segplus.losses.overlap import OverlapTerm
 from segplus.losses.passes import walk_softmax
 from segplus.losses.pixelwise import PixelTerm
@@ -208,12 +208,12 @@ class Criterion(nn.Module):
         with torch.no_grad():
             gradient = torch.zeros_like(work, memory_format=torch.contiguous_format) if wants_gradient else None
             pixels, overlaps = _select(parts, PixelTerm), _select(parts, OverlapTerm)
-            lovasz, sigmoids = _select(parts, LovaszSoftmax), _select(parts, SigmoidTerm)
+            channelled, sigmoids = _select(parts, ChannelTerm), _select(parts, SigmoidTerm)
             smoothed = any(part.term.smoothing > 0 for part in pixels)
             grid = choose_grid(_size(work), _size(batch.labels), self.num_classes + int(smoothed))
-            if pixels or overlaps or lovasz:
+            if pixels or overlaps or channelled:
                 walk = SoftmaxWalk(work, batch, grid, stable, smoothed)
-                walk_softmax(walk, pixels, overlaps, lovasz, reduction, gradient)
+                walk_softmax(walk, pixels, overlaps, channelled, reduction, gradient)
             if sigmoids:
                 walk_sigmoid(work, batch, grid, sigmoids, gradient)
             for part in _select(parts, SlabTerm):

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.distributed
-import torch.nn.functional as F
 from torch import Tensor
 
-from segplus.losses.softmax import LOG2_E, SoftmaxWalk
-from segplus.losses.terms import LabelBatch, Part, Reduction, Term
+from segplus.losses.channels import Channels, ChannelTerm
+from segplus.losses.terms import LabelBatch, Part, Reduction
+
+ALONE = Reduction(1, 1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
-class LovaszSoftmax(Term):
+class LovaszSoftmax(ChannelTerm):
     """The Lovasz extension of one minus the IoU of every class, averaged over classes.
 
     Args:
@@ -34,6 +33,65 @@ class LovaszSoftmax(Term):
     def count(self, batch: LabelBatch) -> Tensor | None:
         """Return the number of images that count, where images are finished one by one."""
         return batch.count_images() if self.per_image else None
+
+    def walk(self, part: Part[ChannelTerm], channels: Channels, reduction: Reduction) -> None:
+        """Add the value to the part, and the gradient by `channels.pull`."""
+        if self.per_image:
+            for i in range(len(channels.logits)):
+                self._walk_region(part, channels, slice(i, i + 1), (ALONE, part.scale, part.scale))
+            return
+        synced = self.sync and reduction.processes > 1
+        shares = (reduction.gradient_share, reduction.value_share) if synced else (reduction.lone_share,) * 2
+        scales = channels.logits.new_tensor(shares)
+        self._walk_region(part, channels, slice(None), (reduction if synced else ALONE, scales[0], scales[1]))
+
+    def _walk_region(
+        self, part: Part[ChannelTerm], channels: Channels, images: slice, how: tuple[Reduction, Tensor, Tensor]
+    ) -> None:
+        """Treat some images as one region."""
+        reduction, gradient_scale, value_scale = how
+        labels, valid = channels.batch.labels[images], channels.batch.valid[images]
+        classes = self.list_classes(labels[valid], channels.classes, reduction)
+        for index in classes:
+            probability, truth = channels.upsample(images, index), labels == index
+            errors = torch.where(truth, 1 - probability, probability)
+            kept = valid & (truth | (errors >= find_floor(errors, truth, valid, reduction)))
+            everyone, own = reduction.gather_over_processes(errors[kept], truth[kept])
+            steps = weigh_errors(Errors(*everyone))
+            part.value += (everyone[0] * steps).sum() * (value_scale / len(classes))
+            slopes, sign = torch.zeros_like(probability), 1 - 2 * truth[kept].to(steps.dtype)
+            slopes[kept] = steps[own] * sign * (gradient_scale * part.weight / len(classes))
+            channels.pull(images, index, probability, slopes)
+
+    def evaluate(
+        self, part: Part[ChannelTerm], probabilities: Tensor, batch: LabelBatch, reduction: Reduction
+    ) -> Tensor:
+        """Return the value the plain way, every error sorted, from probabilities (N, C, H, W)."""
+        if not self.per_image:
+            if self.sync:
+                return reduction.apply_shares(self._evaluate_region(probabilities, batch, slice(None), reduction))
+            return self._evaluate_region(probabilities, batch, slice(None), ALONE) * reduction.lone_share
+        images = [slice(i, i + 1) for i in range(len(probabilities))]
+        values = [self._evaluate_region(probabilities, batch, image, ALONE) for image in images]
+        return torch.stack(values).sum() * part.scale
+
+    def _evaluate_region(self, probabilities: Tensor, batch: LabelBatch, images: slice, reduction: Reduction) -> Tensor:
+        maps, labels, valid = probabilities[images], batch.labels[images], batch.valid[images]
+        classes = self.list_classes(labels[valid], maps.shape[1], reduction)
+        total = maps.sum() * 0
+        for index in classes:
+            truth = (labels == index)[valid]
+            errors = (truth.to(maps.dtype) - maps[:, index][valid]).abs()
+            everyone, own = reduction.gather_over_processes(errors.detach(), truth)
+            steps = weigh_errors(Errors(*everyone))
+            rest = (everyone[0] * steps).sum() - (errors.detach() * steps[own]).sum()
+            total = total + ((errors * steps[own]).sum() + rest) / len(classes)
+        return total
+
+    def list_classes(self, labels: Tensor, num_classes: int, reduction: Reduction) -> list[int]:
+        """Return the classes that count, given the labels of all valid pixels of this process, shape (K,)."""
+        counts = reduction.add_over_processes(torch.bincount(labels.long(), minlength=num_classes)).tolist()
+        return [c for c in range(num_classes) if counts[c] or (not self.present_only and sum(counts))]
 
 
 class Errors(NamedTuple):
@@ -75,101 +133,3 @@ def find_floor(errors: Tensor, truth: Tensor, valid: Tensor, reduction: Reductio
     high = torch.where(valid, errors, 0).amax()
     found = reduction.minimize_over_processes(torch.stack([low, -high]))
     return torch.where(found[0].isinf(), -found[1], found[0])
-
-
-def differentiate_lovasz(
-    part: Part[LovaszSoftmax],
-    walk: SoftmaxWalk,
-    log_norms: Sequence[Tensor],
-    reduction: Reduction,
-    gradient: Tensor | None,
-) -> Tensor:
-    """Add the value to the part and the classes' own share of the gradient to `gradient`.
-
-    Args:
-        part: The term.
-        walk: The batch.
-        log_norms: Of every image, arranged; see `Measures`.
-        reduction: How processes share a batch.
-        gradient: Shape (N, C, h, w), or None.
-    Returns:
-        The sum over classes of p dL/dp, arranged: what the last walk lowers the factor of the probabilities by.
-    """
-    norms = torch.stack(list(log_norms))
-    lift = torch.zeros_like(walk.grid.restore(norms))
-    if part.term.per_image:
-        alone = Reduction(1, 1.0, 1.0, 1.0)
-        groups = [slice(i, i + 1) for i in range(len(norms))]
-        for group in groups:
-            _differentiate_group(
-                part, walk, norms[group], group, (alone, part.scale, part.scale), gradient, lift[group]
-            )
-    else:
-        synced = part.term.sync and reduction.processes > 1
-        shares = (reduction.gradient_share, reduction.value_share) if synced else (reduction.lone_share,) * 2
-        scales = norms.new_tensor(shares)
-        own = reduction if synced else Reduction(1, 1.0, 1.0, 1.0)
-        _differentiate_group(part, walk, norms, slice(None), (own, scales[0], scales[1]), gradient, lift)
-    return walk.grid.arrange(lift)
-
-
-def _differentiate_group(
-    part: Part[LovaszSoftmax],
-    walk: SoftmaxWalk,
-    norms: Tensor,
-    group: slice,
-    how: tuple[Reduction, Tensor, Tensor],
-    gradient: Tensor | None,
-    lift: Tensor,
-) -> None:
-    """Treat some images as one region, class by class: only one channel is ever upsampled at a time."""
-    reduction, gradient_scale, value_scale = how
-    labels, valid = walk.batch.labels[group], walk.batch.valid[group]
-    log_norm = walk.grid.restore(norms)
-    logits = walk.logits[group]
-    peaks = logits.amax(1, keepdim=True)
-    classes = list_classes(part.term, labels[valid], walk.classes, reduction)
-    for index in classes:
-        channel = (logits[:, index : index + 1] - peaks).mul_(LOG2_E)
-        full = F.interpolate(channel, size=labels.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
-        probability = full.sub_(log_norm).exp2_()
-        truth = labels == index
-        errors = torch.where(truth, 1 - probability, probability)
-        floor = find_floor(errors, truth, valid, reduction)
-        kept = valid & (truth | (errors >= floor))
-        values = errors[kept]
-        everyone, own = reduction.gather_over_processes(values, truth[kept])
-        steps = weigh_errors(Errors(*everyone))
-        part.value += (everyone[0] * steps).sum() * (value_scale / len(classes))
-        if gradient is None:
-            continue
-        slopes = torch.zeros_like(probability)
-        sign = 1 - 2 * truth[kept].to(steps.dtype)
-        slopes[kept] = steps[own] * sign * (gradient_scale * part.weight / len(classes))
-        slopes.mul_(probability)
-        lift += slopes
-        size, shape = list(labels.shape[-2:]), list(channel.shape)
-        back = torch.ops.aten.upsample_bilinear2d_backward(slopes[:, None], size, shape, False, None, None)
-        gradient[group, index] += back[:, 0]
-
-
-def list_classes(term: LovaszSoftmax, labels: Tensor, num_classes: int, reduction: Reduction) -> list[int]:
-    """Return the classes that count, given the labels of all valid pixels of this process, shape (K,)."""
-    counts = reduction.add_over_processes(torch.bincount(labels.long(), minlength=num_classes)).tolist()
-    return [c for c in range(num_classes) if counts[c] or (not term.present_only and sum(counts))]
-
-
-def evaluate_lovasz(
-    term: LovaszSoftmax, probabilities: Tensor, labels: Tensor, valid: Tensor, reduction: Reduction
-) -> Tensor:
-    """Return the value of one region the plain way, every error sorted, from probabilities (N, C, H, W)."""
-    classes = list_classes(term, labels[valid], probabilities.shape[1], reduction)
-    total = probabilities.sum() * 0
-    for index in classes:
-        truth = (labels == index)[valid]
-        errors = (truth.to(probabilities.dtype) - probabilities[:, index][valid]).abs()
-        everyone, own = reduction.gather_over_processes(errors.detach(), truth)
-        steps = weigh_errors(Errors(*everyone))
-        rest = (everyone[0] * steps).sum() - (errors.detach() * steps[own]).sum()
-        total = total + ((errors * steps[own]).sum() + rest) / len(classes)
-    return total

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from segplus.losses.channels import Channels, ChannelTerm
 from segplus.losses.concurrency import map_images
-from segplus.losses.lovasz import LovaszSoftmax, differentiate_lovasz
 from segplus.losses.overlap import Overlaps, OverlapTerm
 from segplus.losses.pixelwise import PixelTerm
 from segplus.losses.softmax import Exponentials, Image, Measures, SoftmaxWalk
@@ -38,7 +38,7 @@ def walk_softmax(
     walk: SoftmaxWalk,
     pixels: Sequence[Part[PixelTerm]],
     overlaps: Sequence[Part[OverlapTerm]],
-    lovasz: Sequence[Part[LovaszSoftmax]],
+    channelled: Sequence[Part[ChannelTerm]],
     reduction: Reduction,
     gradient: Tensor | None,
 ) -> None:
@@ -48,14 +48,14 @@ def walk_softmax(
         walk: The batch.
         pixels: Pixel terms.
         overlaps: Overlap terms.
-        lovasz: Lovasz terms.
+        channelled: Terms on one class after the other.
         reduction: How sums become values.
         gradient: Shape (N, C, h, w), added to in place; None where no gradient is wanted.
     """
     count = len(walk.logits)
     squares = any(part.term.needs_squares for part in overlaps)
     measures: list[Measures] = []
-    if overlaps or lovasz or any(part.term.selects for part in pixels):
+    if overlaps or channelled or any(part.term.selects for part in pixels):
         areas = bool(overlaps)
         measures = map_images(
             lambda i: walk.measure(walk.select_image(i), areas, squares), count, walk.logits.device, walk.values
@@ -64,9 +64,11 @@ def walk_softmax(
     if overlaps:
         sums = torch.stack([measure.sums for measure in measures], 1)  # (3, N, C)
         slopes = finish_overlaps(sums, walk, overlaps, reduction, wants_slopes=gradient is not None)
-    for part in lovasz:
-        own = differentiate_lovasz(part, walk, [measure.log_norm for measure in measures], reduction, gradient)
-        lift = own if lift is None else lift + own
+    if channelled:
+        channels = Channels(walk, [measure.log_norm for measure in measures], gradient)
+        for part in channelled:
+            part.term.walk(part, channels, reduction)
+        lift = walk.grid.arrange(channels.lift)
     chosen = {id(part): select_pixels(walk, part, measures, reduction) for part in pixels if part.term.selects}
     if not pixels and gradient is None:
         return

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segplus.losses.lovasz import LovaszSoftmax, evaluate_lovasz
+from segplus.losses.channels import ChannelTerm
 from segplus.losses.overlap import Overlaps, OverlapTerm
 from segplus.losses.pixelwise import PixelTerm
 from segplus.losses.sigmoid import SigmoidTerm, evaluate_sigmoid
@@ -31,10 +31,9 @@ def evaluate_plainly(
             values[name] = evaluate_pixels(cast("Part[PixelTerm]", part), log_probabilities, batch, reduction)
         elif isinstance(term, OverlapTerm):
             values[name] = evaluate_overlap(cast("Part[OverlapTerm]", part), log_probabilities.exp(), batch, reduction)
-        elif isinstance(term, LovaszSoftmax):
-            values[name] = evaluate_regions(
-                cast("Part[LovaszSoftmax]", part), log_probabilities.exp(), batch, reduction
-            )
+        elif isinstance(term, ChannelTerm):
+            channelled = cast("Part[ChannelTerm]", part)
+            values[name] = term.evaluate(channelled, log_probabilities.exp(), batch, reduction)
         elif isinstance(term, SigmoidTerm):
             values[name] = evaluate_sigmoid(cast("Part[SigmoidTerm]", part), full, batch)
         elif isinstance(term, SlabTerm):
@@ -84,19 +83,3 @@ def evaluate_overlap(part: Part[OverlapTerm], probabilities: Tensor, batch: Labe
     # The sum of all processes, of which only this process' part is differentiated.
     sums = sums + (reduction.add_over_processes(sums.detach()) - sums.detach())
     return reduction.apply_shares(term.finish(Overlaps(*sums), batch.class_weights).sum())
-
-
-def evaluate_regions(
-    part: Part[LovaszSoftmax], probabilities: Tensor, batch: LabelBatch, reduction: Reduction
-) -> Tensor:
-    """Return the value of a Lovasz term."""
-    term, alone = part.term, Reduction(1, 1.0, 1.0, 1.0)
-    if term.per_image:
-        values = [
-            evaluate_lovasz(term, probabilities[i : i + 1], batch.labels[i : i + 1], batch.valid[i : i + 1], alone)
-            for i in range(len(probabilities))
-        ]
-        return torch.stack(values).sum() * part.scale
-    if not term.sync:
-        return evaluate_lovasz(term, probabilities, batch.labels, batch.valid, alone) * reduction.lone_share
-    return reduction.apply_shares(evaluate_lovasz(term, probabilities, batch.labels, batch.valid, reduction))

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from segplus.errors import InputError
 from segplus.losses.slabs import Slab, SlabTerm
-from segplus.losses.terms import ImageLabels
 
 # Step of the average pooling and side of a region, in pooled pixels.
 POOL_PX = 3
@@ -46,14 +45,14 @@ class RegionMutualInformation(SlabTerm):
         """Rows that a slab must see beyond its own: regions reach over two more pooled rows."""
         return POOL_PX * (SIDE - 1)
 
-    def prepare(self, image: ImageLabels, num_classes: int) -> None:
+    def check_size(self, size: tuple[int, int]) -> None:
         """Refuse labels that hold no region.
 
         Raises:
             InputError: If they are lower or narrower than LEAST_PX.
         """
-        if min(image.ids.shape) < LEAST_PX:
-            found = f"{image.ids.shape[0]} x {image.ids.shape[1]} pixels"
+        if min(size) < LEAST_PX:
+            found = f"{size[0]} x {size[1]} pixels"
             raise InputError("losses.rmi: labels without a region", found=found, allowed=f"{LEAST_PX} or more each way")
 
     def activate(self, logits: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ class Schedule:
         last: Value from `end` on.
         start: Share of the training, in [0, 1].
         end: Share of the training, in [start, 1].
+        whole: Round to the nearest whole number.
     """
 
     curve: str
@@ -36,13 +37,15 @@ class Schedule:
     last: float
     start: float
     end: float
+    whole: bool = False
 
     def evaluate(self, share: float) -> float:
         """Return the value at a share of the training, in [0, 1]."""
         span = self.end - self.start
         inner = (share - self.start) / span if span > 0 else float(share >= self.end)
         gone = CURVES[self.curve](min(max(inner, 0.0), 1.0))
-        return self.first + (self.last - self.first) * gone
+        value = self.first + (self.last - self.first) * gone
+        return round(value) if self.whole else value
 
 
 def is_number(value: Any) -> bool:
@@ -50,12 +53,13 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def read_schedule(key: str, given: Mapping[str, Any]) -> Schedule:
+def read_schedule(key: str, given: Mapping[str, Any], *, whole: bool = False) -> Schedule:
     """Return the schedule that a recipe writes as {schedule: cosine, from: 0, to: 0.5, start: 0.1, end: 0.9}.
 
     Args:
         key: Name of the value, for messages.
         given: `schedule` and `to`; `from` (0), `start` (0) and `end` (1; "warmup": 0.1) may be left out.
+        whole: Whether the value is a whole number.
     Raises:
         InputError: If a key or a curve does not exist, or the span is not inside [0, 1].
     """
@@ -82,4 +86,4 @@ def read_schedule(key: str, given: Mapping[str, Any]) -> Schedule:
         raise InputError(
             f"{key}: start and end are shares of the training", found=found, allowed="0 <= start <= end <= 1"
         )
-    return Schedule(curve, numbers["from"], numbers["to"], numbers["start"], numbers["end"])
+    return Schedule(curve, numbers["from"], numbers["to"], numbers["start"], numbers["end"], whole)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from segplus.errors import InputError
 from segplus.losses.concurrency import map_images
-from segplus.losses.terms import BY_CLASS, LabelBatch, Part, Term, require_at_least
+from segplus.losses.terms import BY_CLASS, LabelBatch, Part, Term, differentiate, require_at_least
 from segplus.losses.upsample import Grid, Place
 
 
@@ -40,8 +40,8 @@ class SigmoidTerm(Term):
         raise NotImplementedError
 
     def slopes(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return d losses / d logits, shape (C, P)."""
-        raise NotImplementedError
+        """Return d losses / d logits, shape (C, P), by autograd where a term does not write it out."""
+        return differentiate(lambda leaf: self.losses(leaf, targets), logits)
 
 
 @dataclass(frozen=True)

@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segplus.losses.terms import ImageLabels, LabelBatch, Part, Term
+from segplus.losses.terms import LabelBatch, Part, Term
 from segplus.losses.upsample import PIECE_BYTES, Place, Slabs
 
 # A slab with a halo has at least this many rows more, or the halo would cost more than the slab.
 LEAST_ROWS = 12
-
-
-class ClassMaps(NamedTuple):
-    """Maps of some classes, made from labels.
-
-    Args:
-        classes: The classes, int64, shape (K,).
-        values: One map a class, shape (K, H, W).
-    """
-
-    classes: Tensor
-    values: Tensor
-
-    def cut(self, rows: slice) -> ClassMaps:
-        """Return some rows."""
-        return ClassMaps(self.classes, self.values[:, rows])
 
 
 @dataclass(frozen=True)
@@ -41,14 +25,12 @@ class Slab:
         truth: 1 at the class of the label, shape (C, R, W), the type of the probabilities.
         valid: 1 where the label counts, 0 where it is ignored, shape (R, W).
         own: The rows whose sums are this slab's; the others are halo.
-        prepared: Rows of what `prepare` returned, or None.
     """
 
     probabilities: Tensor
     truth: Tensor
     valid: Tensor
     own: slice
-    prepared: ClassMaps | None
 
 
 @dataclass(frozen=True)
@@ -70,9 +52,8 @@ class SlabTerm(Term):
         """Return the probabilities of logits (C, R, W)."""
         return logits.softmax(0)
 
-    def prepare(self, image: ImageLabels, num_classes: int) -> ClassMaps | None:
-        """Return maps of one image's labels that its slabs need, or None."""
-        return None
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Raise InputError where labels of this height and width are too small for the term."""
 
     def measure(self, slab: Slab) -> Tensor:
         """Return the sums of a slab, any shape."""
@@ -97,7 +78,6 @@ class SlabWalk:
     def __init__(self, term: SlabTerm, logits: Tensor, batch: LabelBatch, index: int, slabs: Slabs) -> None:
         self.term, self.logits, self.classes, self.slabs = term, logits, logits.shape[0], slabs
         self.labels = batch.select_image(index, logits.dtype)
-        self.prepared = term.prepare(self.labels, self.classes)
 
     def select_slab(self, probabilities: Tensor, place: Place) -> Slab:
         """Return a slab of these probabilities, shape (C, R, W)."""
@@ -107,7 +87,7 @@ class SlabWalk:
         own = slice(halo, halo + self.slabs.rows)
         valid = self.labels.valid[rows]
         truth = F.one_hot(self.labels.ids[rows], self.classes).movedim(-1, 0).to(valid) * valid
-        return Slab(probabilities, truth, valid, own, self.prepared and self.prepared.cut(rows))
+        return Slab(probabilities, truth, valid, own)
 
     def add(self) -> Tensor:
         """Return the sums of the whole image."""
@@ -149,6 +129,7 @@ def walk_slabs(logits: Tensor, batch: LabelBatch, part: Part[SlabTerm], gradient
         part: The term.
         gradient: Shape (N, C, h, w), added to in place; None where no gradient is wanted.
     """
+    part.term.check_size((batch.labels.shape[-2], batch.labels.shape[-1]))
     slabs = cut_slabs(part.term, logits, batch)
     for index, image in enumerate(logits):
         walk = SlabWalk(part.term, image, batch, index, slabs)
@@ -165,11 +146,11 @@ def walk_slabs(logits: Tensor, batch: LabelBatch, part: Part[SlabTerm], gradient
 
 def evaluate_slabs(part: Part[SlabTerm], full: Tensor, batch: LabelBatch) -> Tensor:
     """Return the value the plain way, from upsampled logits (N, C, H, W)."""
+    part.term.check_size((full.shape[2], full.shape[3]))
     total = full.sum() * 0
     for index, image in enumerate(full):
         labels = batch.select_image(index, full.dtype)
         truth = F.one_hot(labels.ids, len(image)).movedim(-1, 0).to(full) * labels.valid
-        prepared = part.term.prepare(labels, len(image))
-        slab = Slab(part.term.activate(image), truth, labels.valid, slice(None), prepared)
+        slab = Slab(part.term.activate(image), truth, labels.valid, slice(None))
         total = total + part.term.finish(part.term.measure(slab))
     return total * part.scale

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
@@ -122,6 +122,14 @@ class Term:
         Args:
             key: Where the term stands in a recipe, for messages.
         """
+
+
+def differentiate(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    """Return the derivative of a function that treats every element by itself."""
+    with torch.enable_grad():
+        leaf = values.detach().requires_grad_()
+        (slopes,) = torch.autograd.grad(function(leaf).sum(), leaf)
+    return slopes
 
 
 def require_at_least(key: str, term: Term, names: Sequence[str], least: float) -> None:
