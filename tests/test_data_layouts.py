@@ -187,7 +187,7 @@ def test_streaming_reads_the_first_images(tmp_path: Path) -> None:
     build_table([3, 4, 5, 6]).to_parquet(str(tmp_path / "d" / "train.parquet"))
     section = whole(tmp_path / "d", streaming=True, max_images={"train": 3})
     assert count(section) == [60, 12, 0]
-    with pytest.raises(InputError, match=r"data.max_images.train: a stream"):
+    with pytest.raises(InputError, match=r"data.max_images.validation: a stream"):
         load_segmentation_dataset(whole(tmp_path / "d", streaming=True))
 
 

@@ -96,6 +96,11 @@ def open_tolerantly(recipe: DataRecipe, findings: list[Finding], progress: bool)
     """
     if recipe.dataset == "synthetic" or recipe.layout == "synthetic":
         return load_segmentation_dataset(recipe), True
+    if recipe.streams_training:
+        raise InputError(
+            "data.streaming: inspect reads every pair, and a stream is never read whole",
+            fix="set data.max_images: {train: 500} to inspect the first ones, or data.streaming: false",
+        )
     source = read_source(recipe)
     for sentence, files in zip(
         source.describe_orphans(), filter(None, (source.images_alone, source.masks_alone)), strict=True

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import datasets
 import numpy as np
@@ -18,6 +18,9 @@ from segplus.classes import ClassMap
 from segplus.data.images import ImageReader, Stored, describe_file, read_file_stamp, read_size
 from segplus.data.masks import MaskDecoder
 from segplus.errors import InputError
+
+if TYPE_CHECKING:
+    from segplus.data.streaming import StreamedSplit
 
 Picture = Image.Image | npt.NDArray[Any]
 Labels = npt.NDArray[np.unsignedinteger[Any]]
@@ -65,12 +68,8 @@ class SegmentationSplit:
             InputError: If a file is damaged, the sizes differ, or the mask holds a value outside the classes.
         """
         row = self._row(index)
-        source = name_source(row["image"], row["name"])
-        image = self.reader.read(row["image"], source)
-        mask_source = name_source(row["mask"], f"mask of {row['name']}")
-        label = self.decoder.read(row["mask"], mask_source)
-        refuse_different_sizes(measure_picture(image), label.shape, source, mask_source)
-        return {"image": image, "label": label, "name": row["name"]}
+        sources = name_source(row["image"], row["name"]), name_source(row["mask"], f"mask of {row['name']}")
+        return read_pair(row["image"], row["mask"], row["name"], sources, self.reader, self.decoder)
 
     def __iter__(self) -> Iterator[Pair]:
         for index in range(len(self)):
@@ -163,11 +162,26 @@ class SegmentationData:
         splits: "train", "validation", "test" -> split; only those that exist.
         classes: The classes.
         found: What was recognised, one line each, for people.
+        stream: The training split where `data.streaming` reads it as a stream; `splits` then has no "train".
     """
 
     splits: Mapping[str, SegmentationSplit]
     classes: ClassMap
     found: tuple[str, ...] = field(default=())
+    stream: StreamedSplit | None = None
+
+
+def read_pair(
+    image: Stored, mask: Stored, name: str, sources: tuple[str, str], reader: ImageReader, decoder: MaskDecoder
+) -> Pair:
+    """Return the decoded pair of a stored image and mask; messages call them by their sources.
+
+    Raises:
+        InputError: If one is damaged, the sizes differ, or the mask holds a value outside the classes.
+    """
+    picture, label = reader.read(image, sources[0]), decoder.read(mask, sources[1])
+    refuse_different_sizes(measure_picture(picture), label.shape, *sources)
+    return {"image": picture, "label": label, "name": name}
 
 
 def name_source(stored: Stored, name: str) -> str:

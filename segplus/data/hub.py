@@ -10,7 +10,8 @@ from typing import Any
 import datasets
 import pyarrow.compute as pc
 
-from segplus.data.source import Source, find_split
+from segplus.data.source import Source, Stream, find_split
+from segplus.data.streaming import take_head
 from segplus.data.tables import IMAGE_COLUMNS, MASK_COLUMNS
 from segplus.errors import InputError, suggest
 from segplus.recipe.data import DataRecipe
@@ -25,7 +26,10 @@ def read_hub(name: str, section: DataRecipe) -> Source:
             loaded = datasets.load_dataset(kind, data_files=str(path), streaming=section.streaming)
         else:
             loaded = load_repository(name, section)
-        if section.streaming:
+        stream = None
+        if section.streams_training:
+            loaded, stream = open_stream(loaded, section)
+        elif section.streaming:
             loaded = take_rows(loaded, section)
     except InputError:
         raise
@@ -35,7 +39,12 @@ def read_hub(name: str, section: DataRecipe) -> Source:
             found=f"{type(error).__name__}: {error}",
             fix="correct the id or the folder",
         ) from None
-    return build_hub_source(loaded, section, name, path if path.exists() else None)
+    source = build_hub_source(loaded, section, name, path if path.exists() else None)
+    if stream is not None:
+        columns = find_columns(stream[0].features, section, f"{name} (train)")
+        source.stream = Stream(stream[0], columns, stream[1])
+        source.notes.append(f"train: a stream of {stream[0].num_shards} files, nothing is kept of it")
+    return source
 
 
 def load_repository(name: str, section: DataRecipe) -> Any:
@@ -55,24 +64,61 @@ def take_rows(streams: Mapping[str, Any], section: DataRecipe) -> dict[str, data
     Raises:
         InputError: If a split that is there has no limit.
     """
-    asked = {"train": section.train_split, "validation": section.validation_split, "test": section.test_split}
     tables = {}
-    for kind, name in asked.items():
+    for kind, name in section.split_names.items():
         split = find_split(list(streams), kind, name)
         if split is None:
             continue
-        if kind not in section.max_images:
-            raise InputError(
-                f"data.max_images.{kind}: a stream is read up to a number of images",
-                fix=f"set data.max_images: {{{kind}: ...}}, or data.{kind}_split: none, or data.streaming: false",
-            )
-        stream = streams[split]
-        for column, feature in (stream.features or {}).items():
-            if isinstance(feature, datasets.Image):
-                stream = stream.cast_column(column, datasets.Image(decode=False))
-        features = stream.features
-        tables[split] = datasets.Dataset.from_list(list(stream.take(section.max_images[kind])), features=features)
+        rows = keep_encoded(streams[split])
+        tables[split] = datasets.Dataset.from_list(list(rows.take(_find_limit(kind, section))), features=rows.features)
     return tables
+
+
+def open_stream(
+    streams: Mapping[str, Any], section: DataRecipe
+) -> tuple[dict[str, datasets.Dataset], tuple[datasets.IterableDataset, list[int]]]:
+    """Return validation and test rows, held in memory, and the training rows with those to skip in each file.
+
+    Where there is no validation split, the head of the training stream becomes it.
+
+    Raises:
+        InputError: If there is no training split, or a split that is held has no limit.
+    """
+    found = {kind: find_split(list(streams), kind, name) for kind, name in section.split_names.items()}
+    if found["train"] is None and len(streams) == 1:
+        found["train"] = next(iter(streams))
+    if found["train"] is None:
+        raise InputError("data.train_split: no training split", found=", ".join(streams), fix="set data.train_split")
+    training = keep_encoded(streams[found["train"]])
+    tables, skipped = {}, [0] * training.num_shards
+    if found["validation"] is None and section.validation_split != "none":
+        head, skipped = take_head(training, _find_limit("validation", section))
+        tables["validation"] = datasets.Dataset.from_list(head, features=training.features)
+    for kind in ("validation", "test"):
+        if found[kind] is not None:
+            rows = keep_encoded(streams[found[kind]])
+            head = list(rows.take(_find_limit(kind, section)))
+            tables[kind] = datasets.Dataset.from_list(head, features=rows.features)
+    if not tables:
+        raise InputError("data.validation_split: none, and a stream needs one", fix="leave data.validation_split out")
+    return tables, (training, skipped)
+
+
+def _find_limit(kind: str, section: DataRecipe) -> int:
+    if kind not in section.max_images:
+        raise InputError(
+            f"data.max_images.{kind}: a stream is read up to a number of images",
+            fix=f"set data.max_images: {{{kind}: ...}}, or data.{kind}_split: none, or data.streaming: false",
+        )
+    return section.max_images[kind]
+
+
+def keep_encoded(stream: datasets.IterableDataset) -> datasets.IterableDataset:
+    """Return the stream with pictures as they are stored, {"bytes", "path"}."""
+    for column, feature in (stream.features or {}).items():
+        if _is_picture(feature):
+            stream = stream.cast_column(column, datasets.Image(decode=False))
+    return stream
 
 
 def read_saved(root: Path, section: DataRecipe) -> Source:

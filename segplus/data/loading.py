@@ -24,6 +24,7 @@ from segplus.data.masks import MaskDecoder, find_encoding
 from segplus.data.names import build_class_map, read_colors, read_names
 from segplus.data.source import Source, find_split
 from segplus.data.splits import divide, find_groups
+from segplus.data.streaming import StreamedSplit
 from segplus.data.tables import read_manifest, read_metadata
 from segplus.errors import InputError
 from segplus.recipe.data import DataRecipe
@@ -58,7 +59,7 @@ def load_segmentation_dataset(section: DataRecipe | Mapping[str, Any]) -> Segmen
     )
     if recipe.dataset == "synthetic" or recipe.layout == "synthetic":
         drawn = draw_splits(recipe)
-        splits = choose_splits(drawn.splits, recipe)
+        splits = _limit(_make_fold(dict(drawn.splits), recipe) if recipe.folds else drawn.splits, recipe)
         return replace(drawn, splits=splits, found=(*drawn.found, *_describe_splits(splits)))
     source = read_source(recipe)
     source.refuse_orphans()
@@ -88,8 +89,12 @@ def assemble(source: Source, recipe: DataRecipe) -> SegmentationData:
     empty = [name for name, part in parts.items() if not len(part)]
     if empty:
         raise InputError(f"{recipe.dataset}: a split without images", found=", ".join(empty))
-    splits = choose_splits(parts, recipe)
-    return SegmentationData(splits, classes, (source.found, *source.notes, *_describe_splits(splits)))
+    stream = None
+    if source.stream is not None:
+        rows, columns, skipped = source.stream.rows, source.stream.columns, source.stream.skipped
+        stream = StreamedSplit(rows, columns, skipped, decoder, reader, recipe.shuffle_buffer_images)
+    splits = choose_splits(parts, recipe) if stream is None else parts
+    return SegmentationData(splits, classes, (source.found, *source.notes, *_describe_splits(splits)), stream)
 
 
 def build_section(section: DataRecipe | Mapping[str, Any]) -> DataRecipe:
@@ -115,19 +120,30 @@ def read_source(section: DataRecipe) -> Source:
             "data.dataset: no such folder or file", found=place, fix="correct the path, or give a Hub id: owner/name"
         )
     layout = section.layout if section.layout != "auto" else find_layout(path, section)
-    return read_hub(place, section) if layout == "hub" else _READERS[layout](path, section)
+    if layout == "hub":
+        return read_hub(place, section)
+    if section.streaming:
+        raise InputError(
+            "data.streaming: only what the `datasets` library loads can be streamed: the Hub and Parquet files",
+            found=f"layout {layout}",
+            fix="set data.streaming: false; files on a disk are read one at a time anyway",
+        )
+    return _READERS[layout](path, section)
 
 
 def choose_splits(parts: Mapping[str, SegmentationSplit], section: DataRecipe) -> dict[str, SegmentationSplit]:
     """Return train, validation and test: those that are there, and those that must be made."""
-    asked = {"train": section.train_split, "validation": section.validation_split, "test": section.test_split}
+    asked = section.split_names
     found = {kind: find_split(list(parts), kind, name) for kind, name in asked.items()}
     splits = {kind: parts[name] for kind, name in found.items() if name is not None}
     if "train" not in splits:
         if len(parts) != 1:
             raise InputError("data.train_split: no training split", found=", ".join(parts), fix="set data.train_split")
         splits = {"train": next(iter(parts.values()))}
-    splits = _make_fold(splits, section) if section.folds else _make_shares(splits, section, asked)
+    return _limit(_make_fold(splits, section) if section.folds else _make_shares(splits, section, asked), section)
+
+
+def _limit(splits: Mapping[str, SegmentationSplit], section: DataRecipe) -> dict[str, SegmentationSplit]:
     limited = {}
     for kind, part in splits.items():
         limit = section.max_images.get(kind, len(part))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 
 from segplus.classes import Color
 from segplus.errors import InputError
@@ -17,6 +17,21 @@ SPLIT_ALIASES: dict[str, tuple[str, ...]] = {
     "validation": ("validation", "val", "valid", "dev"),
     "test": ("test", "testing"),
 }
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The training rows of a data set that is not held.
+
+    Args:
+        rows: The stream, pictures not decoded.
+        columns: Names of the image and the mask column.
+        skipped: Rows at the beginning of each file that belong to another split.
+    """
+
+    rows: IterableDataset
+    columns: tuple[str, str]
+    skipped: Sequence[int]
 
 
 @dataclass
@@ -36,6 +51,7 @@ class Source:
         notes: What was found in each split, for people.
         images_alone: Images without a mask.
         masks_alone: Masks without an image.
+        stream: The training split where it is streamed; `splits` then are called validation and test.
     """
 
     splits: dict[str, Dataset]
@@ -49,6 +65,7 @@ class Source:
     notes: list[str] = field(default_factory=list)
     images_alone: list[str] = field(default_factory=list)
     masks_alone: list[str] = field(default_factory=list)
+    stream: Stream | None = None
 
     def describe_orphans(self) -> list[str]:
         """Return a sentence on images without a mask, and one on masks without an image."""

@@ -35,7 +35,9 @@ class DataRecipe:
         layout: How the folder is built; `auto` looks, and refuses to choose between two.
         dataset_config: Configuration of a Hub data set.
         revision: Branch, tag or commit of a Hub data set.
-        streaming: Read only the first `max_images` of each split of a Hub data set, without downloading the rest.
+        streaming: Read a Hub data set while training, without downloading it: the training split as an endless stream,
+            the first `max_images` of the other splits. With `max_images.train` the training split is its head, too.
+        shuffle_buffer_images: Images of a stream among which the next one is drawn; they are held encoded.
         image_column: Column that holds the image; found by its type where it is not given.
         label_column: Column that holds the mask; found by its type where it is not given.
         images: Name of the image folder, where it is not one of the usual ones.
@@ -80,6 +82,7 @@ class DataRecipe:
     dataset_config: str | None = None
     revision: str | None = None
     streaming: bool = False
+    shuffle_buffer_images: int = 1000
     image_column: str | None = None
     label_column: str | None = None
     images: str | None = None
@@ -123,6 +126,17 @@ class DataRecipe:
         self._check_folds()
         self._check_patterns()
         self._check_meanings()
+        self._check_streaming()
+
+    @property
+    def split_names(self) -> dict[str, str | None]:
+        """The data set's own name of each split, where the recipe gives one."""
+        return {"train": self.train_split, "validation": self.validation_split, "test": self.test_split}
+
+    @property
+    def streams_training(self) -> bool:
+        """Whether the training split is read as a stream, of which nothing is kept."""
+        return self.streaming and "train" not in self.max_images
 
     def _check_shares(self) -> None:
         for key, share in (("validation_share", self.validation_share), ("test_share", self.test_share)):
@@ -175,7 +189,8 @@ class DataRecipe:
             raise InputError(
                 "data.synthetic_size_px: not a size", found=self.synthetic_size_px, allowed="[height, width]"
             )
-        for key, value in (("instance_divisor", self.instance_divisor), ("channels", self.channels)):
+        counts = ("instance_divisor", "channels", "shuffle_buffer_images")
+        for key, value in ((key, vars(self)[key]) for key in counts):
             if value < 1:
                 raise InputError(f"data.{key}: too small", found=value, allowed="1 and more")
         self._check_counts()
@@ -187,3 +202,22 @@ class DataRecipe:
                     raise InputError(f"data.{key}: no such split", found=split, allowed="train, validation, test")
                 if count < 1:
                     raise InputError(f"data.{key}.{split}: too few", found=count, allowed="1 and more")
+
+    def _check_streaming(self) -> None:
+        """Refuse what has to see every training image before the first step."""
+        if not self.streams_training:
+            return
+        whole = {
+            "folds": (self.folds, "folds are made"),
+            "test_share": (self.test_share, "a share is taken"),
+            "stratify": (self.stratify, "classes are balanced"),
+            "group_pattern": (self.group_pattern, "groups are kept together"),
+            "cache": (self.cache, "pixels are cached"),
+        }
+        for key, (value, what) in whole.items():
+            if value:
+                raise InputError(
+                    f"data.{key}: {what} over a whole training split, and a stream is never read whole",
+                    found=f"{key}: {value}, streaming: true",
+                    fix=f"leave data.{key} out, or set data.max_images.train, or data.streaming: false",
+                )

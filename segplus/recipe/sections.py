@@ -132,3 +132,30 @@ class Recipe:
                 found="training.eval_strategy: no",
                 fix="set training.eval_strategy to epoch or steps, or leave early_stopping_patience out",
             )
+        if self.data.streams_training:
+            self._check_stream()
+
+    def _check_stream(self) -> None:
+        """Refuse what needs the end of a training split, or every mask of it, where it is a stream."""
+        whole = {
+            "class_weights": (isinstance(self.class_weights, str), "give weights by class name"),
+            "transforms.sampling": (self.transforms.sampling != "uniform", "set it to uniform"),
+            "transforms.rare_class_crop": (self.transforms.rare_class_crop > 0, "set it to 0"),
+        }
+        for key, (is_asked, fix) in whole.items():
+            if is_asked:
+                raise InputError(
+                    f"{key}: it counts every training mask, and a stream is never read whole",
+                    found="data.streaming: true",
+                    fix=f"{fix}, or set data.max_images.train, or data.streaming: false",
+                )
+        strategies = [
+            f"{name}_strategy" for name in ("eval", "save") if self.training.get(f"{name}_strategy") == "epoch"
+        ]
+        if strategies or self.training.get("max_steps", 0) < 1:
+            found = [f"{key}: {self.training[key]}" for key in ("max_steps", *strategies) if key in self.training]
+            raise InputError(
+                "training: data.streaming has no epochs, so their number and what happens after each means nothing",
+                found=", ".join(found) or "no max_steps",
+                fix="set training.max_steps, training.eval_strategy: steps and training.eval_steps",
+            )

@@ -158,7 +158,7 @@ def _describe_training(training: Mapping[str, Any]) -> dict[str, object]:
     where = f"{machine.get('gpu', machine['processor'])}, {machine['cores']} CPU cores"
     return {
         "Steps": training.get("steps", "unknown"),
-        "Epochs": training.get("epochs", "unknown"),
+        "Epochs": "unknown" if training.get("epochs") is None else training["epochs"],
         "Time": minutes,
         "Machine": where,
         "Processes": training.get("processes", 1),

@@ -47,7 +47,7 @@ def build_trainer(
         InputError: If a loss, a class weight, a callback or a size does not fit.
     """
     with arguments.main_process_first(desc="training set"):
-        training_set, sampler = build_training_set(recipe, data.splits["train"], image_processor, arguments.seed)
+        training_set, sampler = build_training_set(recipe, data, image_processor, arguments.seed)
         criterion = build_recipe_criterion(recipe, data)
     check_input_size(loaded.model, training_set.transform.crop_size_px, "transforms.crop_size_px")
     as_served = EvaluationTransform(image_processor)
@@ -142,7 +142,8 @@ def require_splits(data: SegmentationData, channels: int = 3) -> None:
     """
     if channels != 3:
         raise InputError("data.channels: models are trained on three channels", found=channels, allowed=3)
-    for name in ("train", "validation"):
+    needed = ("train", "validation") if data.stream is None else ("validation",)
+    for name in needed:
         if name not in data.splits:
             raise InputError(
                 f"data: no {name} split",

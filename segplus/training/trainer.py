@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import BatchSamplerShard
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerState
@@ -16,6 +17,7 @@ from transformers.trainer_utils import TrainOutput
 
 from segplus.classes import ClassMap
 from segplus.collator import EvaluationCollator
+from segplus.data.streaming import RowSampler
 from segplus.errors import InputError
 from segplus.evaluation import compute_scores, confusion_matrices, label_map
 from segplus.losses import Criterion
@@ -51,7 +53,7 @@ class SegmentationTrainer(Trainer):
         auxiliary_loss_weight: float = 0.4,
         optimizer_recipe: OptimizerRecipe | None = None,
         freeze_batch_norm: bool = False,
-        train_sampler: Sampler[int] | None = None,
+        train_sampler: Sampler[Any] | None = None,
         **arguments: Any,
     ) -> None:
         fold_decode_head(model)
@@ -73,7 +75,8 @@ class SegmentationTrainer(Trainer):
         self._still += [part for part in model.children() if not any(p.requires_grad for p in part.parameters())]
         self._matrix: torch.Tensor | None = None
         clocked = [part for part in (self.train_dataset, train_sampler) if hasattr(part, "set_epoch")]
-        self.add_callback(EpochClock(*clocked))
+        if clocked:  # a stream has no epochs
+            self.add_callback(EpochClock(*clocked))
 
     # Training
 
@@ -97,6 +100,10 @@ class SegmentationTrainer(Trainer):
         """
         loader = super()._get_dataloader(*arguments, **named)
         loader.base_dataloader.generator = torch.Generator().manual_seed(self.args.seed)
+        sharded = loader.batch_sampler
+        if isinstance(sharded, BatchSamplerShard) and isinstance(sharded.batch_sampler.sampler, RowSampler):
+            # Each process draws its own share of a stream already; accelerate would take a share of that share.
+            sharded.num_processes, sharded.process_index = 1, 0
         return loader
 
     def get_batch_samples(
@@ -116,7 +123,7 @@ class SegmentationTrainer(Trainer):
         sums = {name: torch.stack([entry[name] for entry in counted]).sum(0) for name in counted[0]}
         return batches, {name: self.accelerator.reduce(total, "sum") for name, total in sums.items()}
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any] | None:
         return self.train_sampler or super()._get_train_sampler(train_dataset)
 
     def compute_loss(
@@ -156,7 +163,8 @@ class SegmentationTrainer(Trainer):
         indices = inputs.pop("index").tolist()
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
-            names = [self.train_dataset.split.name(index) for index in indices]
+            named = self.train_sampler if isinstance(self.train_sampler, RowSampler) else self.train_dataset.split
+            names = [named.name(index) for index in indices]
             self.guard.watch_loss(float(loss), self.state.global_step + 1, names)
         else:
             self.guard.watch_loss(0.0, self.state.global_step + 1, ())
@@ -222,13 +230,22 @@ class SegmentationTrainer(Trainer):
         return {
             "seconds": sum(entry["seconds"] for entry in entries),
             "steps": self.state.global_step,
-            "epochs": round(self.state.epoch or 0.0, 2),
+            "epochs": self._count_epochs(),
             "images_per_second": rates[len(rates) // 2] if rates else None,
             "processes": self.args.world_size,
             "precision": "bfloat16" if self.args.bf16 else "float16" if self.args.fp16 else "float32",
             "skipped_steps": max((entry.get("skipped_steps", 0) for entry in self.state.log_history), default=0),
             "best_checkpoint": Path(best).name if best else None,
         }
+
+    def _count_epochs(self) -> float | None:
+        """Return how often each image was seen, or None of a stream that was not seen to its end."""
+        if not isinstance(self.train_sampler, RowSampler):
+            return round(self.state.epoch or 0.0, 2)
+        if self.train_sampler.rows_per_pass is None:
+            return None
+        drawn = self.state.global_step * self.args.gradient_accumulation_steps * self.args.train_batch_size
+        return round(drawn / self.train_sampler.rows_per_pass, 2)
 
     # Evaluation
 

@@ -1,4 +1,4 @@
-"""What one epoch shows: the training split, cached or not, augmented, and in which order."""
+"""What training shows: the training split, cached, streamed or neither, augmented, and in which order."""
 
 from __future__ import annotations
 
@@ -8,32 +8,38 @@ from accelerate import PartialState
 from tqdm import tqdm
 from transformers import BaseImageProcessor
 
-from segplus.data import SegmentationSplit
+from segplus.data import SegmentationData, SegmentationSplit
 from segplus.data.cache import measure_cache, open_cache
 from segplus.data.checking import find_cache_folder
 from segplus.data.sampling import ClassIndex, RepeatSampler, build_sampler, index_classes
+from segplus.data.streaming import RowSampler
 from segplus.recipe import Recipe
 from segplus.recipe.paths import expand_path
 from segplus.transforms import TrainingSet, TrainingTransform
+from segplus.transforms.streamed import StreamedTrainingSet
 
 
 def build_training_set(
-    recipe: Recipe, split: SegmentationSplit, image_processor: BaseImageProcessor, seed: int
-) -> tuple[TrainingSet, RepeatSampler | None]:
-    """Return the augmented training split, and the sampler where images are not drawn alike.
+    recipe: Recipe, data: SegmentationData, image_processor: BaseImageProcessor, seed: int
+) -> tuple[TrainingSet | StreamedTrainingSet, RepeatSampler | RowSampler | None]:
+    """Return the augmented training split, and the sampler where images are not drawn alike or are streamed.
 
     Args:
         recipe: Its `transforms` section says how images are changed, chosen and cropped; `data.cache` whether they are
             decoded once.
-        split: The training split.
+        data: Its split "train", or its stream.
         image_processor: Saved with the model.
         seed: Another seed gives other orders and augmentations.
     Raises:
         InputError: If a step, a crop size or the cache's folder does not fit.
     """
-    wishes, classes = recipe.transforms, split.classes
+    wishes, classes = recipe.transforms, data.classes
     transform = TrainingTransform(image_processor, wishes, classes.ignore_index, recipe.data.channels)
-    index = None
+    if data.stream is not None:
+        state = PartialState()
+        rows = RowSampler(data.stream, seed, state.process_index, state.num_processes)
+        return StreamedTrainingSet(data.stream, transform, seed), rows
+    split, index = data.splits["train"], None
     if wishes.sampling != "uniform" or wishes.rare_class_crop > 0:
         index = _index_split(split)
     source = split

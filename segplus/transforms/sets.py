@@ -49,7 +49,7 @@ class TrainingSet(Dataset[dict[str, torch.Tensor]]):
         focus: FocusSource | None = None,
         focus_probability: float = 0.0,
     ) -> None:
-        _calm_opencv()
+        calm_opencv()
         self.split, self.transform, self.seed = split, transform, seed
         self.focus, self.focus_probability = focus, focus_probability
         # In shared memory: a worker that lives through several epochs sees the new number.
@@ -65,7 +65,7 @@ class TrainingSet(Dataset[dict[str, torch.Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         """Return pixel_values and labels of sample `index` in this epoch, with `index` and `epoch` as int64 scalars."""
-        _calm_opencv()
+        calm_opencv()
         epoch = int(self._epoch)
         rng = np.random.default_rng([self.seed, epoch, index])
         item = self.split[index]
@@ -85,7 +85,7 @@ class EvaluationSet(Dataset[dict[str, torch.Tensor]]):
     """
 
     def __init__(self, split: Split, transform: EvaluationTransform) -> None:
-        _calm_opencv()
+        calm_opencv()
         self.split, self.transform = split, transform
 
     def __len__(self) -> int:
@@ -93,12 +93,12 @@ class EvaluationSet(Dataset[dict[str, torch.Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         """Return pixel_values, labels and sizes of image `index`, with `index` as an int64 scalar."""
-        _calm_opencv()
+        calm_opencv()
         item = self.split[index]
         return {**self.transform(item["image"], item["label"]), "index": torch.tensor(index)}
 
 
-def _calm_opencv() -> None:
+def calm_opencv() -> None:
     """Keep OpenCV to one thread: the workers are the parallelism.
 
     Called where a set is made, before workers are forked, and at a sample, for workers that were spawned. The number is
