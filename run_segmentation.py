@@ -23,12 +23,18 @@ from segplus.errors import EXIT_CODE_DIVERGED, EXIT_CODE_INPUT, InputError, desc
 from segplus.inference import evaluate_split
 from segplus.inference.checkpoint import find_checkpoint
 from segplus.inference.examples import predict_examples
-from segplus.models import load_image_processor, load_model
+from segplus.models import load_model
 from segplus.recipe import Recipe, load_recipe
 from segplus.reporting.hub import push_folder
 from segplus.reporting.results import RunResults, name_repository, write_results
 from segplus.reporting.table import format_class_table
-from segplus.training import TrainingDivergedError, build_trainer, build_training_arguments, require_splits
+from segplus.training import (
+    TrainingDivergedError,
+    build_image_processor,
+    build_trainer,
+    build_training_arguments,
+    require_splits,
+)
 from segplus.training.checkpoints import claim_output_dir, find_resumable_checkpoint
 
 
@@ -45,8 +51,10 @@ def run(recipe: Recipe) -> None:
             check_split(split)
 
     set_seed(arguments.seed)
-    loaded = load_model(recipe.model, data.classes, use_auxiliary_head=recipe.auxiliary_loss_weight > 0)
-    image_processor = load_image_processor(recipe.model, loaded.model.config)
+    with_head = recipe.auxiliary_loss_weight > 0
+    loaded = load_model(recipe.model, data.classes, use_auxiliary_head=with_head, channels=recipe.data.channels)
+    with arguments.main_process_first(desc="image processor"):
+        image_processor = build_image_processor(recipe, data, loaded.model.config)
     trainer = build_trainer(recipe, arguments, data, loaded, image_processor)
 
     with arguments.main_process_first(desc="output folder"):

@@ -93,4 +93,4 @@ def show_as_rgb(image: Picture) -> Image.Image:
     shown = bands.astype(np.float32)
     low, high = np.percentile(shown, _SEEN, axis=(0, 1)).astype(np.float32)
     stretched = (shown - low) / np.maximum(high - low, 1e-9)
-    return Image.fromarray((stretched.clip(0, 1) * 255).astype(np.uint8))
+    return Image.fromarray(np.rint(stretched.clip(0, 1) * 255).astype(np.uint8))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import AutoConfig, AutoImageProcessor, BaseImageProcessor, PreTrainedConfig
@@ -10,8 +10,9 @@ from transformers import AutoConfig, AutoImageProcessor, BaseImageProcessor, Pre
 from segplus.classes import ClassMap
 from segplus.errors import InputError
 from segplus.inference.predictor import Predictor
-from segplus.models import load_segmentation_checkpoint
+from segplus.models import count_channels, find_image_range, load_segmentation_checkpoint
 from segplus.models.loading import expand_checkpoint, explain_failures, quiet_transformers
+from segplus.recipe import DataRecipe
 from segplus.recipe.evaluation import ProtocolRecipe
 
 
@@ -37,6 +38,16 @@ class Checkpoint:
         names = dict(self.config.id2label or {})
         return [str(names[index]) for index in range(len(names))]
 
+    @property
+    def channels(self) -> int:
+        """The number of channels of the pictures that the model takes."""
+        return count_channels(self.config)
+
+    @property
+    def image_range(self) -> tuple[float, float] | None:
+        """The values that became 0 and 255 in the training pictures, where they were deeper than 8 bits."""
+        return find_image_range(self.image_processor)
+
     def load(self, protocol: ProtocolRecipe | None = None, device: str | torch.device | None = None) -> Predictor:
         """Read the weights.
 
@@ -47,7 +58,26 @@ class Checkpoint:
             InputError: If the weights are damaged or incomplete.
         """
         model = load_segmentation_checkpoint(self.source, trust_remote_code=self.trust_remote_code)
-        return Predictor(model, self.image_processor, protocol, device)
+        return Predictor(model, self.image_processor, protocol, device, self.channels)
+
+    def fit_section(self, section: DataRecipe) -> DataRecipe:
+        """Return a data section whose pictures are read as those that the model was trained on.
+
+        Channels and range that the section leaves at their defaults are the checkpoint's.
+
+        Raises:
+            InputError: If the section names another number of channels.
+        """
+        if section.channels not in (3, self.channels):
+            raise InputError(
+                f"checkpoint {self.source}: takes pictures of other channels than the data's",
+                found=f"data.channels: {section.channels}",
+                allowed=self.channels,
+                fix="choose the checkpoint that was trained on these bands",
+            )
+        stated = self.image_range
+        found = None if stated is None else list(stated)
+        return replace(section, channels=self.channels, image_range=section.image_range or found)
 
     def refuse_other_classes(self, classes: ClassMap) -> None:
         """Refuse a model whose classes are not those of the data.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from PIL import Image
-
 from segplus.data import SegmentationSplit
+from segplus.data.bands import show_as_rgb
 from segplus.evaluation import Evaluator
 from segplus.inference.predictor import Predictor
 from segplus.reporting.examples import Example, choose_extremes
@@ -37,5 +36,5 @@ def predict_examples(
 def predict_example(predictor: Predictor, pair: dict[str, Any], score: float) -> Example:
     """Return one pair with its prediction; of a picture with many bands the first three are shown."""
     picture = pair["image"]
-    shown = picture if isinstance(picture, Image.Image) else Image.fromarray(picture[..., :3])
-    return Example(pair["name"], shown, pair["label"], predictor.predict(picture).cpu().numpy(), score)
+    prediction = predictor.predict(picture).cpu().numpy()
+    return Example(pair["name"], show_as_rgb(picture), pair["label"], prediction, score)

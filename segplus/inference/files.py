@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from segplus.classes import ClassMap
+from segplus.data.bands import show_as_rgb
 from segplus.errors import InputError
 from segplus.inference.pictures import Picture
 from segplus.reporting.drawing import draw_overlay
@@ -47,8 +48,7 @@ def draw_labels(labels: npt.NDArray[Any], picture: Picture, classes: ClassMap, k
             `overlay` the colours over the picture.
     """
     if kind == "overlay":
-        shown = picture if isinstance(picture, Image.Image) else Image.new("RGB", labels.shape[::-1])
-        return draw_overlay(shown, labels, classes)
+        return draw_overlay(show_as_rgb(picture), labels, classes)
     if kind == "palette":
         drawn = Image.fromarray(labels.astype(np.uint8))
         drawn.putpalette([channel for color in classes.colors for channel in color])

@@ -83,7 +83,7 @@ def _predict_files(
     progress: bool,
 ) -> None:
     predictor = found.load(protocol, device)
-    reader = ImageReader(int(found.config.to_dict().get("num_channels", 3)))
+    reader = ImageReader(found.channels, found.image_range)
     sources = [str(picture) for picture, _ in waiting]
     pictures = read_ahead(lambda index: reader.read(sources[index], sources[index]), list(range(len(sources))))
     bar = tqdm(pictures, total=len(waiting), unit=" pictures", desc="predicting", disable=None if progress else True)

@@ -29,6 +29,7 @@ class Predictor:
         image_processor: The processor that is saved with it.
         protocol: How a prediction is formed.
         device: Where to run; by default where the model is.
+        channels: Number of channels that the model takes; None leaves it to the model to refuse others.
     """
 
     def __init__(
@@ -37,21 +38,22 @@ class Predictor:
         image_processor: BaseImageProcessor,
         protocol: ProtocolRecipe | None = None,
         device: str | torch.device | None = None,
+        channels: int | None = None,
     ) -> None:
         self.protocol = protocol or ProtocolRecipe()
         self.model = model if device is None else model.to(device)
         self.model.eval()
-        self.reader = PictureReader(image_processor)
+        self.reader = PictureReader(image_processor, channels)
 
     def predict(self, picture: Picture) -> Tensor:
         """Return the label map of a picture.
 
         Args:
-            picture: PIL picture in RGB, or an array (H, W, channels).
+            picture: PIL picture in RGB, or an array, uint8, shape (H, W, channels).
         Returns:
             Class ids, shape (H, W); uint8 up to 255 classes.
         Raises:
-            InputError: If the model cannot take the size that the protocol gives it.
+            InputError: If the model cannot take the size that the protocol gives it, or the picture's channels.
         """
         size = measure_picture(picture)
         return self._label(self._start_passes(picture), size)

@@ -42,6 +42,8 @@ class ModelCardFacts:
         split: The split that `evaluation` measures.
         license: From `find_license`.
         recipe: The merged recipe, YAML.
+        channels: Number of channels of the pictures; transformers' pipeline reads pictures of three.
+        image_range: The values that became 0 and 255 in pictures deeper than 8 bits; None where none was stated.
         base_model: Hub id (or name, for a folder) of the weights that training began with; None for random weights.
         base_model_is_on_hub: Whether `base_model` may stand in the metadata, where the Hub makes it a link.
         dataset_is_on_hub: Whether `dataset` is an id of the Hub, which then stands in the metadata.
@@ -64,6 +66,8 @@ class ModelCardFacts:
     split: str
     license: License
     recipe: str
+    channels: int = 3
+    image_range: Sequence[float] | None = None
     base_model: str | None = None
     base_model_is_on_hub: bool = True
     dataset_is_on_hub: bool = False
@@ -96,6 +100,7 @@ def render_model_card(facts: ModelCardFacts) -> str:
         evaluation=missing | clean_numbers(facts.evaluation),
         split=facts.split,
         opening=_describe_model(facts),
+        pictures_taken=_describe_channels(facts),
         measured=_describe_measurement(facts),
         class_table=_format_markdown_table(facts.evaluation, facts.class_names),
         fence=_choose_fence(facts.recipe),
@@ -152,7 +157,26 @@ def _describe_model(facts: ModelCardFacts) -> str:
     start = "trained from random weights"
     if facts.base_model is not None:
         start = f"fine-tuned from {_link_hub(facts.base_model, facts.base_model, facts.base_model_is_on_hub)}"
-    return f"Semantic segmentation into {classes}: `{facts.architecture}`, {millions} parameters, {start} on {dataset}."
+    pictures = "" if facts.channels == 3 else f" of pictures with {_count_channels(facts)}"
+    model = f"`{facts.architecture}`, {millions} parameters"
+    return f"Semantic segmentation{pictures} into {classes}: {model}, {start} on {dataset}."
+
+
+def _count_channels(facts: ModelCardFacts) -> str:
+    return f"{facts.channels} channels" if facts.channels != 1 else "1 channel"
+
+
+def _describe_channels(facts: ModelCardFacts) -> str:
+    """Return what a picture must be like, where it is none that the pipeline reads."""
+    scaled = "8-bit pictures"
+    if facts.image_range is not None:
+        low, high = (f"{value:g}" for value in facts.image_range)
+        scaled = f"pictures whose values {low} to {high} become 0 to 255; a value outside is refused"
+    return (
+        f"The model takes {_count_channels(facts)}, in the order of the training data: {scaled}. TIFF files with all "
+        "bands in one page or one page a band, `.npy` and `.npz` files are read, and pictures that hold just these "
+        "channels. transformers' pipeline reads colour pictures only and cannot serve this model; segplus does."
+    )
 
 
 def _describe_measurement(facts: ModelCardFacts) -> str:
@@ -180,6 +204,11 @@ def _list_limits(facts: ModelCardFacts) -> list[str]:
         )
     if absent:
         limits.append(f"Not measured, as they do not occur in the {facts.split} split: {', '.join(absent)}.")
+    if facts.image_range is not None and facts.channels == 3:
+        limits.append(
+            "Pictures deeper than 8 bits were scaled from {:g}..{:g} to 0..255. segplus does so again; the pipeline "
+            "does not, so give it pictures that are scaled already.".format(*facts.image_range)
+        )
     if facts.base_model is None:
         limits.append("No pretrained weights were used: it has seen nothing but its training pictures.")
     limits.append("It was not examined for use where a mistake can hurt somebody.")

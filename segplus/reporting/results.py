@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from transformers import PreTrainedModel
 
 from segplus.classes import ClassMap
@@ -84,7 +83,10 @@ def _collect_metrics(results: RunResults) -> dict[str, Any]:
 
 
 def _write_pictures(results: RunResults) -> list[tuple[str, str]]:
-    """Save one panel a group, and the first photograph alone to try the model on; return paths and captions."""
+    """Save one panel a group, and the first photograph alone to try the model on; return paths and captions.
+
+    A picture of other bands is drawn in colour for the eye only, so there is none to try the model on.
+    """
     folder = results.folder / _PICTURES
     folder.mkdir(exist_ok=True)
     listed = []
@@ -97,7 +99,7 @@ def _write_pictures(results: RunResults) -> list[tuple[str, str]]:
             if number == 0:
                 listed.append((path, f"{heading} picture of the split: image, truth, prediction, errors"))
     first = next((example for examples in results.examples.values() for example in examples), None)
-    if first is not None and isinstance(first.image, Image.Image):
+    if first is not None and results.recipe.data.channels == 3:
         first.image.save(folder / "input.png")
     return listed
 
@@ -118,6 +120,8 @@ def _collect_facts(results: RunResults, pictures: Sequence[tuple[str, str]], rec
         dataset=_name_dataset(recipe),
         evaluation=results.evaluations[split],
         split=split,
+        channels=recipe.data.channels,
+        image_range=recipe.data.image_range,
         license=find_license(base, recipe.card.license),
         recipe=recipe_text,
         base_model=Path(base).name if base is not None and base_is_folder else base,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from segplus.training.arguments import build_training_arguments
-from segplus.training.building import build_recipe_criterion, build_trainer, require_splits
+from segplus.training.building import build_image_processor, build_recipe_criterion, build_trainer, require_splits
 from segplus.training.callbacks import install_log, install_panel, load_callbacks
 from segplus.training.checkpoints import claim_output_dir, find_resumable_checkpoint
 from segplus.training.guard import TrainingDivergedError
@@ -13,6 +13,7 @@ from segplus.training.trainer import SegmentationTrainer
 __all__ = [
     "SegmentationTrainer",
     "TrainingDivergedError",
+    "build_image_processor",
     "build_recipe_criterion",
     "build_trainer",
     "build_training_arguments",

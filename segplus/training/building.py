@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from PIL import Image
 from torch.nn import SyncBatchNorm
-from transformers import BaseImageProcessor, EarlyStoppingCallback, PreTrainedModel, TrainingArguments
+from transformers import (
+    BaseImageProcessor,
+    EarlyStoppingCallback,
+    PreTrainedConfig,
+    PreTrainedModel,
+    TrainingArguments,
+)
 
 from segplus.collator import TrainingCollator
 from segplus.data import SegmentationData
+from segplus.data.bands import measure_bands, show_as_rgb
 from segplus.data.checking import count_workers, find_cache_folder
 from segplus.errors import InputError
 from segplus.losses import Criterion, build_criterion
@@ -17,6 +27,7 @@ from segplus.models import (
     freeze_encoder,
     freeze_unused_parameters,
     lay_out_channels_last,
+    load_image_processor,
 )
 from segplus.recipe import ModelRecipe, Recipe
 from segplus.reporting.examples import Example
@@ -50,7 +61,7 @@ def build_trainer(
         training_set, sampler = build_training_set(recipe, data, image_processor, arguments.seed)
         criterion = build_recipe_criterion(recipe, data)
     check_input_size(loaded.model, training_set.transform.crop_size_px, "transforms.crop_size_px")
-    as_served = EvaluationTransform(image_processor)
+    as_served = EvaluationTransform(image_processor, recipe.data.channels)
     if not as_served.serves_one_size():
         arguments.per_device_eval_batch_size = 1
     evaluation_set = EvaluationSet(data.splits["validation"], as_served)
@@ -134,14 +145,30 @@ def share_batch_norm(model: PreTrainedModel, arguments: TrainingArguments) -> Pr
     return SyncBatchNorm.convert_sync_batchnorm(model)
 
 
+def build_image_processor(recipe: Recipe, data: SegmentationData, config: PreTrainedConfig) -> BaseImageProcessor:
+    """Return the image processor that is saved with the model; bands other than colours are normalised by the data.
+
+    Args:
+        recipe: The recipe.
+        data: Its training split is measured, or where that is a stream the validation split.
+        config: The model's config.
+    Raises:
+        InputError: If a value of the processor is wrong, or a picture cannot be measured.
+    """
+
+    def measure() -> tuple[Sequence[float], Sequence[float]]:
+        statistics = measure_bands(data.splits.get("train", data.splits["validation"]))
+        return statistics.mean, statistics.std
+
+    return load_image_processor(recipe.model, config, image_range=recipe.data.image_range, measure_bands=measure)
+
+
 def require_splits(data: SegmentationData, channels: int = 3) -> None:
-    """Refuse a data set without pictures to train on or to choose the best checkpoint by, and pictures of other bands.
+    """Refuse a data set without pictures to train on or to choose the best checkpoint by, and colours for bands.
 
     Raises:
-        InputError: If train or validation is missing, or pictures have other than three channels.
+        InputError: If train or validation is missing, or pictures are in colour where other channels were asked for.
     """
-    if channels != 3:
-        raise InputError("data.channels: models are trained on three channels", found=channels, allowed=3)
     needed = ("train", "validation") if data.stream is None else ("validation",)
     for name in needed:
         if name not in data.splits:
@@ -150,6 +177,8 @@ def require_splits(data: SegmentationData, channels: int = 3) -> None:
                 found=", ".join(data.splits),
                 fix=f"set data.{name}_split or data.validation_share",
             )
+    if channels != 3 and isinstance(data.splits["validation"].image(0), Image.Image):
+        raise InputError("data.channels: these pictures are in colour", found=channels, allowed=3)
 
 
 def _choose_panel(evaluation_set: EvaluationSet):  # type: ignore[no-untyped-def]
@@ -157,5 +186,5 @@ def _choose_panel(evaluation_set: EvaluationSet):  # type: ignore[no-untyped-def
     count = min(_PANEL_IMAGES, len(evaluation_set))
     rows = [index * len(evaluation_set) // count for index in range(count)]
     pairs = [evaluation_set.split[row] for row in rows]
-    examples = [Example(pair["name"], pair["image"], pair["label"], pair["label"]) for pair in pairs]
+    examples = [Example(pair["name"], show_as_rgb(pair["image"]), pair["label"], pair["label"]) for pair in pairs]
     return examples, [evaluation_set[row]["pixel_values"] for row in rows]

@@ -35,6 +35,8 @@ def build_training_set(
     """
     wishes, classes = recipe.transforms, data.classes
     transform = TrainingTransform(image_processor, wishes, classes.ignore_index, recipe.data.channels)
+    if transform.left_out and PartialState().is_main_process:
+        print(f"transforms: not for {recipe.data.channels} channels, left out: {', '.join(transform.left_out)}")
     if data.stream is not None:
         state = PartialState()
         rows = RowSampler(data.stream, seed, state.process_index, state.num_processes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import random
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from segplus.errors import InputError, suggest
 
 _GROUPS = ("OneOf", "SomeOf", "Sequential", "RandomOrder")
 _PROBES = 6
+_MOST_FILLED = 4  # channels that OpenCV fills with a value each
 
 
 def load_albumentations() -> Any:
@@ -36,19 +38,75 @@ def build_steps(
         ignore_index: What masks are filled with.
         fill: What images are filled with, one value a channel.
         crop_size_px: (height, width) of the pictures; every step is tried on one.
+    Returns:
+        Called with `image` and `mask`; gives a mapping of the same two.
     Raises:
         InputError: If a name or an argument is unknown, a value is refused, or a step changes the size, the type or the
             set of labels.
     """
     if not steps:
         return None
-    albumentations = load_albumentations()
     built = [_build_step(name, arguments, ignore_index, fill) for name, arguments in steps.items()]
     for name, step in zip(steps, built, strict=True):
         probability, step.p = step.p, 1.0
-        _try_step(name, albumentations.Compose([step]), ignore_index, len(fill), crop_size_px)
+        _try_step(name, _compose([step], ignore_index, fill), ignore_index, len(fill), crop_size_px)
         step.p = probability
-    return albumentations.Compose(built, strict=True)
+    return _compose(built, ignore_index, fill, strict=True)
+
+
+def find_unfit_steps(
+    steps: Mapping[str, Any], ignore_index: int, fill: tuple[int, ...], crop_size_px: tuple[int, int]
+) -> list[str]:
+    """Return the names of the steps that fail, or warn that they do nothing, on images of as many channels as `fill`.
+
+    Hue, saturation and grey are of colour pictures only. The arguments are those of `build_steps`.
+    """
+    unfit = []
+    for name, arguments in steps.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            try:
+                build_steps({name: arguments}, ignore_index, fill, crop_size_px)
+            except InputError:
+                unfit.append(name)
+    return unfit
+
+
+class ManyBands:
+    """Steps on images of more bands than OpenCV fills with a value each: what they fill is marked and filled after.
+
+    Args:
+        compose: albumentations' Compose with a second mask, `outside`, which is 0 and filled as the labels are.
+        ignore_index: What masks are filled with.
+        fill: What images are filled with, one value a channel.
+    """
+
+    def __init__(self, compose: Any, ignore_index: int, fill: tuple[int, ...]) -> None:
+        self.compose, self.ignore_index, self.fill = compose, ignore_index, fill
+
+    def __call__(self, image: npt.NDArray[np.uint8], mask: npt.NDArray[Any]) -> dict[str, Any]:
+        """Return the changed image and mask."""
+        changed = self.compose(image=image, mask=mask, outside=np.zeros_like(mask))
+        picture = changed["image"]
+        if isinstance(picture, np.ndarray) and picture.shape == image.shape:
+            picture[changed["outside"] == self.ignore_index] = self.fill
+        return {"image": picture, "mask": changed["mask"]}
+
+    def set_random_state(self, rng: np.random.Generator, state: random.Random) -> None:
+        """Hand the random states over."""
+        self.compose.set_random_state(rng, state)
+
+    def set_random_seed(self, seed: int) -> None:
+        """Hand the seed over."""
+        self.compose.set_random_seed(seed)
+
+
+def _compose(steps: list[Any], ignore_index: int, fill: tuple[int, ...], strict: bool = False) -> Any:
+    albumentations = load_albumentations()
+    if len(fill) <= _MOST_FILLED:
+        return albumentations.Compose(steps, strict=strict)
+    compose = albumentations.Compose(steps, strict=strict, additional_targets={"outside": "mask"})
+    return ManyBands(compose, ignore_index, fill)
 
 
 def merge_steps(preset: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +174,8 @@ def _fill_in(values: dict[str, Any], kind: Any, where: str, ignore_index: int, f
             raise InputError(
                 f"{where}.fill_mask", found=values["fill_mask"], allowed=f"{ignore_index}, the ignore index"
             )
-        values = {"fill": fill, **values, "fill_mask": ignore_index}
+        plain = fill if len(fill) <= _MOST_FILLED else 0  # ManyBands fills the rest
+        values = {"fill": plain, **values, "fill_mask": ignore_index}
     if values.get("mask_interpolation", 0) != 0:
         raise InputError(
             f"{where}.mask_interpolation", found=values["mask_interpolation"], allowed="0 (nearest): labels do not mix"
