@@ -18,7 +18,7 @@ from segplus.data.cache import measure_cache, open_cache
 from segplus.data.synthetic import SyntheticScenes
 from segplus.errors import InputError
 from segplus.recipe.transforms import TransformsRecipe
-from segplus.transforms import TrainingSet, TrainingTransform
+from segplus.transforms import TrainingSet, TrainingTransform, WholePair
 
 
 class Pairs:
@@ -43,6 +43,9 @@ class Pairs:
         if self.wide:
             label = label.astype(np.uint16) + 300
         return {"image": Image.fromarray(image), "label": label, "name": self.name(index)}
+
+    def open(self, index: int) -> WholePair:
+        return WholePair(self[index]["image"], self[index]["label"])
 
     def name(self, index: int) -> str:
         return self.names[index]

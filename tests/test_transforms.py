@@ -18,8 +18,15 @@ from transformers.models.segformer.image_processing_pil_segformer import Segform
 from segplus.data.synthetic import SyntheticScenes
 from segplus.errors import InputError
 from segplus.recipe.transforms import TransformsRecipe
-from segplus.transforms import PRESETS, EvaluationSet, EvaluationTransform, TrainingSet, TrainingTransform
-from segplus.transforms.geometry import ServedSize, cut_image, cut_label, draw_cut
+from segplus.transforms import (
+    PRESETS,
+    EvaluationSet,
+    EvaluationTransform,
+    TrainingSet,
+    TrainingTransform,
+    WholePair,
+)
+from segplus.transforms.geometry import ServedSize, cut_image, cut_label, draw_cut, find_box
 from segplus.transforms.normalization import Normalization
 from segplus.transforms.steps import build_steps
 
@@ -44,6 +51,9 @@ class Blocks:
     def __getitem__(self, index: int) -> dict[str, Any]:
         image, label = SyntheticScenes(7, (48, 64), seed=2).draw(index)
         return {"image": Image.fromarray(image), "label": label, "name": str(index)}
+
+    def open(self, index: int) -> WholePair:
+        return WholePair(self[index]["image"], self[index]["label"])
 
 
 def find_inner(label: np.ndarray, reach: int = 3) -> np.ndarray:
@@ -150,7 +160,8 @@ def test_training_at_scale_one_sees_what_is_served() -> None:
 def test_enlarging_is_bilinear_in_both_libraries() -> None:
     image = np.random.default_rng(1).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     cut = draw_cut(np.random.default_rng(0), (20, 30), (50, 75), (50, 75), None)
-    enlarged = cut_image(Image.fromarray(image), cut, (50, 75), (0, 0, 0), Image.Resampling.BILINEAR)
+    assert find_box(cut, (20, 30), Image.Resampling.BILINEAR) == (0, 0, 20, 30)
+    enlarged = cut_image(image, cut.source, cut, (50, 75), (0, 0, 0), Image.Resampling.BILINEAR)
     wanted = np.asarray(Image.fromarray(image).resize((75, 50), Image.Resampling.BILINEAR))
     assert np.abs(enlarged.astype(int) - wanted).max() <= 1
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from segplus.data.regions import OpenPair, take_box
 from segplus.errors import InputError
 
 _FORMAT = 1
@@ -104,6 +105,14 @@ class CachedSplit:
         _, start, height, width, _, _ = self._table[index].tolist()
         pixels = self._labels[start : start + height * width * self._label_dtype.itemsize]
         return np.frombuffer(pixels, self._label_dtype).reshape(height, width)
+
+    def open(self, index: int) -> OpenPair:
+        """Return the pair; what is read of it are the pages of the files that hold the rectangle."""
+        start, _, height, width, channels, _ = self._table[index].tolist()
+        size = height * width * channels * self._image_dtype.itemsize
+        pixels = self._images[start : start + size].view(self._image_dtype).reshape(height, width, channels)
+        label = self.label(index)
+        return OpenPair((height, width), partial(take_box, pixels), partial(take_box, label))
 
     def size_px(self, index: int) -> tuple[int, int]:
         """Return (height, width)."""

@@ -17,6 +17,7 @@ from PIL import Image
 from segplus.classes import ClassMap
 from segplus.data.images import ImageReader, Stored, describe_file, read_file_stamp, read_size
 from segplus.data.masks import MaskDecoder
+from segplus.data.regions import OpenPair, open_image, open_label
 from segplus.errors import InputError
 
 if TYPE_CHECKING:
@@ -70,6 +71,20 @@ class SegmentationSplit:
         row = self._row(index)
         sources = name_source(row["image"], row["name"]), name_source(row["mask"], f"mask of {row['name']}")
         return read_pair(row["image"], row["mask"], row["name"], sources, self.reader, self.decoder)
+
+    def open(self, index: int) -> OpenPair:
+        """Return the pair, of which nothing is decoded yet where the format allows.
+
+        Raises:
+            InputError: If a file is damaged, or the sizes differ.
+        """
+        row = self._row(index)
+        source = name_source(row["image"], row["name"])
+        mask_source = name_source(row["mask"], f"mask of {row['name']}")
+        image = open_image(self.reader, row["image"], source)
+        label = open_label(self.decoder, row["mask"], mask_source)
+        refuse_different_sizes(image.size_px, label.size_px, source, mask_source)
+        return OpenPair(image.size_px, image.read, label.read)
 
     def __iter__(self) -> Iterator[Pair]:
         for index in range(len(self)):

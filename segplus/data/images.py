@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
+import mmap
 import os
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
+from segplus.data.headers import has_late_text
 from segplus.data.tiff import read_layout, read_tiff_bands
 from segplus.errors import InputError
 
@@ -63,6 +64,15 @@ class ImageReader:
                 return convert_to_rgb(picture, self.value_range)
 
     def _shape_array(self, array: npt.NDArray[Any], source: str) -> Image.Image | npt.NDArray[Any]:
+        bands = self.scale_bands(self.arrange_bands(array, source), source)
+        return Image.fromarray(bands) if self.channels == 3 else bands
+
+    def arrange_bands(self, array: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:
+        """Return an array as (H, W, channels), a view of it.
+
+        Raises:
+            InputError: If it has another number of channels.
+        """
         bands = array[..., None] if array.ndim == 2 else array
         if bands.ndim == 3 and bands.shape[-1] != self.channels and bands.shape[0] == self.channels:
             bands = np.moveaxis(bands, 0, -1)  # (channels, H, W) -> (H, W, channels)
@@ -72,13 +82,19 @@ class ImageReader:
                 found=f"shape {tuple(array.shape)}",
                 fix=f"set data.channels to the number of channels ({bands.shape[-1]}?)",
             )
+        return bands
+
+    def scale_bands(self, bands: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:
+        """Return bands as `read` gives them: 8-bit where there are three or a range is given, or else as they are.
+
+        Raises:
+            InputError: If values are not finite.
+        """
         if not np.isfinite(bands).all():
             raise InputError(
                 f"{source}: values that are not finite", found=f"{int((~np.isfinite(bands)).sum())} values"
             )
-        if self.channels == 3:
-            return Image.fromarray(scale_to_bytes(bands, self.value_range))
-        return bands if self.value_range is None else scale_to_bytes(bands, self.value_range)
+        return scale_to_bytes(bands, self.value_range) if self.channels == 3 or self.value_range else bands
 
 
 def read_size(stored: Stored, source: str) -> tuple[int, int]:
@@ -93,11 +109,19 @@ def read_size(stored: Stored, source: str) -> tuple[int, int]:
             # (H, W), (H, W, C) or (C, H, W): the two long axes.
             return (shape[1], shape[2]) if len(shape) == 3 and shape[0] < min(shape[1:]) else (shape[0], shape[1])
         if has_many_bands(stored):
-            return read_layout(read_content(stored)).size_px
+            return read_layout(map_content(stored)).size_px
         with open_picture(stored) as picture:
             width, height = picture.size
-            turned = picture.getexif().get(_ORIENTATION_TAG, 1) in (5, 6, 7, 8)
-            return (width, height) if turned else (height, width)
+            return (width, height) if find_orientation(picture) in (5, 6, 7, 8) else (height, width)
+
+
+def find_orientation(picture: Image.Image) -> int:
+    """Return the EXIF orientation of a picture that was just opened, 1 where it is upright; nothing is decoded."""
+    # Pillow decodes a PNG to look for EXIF behind the pixels.
+    file = picture.fp if isinstance(picture, PngImagePlugin.PngImageFile) else None
+    plain = file is not None and not has_late_text(file)
+    exif = Image.Image.getexif(picture) if plain else picture.getexif()
+    return int(exif.get(_ORIENTATION_TAG, 1))
 
 
 @contextmanager
@@ -145,7 +169,7 @@ def describe_file(stored: Stored, source: str) -> str:
             array = load_array(stored, header_only=True)
             return f"NumPy {array.dtype}, {array.ndim} axes"
         if has_many_bands(stored):
-            layout = read_layout(read_content(stored))
+            layout = read_layout(map_content(stored))
             return f"TIFF {layout.dtype.name}, {layout.bands} bands"
         with open_picture(stored) as picture:
             return f"{picture.format} {picture.mode}"
@@ -171,6 +195,14 @@ def read_content(stored: Stored) -> bytes:
     return Path(stored if isinstance(stored, str) else stored["path"]).read_bytes()
 
 
+def map_content(stored: Stored) -> bytes | mmap.mmap:
+    """Return the bytes of a stored file, mapped into memory where it lies on disk: only what is looked at is read."""
+    if isinstance(stored, list) or (isinstance(stored, dict) and stored.get("bytes") is not None):
+        return read_content(stored)
+    with Path(stored if isinstance(stored, str) else stored["path"]).open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
 def has_many_bands(stored: Stored) -> bool:
     """Return whether a stored file is a TIFF of more than four bands a page, which Pillow does not open."""
     if find_suffix(stored) not in (".tif", ".tiff"):
@@ -179,28 +211,7 @@ def has_many_bands(stored: Stored) -> bool:
         with open_picture(stored):
             return False
     except UnidentifiedImageError:
-        return read_layout(read_content(stored)).bands > 4
-
-
-def read_checked_png(stored: Stored) -> bytes:
-    """Return the bytes of a PNG file whose check sums all hold; decoders skip those of the pixels.
-
-    Raises:
-        ValueError: If a chunk is damaged or cut off.
-    """
-    content = read_content(stored)
-    if content[:8] != b"\x89PNG\r\n\x1a\n":
-        return content  # another format under this suffix; the decoder looks at the content
-    place, kind = 8, b""
-    while kind != b"IEND":
-        length, kind = int.from_bytes(content[place : place + 4], "big"), content[place + 4 : place + 8]
-        end = place + 8 + length
-        if end + 4 > len(content):
-            raise ValueError("the file ends before its last chunk")
-        if zlib.crc32(content[place + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
-            raise ValueError(f"check sum of chunk {kind!r} does not hold")
-        place = end + 4
-    return content
+        return read_layout(map_content(stored)).bands > 4
 
 
 def load_array(stored: Stored, header_only: bool = False) -> npt.NDArray[Any]:

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, TiffImagePlugin
 
 from segplus.classes import ClassMap, pack_colors
-from segplus.data.images import Stored, find_suffix, load_array, open_picture, read_checked_png, report_damage
+from segplus.data.headers import check_png
+from segplus.data.images import Stored, find_suffix, load_array, open_picture, read_content, report_damage
 from segplus.data.polygons import draw_annotation
 from segplus.data.source import Source
 from segplus.errors import InputError
@@ -61,9 +62,22 @@ class MaskDecoder:
             if find_suffix(stored) in (".npy", ".npz"):
                 return self._read_values(load_array(stored), source)
             if find_suffix(stored) == ".png":
-                stored = {"bytes": read_checked_png(stored), "path": None}
+                stored = {"bytes": read_content(stored), "path": None}
+                check_png(stored["bytes"])
             with open_picture(stored) as picture:
                 return self._read_picture(picture, source)
+
+    def decode_values(self, values: Raw, source: str) -> npt.NDArray[np.unsignedinteger[Any]]:
+        """Return the class ids of a part of a mask, shape (H, W), from its values as they are stored.
+
+        Args:
+            values: Ids (H, W), or colours (H, W, 3) where the classes have a legend.
+            source: Name for messages.
+
+        Raises:
+            InputError: If a value is outside the classes.
+        """
+        return self.classes.decode(self._read_values(values, source), source)
 
     def read_palette(self, stored: Stored, source: str) -> bytes | None:
         """Return the palette (r, g, b, r, ...) of a mask that is read by index; None for every other mask."""

@@ -7,8 +7,10 @@ The compressed bytes of each plane are wrapped in a header that calls them 8-bit
 from __future__ import annotations
 
 import io
+import mmap
 import struct
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,12 @@ from PIL import Image
 
 _TYPES = {1: "B", 3: "H", 4: "I"}  # the integer types of TIFF that sizes and offsets are written in
 _KINDS = {1: "u", 2: "i", 3: "f"}  # sample formats
+_NO_COMPRESSION = 1
+_BYTE_COMPRESSIONS = frozenset({1, 5, 8, 32946, 32773, 34925, 50000})  # LZW, Deflate, PackBits, LZMA, ZSTD
+_PLAIN = {(1, 1, 8), (1, 1, 16), (2, 3, 8)}  # photometric interpretation, samples, bits
+
+Content = bytes | mmap.mmap
+Box = tuple[int, int, int, int]  # top, left, height, width, whole pixels
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,7 @@ class TiffLayout:
         tiled: Blocks are tiles.
         offsets: Position of each block.
         counts: Bytes of each block.
+        is_plain: Unsigned grey of 8 or 16 bits, or RGB of 8, upright and not premultiplied: the samples are the pixels.
     """
 
     size_px: tuple[int, int]
@@ -46,9 +55,10 @@ class TiffLayout:
     tiled: bool
     offsets: tuple[int, ...]
     counts: tuple[int, ...]
+    is_plain: bool
 
 
-def read_layout(content: bytes) -> TiffLayout:
+def read_layout(content: Content) -> TiffLayout:
     """Return where the samples of the first page lie.
 
     Raises:
@@ -68,10 +78,12 @@ def read_layout(content: bytes) -> TiffLayout:
         raise ValueError(f"predictor {predictor} is not read, save without it")
     height, width = tags[257][0], tags[256][0]
     tiled = 324 in tags
+    kind, depth, bands = kinds.pop(), bits.pop(), tags.get(277, (1,))[0]
+    upright = tags.get(274, (1,))[0] == 1 and tags.get(266, (1,))[0] == 1
     return TiffLayout(
         size_px=(height, width),
-        bands=tags.get(277, (1,))[0],
-        dtype=np.dtype(f"{order}{_KINDS[kinds.pop()]}{bits.pop() // 8}"),
+        bands=bands,
+        dtype=np.dtype(f"{order}{_KINDS[kind]}{depth // 8}"),
         compression=tags.get(259, (1,))[0],
         planes_apart=tags.get(284, (1,))[0] == 2,
         predictor=predictor,
@@ -79,10 +91,20 @@ def read_layout(content: bytes) -> TiffLayout:
         tiled=tiled,
         offsets=tags[324] if tiled else tags[273],
         counts=tags[325] if tiled else tags[279],
+        is_plain=upright and kind == 1 and (tags.get(262, (0,))[0], bands, depth) in _PLAIN,
     )
 
 
-def _read_tags(content: bytes, order: str) -> dict[int, tuple[int, ...]]:
+def find_plain_layout(content: Content) -> TiffLayout | None:
+    """Return the layout of a TIFF whose samples are its pixels and whose blocks can be read one by one, or None."""
+    try:
+        layout = read_layout(content)
+    except (ValueError, KeyError, struct.error):
+        return None  # Pillow reads more kinds, and tells what is damaged
+    return layout if layout.is_plain and layout.compression in _BYTE_COMPRESSIONS else None
+
+
+def _read_tags(content: Content, order: str) -> dict[int, tuple[int, ...]]:
     place = struct.unpack_from(f"{order}I", content, 4)[0]
     tags = {}
     for number in range(struct.unpack_from(f"{order}H", content, place)[0]):
@@ -100,61 +122,95 @@ def _read_tags(content: bytes, order: str) -> dict[int, tuple[int, ...]]:
     return tags
 
 
-def read_tiff_bands(content: bytes) -> npt.NDArray[Any]:
+def read_tiff_bands(content: Content) -> npt.NDArray[Any]:
     """Return all bands of the first page, shape (H, W, bands), in the machine's byte order.
 
     Raises:
         ValueError: If the file is of a kind that is not read, or damaged.
     """
     layout = read_layout(content)
+    return read_tiff_box(content, layout, (0, 0, *layout.size_px))
+
+
+def read_tiff_box(content: Content, layout: TiffLayout, box: Box) -> npt.NDArray[Any]:
+    """Return the bands inside (top, left, height, width), shape (height, width, bands), in the machine's byte order.
+
+    Only the strips or tiles that hold the rectangle are read.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
     groups = layout.bands if layout.planes_apart else 1
     if len(layout.offsets) % groups:
         raise ValueError(f"{len(layout.offsets)} blocks for {groups} planes")
     per_group = len(layout.offsets) // groups
-    planes = [_read_group(content, layout, slice(i * per_group, (i + 1) * per_group)) for i in range(groups)]
+    planes = [_read_group(content, layout, first, box) for first in range(0, per_group * groups, per_group)]
     joined = np.concatenate(planes, axis=-1) if groups > 1 else planes[0]
     return joined.astype(layout.dtype.newbyteorder("="), copy=False)
 
 
-def _read_group(content: bytes, layout: TiffLayout, blocks: slice) -> npt.NDArray[Any]:
-    """Return the samples of one set of blocks, shape (H, W, bands) or (H, W, 1) for a plane of its own."""
+def _read_group(content: Content, layout: TiffLayout, first: int, box: Box) -> npt.NDArray[Any]:
+    """Return the samples of one set of blocks inside a rectangle, (height, width, bands), or (height, width, 1)."""
+    samples = 1 if layout.planes_apart else layout.bands
+    if layout.compression == _NO_COMPRESSION and layout.predictor == 1 and not layout.tiled:
+        return _read_rows(content, layout, first, box)
+    (height, width), (block_height, block_width) = layout.size_px, layout.block_px
+    top, left = box[0] // block_height * block_height, box[1] // block_width * block_width
+    rows = range(box[0] // block_height, -(-(box[0] + box[2]) // block_height))
+    columns = range(box[1] // block_width, -(-(box[1] + box[3]) // block_width))
+    across = -(-width // block_width)
+    blocks = [first + row * across + column for row in rows for column in columns]
+    size = min(rows.stop * block_height, height) - top, min(columns.stop * block_width, width) - left
+    with Image.open(io.BytesIO(_wrap_as_grey(content, layout, blocks, size, samples))) as picture:
+        plain = np.asarray(picture)
+    pixels = np.ascontiguousarray(plain).view(layout.dtype).reshape(*size, samples)
+    if layout.predictor == 2:
+        pixels = _undo_differences(pixels, block_width)
+    return pixels[box[0] - top : box[0] - top + box[2], box[1] - left : box[1] - left + box[3]]
+
+
+def _read_rows(content: Content, layout: TiffLayout, first: int, box: Box) -> npt.NDArray[Any]:
+    """Return the samples of a rectangle of uncompressed strips, of which only its bytes are read."""
     samples = 1 if layout.planes_apart else layout.bands
     pixel_bytes = samples * layout.dtype.itemsize
-    height, width = layout.size_px
-    grey = _wrap_as_grey(content, layout, blocks, pixel_bytes)
-    with Image.open(io.BytesIO(grey)) as picture:
-        plain = np.asarray(picture)
-    rows = np.ascontiguousarray(plain).view(layout.dtype).reshape(height, width, samples)
-    if layout.predictor == 1:
-        return rows
-    step = layout.block_px[1]
-    # Differences start anew in each tile; unsigned sums wrap as the file's do.
+    rows = []
+    for row in range(box[0], box[0] + box[2]):
+        strip, below = divmod(row, layout.block_px[0])
+        start = layout.offsets[first + strip] + (below * layout.size_px[1] + box[1]) * pixel_bytes
+        rows.append(content[start : start + box[3] * pixel_bytes])
+    return np.frombuffer(b"".join(rows), layout.dtype).reshape(box[2], box[3], samples)
+
+
+def _undo_differences(pixels: npt.NDArray[Any], block_width: int) -> npt.NDArray[Any]:
+    """Return samples from differences along the rows, which start anew in each tile; sums wrap as the file's do."""
+    kind = pixels.dtype.newbyteorder("=")
     parts = [
-        np.cumsum(rows[:, left : left + step], axis=1, dtype=layout.dtype.newbyteorder("="))
-        for left in range(0, width, step)
+        np.cumsum(pixels[:, left : left + block_width], axis=1, dtype=kind)
+        for left in range(0, pixels.shape[1], block_width)
     ]
-    undone: npt.NDArray[Any] = np.concatenate(parts, axis=1)
-    return undone
+    return np.concatenate(parts, axis=1)
 
 
-def _wrap_as_grey(content: bytes, layout: TiffLayout, blocks: slice, pixel_bytes: int) -> bytes:
-    """Return a TIFF of 8-bit grey, as many columns wide as a row has bytes, whose blocks are those of the file."""
+def _wrap_as_grey(
+    content: Content, layout: TiffLayout, blocks: list[int], size: tuple[int, int], samples: int
+) -> bytes:
+    """Return a TIFF of 8-bit grey, as many columns wide as a row has bytes, of these blocks of the file alone."""
+    pixel_bytes = samples * layout.dtype.itemsize
     order = "<" if layout.dtype.str[0] in "<|" else ">"
-    offsets, counts = layout.offsets[blocks], layout.counts[blocks]
+    counts = [layout.counts[block] for block in blocks]
     block_height, block_width = layout.block_px
     entries: dict[int, tuple[int, ...]] = {
-        256: (layout.size_px[1] * pixel_bytes,),
-        257: (layout.size_px[0],),
+        256: (size[1] * pixel_bytes,),
+        257: (size[0],),
         258: (8,),
         259: (layout.compression,),
         262: (1,),
         277: (1,),
     }
     entries |= {322: (block_width * pixel_bytes,), 323: (block_height,)} if layout.tiled else {278: (block_height,)}
-    start = 8 + 2 + 12 * (len(entries) + 2) + 4 + 8 * len(offsets)
-    entries |= dict(
-        zip((324, 325) if layout.tiled else (273, 279), (tuple(o + start for o in offsets), counts), strict=True)
-    )
+    start = 8 + 2 + 12 * (len(entries) + 2) + 4 + 8 * len(blocks)
+    offsets = tuple(start + sum_before for sum_before in accumulate(counts[:-1], initial=0))
+    entries |= dict(zip((324, 325) if layout.tiled else (273, 279), (offsets, tuple(counts)), strict=True))
     head = struct.pack(f"{order}2sHIH", b"II" if order == "<" else b"MM", 42, 8, len(entries))
     tail, place = b"", 8 + 2 + 12 * len(entries) + 4
     for tag, values in sorted(entries.items()):
@@ -163,4 +219,5 @@ def _wrap_as_grey(content: bytes, layout: TiffLayout, blocks: slice, pixel_bytes
             tail += packed
             packed = struct.pack(f"{order}I", place + len(tail) - len(packed))
         head += struct.pack(f"{order}HHI", tag, 4, len(values)) + packed
-    return (head + struct.pack(f"{order}I", 0) + tail).ljust(start, b"\0") + content
+    parts = [content[layout.offsets[block] : layout.offsets[block] + layout.counts[block]] for block in blocks]
+    return b"".join(((head + struct.pack(f"{order}I", 0) + tail).ljust(start, b"\0"), *parts))

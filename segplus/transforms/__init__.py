@@ -6,7 +6,7 @@ from segplus.transforms.mixing import BatchMixing
 from segplus.transforms.normalization import Normalization
 from segplus.transforms.presets import PRESETS
 from segplus.transforms.sets import EvaluationSet, TrainingSet
-from segplus.transforms.training import EvaluationTransform, TrainingTransform
+from segplus.transforms.training import EvaluationTransform, TrainingTransform, WholePair
 
 __all__ = [
     "PRESETS",
@@ -16,4 +16,5 @@ __all__ = [
     "Normalization",
     "TrainingSet",
     "TrainingTransform",
+    "WholePair",
 ]

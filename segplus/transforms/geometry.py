@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,15 +14,26 @@ import numpy.typing as npt
 from PIL import Image
 
 Size = tuple[int, int]
+Box = tuple[int, int, int, int]  # top, left, height, width, whole pixels
 _SHARE_STRIDE = 4  # every 4th pixel a side is enough to know a class's share
+# How far each of Pillow's filters sees, in pixels of the smaller picture; newer ones see 4.5 pixels far at most.
+_SUPPORT_PX = {
+    Image.Resampling.NEAREST: 0.5,
+    Image.Resampling.BOX: 0.5,
+    Image.Resampling.BILINEAR: 1.0,
+    Image.Resampling.HAMMING: 1.0,
+    Image.Resampling.BICUBIC: 2.0,
+    Image.Resampling.LANCZOS: 3.0,
+}
+_MOST_SUPPORT_PX = 5.0
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Two rectangles (top, left, height, width), whole pixels: of the image, and of the picture that it fills."""
+    """Two rectangles: of the image, and of the picture that it fills."""
 
-    source: tuple[int, int, int, int]
-    target: tuple[int, int, int, int]
+    source: Box
+    target: Box
 
 
 class ServedSize:
@@ -33,19 +46,27 @@ class ServedSize:
     def __init__(self, image_processor: Any) -> None:
         self.settings = image_processor.to_dict()
         self.image_processor = image_processor
-        self._known: dict[Size, Size] = {}
+        self._known: dict[tuple[Any, ...], Size] = {}
 
-    def find(self, height_px: int, width_px: int) -> Size:
-        """Return (height, width) after the processor's resize of an image of this size."""
+    def find(self, height_px: int, width_px: int, size: Mapping[str, int] | None = None) -> Size:
+        """Return (height, width) after the processor's resize of an image of this size.
+
+        Args:
+            height_px: Height of the image.
+            width_px: Width of the image.
+            size: In the place of the processor's own `size`.
+        """
         if not self.settings.get("do_resize", False):
             return height_px, width_px
-        if (height_px, width_px) not in self._known:
+        key = (height_px, width_px, *(size or {}).items())
+        if key not in self._known:
             blank = Image.new("RGB", (width_px, height_px))
             flags = ("do_rescale", "do_normalize", "do_center_crop", "do_pad")
-            off = {key: False for key in flags if key in self.settings}
-            answer = self.image_processor([blank], return_tensors="np", **off)["pixel_values"][0]
-            self._known[(height_px, width_px)] = (int(answer.shape[-2]), int(answer.shape[-1]))
-        return self._known[(height_px, width_px)]
+            changes: dict[str, Any] = {flag: False for flag in flags if flag in self.settings}
+            changes |= {} if size is None else {"size": dict(size)}
+            answer = self.image_processor([blank], return_tensors="np", **changes)["pixel_values"][0]
+            self._known[key] = (int(answer.shape[-2]), int(answer.shape[-1]))
+        return self._known[key]
 
     def find_crop(self) -> Size | None:
         """Return the crop that suits the processor: its fixed size, a square of its shortest edge, or None."""
@@ -85,42 +106,94 @@ def _draw_span(
     return int(rng.integers(low, high + 1)), taken, int(rng.integers(0, crop - filled + 1)), filled
 
 
-def measure_class_share(label: npt.NDArray[Any], cut: Cut, ignore_index: int) -> float:
+def find_resample(settings: Mapping[str, Any]) -> int:
+    """Return the filter of an image processor's resize, as PIL numbers it."""
+    resample = settings.get("resample")
+    return int(Image.Resampling.BILINEAR if resample is None else resample)
+
+
+def resize_bands(
+    image: npt.NDArray[np.uint8], size: Size, resample: int, part: tuple[int, int, int, int] | None = None
+) -> npt.NDArray[np.uint8]:
+    """Return an image of any number of bands, shape (H, W, C), at (height, width), each band as PIL resizes grey.
+
+    `part` is the (left, top, right, bottom) to resize alone.
+    """
+    bands = [Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(image, 2, 0)]
+    filter_ = Image.Resampling(resample)
+    return np.stack([np.asarray(band.resize((size[1], size[0]), filter_, box=part)) for band in bands], axis=2)
+
+
+def measure_class_share(label: npt.NDArray[Any], ignore_index: int) -> float:
     """Return the largest share that one class has of a cut's pixels, ignored ones left out; 0 where all are ignored."""
-    top, left, height, width = cut.source
-    sparse = label[top : top + height : _SHARE_STRIDE, left : left + width : _SHARE_STRIDE]
+    sparse = label[::_SHARE_STRIDE, ::_SHARE_STRIDE]
     counts = np.bincount(sparse.ravel(), minlength=ignore_index + 1)
     counts[ignore_index] = 0
     total = int(counts.sum())
     return float(counts.max() / total) if total else 0.0
 
 
+def find_box(cut: Cut, image: Size, resample: int) -> Box:
+    """Return the rectangle of an image of this (height, width) that `cut_image` needs.
+
+    It is the cut and, where it is resized by Pillow's filter, what the filter sees around it.
+    """
+    top, left, height, width = cut.source
+    if cut.target[2:] == (height, width) or _is_enlarged(cut, resample):
+        return cut.source
+    support = _SUPPORT_PX.get(Image.Resampling(resample), _MOST_SUPPORT_PX)
+    rows, columns = (
+        math.ceil(support * max(source / target, 1.0)) + 1
+        for source, target in ((height, cut.target[2]), (width, cut.target[3]))
+    )
+    first_row, first_column = max(top - rows, 0), max(left - columns, 0)
+    end_row, end_column = min(top + height + rows, image[0]), min(left + width + columns, image[1])
+    return first_row, first_column, end_row - first_row, end_column - first_column
+
+
 def cut_image(
-    image: Image.Image | npt.NDArray[np.uint8], cut: Cut, crop: Size, fill: tuple[int, ...], resample: int
+    pixels: npt.NDArray[np.uint8], box: Box, cut: Cut, crop: Size, fill: tuple[int, ...], resample: int
 ) -> npt.NDArray[np.uint8]:
     """Return the picture, uint8, shape (*crop, C): the cut resized, the rest filled.
 
     Shrinking uses the image processor's own filter, which averages; bilinear enlarging gives the same in either library
     to a rounding, and OpenCV is faster at it.
+
+    Args:
+        pixels: The image's pixels inside `box`, uint8, shape (h, w, C).
+        box: From `find_box`.
+        cut: From `draw_cut`.
+        crop: (height, width) of the picture.
+        fill: One value a channel.
+        resample: Pillow's number of the image processor's filter.
     """
-    top, left, height, width = cut.source
     size = cut.target[2:]
-    if size == (height, width):
-        piece = _take(image, cut)
-    elif size[0] >= height and size[1] >= width and resample == Image.Resampling.BILINEAR:
-        enlarged = cv2.resize(_take(image, cut), (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    if size == cut.source[2:]:
+        piece = pixels
+    elif _is_enlarged(cut, resample):
+        enlarged = cv2.resize(pixels, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
         piece = enlarged.astype(np.uint8, copy=False).reshape(*size, -1)  # OpenCV drops an axis of one channel
-    elif isinstance(image, Image.Image):
-        box = (left, top, left + width, top + height)
-        piece = np.asarray(image.resize((size[1], size[0]), Image.Resampling(resample), box=box))
     else:
-        bands = [Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(_take(image, cut), 2, 0)]
-        piece = np.stack([np.asarray(b.resize((size[1], size[0]), Image.Resampling(resample))) for b in bands], axis=2)
+        piece = _resize_inside(pixels, box, cut, resample)
     if size == crop:
         return np.array(piece, np.uint8, order="C")  # a copy: the steps may write, the caller's pixels stay
     picture: npt.NDArray[np.uint8] = _draw_blank(crop, fill).copy()
     picture[cut.target[0] : cut.target[0] + size[0], cut.target[1] : cut.target[1] + size[1]] = piece
     return picture
+
+
+def _is_enlarged(cut: Cut, resample: int) -> bool:
+    (height, width), (rows, columns) = cut.source[2:], cut.target[2:]
+    return rows >= height and columns >= width and resample == Image.Resampling.BILINEAR
+
+
+def _resize_inside(pixels: npt.NDArray[np.uint8], box: Box, cut: Cut, resample: int) -> npt.NDArray[np.uint8]:
+    top, left = cut.source[0] - box[0], cut.source[1] - box[1]
+    part = (left, top, left + cut.source[3], top + cut.source[2])
+    if pixels.shape[2] != 3:
+        return resize_bands(pixels, (cut.target[2], cut.target[3]), resample, part)
+    picture = Image.fromarray(pixels)
+    return np.asarray(picture.resize((cut.target[3], cut.target[2]), Image.Resampling(resample), box=part))
 
 
 @lru_cache(maxsize=8)
@@ -129,19 +202,27 @@ def _draw_blank(size: Size, fill: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     return np.tile(np.array(fill, np.uint8), (*size, 1))
 
 
-def _take(image: Image.Image | npt.NDArray[np.uint8], cut: Cut) -> npt.NDArray[np.uint8]:
-    top, left, height, width = cut.source
+def take_box(image: Image.Image | npt.NDArray[Any], box: Box) -> npt.NDArray[Any]:
+    """Return the pixels of a rectangle, shape (height, width, ...)."""
+    top, left, height, width = box
     if isinstance(image, Image.Image):
         return np.asarray(image.crop((left, top, left + width, top + height)))
-    part: npt.NDArray[np.uint8] = image[top : top + height, left : left + width]
+    part: npt.NDArray[Any] = image[top : top + height, left : left + width]
     return part
 
 
 def cut_label(label: npt.NDArray[Any], cut: Cut, crop: Size, ignore_index: int) -> npt.NDArray[Any]:
-    """Return the class ids of the picture, shape `crop`: the cut by nearest neighbour, the rest ignored."""
-    top, left, height, width = cut.source
+    """Return the class ids of the picture, shape `crop`: the cut by nearest neighbour, the rest ignored.
+
+    Args:
+        label: The mask inside `cut.source`.
+        cut: From `draw_cut`.
+        crop: (height, width) of the picture.
+        ignore_index: Fills the rest.
+    """
+    height, width = label.shape
     down, right, rows, columns = cut.target
-    piece = label[top : top + height, left : left + width]
+    piece = label
     if (rows, columns) != (height, width):
         piece = piece.take(_find_nearest(rows, height), axis=0).take(_find_nearest(columns, width), axis=1)
     if (rows, columns) == crop:

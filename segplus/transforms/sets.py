@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from segplus.transforms.training import EvaluationTransform, TrainingTransform
+from segplus.transforms.training import EvaluationTransform, OpenPair, TrainingTransform
 
 
 class Split(Protocol):
@@ -17,8 +17,18 @@ class Split(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Any:
         """Return {"image", "label", "name"}."""
+        ...
+
+
+class OpenSplit(Protocol):
+    """Images with masks, by position, of which rectangles are read."""
+
+    def __len__(self) -> int: ...
+
+    def open(self, index: int) -> OpenPair:
+        """Return the pair, of which nothing is decoded yet where the format allows."""
         ...
 
 
@@ -34,7 +44,7 @@ class TrainingSet(Dataset[dict[str, torch.Tensor]]):
     """Training samples that depend on seed, epoch and index alone: not on workers, processes or a resume.
 
     Args:
-        split: Images with masks.
+        split: Images with masks; of each, only what the crop needs is read.
         transform: The augmentation.
         seed: Another seed gives other augmentations.
         focus: Where the rare classes are, for rare-class crops (segplus.data.sampling.ClassIndex).
@@ -43,7 +53,7 @@ class TrainingSet(Dataset[dict[str, torch.Tensor]]):
 
     def __init__(
         self,
-        split: Split,
+        split: OpenSplit,
         transform: TrainingTransform,
         seed: int = 0,
         focus: FocusSource | None = None,
@@ -68,11 +78,10 @@ class TrainingSet(Dataset[dict[str, torch.Tensor]]):
         calm_opencv()
         epoch = int(self._epoch)
         rng = np.random.default_rng([self.seed, epoch, index])
-        item = self.split[index]
         focus = None
         if self.focus is not None and rng.random() < self.focus_probability:
             focus = self.focus.draw_focus(index, rng)
-        sample = self.transform(item["image"], item["label"], rng, focus)
+        sample = self.transform.read_sample(self.split.open(index), rng, focus)
         return {**sample, "index": torch.tensor(index), "epoch": torch.tensor(epoch)}
 
 

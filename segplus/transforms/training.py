@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +14,76 @@ from PIL import Image
 from segplus.classes import IGNORE_INDEX
 from segplus.errors import InputError
 from segplus.recipe.transforms import TransformsRecipe
-from segplus.transforms.geometry import Cut, ServedSize, Size, cut_image, cut_label, draw_cut, measure_class_share
+from segplus.transforms.geometry import (
+    Box,
+    Cut,
+    ServedSize,
+    Size,
+    cut_image,
+    cut_label,
+    draw_cut,
+    find_box,
+    find_resample,
+    measure_class_share,
+    take_box,
+)
 from segplus.transforms.normalization import Normalization
 from segplus.transforms.presets import PRESETS
-from segplus.transforms.steps import build_steps, merge_steps
+from segplus.transforms.serving import ServedPixels
+from segplus.transforms.steps import build_steps, find_unfit_steps, merge_steps
 
 Picture = Image.Image | npt.NDArray[np.uint8]
 _CROP_ATTEMPTS = 10
+
+
+class OpenPair(Protocol):
+    """An image with its mask, of which rectangles are read."""
+
+    @property
+    def size_px(self) -> Size:
+        """Return (height, width) of both."""
+        ...
+
+    def image(self, box: Box) -> npt.NDArray[Any]:
+        """Return the image's pixels inside (top, left, height, width), shape (height, width, C)."""
+        ...
+
+    def label(self, box: Box) -> npt.NDArray[Any]:
+        """Return the class ids inside (top, left, height, width), shape (height, width)."""
+        ...
+
+
+@dataclass(frozen=True)
+class WholePair:
+    """An image and a mask that are in memory already.
+
+    Args:
+        picture: RGB PIL image, or array, shape (H, W, C).
+        labels: Class ids, shape (H, W).
+    """
+
+    picture: Image.Image | npt.NDArray[Any]
+    labels: npt.NDArray[Any]
+
+    @property
+    def size_px(self) -> Size:
+        """Return (height, width).
+
+        Raises:
+            InputError: If image and mask differ in size.
+        """
+        size = measure_picture(self.picture)
+        if self.labels.shape != size:
+            raise InputError("image and mask differ in size", found=f"mask {self.labels.shape}", allowed=size)
+        return size
+
+    def image(self, box: Box) -> npt.NDArray[Any]:
+        """Return the image's pixels inside (top, left, height, width), shape (height, width, C)."""
+        return take_box(self.picture, box)
+
+    def label(self, box: Box) -> npt.NDArray[Any]:
+        """Return the class ids inside (top, left, height, width), shape (height, width)."""
+        return take_box(self.labels, box)
 
 
 class TrainingTransform:
@@ -49,13 +113,17 @@ class TrainingTransform:
         self.served_size = ServedSize(image_processor)
         self.normalization = Normalization(image_processor, channels)
         self.ignore_index, self.normalize = ignore_index, normalize
-        self.resample = int(self.served_size.settings.get("resample") or Image.Resampling.BILINEAR)
+        self.resample = find_resample(self.served_size.settings)
         low, high = preset.scale if recipe.scale is None else recipe.scale
         self.scale = (low, high)
         self.max_class_share = preset.max_class_share if recipe.max_class_share is None else recipe.max_class_share
         self.crop_size_px = _choose_crop(recipe, self.served_size)
         steps = merge_steps(preset.steps, recipe.steps)
-        self.steps = build_steps(steps, ignore_index, self.normalization.fill, self.crop_size_px)
+        chosen = ignore_index, self.normalization.fill, self.crop_size_px
+        # Steps that a person asks for are refused where they do not fit; those of a preset are left out.
+        own = {name: step for name, step in steps.items() if name not in recipe.steps}
+        self.left_out = tuple(find_unfit_steps(own, *chosen)) if channels != 3 else ()
+        self.steps = build_steps({name: steps[name] for name in steps if name not in self.left_out}, *chosen)
 
     def __call__(
         self,
@@ -77,34 +145,38 @@ class TrainingTransform:
         Raises:
             InputError: If image and mask differ in size, or the image is not 8-bit.
         """
-        rng = np.random.default_rng() if rng is None else rng
-        height_px, width_px = measure_picture(image)
-        if label.shape != (height_px, width_px):
-            raise InputError(
-                "image and mask differ in size", found=f"mask {label.shape}", allowed=(height_px, width_px)
-            )
-        if not isinstance(image, Image.Image) and image.dtype != np.uint8:
+        return self.read_sample(WholePair(image, label), np.random.default_rng() if rng is None else rng, focus)
+
+    def read_sample(
+        self, pair: OpenPair, rng: np.random.Generator, focus: tuple[int, int] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Return the same training sample as a call, from a pair of which only what the crop needs is read."""
+        cut, piece = self._draw_cut(rng, pair, focus)
+        box = find_box(cut, pair.size_px, self.resample)
+        pixels = pair.image(box)
+        if pixels.dtype != np.uint8:
             fix = "state data.image_range, the values that become 0 and 255"
-            raise InputError("image is not 8-bit", found=image.dtype, allowed="uint8", fix=fix)
-        cut = self._draw_cut(rng, label, focus)
-        picture = cut_image(image, cut, self.crop_size_px, self.normalization.fill, self.resample)
-        labels = cut_label(label, cut, self.crop_size_px, self.ignore_index)
+            raise InputError("image is not 8-bit", found=pixels.dtype, allowed="uint8", fix=fix)
+        picture = cut_image(pixels, box, cut, self.crop_size_px, self.normalization.fill, self.resample)
+        labels = cut_label(piece, cut, self.crop_size_px, self.ignore_index)
         if self.steps is not None:
             picture, labels = _change(self.steps, rng, picture, labels)
         return {"pixel_values": self._finish(picture), "labels": wrap_label(labels)}
 
-    def _draw_cut(self, rng: np.random.Generator, label: npt.NDArray[Any], focus: tuple[int, int] | None) -> Cut:
-        height_px, width_px = label.shape
-        served = self.served_size.find(height_px, width_px)
+    def _draw_cut(
+        self, rng: np.random.Generator, pair: OpenPair, focus: tuple[int, int] | None
+    ) -> tuple[Cut, npt.NDArray[Any]]:
+        """Return a cut and the mask inside it."""
+        image = pair.size_px
+        served = self.served_size.find(*image)
         factor = float(rng.uniform(self.scale[0], self.scale[1]))
         scaled = max(round(served[0] * factor), 1), max(round(served[1] * factor), 1)
-        cut = draw_cut(rng, (height_px, width_px), scaled, self.crop_size_px, focus)
-        if self.max_class_share < 1:
-            for _ in range(_CROP_ATTEMPTS - 1):
-                if measure_class_share(label, cut, self.ignore_index) <= self.max_class_share:
-                    break
-                cut = draw_cut(rng, (height_px, width_px), scaled, self.crop_size_px, focus)
-        return cut
+        for _ in range(_CROP_ATTEMPTS):
+            cut = draw_cut(rng, image, scaled, self.crop_size_px, focus)
+            piece = pair.label(cut.source)
+            if self.max_class_share >= 1 or measure_class_share(piece, self.ignore_index) <= self.max_class_share:
+                break
+        return cut, piece
 
     def _finish(self, picture: npt.NDArray[np.uint8]) -> torch.Tensor:
         if self.normalize:
@@ -117,28 +189,28 @@ class EvaluationTransform:
 
     Args:
         image_processor: The processor that is saved with the model.
+        channels: Number of image channels; None takes any.
     """
 
-    def __init__(self, image_processor: Any) -> None:
-        self.image_processor = image_processor
+    def __init__(self, image_processor: Any, channels: int | None = None) -> None:
+        self.served_pixels = ServedPixels(image_processor, channels)
 
     def serves_one_size(self) -> bool:
         """Return whether images of every size and shape are served at one size, so that any of them share a batch."""
-        served_size = ServedSize(self.image_processor)
+        served_size = self.served_pixels.served_size
         return len({served_size.find(*size) for size in ((96, 96), (96, 192), (192, 96), (160, 128))}) == 1
 
     def __call__(self, image: Picture, label: npt.NDArray[Any]) -> dict[str, torch.Tensor]:
         """Return pixel_values (C, h', w') as served, labels (H, W) at the original size, sizes, int64, (2,).
 
         Raises:
-            InputError: If image and mask differ in size.
+            InputError: If image and mask differ in size, or the image is not 8-bit or has other channels.
         """
         if label.shape != measure_picture(image):
             raise InputError(
                 "image and mask differ in size", found=f"mask {label.shape}", allowed=measure_picture(image)
             )
-        layout = {} if isinstance(image, Image.Image) else {"input_data_format": "channels_last"}
-        pixel_values = self.image_processor(images=[image], return_tensors="pt", **layout)["pixel_values"][0]
+        pixel_values = self.served_pixels(image)[0]
         return {"pixel_values": pixel_values, "labels": wrap_label(label), "sizes": torch.tensor(label.shape)}
 
 

@@ -1,0 +1,92 @@
+"""JPEG and PNG files by their headers: check sums, kinds of chunks, and files that a decoder leaves early.
+
+A decoder of either format goes through the picture from top to bottom and stops at the height that the header states.
+A smaller height in the header therefore saves the work below it, and the rows above stay what they were, bit by bit.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import IO
+
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_TEXT_CHUNKS = frozenset({b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
+_HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended sequential, progressive
+_START_OF_SCAN = 0xDA
+_BLOCK_ROWS = 8
+
+
+def check_png(content: bytes) -> frozenset[bytes]:
+    """Return the kinds of chunks in a PNG file whose check sums all hold; decoders skip those of the pixels.
+
+    Returns:
+        Chunk names such as b"IHDR"; empty for another format.
+
+    Raises:
+        ValueError: If a chunk is damaged or cut off.
+    """
+    if not content.startswith(_PNG_START):
+        return frozenset()
+    view, place, kind, kinds = memoryview(content), len(_PNG_START), b"", set()
+    while kind != b"IEND":
+        length, kind = int.from_bytes(view[place : place + 4], "big"), bytes(view[place + 4 : place + 8])
+        end = place + 8 + length
+        if end + 4 > len(content):
+            raise ValueError("the file ends before its last chunk")
+        if zlib.crc32(view[place + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            raise ValueError(f"check sum of chunk {kind!r} does not hold")
+        kinds.add(kind)
+        place = end + 4
+    return frozenset(kinds)
+
+
+def has_late_text(file: IO[bytes]) -> bool:
+    """Return whether an open PNG file has text or EXIF behind its pixels; nothing is decoded, the position stays."""
+    before = file.tell()
+    file.seek(len(_PNG_START))
+    kinds = []
+    while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
+        kinds.append(head[4:])
+        file.seek(int.from_bytes(head[:4], "big") + 4, 1)
+    file.seek(before)
+    return b"IDAT" in kinds and not _TEXT_CHUNKS.isdisjoint(kinds[kinds.index(b"IDAT") :])
+
+
+def shorten_png(content: bytes, rows: int) -> bytes:
+    """Return a PNG file, not interlaced, that ends after `rows` rows; the bytes of the rest stay and are not read."""
+    header = bytearray(content[12:29])  # the chunk's name, width, height, depth, colour, compression, filter, interlace
+    if int.from_bytes(header[8:12], "big") <= rows:
+        return content
+    header[8:12] = rows.to_bytes(4, "big")
+    return b"".join((content[:12], header, zlib.crc32(header).to_bytes(4, "big"), content[33:]))
+
+
+def shorten_jpeg(content: bytes, rows: int) -> bytes:
+    """Return a JPEG file that ends soon after `rows` rows; the bytes of the rest stay and are not decoded.
+
+    One row of blocks more is kept, which the upsampling of the chroma looks at. A file of a kind that is not known to
+    decode so (arithmetic coding, lossless) stays as it is.
+    """
+    place = 2
+    while place + 10 < len(content) and content[place] == 0xFF:
+        kind = content[place + 1]
+        if kind == 0xFF:  # padding
+            place += 1
+            continue
+        if kind in _HUFFMAN_FRAMES:
+            return _lower_frame(content, place, rows)
+        if kind == _START_OF_SCAN:
+            break
+        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+    return content
+
+
+def _lower_frame(content: bytes, frame: int, rows: int) -> bytes:
+    """Write a smaller height into the frame header that lies at `frame`."""
+    height = int.from_bytes(content[frame + 5 : frame + 7], "big")
+    components = content[frame + 9]
+    block_rows = _BLOCK_ROWS * max((content[frame + 11 + 3 * i] & 15 for i in range(components)), default=1)
+    kept = (-(-rows // block_rows) + 1) * block_rows
+    if not block_rows or kept >= height:
+        return content
+    return b"".join((content[: frame + 5], kept.to_bytes(2, "big"), content[frame + 7 :]))

@@ -1,0 +1,175 @@
+"""Rectangles of images and masks: read without decoding the whole where the format allows, pixels as of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segplus.data.headers import shorten_jpeg, shorten_png
+from segplus.data.images import (
+    ImageReader,
+    Stored,
+    find_orientation,
+    find_suffix,
+    has_many_bands,
+    load_array,
+    map_content,
+    open_picture,
+    read_content,
+    report_damage,
+)
+from segplus.data.masks import MaskDecoder
+from segplus.data.tiff import find_plain_layout, read_layout, read_tiff_box
+
+Box = tuple[int, int, int, int]  # top, left, height, width, whole pixels
+Pixels = npt.NDArray[Any]
+_TIFF_SUFFIXES = (".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Regions:
+    """One image or mask, of which rectangles are read.
+
+    Args:
+        size_px: (height, width) of the whole.
+        source: Name for messages.
+        take: Box -> pixels, shape (height, width, ...).
+    """
+
+    size_px: tuple[int, int]
+    source: str
+    take: Callable[[Box], Pixels]
+
+    def read(self, box: Box) -> Pixels:
+        """Return the pixels inside (top, left, height, width).
+
+        Raises:
+            InputError: If the file is damaged there, or holds a value outside the classes.
+        """
+        with report_damage(self.source):
+            return self.take(box)
+
+
+@dataclass(frozen=True)
+class OpenPair:
+    """An image with its mask, of one size, of which rectangles (top, left, height, width) are read.
+
+    Args:
+        size_px: (height, width).
+        image: Box -> pixels, shape (height, width, channels).
+        label: Box -> class ids, shape (height, width).
+    """
+
+    size_px: tuple[int, int]
+    image: Callable[[Box], Pixels]
+    label: Callable[[Box], Pixels]
+
+
+def take_box(pixels: Pixels, box: Box) -> Pixels:
+    """Return the pixels inside (top, left, height, width), a view."""
+    top, left, height, width = box
+    return pixels[top : top + height, left : left + width]
+
+
+def open_image(reader: ImageReader, stored: Stored, source: str) -> Regions:
+    """Return an image of which rectangles are read, with the pixels of `reader.read`.
+
+    Of .npy files, and of TIFF files by strips and tiles, only the rectangle is read; JPEG and PNG pictures are decoded
+    down to its last row. Every other kind is decoded here, whole.
+
+    Raises:
+        InputError: If the file is missing, damaged, or has another number of channels.
+    """
+    with report_damage(source):
+        if find_suffix(stored) == ".npy":
+            bands = reader.arrange_bands(load_array(stored, header_only=True), source)
+            size = int(bands.shape[0]), int(bands.shape[1])
+            return Regions(size, source, lambda box: reader.scale_bands(take_box(bands, box), source))
+        if find_suffix(stored) in _TIFF_SUFFIXES:
+            return _open_tiff(reader, stored, source) or _open_whole(reader, stored, source)
+        if reader.channels != 3 or find_suffix(stored) == ".npz":
+            return _open_whole(reader, stored, source)
+        return _open_picture(reader, stored, source)
+
+
+def open_label(decoder: MaskDecoder, stored: Stored, source: str) -> Regions:
+    """Return a mask of which rectangles of class ids are read, with the ids of `decoder.read`.
+
+    Of .npy files, and of TIFF files of ids or colours by strips and tiles, only the rectangle is read. Every other kind
+    is decoded here, whole.
+
+    Raises:
+        InputError: If the file is missing, damaged, or of another encoding.
+    """
+    with report_damage(source):
+        values = None if decoder.encoding == "one_hot" else _open_values(decoder, stored)
+        if values is None:
+            label = decoder.read(stored, source)
+            return Regions((label.shape[0], label.shape[1]), source, partial(take_box, label))
+        size, take = values
+        return Regions(size, source, lambda box: decoder.decode_values(take(box), source))
+
+
+def _open_values(decoder: MaskDecoder, stored: Stored) -> tuple[tuple[int, int], Callable[[Box], Pixels]] | None:
+    """Return the size of a mask, and box -> stored values, where a part of it can be read."""
+    if find_suffix(stored) == ".npy":
+        array = load_array(stored, header_only=True)
+        return ((array.shape[0], array.shape[1]), partial(take_box, array)) if array.ndim in (2, 3) else None
+    if find_suffix(stored) not in _TIFF_SUFFIXES:
+        return None
+    content = map_content(stored)
+    layout = find_plain_layout(content)
+    if layout is None or layout.bands != (3 if decoder.classes.legend else 1):
+        return None
+    whole = partial(read_tiff_box, content, layout)
+    return layout.size_px, whole if decoder.classes.legend else lambda box: whole(box)[..., 0]
+
+
+def _open_whole(reader: ImageReader, stored: Stored, source: str) -> Regions:
+    """Return an image that is decoded now."""
+    pixels = np.asarray(reader.read(stored, source))
+    return Regions((pixels.shape[0], pixels.shape[1]), source, partial(take_box, pixels))
+
+
+def _open_tiff(reader: ImageReader, stored: Stored, source: str) -> Regions | None:
+    """Return a TIFF image of the kinds that are read by strips and tiles, or None."""
+    content = map_content(stored)
+    if reader.channels in (1, 3):
+        layout = find_plain_layout(content)
+        if layout is None or layout.bands != reader.channels or layout.dtype != np.uint8:
+            return None
+    elif has_many_bands(stored):
+        layout = read_layout(content)
+    else:
+        return None
+    take = partial(read_tiff_box, content, layout)
+    if reader.channels == 3:
+        return Regions(layout.size_px, source, take)
+    if layout.bands != reader.channels:
+        reader.arrange_bands(np.empty((*layout.size_px, 0), layout.dtype), source)
+    return Regions(layout.size_px, source, lambda box: reader.scale_bands(take(box), source))
+
+
+def _open_picture(reader: ImageReader, stored: Stored, source: str) -> Regions:
+    """Return a picture that is decoded down to the row that is needed, or, of other kinds, now and whole."""
+    content = read_content(stored)
+    with open_picture({"bytes": content}) as picture:
+        upright = find_orientation(picture) == 1 and picture.mode in ("RGB", "L")
+        plain_png = picture.format == "PNG" and not picture.info.keys() & {"transparency", "interlace"}
+        shorten = shorten_jpeg if picture.format == "JPEG" else shorten_png if plain_png else None
+        size = picture.height, picture.width
+    if shorten is None or not upright:
+        return _open_whole(reader, {"bytes": content, "path": None}, source)
+    return Regions(size, source, partial(_take_rows, content, shorten))
+
+
+def _take_rows(content: bytes, shorten: Callable[[bytes, int], bytes], box: Box) -> Pixels:
+    top, left, height, width = box
+    with open_picture({"bytes": shorten(content, top + height)}) as picture:
+        part = picture.crop((left, top, left + width, top + height))
+    return np.asarray(part if part.mode == "RGB" else part.convert("RGB"))
