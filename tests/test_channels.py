@@ -461,3 +461,22 @@ def test_what_a_person_gets_wrong(
     values = ["--data.dataset", "synthetic", "--data.classes", "null"]
     assert run_segmentation.main([str(recipe), *values]) == 2
     assert "data.channels: these pictures are in colour" in capsys.readouterr().err
+
+
+def test_inspect_asks_for_a_range_and_proposes_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SEGPLUS_CACHE", str(tmp_path / "cache"))
+    place = write_set(tmp_path / "data", 5)
+    values = ["--data.channels", "5", "--data.classes", str(list(CLASSES.names))]
+    assert main(["inspect", str(place), "--json", *values]) == 1
+    report = json.loads(capsys.readouterr().out)
+    errors = [finding for finding in report["findings"] if finding["level"] == "error"]
+    assert [finding["kind"] for finding in errors] == ["no range", "no range"]
+    stored = [np.asarray(page) for path in (place / "images").rglob("*.tif") for page in iterate_pages(path)]
+    proposed = yaml.safe_load(report["recipe"])["data"]
+    assert proposed["image_range"] == [0.0, float(np.max(stored))]
+    assert proposed["channels"] == 5
+    values += ["--data.image_range", str(proposed["image_range"]), "--page", str(tmp_path / "page.html")]
+    assert main(["inspect", str(place), *values]) == 0
+    assert "data:image/webp" in (tmp_path / "page.html").read_text()

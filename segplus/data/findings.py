@@ -73,7 +73,7 @@ def find_pair_problems(tallies: Mapping[str, SplitTally], classes: ClassMap) -> 
             )
             message = f"{split}: {problem.count} pairs {sentence}" + (f": {details}" if details else "")
             findings.append(Finding(level, kind, message, problem.files))
-        findings += _describe_outside(split, tally, classes)
+        findings += _describe_outside(split, tally, classes) + _describe_range(split, tally)
     return findings
 
 
@@ -99,6 +99,16 @@ def _describe_outside(split: str, tally: SplitTally, classes: ClassMap) -> list[
             f"add them to data.{key} or data.void, or data.unknown: ignore",
         )
     ]
+
+
+def _describe_range(split: str, tally: SplitTally) -> list[Finding]:
+    if tally.value_range is None:
+        return []
+    problem = tally.problems["no range"]
+    low, high = tally.value_range
+    message = f"{split}: {problem.count} images are not 8-bit and no range is stated; their values: {low:g} to {high:g}"
+    fix = "set data.image_range: [low, high], the values that become 0 and 255 in every image"
+    return [Finding("error", "no range", message, problem.files, fix)]
 
 
 def find_misplaced_masks(tallies: Mapping[str, SplitTally]) -> list[Finding]:

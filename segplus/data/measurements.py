@@ -43,6 +43,7 @@ class PairFacts:
         turn_scores: Agreement of the edges for each of TURNS, shape (4,).
         shift_scale: Pixels of the image for one of the reduced picture.
         between_share: Share of class changes through a value between the two, as interpolation makes them.
+        value_range: Least and greatest value of an image that is not 8-bit, or None.
         problems: Messages of what is wrong with the pair, each with its kind.
     """
 
@@ -62,6 +63,7 @@ class PairFacts:
     turn_scores: npt.NDArray[np.float32] | None = None
     shift_scale: float = 1.0
     between_share: float = 0.0
+    value_range: tuple[float, float] | None = None
     problems: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -91,6 +93,7 @@ def measure_pair(split: SegmentationSplit, index: int, tolerant: ClassMap) -> Pa
         image_encoding=encodings[0],
         mask_encoding=encodings[1],
         looks=describe_looks(image, grey),
+        value_range=find_range(image),
         hash=hash_differences(grey),
         digest=hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=12).digest(),
         mask_digest=hashlib.blake2b(labels.tobytes(), digest_size=12).digest(),
@@ -113,6 +116,13 @@ def reduce_to_grey(image: Picture) -> npt.NDArray[np.float32]:
     scale = min(1.0, REDUCED_PX / max(plane.shape))
     size = (max(9, round(plane.shape[1] * scale)), max(9, round(plane.shape[0] * scale)))
     return np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
+
+
+def find_range(image: Picture) -> tuple[float, float] | None:
+    """Return the least and the greatest value of an image that is not 8-bit, or None."""
+    if isinstance(image, Image.Image) or image.dtype == np.uint8:
+        return None
+    return float(image.min()), float(image.max())
 
 
 def describe_looks(image: Picture, grey: npt.NDArray[np.float32]) -> tuple[str, ...]:

@@ -41,6 +41,9 @@ def propose_recipe(
         data["void"] = [*data.get("void", []), *void]
     if looks_binary(train, classes):
         data["encoding"] = "binary"
+    ranges = [tally.value_range for tally in tallies.values() if tally.value_range is not None]
+    if ranges:
+        data["image_range"] = [min(0.0, *(low for low, _ in ranges)), max(high for _, high in ranges)]
     recipe: dict[str, Any] = {"data": data, "model": {"checkpoint": "nvidia/mit-b0"}}
     recipe["transforms"] = {"preset": "standard", "crop_size_px": choose_crop(train)}
     shares = measure_shares(train)

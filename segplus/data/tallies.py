@@ -48,6 +48,7 @@ class SplitTally:
         self.objects = np.zeros(num_classes, dtype=np.int64)
         self.smallest_px = np.zeros(num_classes, dtype=np.int64)
         self.outside: Counter[int] = Counter()
+        self.value_range: tuple[float, float] | None = None  # of images that are not 8-bit
         self.sizes: Counter[tuple[int, int]] = Counter()
         self.image_encodings: Counter[str] = Counter()
         self.mask_encodings: Counter[str] = Counter()
@@ -79,6 +80,9 @@ class SplitTally:
         self.objects += facts.objects
         smaller = (facts.smallest_px > 0) & ((self.smallest_px == 0) | (facts.smallest_px < self.smallest_px))
         self.smallest_px = np.where(smaller, facts.smallest_px, self.smallest_px)
+        if facts.value_range is not None:
+            low, high = self.value_range or facts.value_range
+            self.value_range = min(low, facts.value_range[0]), max(high, facts.value_range[1])
         self.sizes[facts.size_px] += 1
         self.image_encodings[facts.image_encoding] += 1
         self.mask_encodings[facts.mask_encoding] += 1
@@ -104,6 +108,8 @@ class SplitTally:
 
     def _add_problems(self, facts: PairFacts, sources: tuple[str, str]) -> None:
         image, mask = sources
+        if facts.value_range is not None:
+            self.problems["no range"].add(image)
         for look in facts.looks:
             self.problems[f"{look} image"].add(image)
         if facts.size_px != facts.mask_size_px:
