@@ -72,6 +72,18 @@ def test_the_same_run_may_go_on_and_another_may_not(tmp_path: Path) -> None:
         claim_output_dir(make_recipe(tmp_path, "--learning_rate", "0.1"), output)
 
 
+def test_a_run_of_an_older_version_goes_on_although_keys_were_added(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    claim_output_dir(make_recipe(tmp_path), output)
+    saved = yaml.safe_load((output / "recipe.yaml").read_text())
+    del saved["data"]["unknown"], saved["transforms"]["cutmix"]
+    (output / "recipe.yaml").write_text(yaml.safe_dump(saved))
+    with pytest.raises(InputError, match=r"found: data.unknown was 'error' there, is 'ignore' here"):
+        claim_output_dir(make_recipe(tmp_path, "--data.unknown", "ignore"), output)
+    claim_output_dir(make_recipe(tmp_path), output)
+    assert load_recipe(output / "recipe.yaml") == make_recipe(tmp_path)
+
+
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     recipe = make_recipe(tmp_path)
     (tmp_path / "thesis.tex").write_text("")

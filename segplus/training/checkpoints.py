@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,15 @@ import yaml
 from safetensors import SafetensorError, safe_open
 
 from segplus.errors import InputError
-from segplus.recipe import Recipe, format_recipe, save_recipe
+from segplus.recipe import (
+    DataRecipe,
+    ModelRecipe,
+    OptimizerRecipe,
+    Recipe,
+    TransformsRecipe,
+    format_recipe,
+    save_recipe,
+)
 from segplus.recipe.differences import find_difference
 from segplus.recipe.paths import is_fold_folder
 
@@ -40,7 +49,7 @@ def claim_output_dir(recipe: Recipe, output_dir: Path) -> None:
         save_recipe(recipe, saved)
         return
     before, now = yaml.safe_load(saved.read_text()), yaml.safe_load(format_recipe(recipe))
-    difference = find_difference(_keep_training(before), _keep_training(now))
+    difference = find_difference(_fill_defaults(_keep_training(before)), _keep_training(now))
     if difference:
         key, was, is_now = difference
         raise InputError(
@@ -55,6 +64,16 @@ def claim_output_dir(recipe: Recipe, output_dir: Path) -> None:
 def _may_stand_beside(name: str) -> bool:
     """Return whether a file may lie in a run's folder before the run: half a recipe, folds, and their summary."""
     return name in (f"{RECIPE_FILE}.tmp", "folds.json", "folds.md") or is_fold_folder(name)
+
+
+def _fill_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Give the keys that did not exist yet when a run was started the values that leave it as it was."""
+    sections = {"data": DataRecipe, "model": ModelRecipe, "transforms": TransformsRecipe, "optimizer": OptimizerRecipe}
+    return recipe | {
+        name: {key.name: key.default for key in fields(section) if key.default is not MISSING} | recipe[name]
+        for name, section in sections.items()
+        if name in recipe
+    }
 
 
 def _keep_training(recipe: dict[str, Any]) -> dict[str, Any]:
