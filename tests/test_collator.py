@@ -43,7 +43,7 @@ def test_training_batch() -> None:
     samples = make_samples([(4, 6)] * 3, [(4, 6)] * 3)
     batch = TrainingCollator()(samples)
     assert set(batch) == {"pixel_values", "labels"}
-    assert batch["labels"].dtype == torch.int64
+    assert batch["labels"].dtype == torch.uint8
     assert batch["labels"][:, 0, 0].tolist() == [0, 1, 2]
     assert TrainingCollator(keep_index=True)(samples)["index"].tolist() == [0, 1, 2]
 
@@ -133,4 +133,4 @@ def test_mixing_follows_the_probabilities_and_repeats() -> None:
     other = TrainingCollator(always, seed=2)(samples)
     assert torch.equal(first["pixel_values"], again["pixel_values"])
     assert not torch.equal(first["pixel_values"], other["pixel_values"])
-    assert first["labels"].dtype == torch.int64
+    assert first["labels"].dtype == torch.uint8

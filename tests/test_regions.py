@@ -446,6 +446,15 @@ def test_the_cache_reads_only_the_rectangle(tmp_path: Path) -> None:
     assert cached.open(2).label((5, 6, 7, 8)).shape == (7, 8)
 
 
+def test_drawn_scenes() -> None:
+    section = {"dataset": "synthetic", "synthetic_size_px": [60, 80], "synthetic_images": {"train": 2}}
+    split = load_segmentation_dataset(section).splits["train"]
+    opened, pair = split.open(1), split[1]
+    assert opened.size_px == (60, 80)
+    np.testing.assert_array_equal(opened.image((3, 4, 50, 70)), take(np.asarray(pair["image"]), (3, 4, 50, 70)))
+    np.testing.assert_array_equal(opened.label((3, 4, 50, 70)), take(pair["label"], (3, 4, 50, 70)))
+
+
 def test_sizes_that_differ_are_told_before_reading(tmp_path: Path) -> None:
     split = write_pairs(tmp_path, "png", "npy")
     np.save(split.stored(1)[1], np.zeros((SIZE[0], SIZE[1] + 1), np.uint8))

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from segplus.data.regions import OpenPair, take_box
+from segplus.data.regions import OpenPair, open_arrays
 from segplus.errors import InputError
 
 _FORMAT = 1
@@ -111,8 +111,7 @@ class CachedSplit:
         start, _, height, width, channels, _ = self._table[index].tolist()
         size = height * width * channels * self._image_dtype.itemsize
         pixels = self._images[start : start + size].view(self._image_dtype).reshape(height, width, channels)
-        label = self.label(index)
-        return OpenPair((height, width), partial(take_box, pixels), partial(take_box, label))
+        return open_arrays(pixels, self.label(index))
 
     def size_px(self, index: int) -> tuple[int, int]:
         """Return (height, width)."""

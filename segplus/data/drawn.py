@@ -14,6 +14,7 @@ from segplus.data.dataset import Labels, Pair, Picture, SegmentationData, Segmen
 from segplus.data.images import ImageReader, Stored
 from segplus.data.masks import MaskDecoder
 from segplus.data.names import build_class_map
+from segplus.data.regions import OpenPair, open_arrays
 from segplus.data.source import Source
 from segplus.data.synthetic import CLASS_COLORS, CLASS_NAMES, SyntheticScenes
 from segplus.recipe.data import DataRecipe
@@ -61,6 +62,11 @@ class SyntheticSplit(SegmentationSplit):
             "label": self.classes.decode(ids, self.name(index)),
             "name": self.name(index),
         }
+
+    def open(self, index: int) -> OpenPair:
+        """Return the pair, drawn."""
+        rgb, ids = self.scenes.draw(self._scene(index))
+        return open_arrays(rgb, self.classes.decode(ids, self.name(index)))
 
     def name(self, index: int) -> str:
         """Return split/number."""

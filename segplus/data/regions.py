@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from segplus.data.depth import is_cut_to_bytes
 from segplus.data.headers import shorten_jpeg, shorten_png
 from segplus.data.images import (
     ImageReader,
@@ -74,6 +75,11 @@ def take_box(pixels: Pixels, box: Box) -> Pixels:
     """Return the pixels inside (top, left, height, width), a view."""
     top, left, height, width = box
     return pixels[top : top + height, left : left + width]
+
+
+def open_arrays(image: Pixels, label: Pixels) -> OpenPair:
+    """Return the pair of an image (H, W, channels) and a mask (H, W) that are in memory, or mapped into it."""
+    return OpenPair((label.shape[0], label.shape[1]), partial(take_box, image), partial(take_box, label))
 
 
 def open_image(reader: ImageReader, stored: Stored, source: str) -> Regions:
@@ -159,7 +165,7 @@ def _open_picture(reader: ImageReader, stored: Stored, source: str) -> Regions:
     """Return a picture that is decoded down to the row that is needed, or, of other kinds, now and whole."""
     content = read_content(stored)
     with open_picture({"bytes": content}) as picture:
-        upright = find_orientation(picture) == 1 and picture.mode in ("RGB", "L")
+        upright = find_orientation(picture) == 1 and picture.mode in ("RGB", "L") and not is_cut_to_bytes(picture)
         plain_png = picture.format == "PNG" and not picture.info.keys() & {"transparency", "interlace"}
         shorten = shorten_jpeg if picture.format == "JPEG" else shorten_png if plain_png else None
         size = picture.height, picture.width

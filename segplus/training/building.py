@@ -87,6 +87,7 @@ def build_trainer(
         args=arguments,
         train_dataset=training_set,
         train_sampler=sampler,
+        normalization=training_set.transform.normalization,
         eval_dataset=evaluation_set,
         data_collator=TrainingCollator(mixing, arguments.seed, keep_index=True),
         processing_class=image_processor,

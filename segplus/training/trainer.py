@@ -28,6 +28,7 @@ from segplus.training.checkpoints import is_finished
 from segplus.training.guard import DivergenceGuard
 from segplus.training.meters import StepMeters
 from segplus.training.optimizer import group_parameters
+from segplus.transforms import Normalization
 
 
 class SegmentationTrainer(Trainer):
@@ -41,6 +42,7 @@ class SegmentationTrainer(Trainer):
         optimizer_recipe: Learning-rate groups; None keeps one rate.
         freeze_batch_norm: Keep the statistics of BatchNorm layers.
         train_sampler: Draws the training images; None draws each once an epoch.
+        normalization: Makes floats of 8-bit pixel values on the device; None where the samples are floats already.
         arguments: The rest is transformers.Trainer's own.
     """
 
@@ -54,6 +56,7 @@ class SegmentationTrainer(Trainer):
         optimizer_recipe: OptimizerRecipe | None = None,
         freeze_batch_norm: bool = False,
         train_sampler: Sampler[Any] | None = None,
+        normalization: Normalization | None = None,
         **arguments: Any,
     ) -> None:
         fold_decode_head(model)
@@ -67,6 +70,7 @@ class SegmentationTrainer(Trainer):
         self.auxiliary_loss_weight = auxiliary_loss_weight
         self.optimizer_recipe = optimizer_recipe or OptimizerRecipe(head_learning_rate_multiplier=1.0)
         self.train_sampler = train_sampler
+        self.normalization = normalization
         self.meters = StepMeters()
         self.guard = DivergenceGuard()
         self._auxiliary_logits = AuxiliaryLogits(model)
@@ -119,9 +123,18 @@ class SegmentationTrainer(Trainer):
         # A scheduled parameter may move a denominator, so the schedules go first.
         for criterion in (self.criterion, self.auxiliary_criterion):
             criterion.set_progress(self.state.global_step / max(self.state.max_steps, 1))
-        counted = [self.criterion.count_normalizers(batch["labels"].to(device)) for batch in batches]
+        counted = [self.criterion.count_normalizers(batch["labels"].to(device).long()) for batch in batches]
         sums = {name: torch.stack([entry[name] for entry in counted]).sum(0) for name in counted[0]}
         return batches, {name: self.accelerator.reduce(total, "sum") for name, total in sums.items()}
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Move a batch to the device, and there make floats of 8-bit pixel values and int64 of labels."""
+        inputs = super()._prepare_inputs(inputs)
+        if self.normalization is not None and inputs["pixel_values"].dtype == torch.uint8:
+            # through _prepare_input again, for the float type that DeepSpeed wants
+            inputs["pixel_values"] = self._prepare_input(self.normalization.apply_to_batch(inputs["pixel_values"]))
+        inputs["labels"] = inputs["labels"].long()
+        return inputs
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any] | None:
         return self.train_sampler or super()._get_train_sampler(train_dataset)

@@ -34,7 +34,8 @@ def build_training_set(
         InputError: If a step, a crop size or the cache's folder does not fit.
     """
     wishes, classes = recipe.transforms, data.classes
-    transform = TrainingTransform(image_processor, wishes, classes.ignore_index, recipe.data.channels)
+    # Batches stay 8-bit through the workers and to the device; the trainer normalises there.
+    transform = TrainingTransform(image_processor, wishes, classes.ignore_index, recipe.data.channels, normalize=False)
     if transform.left_out and PartialState().is_main_process:
         print(f"transforms: not for {recipe.data.channels} channels, left out: {', '.join(transform.left_out)}")
     if data.stream is not None:
