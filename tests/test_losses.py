@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from segplus.losses import LOSSES, build_criterion, concurrency, upsample
 
@@ -113,7 +111,6 @@ def test_all_ignored_is_exactly_zero(row):
 def test_extreme_logits_stay_finite(row, dtype):
     logits, labels = draw()
     extreme = (logits.detach().sign() * 100).to(dtype)
-    labels[:] = labels.clamp(max=255)
     labels[0, 0, 0] = 4  # a class of one pixel
     labels[labels == 3] = 255
     value, gradient = differentiate(build_criterion(row, 5), extreme, labels)
@@ -161,17 +158,6 @@ def test_logits_under_ignored_pixels_do_not_matter(row):
     other, _ = differentiate(criterion, changed, labels)
     assert torch.allclose(value, other, rtol=1e-9)
     assert gradient.movedim(1, -1)[labels == 255].abs().max() < 1e-12
-
-
-@settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10**6), scale=st.floats(0.1, 30), name=st.sampled_from(sorted(LOSSES)))
-def test_range(seed, scale, name):
-    logits, labels = draw(seed=seed, scale=scale, low=(5, 5), high=(20, 20))
-    value = float(build_criterion({name: 1.0}, 5)(logits, labels).detach())
-    if name in {"dice", "jaccard", "tversky", "focal_tversky", "lovasz_softmax", "soft_boundary_f1"}:
-        assert -1e-9 <= value <= 1 + 1e-9
-    elif name not in {"boundary", "rmi"}:
-        assert value >= 0
 
 
 @EACH_ROW
@@ -248,20 +234,6 @@ def test_a_scheduled_share_moves_its_denominator():
         counts.append(float(criterion.count_normalizers(labels)["ohem_cross_entropy"]))
     valid = (labels != 255).flatten(1).sum(1)
     assert counts == [float(valid.sum()), float((valid * 0.5).ceil().sum())]
-
-
-def test_compiled_step_has_the_same_gradient():
-    logits, labels = draw(dtype=torch.float32)
-    criterion, layer = build_criterion({"cross_entropy": 1.0, "dice": 1.0}, 5), torch.nn.Conv2d(5, 5, 1)
-
-    def step(pixels, labels):
-        return criterion(layer(pixels) * 2, labels)
-
-    step(logits.detach(), labels).backward()
-    expected = layer.weight.grad.clone()
-    layer.weight.grad = None
-    torch.compile(step, backend="aot_eager")(logits.detach(), labels).backward()
-    assert torch.allclose(layer.weight.grad, expected, rtol=1e-6)
 
 
 def test_autocast_does_not_reach_the_sums():

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from segplus.losses import build_criterion
+from segplus.losses import LOSSES, build_criterion
 
 ROWS = {
     "cross_entropy": {"label_smoothing": 0.1},
@@ -18,6 +18,8 @@ ROWS = {
     "ohem threshold": {"threshold": 0.5, "min_kept": 5},
     "dice": {},
     "dice per image": {"per_image": True},
+    "dice squared": {"squared": True, "log": True, "class_weighted": True, "present_only": False},
+    "dice alone": {"sync": False, "per_image": True},
     "jaccard": {},
     "tversky": {},
     "focal_tversky": {},
@@ -31,6 +33,7 @@ ROWS = {
     "soft_boundary_f1": {},
     "rmi": {},
 }
+WEIGHTS = [0.5, 2.0, 1.0, 0.0, 3.0]
 TERMS = {"ohem": "ohem_cross_entropy", "lovasz": "lovasz_softmax"}
 
 
@@ -55,7 +58,7 @@ def run_process(rank: int, folder: str, plain: bool) -> None:
     own = slice(4 * rank, 4 * rank + 4)
     found = {}
     for key, config in list_configs().items():
-        criterion = build_criterion(config, 5, plain=plain)
+        criterion = build_criterion(config, 5, class_weights=WEIGHTS, plain=plain)
         counts = criterion.count_normalizers(labels[own])
         for count in counts.values():
             dist.all_reduce(count)
@@ -79,6 +82,10 @@ def run_process(rank: int, folder: str, plain: bool) -> None:
     dist.destroy_process_group()
 
 
+def test_every_term_is_here():
+    assert {name for config in list_configs().values() for name in config} == set(LOSSES)
+
+
 @pytest.mark.parametrize("plain", [False, True])
 def test_two_processes_are_one(tmp_path: Path, plain: bool):
     mp.spawn(run_process, (str(tmp_path), plain), nprocs=2)
@@ -86,7 +93,7 @@ def test_two_processes_are_one(tmp_path: Path, plain: bool):
     logits, labels = draw_batch()
     for key, config in list_configs().items():
         leaf = logits.clone().requires_grad_()
-        whole = build_criterion(config, 5)(leaf, labels)
+        whole = build_criterion(config, 5, class_weights=WEIGHTS)(leaf, labels)
         whole.backward()
         found = torch.cat([half[key][1] for half in halves])
         assert float((found - leaf.grad).norm() / leaf.grad.norm()) < 1e-6, key

@@ -1,6 +1,7 @@
 """The gradient of an optimizer step through the real trainer; as a script, under accelerate launch, on two processes.
 
-Arguments: folder of the results, then names of `LOSSES_BY_NAME`; each gives NAME.pt, the gradient by parameter name.
+Arguments: folder of the results, then names of `LOSSES_BY_NAME`. Every process writes `NAME, process R.pt`: the
+gradient by parameter name, the number of processes, and the pictures that it read.
 """
 
 from __future__ import annotations
@@ -21,6 +22,12 @@ from segplus.training import SegmentationTrainer
 NAMES = ["road", "car", "tree", "sky"]
 LOSSES_BY_NAME: dict[str, dict[str, Any]] = {name: {name: 1.0} for name in LOSSES} | {
     "ohem threshold": {"ohem_cross_entropy": {"threshold": 0.3, "min_kept": 50}},
+    "dice squared": {"dice": {"squared": True, "present_only": False}},
+    "dice per image": {"dice": {"per_image": True}},
+    "lovasz per image": {"lovasz_softmax": {"per_image": True}},
+    "all sums": {"cross_entropy": {"label_smoothing": 0.1}, "dice": 0.5, "tversky": 0.5, "lovasz_softmax": 0.5},
+    "cross_entropy accumulated": {"cross_entropy": 1.0},
+    "soft_boundary_f1 accumulated": {"soft_boundary_f1": 1.0},
 }
 
 
@@ -33,11 +40,13 @@ class UnequalPictures(Dataset[dict[str, Tensor]]):
         self.labels = torch.randint(0, 4, (8, 64, 64), generator=generator)
         for number in range(8):
             self.labels[number, (number * 9) + 1 :] = 255
+        self.read: list[int] = []
 
     def __len__(self) -> int:
         return 8
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
+        self.read.append(index)
         return {"pixel_values": self.pixel_values[index], "labels": self.labels[index], "index": torch.tensor(index)}
 
     @property
@@ -68,6 +77,7 @@ def compute_gradients(
     *,
     plain: bool = False,
     steps: int = 1,
+    pictures: UnequalPictures | None = None,
 ) -> dict[str, Tensor]:
     """Return the gradient of the last step, by parameter name, in float64, without dropout; no step moves a weight."""
     torch.manual_seed(0)
@@ -81,7 +91,7 @@ def compute_gradients(
     )
     # BatchNorm sees other statistics in smaller batches, so it is frozen for this comparison.
     model = SegformerForSemanticSegmentation(config).double()
-    keeper, pictures = KeepGradient(), UnequalPictures()
+    keeper, pictures = KeepGradient(), pictures or UnequalPictures()
     pictures.pixel_values = pictures.pixel_values.double()
     trainer = SegmentationTrainer(
         model,
@@ -109,7 +119,16 @@ def compute_gradients(
     return keeper.gradient
 
 
+def save_gradients(folder: Path, term: str) -> None:
+    """Write what this process found; see above."""
+    pictures = UnequalPictures()
+    batch_size, accumulation = (2, 2) if term.endswith("accumulated") else (4, 1)
+    found = compute_gradients(LOSSES_BY_NAME[term], folder / "run", batch_size, accumulation, pictures=pictures)
+    rank, processes = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    result = {"gradient": found, "processes": processes, "read": pictures.read}
+    torch.save(result, folder / f"{term}, process {rank}.pt")
+
+
 if __name__ == "__main__":
-    for term in sys.argv[2:]:
-        found = compute_gradients(LOSSES_BY_NAME[term], Path(sys.argv[1]) / "run", batch_size=4, accumulation=1)
-        torch.save(found, Path(sys.argv[1]) / f"{term}.pt")
+    for name in sys.argv[2:]:
+        save_gradients(Path(sys.argv[1]), name)

@@ -94,10 +94,11 @@ class SlabWalk:
         found: list[Tensor] = []
 
         def compute(piece: Tensor, place: Place) -> None:
-            found.append(self.term.measure(self.select_slab(self.term.activate(piece), place)))
+            sums = self.term.measure(self.select_slab(self.term.activate(piece), place))
+            found[:] = [found[0] + sums] if found else [sums]
 
         self.slabs.visit(self.logits, compute, None)
-        return torch.stack(found).sum(0)
+        return found[0]
 
     def differentiate(self, slope: Tensor, gradient: Tensor) -> None:
         """Add the gradient of the sums, times `slope`, to `gradient`, shape (C, h, w)."""
