@@ -131,8 +131,6 @@ def test_a_run_without_evaluations_still_saves(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path, MINIMAL), ["--eval_strategy", "no"])
     assert recipe.training["save_strategy"] == "epoch"
     assert recipe.training["load_best_model_at_end"] is False
-    alone = load_recipe(write(tmp_path, MINIMAL), ["--eval_strategy", "no", "--dataloader_num_workers", "0"])
-    assert alone.training["dataloader_persistent_workers"] is False
     with pytest.raises(InputError, match="early_stopping_patience: needs evaluations"):
         load_recipe(write(tmp_path, MINIMAL), ["--eval_strategy", "no", "--early_stopping_patience", "2"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -107,8 +108,25 @@ def map_pairs(work: Callable[[int], T], count: int, title: str | None) -> Iterat
 
 def count_workers() -> int:
     """Return the number of processors this process may use, 16 at most."""
+    return min(16, count_cores())
+
+
+def count_cores() -> int:
+    """Return the number of processors this process may use: those it is bound to, and those its container pays for."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(16, allowed)
+    return max(1, math.ceil(min(allowed, _read_quota())))
+
+
+def _read_quota(root: Path = Path("/sys/fs/cgroup")) -> float:
+    """Return the processors that a container may keep busy, infinity where none is stated (cgroup v2, then v1)."""
+    try:
+        quota, period = (root / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota, period = ((root / "cpu" / f"cpu.cfs_{what}_us").read_text() for what in ("quota", "period"))
+        except OSError:
+            return math.inf
+    return math.inf if quota == "max" or int(quota) <= 0 else int(quota) / int(period)
 
 
 def count_labels(label: npt.NDArray[np.unsignedinteger], num_classes: int) -> npt.NDArray[np.int64]:  # type: ignore[type-arg]

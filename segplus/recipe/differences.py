@@ -2,6 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+# TrainingArguments that begin so change nothing in what is learned: the Hub, and what loads data.
+_APART = (
+    "push_to_hub",
+    "hub_",
+    "dataloader_num_workers",
+    "dataloader_prefetch_factor",
+    "dataloader_persistent_workers",
+    "dataloader_pin_memory",
+)
+
+
+def keep_learning_keys(training: Mapping[str, Any], apart: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return a recipe's `training` section without what has no part in the weights.
+
+    Args:
+        training: The section.
+        apart: Beginnings of further keys to leave out.
+    """
+    return {key: value for key, value in training.items() if not key.startswith((*_APART, *apart))}
+
 
 def find_difference(before: object, now: object, where: str = "") -> tuple[str, object, object] | None:
     """Return (dotted key, value before, value now) of the first difference between two plain recipes, or None.

@@ -20,7 +20,8 @@ from segplus.recipe.paths import place_fold
 from segplus.recipe.sections import Recipe
 from segplus.recipe.strict import build_dataclass, convert
 
-# Where TrainingArguments' own defaults do not serve segmentation. A recipe may change every one of them.
+# Where TrainingArguments' own defaults do not serve segmentation. A recipe may change every one of them. Precision and
+# the number of workers are left to the machine: segplus.training.arguments.
 TRAINING_DEFAULTS: dict[str, Any] = {
     "per_device_train_batch_size": 8,
     "per_device_eval_batch_size": 8,
@@ -40,8 +41,6 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "logging_steps": 10,
     "hub_strategy": "end",
     "report_to": "tensorboard",
-    "dataloader_num_workers": 2,
-    "dataloader_persistent_workers": True,
     "ddp_find_unused_parameters": False,
     "seed": 42,
 }
@@ -234,8 +233,6 @@ def _check_training(given: Any, name: str, file: str) -> dict[str, Any]:
             raise InputError(f"{file}: training.{key} is not for recipes", fix=RESERVED[key])
         merged[key] = _convert_training_value(value, hints[key], f"training.{key}", file)
     _check_ranges(merged, file)
-    if merged["dataloader_num_workers"] == 0:
-        merged["dataloader_persistent_workers"] = False
     if merged["eval_strategy"] == "no":
         return merged | {"load_best_model_at_end": False}
     # The best checkpoint can only be kept where each evaluation is followed by a save.

@@ -14,7 +14,7 @@ import yaml
 
 from segplus.errors import InputError
 from segplus.evaluation import compute_scores
-from segplus.recipe.differences import find_difference
+from segplus.recipe.differences import find_difference, keep_learning_keys
 from segplus.recipe.paths import is_fold_folder
 from segplus.reporting.environment import list_versions
 from segplus.reporting.metrics import read_metrics, write_metrics
@@ -139,12 +139,9 @@ def _read_recipe(folder: Path) -> dict[str, Any]:
 
 def _keep_shared(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out the fold itself, and what says where a run lies and how it is told of, not what it computes."""
-    apart = ("output_dir", "run_name", "push_to_hub", "report_to", "disable_tqdm")
-    training = {
-        key: value
-        for key, value in recipe["training"].items()
-        if key not in apart and not key.startswith(("hub_", "logging_", "dataloader_"))
-    }
+    training = keep_learning_keys(
+        recipe["training"], ("output_dir", "run_name", "report_to", "disable_tqdm", "logging_")
+    )
     data = {key: value for key, value in recipe["data"].items() if key != "fold"}
     kept = {key: value for key, value in recipe.items() if key != "card"}
     return {**kept, "data": data, "training": training}

@@ -23,7 +23,7 @@ from segplus.recipe import (
     format_recipe,
     save_recipe,
 )
-from segplus.recipe.differences import find_difference
+from segplus.recipe.differences import find_difference, keep_learning_keys
 from segplus.recipe.paths import is_fold_folder
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,8 @@ RECIPE_FILE = "recipe.yaml"
 def claim_output_dir(recipe: Recipe, output_dir: Path) -> None:
     """Save the recipe in an empty folder, or check that the folder holds this same run.
 
-    What is measured, said or pushed after training may change: a push that failed can be repeated with the fix.
+    What is measured, said or pushed after training may change: a push that failed can be repeated with the fix. So may
+    the number of workers: the machine may be another.
 
     Raises:
         InputError: If the folder holds another run, or files that no run wrote.
@@ -78,8 +79,9 @@ def _fill_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
 
 def _keep_training(recipe: dict[str, Any]) -> dict[str, Any]:
     """Leave out what has no part in the weights."""
-    training = {k: v for k, v in recipe.get("training", {}).items() if k != "push_to_hub" and not k.startswith("hub_")}
-    return {key: value for key, value in recipe.items() if key not in ("evaluation", "card")} | {"training": training}
+    return {key: value for key, value in recipe.items() if key not in ("evaluation", "card")} | {
+        "training": keep_learning_keys(recipe.get("training", {}))
+    }
 
 
 def is_finished(checkpoint: Path) -> bool:
