@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from segplus.data import inspect
 from segplus.errors import EXIT_CODE_INPUT, InputError, describe_error
@@ -172,7 +175,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; return the exit code: 0 done, 1 `inspect` found what breaks training, 2 a mistake."""
     options, rest = build_parser().parse_known_args(arguments)
     try:
-        return int(options.run(options, rest))
+        with warnings.catch_warnings():
+            # Pictures of a hundred megapixels are what windows are for.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return int(options.run(options, rest))
     except InputError as error:
         print(f"error: {describe_error(error)}", file=sys.stderr)
         return EXIT_CODE_INPUT

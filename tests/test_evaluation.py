@@ -26,6 +26,7 @@ from segplus.evaluation import (
     compute_intervals,
     compute_scores,
     confusion_matrices,
+    score_counts,
 )
 
 IGNORED = 255
@@ -249,6 +250,72 @@ def test_intervals_equal_a_slow_bootstrap():
         drawn.append(np.mean(hits / (truth + guess - hits)))
     expected = np.quantile(drawn, (0.025, 0.975))
     np.testing.assert_allclose(compute_intervals(counts, 40, seed=0)["mean_iou"], expected, atol=1e-12)
+
+
+def test_counts_and_matrices_give_one_score():
+    predictions, labels = draw_masks(5, images=4)
+    labels[1] = IGNORED
+    evaluator = build_evaluator(predictions, labels, 5, range(4))
+    whole = compute_scores(evaluator.confusion.matrix)
+    for name, value in score_counts(evaluator.stack_counts().sum(0)).items():
+        np.testing.assert_allclose(value, whole[name], atol=1e-12)
+    for image, row in zip(evaluator.images, evaluator.stack_counts(), strict=True):
+        np.testing.assert_equal(image.compute()["mean_iou"], float(score_counts(row)["mean_iou"]))
+
+
+def compare_slowly(first, second, classes, resamples, seed):
+    """Draw the images again and again, score both models on each draw, and count the draws beyond zero."""
+    rng = np.random.default_rng(seed)
+    chosen = rng.integers(0, len(first), size=(resamples, len(first)))
+
+    def score(counts):
+        hits, truth, guess = counts.sum(0).astype(float)
+        return [hits[c] / (truth[c] + guess[c] - hits[c]) if truth[c] + guess[c] else np.nan for c in range(classes)]
+
+    own = np.subtract(score(second), score(first))
+    drawn = np.array([np.subtract(score(second[rows]), score(first[rows])) for rows in chosen])
+    means = np.array([np.nanmean(score(second[rows])) - np.nanmean(score(first[rows])) for rows in chosen])
+    whole = np.nanmean(score(second)) - np.nanmean(score(first))
+    found = []
+    for difference, values in [(whole, means), *zip(own, drawn.T, strict=True)]:
+        kept = values[~np.isnan(values)]
+        low, high = np.quantile(kept, (0.025, 0.975)) if len(kept) else (np.nan, np.nan)
+        tail = min((kept <= 0).sum(), (kept >= 0).sum())
+        found.append((difference, low, high, min(1.0, 2 * (1 + tail) / (1 + len(kept))) if len(kept) else np.nan))
+    return found
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.02, 0.1])
+def test_paired_comparison_equals_a_slow_bootstrap(gain):
+    classes, images = 5, 12
+    predictions, labels = draw_masks(classes, images=images, right=0.5)
+    labels[labels == 3] = 0  # class 3 is never true
+    predictions[predictions == 3] = 2  # and never predicted, but once by the other
+    mended = (np.random.default_rng(2).random(labels.shape) < gain) & (labels != IGNORED)
+    other = np.where(mended, labels, predictions)
+    wrong = np.random.default_rng(3).random(labels.shape) < 0.02
+    other = np.where(wrong, (other + 1) % 3, other)
+    other[4, 0, 0], labels[4, 0, 0] = 3, 0
+    labels[:, -1, -1] = np.where(np.arange(images) == 7, 4, labels[:, -1, -1])
+    first, second = (build_evaluator(p, labels, classes, range(images)).stack_counts() for p in (predictions, other))
+    found = compare_counts(first, second, resamples=64, seed=0)
+    expected = compare_slowly(first, second, classes, 64, 0)
+    for one, values in zip([found["mean_iou"], *found["per_category_iou"]], expected, strict=True):
+        np.testing.assert_allclose((one.difference, one.low, one.high, one.p_value), values, atol=1e-12)
+    assert 0 < found["mean_iou"].p_value <= 1
+
+
+def test_p_values_are_as_often_small_as_they_say():
+    """Two models that differ by chance alone: about one p-value in twenty is below 0.05."""
+    rng = np.random.default_rng(0)
+    small = []
+    for seed in range(200):
+        truth = np.full((60, 2), 500)
+        hits = rng.binomial(500, 0.7, size=(2, 60, 2))
+        guess = hits + (truth - hits)[:, :, ::-1]
+        counts = np.stack([hits, np.broadcast_to(truth, hits.shape), guess], axis=2)
+        small.append(compare_counts(*counts, resamples=199, seed=seed)["mean_iou"].p_value <= 0.05)
+    assert 3 <= sum(small) <= 20
 
 
 def test_paired_comparison():

@@ -340,7 +340,7 @@ def test_scales_need_a_size():
 @pytest.mark.parametrize(
     "values",
     [
-        {"window_px": [100, 64]},
+        {"name": "sliding", "window_px": [100, 64]},
         {"window_px": [64]},
         {"overlap": 1.0},
         {"scales": []},

@@ -35,11 +35,11 @@ def assert_perfect(scores: dict, images: int, processes: int) -> None:
     for name, served in scores["served"].items():
         assert served["images"] == images, name
         for key, value in served.items():
-            if key.startswith("mean_hausdorff"):
-                assert value == 0.0, (name, key)
-            elif key.startswith(("mean_", "overall_", "frequency_")):
+            if key.startswith(("mean_", "overall_", "frequency_", "per_image_", "surface_dice")):
                 assert value == 1.0, (name, key)
-        assert served["intervals"]["mean_iou"] == [1.0, 1.0]
+        assert served["hausdorff_95"] == 0.0
+        assert set(served["trimap_iou"].values()) == {1.0}
+        assert all(interval == [1.0, 1.0] for interval in served["intervals"].values())
         assert all(value == 1.0 for value in served["per_category_iou"] if not math.isnan(value))
 
 

@@ -27,15 +27,19 @@ def score_counts(counts: npt.NDArray[Any]) -> dict[str, Floats]:
     Args:
         counts: Hits, pixels of the truth and pixels of the prediction per class, shape (..., 3, C).
     Returns:
-        mean_iou, mean_accuracy, overall_accuracy and mean_dice, shape (...), and per_category_iou, shape (..., C).
+        mean_iou, mean_accuracy, overall_accuracy, mean_precision, mean_dice, frequency_weighted_iou, shape (...), and
+        per_category_iou, shape (..., C); NaN where a score is not defined.
     """
     hits, truth, predicted = np.moveaxis(counts.astype(np.float64), -2, 0)
     iou = divide(hits, truth + predicted - hits)
+    total = truth.sum(-1)
     return {
         "mean_iou": _average_rows(iou),
         "mean_accuracy": _average_rows(divide(hits, truth)),
-        "overall_accuracy": divide(hits.sum(-1), truth.sum(-1)),
+        "overall_accuracy": divide(hits.sum(-1), total),
+        "mean_precision": _average_rows(divide(hits, predicted)),
         "mean_dice": _average_rows(divide(2 * hits, truth + predicted)),
+        "frequency_weighted_iou": divide((truth * np.nan_to_num(iou)).sum(-1), total),
         "per_category_iou": iou,
     }
 

@@ -32,7 +32,8 @@ def confusion_matrices(
     Returns:
         int64, shape (N, C, C): rows are the truth, columns the prediction.
     Raises:
-        ValueError: If an id is outside [0, C) and not ignore_index, or the shapes do not fit.
+        ValueError: If a label is outside [0, C) and not ignore_index, a prediction is outside [0, C) where the label
+            is not ignored, or the shapes do not fit.
     """
     if len(predictions) != len(labels):
         raise ValueError(f"{len(predictions)} predictions but {len(labels)} labels")
@@ -63,7 +64,7 @@ def _count_image(prediction: Tensor, label: Tensor, num_classes: int, ignore_ind
     for guess, truth in zip(torch.split(prediction, rows), torch.split(label, rows), strict=True):
         if guess.numel():
             index = _number_rows(truth, num_classes, ignore_index)
-            _refuse_outside("predictions", guess, num_classes - 1)
+            guess = _check_predictions(guess, index, num_classes)
             counts += torch.bincount(index.mul_(num_classes).add_(guess).flatten(), minlength=len(counts))
     return counts.view(num_classes + 1, num_classes)[1:]
 
@@ -85,6 +86,17 @@ def _number_rows(truth: Tensor, num_classes: int, ignore_index: int) -> Tensor:
     if int(kept.min()) < 0 or int(kept.max()) >= num_classes:
         raise ValueError(_describe_labels(truth, num_classes, ignore_index))
     return torch.where(ignored, 0, kept.to(wide) + 1)
+
+
+def _check_predictions(guess: Tensor, rows: Tensor, num_classes: int) -> Tensor:
+    """Return the predictions; where the truth is ignored (row 0) they may be anything, and become class 0."""
+    low, high = (int(value) for value in guess.aminmax())
+    if low >= 0 and high < num_classes:
+        return guess
+    counted = guess[rows > 0]
+    if counted.numel():
+        _refuse_outside("predictions", counted, num_classes - 1)
+    return torch.where(rows > 0, guess, 0)
 
 
 def _refuse_outside(what: str, ids: Tensor, highest: int) -> None:

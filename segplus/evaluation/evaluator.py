@@ -46,7 +46,7 @@ class ImageScores:
     counts: npt.NDArray[np.int64]
 
     def compute(self) -> dict[str, Any]:
-        """Return mean_iou, mean_accuracy, overall_accuracy, mean_dice and per_category_iou of this image."""
+        """Return this image's own means and per_category_iou; see `score_counts`."""
         return {name: value.tolist() for name, value in score_counts(self.counts).items()}
 
 

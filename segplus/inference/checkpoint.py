@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from transformers import AutoConfig, AutoImageProcessor, BaseImageProcessor, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForSemanticSegmentation,
+    BaseImageProcessor,
+    PreTrainedConfig,
+)
 
 from segplus.classes import ClassMap
 from segplus.errors import InputError
@@ -83,7 +89,7 @@ class Checkpoint:
         """Refuse a model whose classes are not those of the data.
 
         Raises:
-            InputError: If the number differs, or the same names stand in another order.
+            InputError: If the number differs, or a name that both have stands at another place.
         """
         names = self.class_names
         if len(names) != classes.num_classes:
@@ -93,13 +99,13 @@ class Checkpoint:
                 allowed=", ".join(classes.names[:8]) + (" ..." if classes.num_classes > 8 else ""),
                 fix="give the data's classes, reduce_labels, void and merge as they were in training",
             )
-        if set(names) == set(classes.names) and tuple(names) != classes.names:
-            moved = next(index for index, (a, b) in enumerate(zip(names, classes.names, strict=True)) if a != b)
-            raise InputError(
-                f"checkpoint {self.source}: its classes stand in another order than the data's",
-                found=f"class {moved} is '{names[moved]}' in the checkpoint, '{classes.names[moved]}' in the data",
-                fix="list data.classes in the checkpoint's order",
-            )
+        for index, (name, wanted) in enumerate(zip(names, classes.names, strict=True)):
+            if name != wanted and (name in classes.names or wanted in names):
+                raise InputError(
+                    f"checkpoint {self.source}: its classes stand in another order than the data's",
+                    found=f"class {index} is '{name}' in the checkpoint, '{wanted}' in the data",
+                    fix="list data.classes in the checkpoint's order",
+                )
 
 
 def find_checkpoint(source: str, *, trust_remote_code: bool = False) -> Checkpoint:
@@ -109,13 +115,34 @@ def find_checkpoint(source: str, *, trust_remote_code: bool = False) -> Checkpoi
         source: Folder or Hub id; `${NAME}` stands for an environment variable.
         trust_remote_code: Run the model code that lies in the checkpoint.
     Raises:
-        InputError: If there is no such checkpoint, or it lacks a config or an image processor.
+        InputError: If there is no such checkpoint, it holds a model for another task, or it lacks a config or an image
+            processor.
     """
     expanded = expand_checkpoint(source)
     with quiet_transformers(), explain_failures("checkpoint", expanded):
         config = AutoConfig.from_pretrained(expanded, trust_remote_code=trust_remote_code)
+        refuse_other_tasks(config, expanded)
         processor = AutoImageProcessor.from_pretrained(expanded, trust_remote_code=trust_remote_code)
     return Checkpoint(expanded, config, processor, trust_remote_code)
+
+
+def refuse_other_tasks(config: PreTrainedConfig, source: str) -> None:
+    """Refuse a model that was saved for another task than semantic segmentation, by its config alone.
+
+    Raises:
+        InputError: If so.
+    """
+    if "AutoModelForSemanticSegmentation" in (config.to_dict().get("auto_map") or {}):
+        return  # the checkpoint brings its own code
+    expected = AutoModelForSemanticSegmentation._model_mapping.get(type(config), None)
+    saved = (config.architectures or [None])[0]
+    if expected is None or saved not in (None, expected.__name__):
+        raise InputError(
+            f"checkpoint {source} holds no semantic-segmentation model",
+            found=saved or f"model type '{config.model_type}'",
+            allowed="what AutoModelForSemanticSegmentation loads" if expected is None else expected.__name__,
+            fix="fine-tune it first, or name a checkpoint that was",
+        )
 
 
 def choose_device(device: str | torch.device | None, local_rank: int = 0) -> torch.device:

@@ -15,7 +15,7 @@ from segplus.data import SegmentationSplit
 from segplus.errors import InputError
 from segplus.evaluation import Evaluator, compare_counts
 from segplus.inference.checkpoint import choose_device, find_checkpoint
-from segplus.inference.evaluation import DataSource, choose_split, load_data, name_data
+from segplus.inference.evaluation import DataSource, name_data, open_split
 from segplus.inference.examples import predict_example
 from segplus.inference.files import write_table
 from segplus.inference.predictor import Predictor
@@ -71,11 +71,9 @@ def compare(
     if len(checkpoints) < 2 or len(set(checkpoints)) < len(checkpoints):
         raise InputError("compare: not several models", found=", ".join(checkpoints), allowed="two and more, each once")
     state, output = join_processes(), Path(output)
-    found = [find_checkpoint(source, trust_remote_code=trust_remote_code) for source in checkpoints]
-    loaded = load_data(data)
-    name, chosen = choose_split(loaded, split)
-    for checkpoint in found:
-        checkpoint.refuse_other_classes(loaded.classes)
+    with state.main_process_first():
+        found = [find_checkpoint(source, trust_remote_code=trust_remote_code) for source in checkpoints]
+    loaded, name, chosen = open_split(found, data, split, progress=progress)
     place = choose_device(device, state.local_process_index)
     predictors = [checkpoint.load(recipe.protocol, place) for checkpoint in found]
     evaluators, disagreements = score_together(predictors, chosen, loaded.classes, recipe, name, progress)

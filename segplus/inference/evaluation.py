@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from segplus.classes import ClassMap
-from segplus.data import SegmentationData, SegmentationSplit, load_segmentation_dataset
+from segplus.data import SegmentationData, SegmentationSplit, check_split, load_segmentation_dataset
+from segplus.data.loading import build_section
 from segplus.errors import InputError, suggest
 from segplus.evaluation import Evaluator
-from segplus.inference.checkpoint import choose_device, find_checkpoint
+from segplus.inference.checkpoint import Checkpoint, choose_device, find_checkpoint
 from segplus.inference.examples import predict_examples
 from segplus.inference.files import check_kind, check_table_name, write_labels, write_table
 from segplus.inference.predictor import Predictor
@@ -22,6 +25,7 @@ from segplus.recipe import DataRecipe, EvaluationRecipe
 from segplus.reporting.environment import describe_machine, list_versions
 from segplus.reporting.html_report import write_html_report
 from segplus.reporting.metrics import write_metrics
+from segplus.reporting.results import name_dataset
 
 DataSource = SegmentationData | DataRecipe | Mapping[str, Any] | str
 _PREFERRED_SPLITS = ("test", "validation", "train")
@@ -62,10 +66,9 @@ def evaluate(
     recipe = recipe or EvaluationRecipe()
     state, output = join_processes(), Path(output)
     check_table_name(output / per_image)
-    found = find_checkpoint(checkpoint, trust_remote_code=trust_remote_code)
-    loaded = load_data(data)
-    name, chosen = choose_split(loaded, split)
-    found.refuse_other_classes(loaded.classes)
+    with state.main_process_first():
+        found = find_checkpoint(checkpoint, trust_remote_code=trust_remote_code)
+    loaded, name, chosen = open_split([found], data, split, progress=progress)
     if save_predictions:
         check_kind(save_predictions, loaded.classes.num_classes)
     predictor = found.load(recipe.protocol, choose_device(device, state.local_process_index))
@@ -86,7 +89,8 @@ def evaluate(
         write_metrics(output / "metrics.json", metrics)
         write_table(output / per_image, list_image_rows(evaluator, loaded.classes))
         examples = predict_examples(predictor, chosen, evaluator)
-        write_html_report(output / "report.html", metrics, loaded.classes, examples, [], "", list_versions())
+        settings = format_settings(data, recipe)
+        write_html_report(output / "report.html", metrics, loaded.classes, examples, [], settings, list_versions())
     state.wait_for_everyone()
     return metrics
 
@@ -121,20 +125,66 @@ def evaluate_split(
     return merge_evaluators(evaluator)
 
 
-def load_data(data: DataSource) -> SegmentationData:
-    """Return the data that a data section, a folder or a Hub id stands for."""
+def open_split(
+    checkpoints: Sequence[Checkpoint], data: DataSource, split: str | None, *, progress: bool = True
+) -> tuple[SegmentationData, str, SegmentationSplit]:
+    """Return the data, and name and images of a split that the checkpoints can be scored on.
+
+    Every mask is read once before, and a split that passed is remembered; data that come loaded are taken as checked.
+
+    Raises:
+        InputError: If the data cannot be read, their classes are not the checkpoints', or the split is missing or empty
+            or holds a pair that is damaged, of two sizes, or of values outside the classes.
+    """
+    with join_processes().main_process_first():
+        loaded = load_data(data, checkpoints)
+        name, chosen = choose_split(loaded, split)
+        for checkpoint in checkpoints:
+            checkpoint.refuse_other_classes(loaded.classes)
+        if loaded is not data:
+            check_split(chosen, progress=progress)
+    return loaded, name, chosen
+
+
+def load_data(data: DataSource, checkpoints: Sequence[Checkpoint] = ()) -> SegmentationData:
+    """Return the data that a data section, a folder or a Hub id stands for, read as the checkpoints take pictures.
+
+    Raises:
+        InputError: If the data cannot be read, or the checkpoints take pictures of other channels.
+    """
     if isinstance(data, SegmentationData):
         return data
-    return load_segmentation_dataset({"dataset": data} if isinstance(data, str) else data)
+    section = build_section({"dataset": data} if isinstance(data, str) else data)
+    fitted = [checkpoint.fit_section(section) for checkpoint in checkpoints] or [section]
+    for other in fitted[1:]:
+        if other != fitted[0]:
+            raise InputError(
+                "the checkpoints take pictures of different kinds",
+                found=" and ".join(f"{one.channels} channels, range {one.image_range}" for one in (fitted[0], other)),
+                fix="compare models that were trained on the same channels and data.image_range",
+            )
+    return load_segmentation_dataset(fitted[0])
 
 
 def name_data(data: DataSource) -> str:
-    """Return what metrics.json calls the data."""
-    if isinstance(data, str):
-        return data
+    """Return what metrics.json and the report call the data."""
+    if isinstance(data, SegmentationData):
+        return ""
+    return name_dataset(str(_list_data_settings(data).get("dataset", "")))
+
+
+def format_settings(data: DataSource, recipe: EvaluationRecipe) -> str:
+    """Return the data and evaluation sections as YAML; data that come loaded have no section."""
+    sections = {"evaluation": dataclasses.asdict(recipe)}
+    if not isinstance(data, SegmentationData):
+        sections = {"data": _list_data_settings(data), **sections}
+    return str(yaml.safe_dump(sections, sort_keys=False, allow_unicode=True))
+
+
+def _list_data_settings(data: DataRecipe | Mapping[str, Any] | str) -> dict[str, Any]:
     if isinstance(data, DataRecipe):
-        return data.dataset
-    return str(data.get("dataset", "")) if isinstance(data, Mapping) else ""
+        return dataclasses.asdict(data)
+    return {"dataset": data} if isinstance(data, str) else dict(data)
 
 
 def choose_split(data: SegmentationData, name: str | None) -> tuple[str, SegmentationSplit]:

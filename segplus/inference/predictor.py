@@ -16,6 +16,12 @@ from segplus.inference.pictures import Picture, PictureReader, measure_picture, 
 from segplus.inference.windows import blend_windows, lay_windows, pad_size
 from segplus.recipe.evaluation import ProtocolRecipe
 
+_FIXES = {
+    "fixed": "save another size with the image processor",
+    "original": "use the protocol fixed, sliding with a window_px that it takes, or a stride_px that pads to one",
+    "sliding": "choose a window_px that it takes, no larger than the pictures, or use the protocol fixed",
+}
+
 
 class Predictor:
     """Forms predictions at a picture's own size.
@@ -153,6 +159,6 @@ class Predictor:
             raise InputError(
                 f"evaluation.protocol: {type(self.model).__name__} cannot take a picture of this size",
                 found=f"{height} x {width} (height x width): {(str(error).splitlines() or [''])[0][:300]}",
-                fix="use the protocol fixed, or a window_px and stride_px that suit the model",
+                fix=_FIXES[self.protocol.name],
             ) from error
         return logits.softmax(1) if self.protocol.average == "probabilities" else logits

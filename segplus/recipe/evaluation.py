@@ -44,7 +44,8 @@ class ProtocolRecipe:
                 "evaluation.protocol: stride_px and windows_per_batch must be positive",
                 found=f"{self.stride_px} and {self.windows_per_batch}",
             )
-        if len(self.window_px) != 2 or any(side < 1 or side % self.stride_px for side in self.window_px):
+        step = self.stride_px if self.name == "sliding" else 1  # the other protocols have no windows
+        if len(self.window_px) != 2 or any(side < 1 or side % step for side in self.window_px):
             raise InputError(
                 "evaluation.protocol.window_px",
                 found=self.window_px,
