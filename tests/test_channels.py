@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -30,6 +31,8 @@ from segplus.__main__ import main
 from segplus.classes import ClassMap
 from segplus.data import load_segmentation_dataset
 from segplus.data.bands import measure_bands, show_as_rgb
+from segplus.data.images import ImageReader
+from segplus.data.regions import open_image
 from segplus.errors import InputError
 from segplus.inference import Predictor
 from segplus.inference.checkpoint import find_checkpoint
@@ -461,6 +464,35 @@ def test_what_a_person_gets_wrong(
     values = ["--data.dataset", "synthetic", "--data.classes", "null"]
     assert run_segmentation.main([str(recipe), *values]) == 2
     assert "data.channels: these pictures are in colour" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+@pytest.mark.parametrize("value_range", [(0.0, 10000.0), None])
+def test_colours_of_sixteen_bits_keep_them(suffix: str, value_range: tuple[float, float] | None) -> None:
+    colors = np.random.default_rng(0).integers(0, 10000, (20, 30, 3), dtype=np.uint16)
+    stored = {"bytes": cv2.imencode(suffix, colors[..., ::-1])[1].tobytes(), "path": f"a{suffix}"}
+    reader = ImageReader(3, value_range)
+    wanted = np.rint(colors / (10000 if value_range else 65535) * 255)
+    assert np.abs(np.asarray(reader.read(stored, "a")) - wanted).max() == 0
+    part = open_image(reader, stored, "a").read((3, 5, 10, 12))
+    assert np.array_equal(part, wanted[3:13, 5:17])
+
+
+def test_transparent_colours_of_sixteen_bits_lie_on_white() -> None:
+    colors = np.full((2, 2, 4), 10000, np.uint16)
+    colors[..., 3] = [[0, 65535], [65535, 65535 // 5]]
+    stored = {"bytes": cv2.imencode(".png", colors)[1].tobytes(), "path": "a.png"}
+    read = np.asarray(ImageReader(3, (0.0, 20000.0)).read(stored, "a"))
+    assert np.array_equal(read, np.repeat([[[255], [128]], [[128], [230]]], 3, axis=2))
+
+
+def test_pages_of_one_channel_are_not_taken_for_grey(tmp_path: Path) -> None:
+    pages = [Image.new("L", (8, 6), 10 * page) for page in range(5)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(InputError, match="5 pages of one channel"):
+        ImageReader(3).read(str(tmp_path / "a.tif"), "a")
+    pages[0].save(tmp_path / "b.tif", save_all=True, append_images=[pages[1].resize((4, 3))])
+    assert ImageReader(3).read(str(tmp_path / "b.tif"), "b").size == (8, 6)
 
 
 def test_inspect_asks_for_a_range_and_proposes_one(

@@ -335,18 +335,21 @@ def build_tiff(bands: np.ndarray, planes_apart: bool, deflated: bool, predictor:
 @pytest.mark.parametrize(
     ("deflated", "predictor", "order"), [(False, 1, "<"), (False, 1, ">"), (True, 1, "<"), (True, 2, "<")]
 )
+@pytest.mark.parametrize("count", [2, 4, 6])
 def test_tiff_of_many_bands(
-    images: Path, dtype: str, planes_apart: bool, deflated: bool, predictor: int, order: str
+    images: Path, count: int, dtype: str, planes_apart: bool, deflated: bool, predictor: int, order: str
 ) -> None:
     if dtype == "float32" and predictor == 2:
         dtype = "uint16"  # differences are for integers
-    bands = (np.random.default_rng(0).random((*SIZE, 6)) * 200).astype(dtype)
+    bands = (np.random.default_rng(0).random((*SIZE, count)) * 200).astype(dtype)
     content = build_tiff(bands, planes_apart, deflated, predictor, order, rows=16)
     (images / "a.tif").write_bytes(content)
-    np.testing.assert_array_equal(read_image(images.parent, "a", channels=6), bands)
+    np.testing.assert_array_equal(read_image(images.parent, "a", channels=count), bands)
+    with pytest.raises(InputError, match="data.channels"):
+        read_image(images.parent, "a", channels=3)
     (images / "a.tif").write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match=r"a\.tif"):
-        read_image(images.parent, "a", channels=6)
+        read_image(images.parent, "a", channels=count)
 
 
 @pytest.mark.parametrize("form", ["npy", "npy_first", "tif"])

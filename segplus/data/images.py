@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
+from segplus.data.depth import is_cut_to_bytes, lay_on_white, read_deep_colors, refuse_stack
 from segplus.data.headers import has_late_text
 from segplus.data.tiff import read_layout, read_tiff_bands
 from segplus.errors import InputError
@@ -56,12 +57,23 @@ class ImageReader:
         with report_damage(source):
             if find_suffix(stored) in (".npy", ".npz"):
                 return self._shape_array(load_array(stored), source)
-            if self.channels != 3 and has_many_bands(stored):
+            if has_many_bands(stored):
                 return self._shape_array(read_tiff_bands(read_content(stored)), source)
             with open_picture(stored) as picture:
+                if is_cut_to_bytes(picture):
+                    return self._shape_array(self._read_deep_colors(picture, stored), source)
                 if self.channels != 3:
                     return self._shape_array(read_bands(picture), source)
+                refuse_stack(picture, source)
                 return convert_to_rgb(picture, self.value_range)
+
+    def _read_deep_colors(self, picture: Image.Image, stored: Stored) -> npt.NDArray[np.uint16]:
+        if find_orientation(picture) != 1:
+            raise ValueError("16-bit colours with an EXIF orientation; save the picture upright")
+        colors = read_deep_colors(read_content(stored))
+        if self.channels == 3 and colors.shape[2] == 4:
+            return lay_on_white(colors, 65535 if self.value_range is None else min(self.value_range[1], 65535))
+        return colors
 
     def _shape_array(self, array: npt.NDArray[Any], source: str) -> Image.Image | npt.NDArray[Any]:
         bands = self.scale_bands(self.arrange_bands(array, source), source)
@@ -204,14 +216,14 @@ def map_content(stored: Stored) -> bytes | mmap.mmap:
 
 
 def has_many_bands(stored: Stored) -> bool:
-    """Return whether a stored file is a TIFF of more than four bands a page, which Pillow does not open."""
+    """Return whether a stored file is a TIFF of several bands that Pillow does not open, or cuts to 8 bits."""
     if find_suffix(stored) not in (".tif", ".tiff"):
         return False
     try:
-        with open_picture(stored):
-            return False
+        with open_picture(stored) as picture:
+            return is_cut_to_bytes(picture)
     except UnidentifiedImageError:
-        return read_layout(map_content(stored)).bands > 4
+        return read_layout(map_content(stored)).bands > 1
 
 
 def load_array(stored: Stored, header_only: bool = False) -> npt.NDArray[Any]:

@@ -164,18 +164,18 @@ def _open_tiff(reader: ImageReader, stored: Stored, source: str) -> Regions | No
 def _open_picture(reader: ImageReader, stored: Stored, source: str) -> Regions:
     """Return a picture that is decoded down to the row that is needed, or, of other kinds, now and whole."""
     content = read_content(stored)
-    with open_picture({"bytes": content}) as picture:
-        upright = find_orientation(picture) == 1 and picture.mode in ("RGB", "L") and not is_cut_to_bytes(picture)
-        plain_png = picture.format == "PNG" and not picture.info.keys() & {"transparency", "interlace"}
-        shorten = shorten_jpeg if picture.format == "JPEG" else shorten_png if plain_png else None
-        size = picture.height, picture.width
-    if shorten is None or not upright:
+    picture = open_picture({"bytes": content})
+    plain_png = picture.format == "PNG" and not picture.info.keys() & {"transparency", "interlace"}
+    shorten = shorten_jpeg if picture.format == "JPEG" else shorten_png if plain_png else None
+    plain = picture.mode in ("RGB", "L") and not is_cut_to_bytes(picture)
+    if shorten is None or not plain or find_orientation(picture) != 1:
         return _open_whole(reader, {"bytes": content, "path": None}, source)
-    return Regions(size, source, partial(_take_rows, content, shorten))
 
+    def take(box: Box) -> Pixels:
+        top, left, height, width = box
+        shorter = shorten(content, top + height)
+        opened = picture if shorter is content else open_picture({"bytes": shorter})
+        part = opened.crop((left, top, left + width, top + height))
+        return np.asarray(part if part.mode == "RGB" else part.convert("RGB"))
 
-def _take_rows(content: bytes, shorten: Callable[[bytes, int], bytes], box: Box) -> Pixels:
-    top, left, height, width = box
-    with open_picture({"bytes": shorten(content, top + height)}) as picture:
-        part = picture.crop((left, top, left + width, top + height))
-    return np.asarray(part if part.mode == "RGB" else part.convert("RGB"))
+    return Regions((picture.height, picture.width), source, take)

@@ -1,0 +1,58 @@
+"""Pictures that Pillow would change without a word: colours of 16 bits, and channels kept as the pages of a TIFF."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, TiffImagePlugin
+
+from segplus.errors import InputError
+
+
+def is_cut_to_bytes(picture: Image.Image) -> bool:
+    """Return whether Pillow drops the lower 8 of the 16 bits of a picture's samples, as it does with colours."""
+    if not picture.tile or picture.mode not in ("RGB", "RGBA", "RGBX", "CMYK"):
+        return False
+    arguments = picture.tile[0][3]
+    raw_mode = arguments[0] if isinstance(arguments, tuple) else arguments
+    return ";16" in str(raw_mode)
+
+
+def read_deep_colors(content: bytes) -> npt.NDArray[np.uint16]:
+    """Return the colours of a 16-bit picture, uint16, shape (H, W, 3), or (H, W, 4) with transparency.
+
+    Raises:
+        ValueError: If it cannot be decoded.
+    """
+    stored = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if stored is None or stored.ndim != 3 or stored.dtype != np.uint16:
+        raise ValueError("16-bit colours that are not read; save it as TIFF or .npy")
+    return np.ascontiguousarray(stored[..., [2, 1, 0, 3][: stored.shape[2]]])  # OpenCV has blue first
+
+
+def lay_on_white(colors: npt.NDArray[np.uint16], white: float) -> npt.NDArray[np.uint16]:
+    """Return colours with transparency, shape (H, W, 4), on a ground of this value, uint16, shape (H, W, 3)."""
+    share = colors[..., 3:].astype(np.float64) / 65535
+    return np.rint(colors[..., :3] * share + white * (1 - share)).astype(np.uint16)
+
+
+def refuse_stack(picture: Image.Image, source: str) -> None:
+    """Refuse a TIFF of several equal pages of one band where a colour picture is asked for: they are its channels.
+
+    Raises:
+        InputError: If so.
+    """
+    if not isinstance(picture, TiffImagePlugin.TiffImageFile) or len(picture.getbands()) > 1 or picture.n_frames == 1:
+        return
+    sizes = set()
+    for page in range(picture.n_frames):
+        picture.seek(page)
+        sizes.add(picture.size)
+    picture.seek(0)
+    if len(sizes) == 1:  # else they are smaller copies of the first one
+        raise InputError(
+            f"{source}: not an image of 3 channels",
+            found=f"{picture.n_frames} pages of one channel",
+            fix=f"set data.channels to the number of channels ({picture.n_frames}?)",
+        )
