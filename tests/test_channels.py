@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -512,3 +513,21 @@ def test_inspect_asks_for_a_range_and_proposes_one(
     values += ["--data.image_range", str(proposed["image_range"]), "--page", str(tmp_path / "page.html")]
     assert main(["inspect", str(place), *values]) == 0
     assert "data:image/webp" in (tmp_path / "page.html").read_text()
+
+
+def test_one_channel_of_palettes_and_bits() -> None:
+    reader = ImageReader(1)
+    grey = Image.new("P", (2, 2))
+    grey.putpalette([10, 10, 10, 90, 90, 90])
+    grey.putdata([1, 0, 0, 1])
+    bits = Image.new("1", (2, 2))
+    bits.putdata([0, 255, 255, 0])
+    for picture, wanted in ((grey, [90, 10]), (bits, [0, 255])):
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        assert reader.read({"bytes": buffer.getvalue(), "path": "a.png"}, "a")[0, :, 0].tolist() == wanted
+    grey.putpalette([10, 10, 10, 90, 0, 90])
+    buffer = io.BytesIO()
+    grey.save(buffer, "PNG")
+    with pytest.raises(InputError, match="not an image of 1 channels"):
+        reader.read({"bytes": buffer.getvalue(), "path": "a.png"}, "a")

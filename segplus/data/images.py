@@ -290,7 +290,11 @@ def read_bands(picture: Image.Image) -> npt.NDArray[Any]:
     """Return all bands of a picture: channels of one page, or the pages of a multi-page file, shape (H, W, bands)."""
     pages = picture.n_frames if isinstance(picture, TiffImagePlugin.TiffImageFile) else 1
     if pages == 1:
-        array = np.asarray(ImageOps.exif_transpose(picture))
+        upright = ImageOps.exif_transpose(picture)
+        if upright.mode in ("1", "P"):  # what the bits and the palette stand for
+            colors = np.asarray(upright.convert("RGB"))
+            return colors[..., :1] if (colors == colors[..., :1]).all() else colors
+        array = np.asarray(upright)
         return array[..., None] if array.ndim == 2 else array
     planes = []
     for page in range(pages):
