@@ -71,27 +71,27 @@ def sum_overlaps(full, labels):
     return (probabilities * targets).sum(0), probabilities.sum(0), (probabilities**2).sum(0), targets.sum(0)
 
 
-def average_present(losses, counts, weights):
-    weights = weights * (counts > 0)
+def average_classes(losses, counts, weights, present_only=True):
+    weights = weights * (counts > 0) if present_only else weights
     return (losses * weights).sum() / weights.sum()
 
 
-def compute_dice(full, labels, weights, squared=False, log=False, smooth=1.0):
+def compute_dice(full, labels, weights, squared=False, log=False, smooth=1.0, present_only=True):
     hits, areas, squares, counts = sum_overlaps(full, labels)
     overlap = (2 * hits + smooth) / ((squares if squared else areas) + counts + smooth)
-    return average_present(-overlap.log() if log else 1 - overlap, counts, weights)
+    return average_classes(-overlap.log() if log else 1 - overlap, counts, weights, present_only)
 
 
 def compute_jaccard(full, labels, weights, log=False, smooth=1.0):
     hits, areas, _, counts = sum_overlaps(full, labels)
     overlap = (hits + smooth) / (areas + counts - hits + smooth)
-    return average_present(-overlap.log() if log else 1 - overlap, counts, weights)
+    return average_classes(-overlap.log() if log else 1 - overlap, counts, weights)
 
 
 def compute_tversky(full, labels, weights, alpha=0.3, beta=0.7, gamma=1.0, smooth=1.0):
     hits, areas, _, counts = sum_overlaps(full, labels)
     index = (hits + smooth) / (hits + alpha * (areas - hits) + beta * (counts - hits) + smooth)
-    return average_present((1 - index) ** (1 / gamma), counts, weights)
+    return average_classes((1 - index) ** (1 / gamma), counts, weights)
 
 
 def extend_jaccard(errors, truth):
@@ -236,7 +236,7 @@ FORMULAS = {
     "tversky": ({"alpha": 0.2, "beta": 0.8, "class_weighted": True}, compute_tversky, {"alpha": 0.2, "beta": 0.8}),
 }
 # Other forms of the same terms.
-BY_CLASS = [0.25, 0.5, 1.0, 2.0]
+BY_CLASS = [0.25, 0.5, 1.0, 2.0, 0.75]
 VARIANTS = [
     (
         "binary_cross_entropy",
@@ -248,8 +248,9 @@ VARIANTS = [
     ("cross_entropy", {}, compute_cross_entropy, {}),
     ("dice", {"squared": True, "class_weighted": True}, compute_dice, {"squared": True}),
     ("dice", {"log": True, "class_weighted": True, "smooth": 3.0}, compute_dice, {"log": True, "smooth": 3.0}),
+    ("dice", {"present_only": False, "class_weighted": True}, compute_dice, {"present_only": False}),
     ("focal", {"gamma": 0.5, "alpha": BY_CLASS}, compute_focal, {"gamma": 0.5, "alpha": BY_CLASS}),
-    ("jaccard", {"log": True, "class_weighted": True, "smooth": 0.0}, compute_jaccard, {"log": True, "smooth": 0.0}),
+    ("jaccard", {"log": True, "class_weighted": True, "smooth": 0.5}, compute_jaccard, {"log": True, "smooth": 0.5}),
     ("lovasz_softmax", {"per_image": True}, compute_lovasz_softmax, {"per_image": True}),
     ("lovasz_softmax", {"present_only": False}, compute_lovasz_softmax, {"present_only": False}),
     ("ohem_cross_entropy", {"share": 1.0}, compute_ohem, {"share": 1.0}),

@@ -9,7 +9,7 @@ from loss_formulas import FORMULAS, VARIANTS
 
 from segplus.losses import LOSSES, build_criterion, slabs, upsample
 
-CLASSES = 4
+CLASSES = 5
 # Scales 1 to 32 with odd sides, one scale a direction, no whole number, one whole and one not, and below 1.
 SIZES = [
     ((23, 21), (23, 21)),
@@ -17,7 +17,7 @@ SIZES = [
     ((5, 7), (20, 28)),
     ((3, 5), (24, 40)),
     ((3, 2), (48, 32)),
-    ((2, 2), (64, 64)),
+    ((2, 1), (64, 32)),
     ((7, 4), (21, 20)),
     ((5, 7), (37, 23)),
     ((7, 8), (21, 19)),
@@ -27,11 +27,14 @@ FEW_SIZES = [SIZES[2], SIZES[7]]
 ROWS = [(name, *row, low, high) for name, row in FORMULAS.items() for low, high in SIZES]
 ROWS += [(*row, low, high) for row in VARIANTS for low, high in FEW_SIZES]
 NAMES = [f"{name}({','.join(options)})-{low}-{high}" for name, options, _, _, low, high in ROWS]
-WEIGHTS = torch.tensor([0.5, 2.0, 0.25, 3.0], dtype=torch.float64)
+WEIGHTS = torch.tensor([0.5, 2.0, 0.25, 3.0, 1.5], dtype=torch.float64)
 
 
 def draw(low, high):
-    """Return logits and blocky labels of three images: one with holes, one with a third ignored, one wholly ignored."""
+    """Return logits and blocky labels of three images: one with holes, one with a third ignored, one wholly ignored.
+
+    No image has class 2, and only the first has class 4.
+    """
     generator = torch.Generator().manual_seed(7)
     logits = torch.randn(3, CLASSES, *low, generator=generator, dtype=torch.float64) * 2
     blocks = torch.randint(0, CLASSES, (3, 1, 4, 3), generator=generator).double()
@@ -39,6 +42,8 @@ def draw(low, high):
     labels[torch.rand(labels.shape, generator=generator) < 0.1] = 255
     labels[1, : high[0] // 3, : high[1] // 2] = 255
     labels[2] = 255
+    labels[labels == 2] = 1
+    labels[1][labels[1] == 4] = 3
     return logits.requires_grad_(), labels
 
 

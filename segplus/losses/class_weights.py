@@ -121,8 +121,8 @@ def weigh_effective(counts: Counts, beta: float = 0.9999) -> npt.NDArray[np.floa
     usual gives equal weights.
 
     Reference:
-        Cui et al., Class-Balanced Loss Based on Effective Number of Samples, 2019, equation 3.
-        https://arxiv.org/abs/1901.05555
+        Cui et al., Class-Balanced Loss Based on Effective Number of Samples, 2019, proposition 1 and section
+        4. https://arxiv.org/abs/1901.05555
     """
     effective = -np.expm1(counts[0] / 1000 * np.log(beta)) / (1 - beta)
     return _invert(np.asarray(effective, dtype=np.float64))
@@ -132,7 +132,7 @@ def weigh_enet(counts: Counts) -> npt.NDArray[np.float64]:
     """Return 1 / ln(1.02 + p), between 1.42 and 50.5.
 
     Reference:
-        Paszke et al., ENet, 2016, section 5.1. https://arxiv.org/abs/1606.02147
+        Paszke et al., ENet, 2016, section 5. https://arxiv.org/abs/1606.02147
     """
     return _invert(np.log(1.02 + counts[0] / max(counts[0].sum(), 1)))
 

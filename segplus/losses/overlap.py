@@ -168,7 +168,8 @@ class FocalTversky(Tversky):
     Args:
         gamma: The root; 1 is Tversky, the paper uses 4 / 3.
     Reference:
-        Abraham and Khan, A Novel Focal Tversky Loss Function, 2018, equation 4. https://arxiv.org/abs/1810.07842
+        Abraham and Khan, A Novel Focal Tversky Loss Function, 2018, equation 4, where alpha and beta change places.
+        https://arxiv.org/abs/1810.07842
     """
 
     gamma: float = 4 / 3
