@@ -43,6 +43,16 @@ def test_every_value_is_what_the_processor_makes_of_it(name: str) -> None:
     assert values.dtype == torch.uint8
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 6])
+def test_bands_of_8_bits_come_first(channels: int) -> None:
+    processor = SegformerImageProcessorPil(do_resize=False, image_mean=[0.5] * channels, image_std=[0.5] * channels)
+    image = np.random.default_rng(0).integers(0, 256, (7, 9, channels), dtype=np.uint8)
+    image.setflags(write=False)
+    bands = Normalization(processor, channels).split_bands(image)
+    assert bands.dtype == torch.uint8
+    assert np.array_equal(bands.numpy(), image.transpose(2, 0, 1))
+
+
 def build_trainer(folder: Path, normalize: bool, **transforms: Any) -> tuple[SegmentationTrainer, KeepGradient]:
     torch.manual_seed(0)
     config = SegformerConfig(

@@ -399,3 +399,22 @@ def test_tiles_that_overhang(deflated: bool, predictor: int) -> None:
     first = data_at + 4 * sum(map(len, tags.values()))
     tags[324] = [first + sum(map(len, contents[:index])) for index in range(4)]
     assert np.array_equal(read_tiff_bands(write_tags(tags, first) + b"".join(contents)), bands)
+
+
+def test_ids_that_stand_for_themselves_are_copied() -> None:
+    plain = ClassMap.build(["a", "b", "c"])
+    merged = ClassMap.build(["a", "b", "c"], merge={"ac": ["a", "c"]})
+    raw = np.array([[0, 1, 2], [255, 2, 0]], np.uint8)
+    raw.setflags(write=False)
+    kept = plain.decode(raw, "mask")
+    assert kept.dtype == np.uint8
+    assert kept.tolist() == raw.tolist()
+    kept[0, 0] = 1
+    assert raw[0, 0] == 0
+    assert merged.decode(raw, "mask").tolist() == [[0, 1, 0], [255, 0, 0]]
+    for value in (3, 254):
+        with pytest.raises(InputError, match=rf"found: {value} \(1 pixels\)"):
+            plain.decode(np.where(raw == 1, np.uint8(value), raw), "mask")
+    lenient = ClassMap.build(["a", "b", "c"], unknown="ignore")
+    assert lenient.decode(np.array([[3, 0]], np.uint8), "mask").tolist() == [[255, 0]]
+    assert plain.decode(raw.astype(np.uint16), "mask").tolist() == raw.tolist()

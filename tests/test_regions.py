@@ -228,6 +228,19 @@ def test_tiff_of_many_bands(tmp_path: Path, planes_apart: bool, deflated: bool, 
         open_image(ImageReader(5), str(tmp_path / "a.tif"), "a.tif")
 
 
+def test_pages_are_channels(tmp_path: Path) -> None:
+    pages = [Image.fromarray(band) for band in np.moveaxis(draw_image(), 2, 0).copy()]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(InputError, match="channels"):
+        open_image(ImageReader(1), str(tmp_path / "a.tif"), "a.tif")
+
+
+def test_deep_colours_of_a_tiff(tmp_path: Path) -> None:
+    bands = np.random.default_rng(7).integers(0, 65_536, (*SIZE, 3)).astype(np.uint16)
+    (tmp_path / "a.tif").write_bytes(build_tiff(bands, False, True, 2, "<", rows=8))
+    check_image(ImageReader(3), tmp_path / "a.tif")
+
+
 def build_tiles(pixels: np.ndarray, predictor: int, deflated: bool, side: int = 32) -> bytes:
     """Return a TIFF of RGB or grey in tiles, written tag by tag."""
     (height, width), samples = pixels.shape[:2], pixels.shape[2]

@@ -145,20 +145,18 @@ def _open_whole(reader: ImageReader, stored: Stored, source: str) -> Regions:
 def _open_tiff(reader: ImageReader, stored: Stored, source: str) -> Regions | None:
     """Return a TIFF image of the kinds that are read by strips and tiles, or None."""
     content = map_content(stored)
-    if reader.channels in (1, 3):
-        layout = find_plain_layout(content)
-        if layout is None or layout.bands != reader.channels or layout.dtype != np.uint8:
+    layout = find_plain_layout(content)
+    is_grey = layout is not None and layout.bands == 1  # its channels may be its pages
+    if layout is None or layout.dtype != np.uint8 or (is_grey and not layout.is_alone):
+        if not has_many_bands(stored):
             return None
-    elif has_many_bands(stored):
         layout = read_layout(content)
-    else:
+    elif layout.bands != reader.channels:
         return None
-    take = partial(read_tiff_box, content, layout)
-    if reader.channels == 3:
-        return Regions(layout.size_px, source, take)
-    if layout.bands != reader.channels:
-        reader.arrange_bands(np.empty((*layout.size_px, 0), layout.dtype), source)
-    return Regions(layout.size_px, source, lambda box: reader.scale_bands(take(box), source))
+    elif reader.channels == 3:
+        return Regions(layout.size_px, source, partial(read_tiff_box, content, layout))
+    reader.arrange_bands(np.broadcast_to(np.zeros((), layout.dtype), (*layout.size_px, layout.bands)), source)
+    return Regions(layout.size_px, source, lambda box: reader.scale_bands(read_tiff_box(content, layout, box), source))
 
 
 def _open_picture(reader: ImageReader, stored: Stored, source: str) -> Regions:

@@ -42,6 +42,7 @@ class TiffLayout:
         tiled: Blocks are tiles.
         offsets: Position of each block.
         counts: Bytes of each block.
+        is_alone: The file has no other page.
         is_plain: Unsigned grey of 8 or 16 bits, or RGB of 8, upright and not premultiplied: the samples are the pixels.
     """
 
@@ -55,6 +56,7 @@ class TiffLayout:
     tiled: bool
     offsets: tuple[int, ...]
     counts: tuple[int, ...]
+    is_alone: bool
     is_plain: bool
 
 
@@ -67,7 +69,7 @@ def read_layout(content: Content) -> TiffLayout:
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(content[:4])
     if order is None:
         raise ValueError("not a classic TIFF file; BigTIFF is not read, convert it or save .npy")
-    tags = _read_tags(content, order)
+    tags, following = _read_tags(content, order)
     bits, kinds = set(tags.get(258, (1,))), set(tags.get(339, (1,)))
     if len(bits) != 1 or len(kinds) != 1 or next(iter(bits)) not in (8, 16, 32, 64) or not kinds <= _KINDS.keys():
         raise ValueError(
@@ -91,6 +93,7 @@ def read_layout(content: Content) -> TiffLayout:
         tiled=tiled,
         offsets=tags[324] if tiled else tags[273],
         counts=tags[325] if tiled else tags[279],
+        is_alone=not following,
         is_plain=upright and kind == 1 and (tags.get(262, (0,))[0], bands, depth) in _PLAIN,
     )
 
@@ -104,10 +107,12 @@ def find_plain_layout(content: Content) -> TiffLayout | None:
     return layout if layout.is_plain and layout.compression in _BYTE_COMPRESSIONS else None
 
 
-def _read_tags(content: Content, order: str) -> dict[int, tuple[int, ...]]:
+def _read_tags(content: Content, order: str) -> tuple[dict[int, tuple[int, ...]], int]:
+    """Return the tags of the first page, and the position of the next one, 0 where there is none."""
     place = struct.unpack_from(f"{order}I", content, 4)[0]
     tags = {}
-    for number in range(struct.unpack_from(f"{order}H", content, place)[0]):
+    count_of_tags = struct.unpack_from(f"{order}H", content, place)[0]
+    for number in range(count_of_tags):
         tag, kind, count = struct.unpack_from(f"{order}HHI", content, place + 2 + 12 * number)
         if kind not in _TYPES:
             continue
@@ -119,7 +124,7 @@ def _read_tags(content: Content, order: str) -> dict[int, tuple[int, ...]]:
         tags[tag] = struct.unpack_from(
             form, content, value if size <= 4 else struct.unpack_from(f"{order}I", content, value)[0]
         )
-    return tags
+    return tags, struct.unpack_from(f"{order}I", content, place + 2 + 12 * count_of_tags)[0]
 
 
 def read_tiff_bands(content: Content) -> npt.NDArray[Any]:

@@ -38,16 +38,30 @@ class Normalization:
         Raises:
             InputError: If the image is not 8-bit or has another number of channels.
         """
+        self._refuse_others(image)
+        pixel_values = np.empty((len(self.table), *image.shape[:2]), np.float32)
+        for channel, values in enumerate(cv2.split(image)):
+            cv2.LUT(values, self.table[channel], dst=pixel_values[channel])
+        return torch.from_numpy(pixel_values)
+
+    def split_bands(self, image: npt.NDArray[np.uint8]) -> torch.Tensor:
+        """Return pixel values that are not normalised yet, uint8, shape (C, H, W), for `apply_to_batch`.
+
+        Raises:
+            InputError: If the image is not 8-bit or has another number of channels.
+        """
+        self._refuse_others(image)
+        bands = np.empty((image.shape[2], *image.shape[:2]), np.uint8)
+        cv2.split(image, list(bands))
+        return torch.from_numpy(bands)
+
+    def _refuse_others(self, image: npt.NDArray[np.uint8]) -> None:
         channels = len(self.table)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels:
             fix = "set data.channels to the number of bands"
             raise InputError(
                 "image", found=f"{image.dtype} {image.shape}", allowed=f"uint8 (H, W, {channels})", fix=fix
             )
-        pixel_values = np.empty((channels, *image.shape[:2]), np.float32)
-        for channel, values in enumerate(cv2.split(image)):
-            cv2.LUT(values, self.table[channel], dst=pixel_values[channel])
-        return torch.from_numpy(pixel_values)
 
     def apply_to_batch(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Return float32 pixel values of 8-bit ones, shape (N, C, H, W), computed on the device where they lie.

@@ -181,7 +181,7 @@ class TrainingTransform:
     def _finish(self, picture: npt.NDArray[np.uint8]) -> torch.Tensor:
         if self.normalize:
             return self.normalization.apply(picture)
-        return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
+        return self.normalization.split_bands(picture)
 
 
 class EvaluationTransform:
