@@ -36,7 +36,8 @@ from segplus.data.images import ImageReader
 from segplus.data.regions import open_image
 from segplus.errors import InputError
 from segplus.inference import Predictor
-from segplus.inference.checkpoint import find_checkpoint
+from segplus.inference.checkpoint import Checkpoint, find_checkpoint
+from segplus.inference.evaluation import load_data
 from segplus.models import count_channels, load_image_processor, load_model, widen_model
 from segplus.models.channels import widen_kernel
 from segplus.recipe import DataRecipe, ModelRecipe, TransformsRecipe
@@ -531,3 +532,15 @@ def test_one_channel_of_palettes_and_bits() -> None:
     grey.save(buffer, "PNG")
     with pytest.raises(InputError, match="not an image of 1 channels"):
         reader.read({"bytes": buffer.getvalue(), "path": "a.png"}, "a")
+
+
+def test_checkpoints_of_other_channels_are_refused() -> None:
+    colours = Checkpoint("a", SegformerConfig(), build_processor(3))
+    bands = Checkpoint("b", SegformerConfig(num_channels=5), build_processor(5, image_range=[0, 100]))
+    assert bands.fit_section(DataRecipe()) == DataRecipe(channels=5, image_range=[0, 100])
+    assert bands.fit_section(DataRecipe(image_range=[0, 50])).image_range == [0, 50]
+    assert colours.fit_section(DataRecipe()) == DataRecipe()
+    with pytest.raises(InputError, match=r"found: data\.channels: 4"):
+        bands.fit_section(DataRecipe(channels=4))
+    with pytest.raises(InputError, match="3 channels, range None and 5 channels, range"):
+        load_data({"dataset": "synthetic"}, [colours, bands])
