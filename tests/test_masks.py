@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from segplus.classes import ClassMap
 from segplus.data import load_segmentation_dataset
 from segplus.data.polygons import expand_runs, unpack_counts
 from segplus.data.tiff import read_tiff_bands
