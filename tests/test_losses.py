@@ -225,6 +225,19 @@ def test_schedules_move_a_factor_for_all_classes(name):
     assert torch.allclose(gradient, slope, rtol=1e-12)
 
 
+def test_schedules_move_whole_numbers():
+    logits, labels = draw()
+    config = {
+        "ohem_cross_entropy": {"threshold": 0.1, "min_kept": {"schedule": "linear", "from": 200, "to": 61}},
+        "soft_boundary_f1": {"width_px": {"schedule": "step", "from": 5, "to": 3, "end": 0.5}},
+    }
+    criterion = build_criterion(config, 5)
+    for share, kept, width in ((0.0, 200, 5), (0.25, 165, 5), (0.5, 130, 3), (1.0, 61, 3)):
+        criterion.set_progress(share)
+        fixed = {"ohem_cross_entropy": {"threshold": 0.1, "min_kept": kept}, "soft_boundary_f1": {"width_px": width}}
+        assert criterion(logits, labels) == build_criterion(fixed, 5)(logits, labels)
+
+
 def test_a_scheduled_share_moves_its_denominator():
     _, labels = draw()
     criterion = build_criterion({"ohem_cross_entropy": {"share": {"schedule": "linear", "from": 1.0, "to": 0.5}}}, 5)

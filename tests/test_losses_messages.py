@@ -42,6 +42,16 @@ ERRORS = [
     ({"losses": {"cros_entropy": 1}}, "cross_entropy"),
     ({"losses": {"dice": {"squard": True}}}, "did you mean 'squared'"),
     ({"losses": {"dice": {"squared": 1}}}, "true or false"),
+    ({"losses": {"dice": {"squared": {"schedule": "step", "to": 1}}}}, "true or false"),
+    ({"losses": {"ohem_cross_entropy": {"min_kept": 0.5}}}, "a whole number, or a schedule"),
+    # 3 to 7 goes through even numbers
+    (
+        {"losses": {"soft_boundary_f1": {"width_px": {"schedule": "linear", "from": 3, "to": 7}}}},
+        r"width_px\n.*4\n.*odd",
+    ),
+    ({"losses": {"cross_entropy": {"label_smoothing": {"schedule": "linear", "to": 1.0}}}}, r"label_smoothing\n.*1\.0"),
+    ({"losses": {"dice": {"weight": {"schedule": "warmup", "from": 1, "to": 2}}}}, "a warmup starts at 0"),
+    ({"losses": {"dice": {"schedule": "linear"}}}, "no value to end at"),
     ({"losses": {"focal": {"gamma": -1.0}}}, "focal.gamma"),
     ({"losses": {"focal": {"gamma": "2"}}}, "a finite number"),
     ({"losses": {"focal": -0.5}}, "focal.weight"),
