@@ -18,7 +18,7 @@ from segplus.inference.files import KINDS
 from segplus.inference.scoring import join_processes
 from segplus.recipe import DataRecipe, EvaluationRecipe, load_sections
 from segplus.reporting.folds import render_folds, summarize_folds
-from segplus.reporting.table import format_class_table
+from segplus.reporting.table import format_class_table, format_comparison_table
 
 _DATA = "folder, manifest or Hub id of a data set, or a recipe (.yaml) whose data section is used"
 _REST = (
@@ -140,16 +140,15 @@ def run_compare(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def print_comparison(options: argparse.Namespace, result: Mapping[str, Any]) -> None:
-    """Print each checkpoint's mIoU, and what it gains on the first."""
-    for name, scores in zip(options.checkpoints, result["scores"], strict=True):
-        line = f"{name}: mIoU {100 * scores['mean_iou']:.2f} %"
+    """Print each checkpoint's mIoU with what it gains on the first, and the classes."""
+    for number, (name, scores) in enumerate(zip(options.checkpoints, result["scores"], strict=True), start=1):
+        line = f"{number}: {name}: mIoU {100 * scores['mean_iou']:.2f} %"
         if name in result["differences"]:
             change = result["differences"][name]["mean_iou"]
-            low, high, p_value = (change[key] for key in ("low", "high", "p_value"))
-            line += (
-                f"  ({100 * change['difference']:+.2f}, 95 % {100 * low:+.2f} to {100 * high:+.2f}, p = {p_value:.3f})"
-            )
+            gain, low, high = (100 * change[key] for key in ("difference", "low", "high"))
+            line += f"  ({gain:+.2f}, 95 % {low:+.2f} to {high:+.2f}, p = {change['p_value']:.3f})"
         print(line)
+    print(f"{result['split']} split, {result['images']} images\n{format_comparison_table(result)}")
     print(f"written to {options.output}")
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segplus.classes import ClassMap, choose_colors, pack_colors, unpack_color
+from segplus.classes import ClassMap, pack_colors, unpack_color
 from segplus.errors import InputError
 
 
@@ -86,7 +86,3 @@ def test_pickling_leaves_the_tables_behind() -> None:
     classes.decode(np.array([[0xFFFFFF]]), "m")
     assert len(pickle.dumps(classes)) < 2000
     assert pickle.loads(pickle.dumps(classes)).decode(np.array([[0xFFFFFF]]), "m").tolist() == [[0]]
-
-
-def test_150_colors_differ() -> None:
-    assert len(set(choose_colors(150))) == 150

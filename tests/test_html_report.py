@@ -40,14 +40,25 @@ EVALUATION = {
     "per_category_precision": [0.9, 0.35, 0.61, math.nan],
     "per_category_dice": [0.95, 0.095, 0.667, math.nan],
     "confusion_matrix": [[900, 10, 90, 0], [7, 3, 0, 0], [0, 20, 30, 0], [0, 0, 0, 0]],
-    "intervals": {"mean_iou": [0.58, 0.62]},
+    "intervals": {"mean_iou": [0.58, 0.62], "per_image_mean_iou": [0.4, 0.6]},
+    "per_image_mean_iou": 0.515,
+    "mean_precision": 0.65,
+    "mean_boundary_iou": 0.41,
+    "per_category_boundary_iou": [0.6, 0.1, 0.53, math.nan],
+    "trimap_iou": {"1": 0.2, "10": 0.5},
+    "hausdorff_95": 12.345,
+    "per_category_hausdorff_95": [3.25, 30.0, math.nan, math.nan],
+    "surface_dice": 0.77,
+    "per_category_surface_dice": [0.9, 0.5, 0.0, math.nan],
+    "expected_calibration_error": 0.031,
+    "protocol": {"name": "sliding", "window_px": [320, 448], "overlap": 0.5, "blending": "gaussian", "scales": [1, 2]},
 }
 METRICS = {
     "model": "tiny-segformer",
     "dataset": "street </script><script>alert(1)</script>",
     "evaluations": {"validation": EVALUATION | {"images": 7}, "test": EVALUATION},
     "training": {"seconds": 1812.34, "steps": 20},
-    "environment": {"device": "cpu"},
+    "environment": {"device": "cpu", "versions": {"torch": "2.13.0"}},
 }
 LOG = [{"step": step, "loss": 2.0 / step, "learning_rate": 1e-4} for step in range(1, 21)]
 LOG += [{"step": step, "eval_loss": 1.0, "eval_mean_iou": step / 40} for step in (10, 20)]
@@ -117,7 +128,17 @@ def test_page_shows_the_figures(report: Path) -> None:
     text = PageReader(report.read_text(encoding="utf-8")).text
     for expected in (
         "60.0",
-        "95 % interval 58.0 to 62.0",
+        ": 58.0 to 62.0",
+        "51.5",
+        ": 40.0 to 60.0",
+        "65.0 %",
+        "41.0 %",
+        "12.35",
+        "77.0 %",
+        "3.1 %",
+        "Trimap IoU, 10 px",
+        "Protocol sliding: windows of 320 x 448 px, overlap 0.5, blending gaussian, scales 1, 2.",
+        "Hausdorff distances in pixels",
         "1,233 images",
         "tiny-segformer",
         "1,812",
@@ -134,6 +155,7 @@ def test_page_shows_the_figures(report: Path) -> None:
         assert any(expected in entry for entry in text), expected
     assert "Median" not in text
     assert any("over 3 of 4 classes" in entry for entry in text)
+    assert text.count("2.13.0") == 1
 
 
 def test_largest_confusions_are_ranked_by_share_of_the_true_class(report: Path) -> None:
@@ -324,7 +346,9 @@ def test_click_sorts_the_table_and_absent_classes_stay_below(page: Browser) -> N
     assert read_column(page, 0) == ["road", NAMES[2], "sky", "car"]
     page.click("#class-table button[data-column='0']")
     assert read_column(page, 0) == ["car", NAMES[2], "road", "sky"]
-    assert page.run("return document.querySelectorAll('[aria-sort=none]').length") == 5
+    assert page.run("return document.querySelectorAll('[aria-sort=none]').length") == 8
+    page.click("#class-table button[data-column='7']")
+    assert read_column(page, 7) == ["30.0", "3.2", "—", "—"]
 
 
 def test_keyboard_sorts_the_table(page: Browser) -> None:
@@ -378,6 +402,56 @@ def test_pointing_at_a_picture_names_its_classes(page: Browser) -> None:
     assert page.run(point.format(1, 0.1, 0.001)) == f"truth: ignored · prediction: {NAMES[2]}"
     assert page.run(point.format(2, 0.5, 0.75)) == "truth: road · prediction: road"
     assert page.run(point.format(2, 0.01, 0.5)) == ""
+
+
+def test_a_class_is_shown_alone(page: Browser) -> None:
+    """Who cannot tell two colours apart presses a class in the legend; only its pixels stay coloured."""
+    count = """
+        const image = document.querySelectorAll('.{0}')[1], canvas = document.createElement('canvas');
+        [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+        const context = canvas.getContext('2d');
+        context.drawImage(image, 0, 0);
+        const data = context.getImageData(0, 0, canvas.width, canvas.height).data;
+        let shown = 0;
+        for (let i = 3; i < data.length; i += 4) shown += data[i] > 0;
+        return shown"""
+    settled = "return [...document.images].every(image => image.complete && image.naturalWidth > 0)"
+
+    def count_shown(layer: str) -> int:
+        deadline = time.monotonic() + 10
+        while not page.run(settled) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return int(page.run(count.format(layer)))
+
+    size = 640 * 480
+    assert [count_shown("truth"), count_shown("prediction")] == [size, size]
+    page.run("document.querySelector(\".legend button[data-class='1']\").focus()")
+    page.press(ENTER)
+    assert [count_shown("truth"), count_shown("prediction")] == [size // 2, size * 3 // 8]
+    assert page.run("return document.querySelectorAll('.legend [aria-pressed=true]').length") == 1
+    page.click(".legend button[data-class='2']")
+    assert [count_shown("truth"), count_shown("prediction")] == [size // 2, size * 5 // 8]
+    point = """
+        const stage = document.querySelectorAll('.stage')[1], box = stage.getBoundingClientRect();
+        const place = {clientX: box.left + 0.9 * box.width, clientY: box.top + 0.25 * box.height, bubbles: true};
+        stage.dispatchEvent(new PointerEvent('pointerdown', place));
+        return stage.parentElement.querySelector('.pointed').textContent"""
+    assert page.run(point) == "truth: sky · prediction: sky"
+    page.click(".legend button[data-class='1']")
+    page.click(".legend button[data-class='2']")
+    assert [count_shown("truth"), count_shown("prediction")] == [size, size]
+
+
+def test_every_control_is_reached_by_keyboard(page: Browser) -> None:
+    page.run("document.querySelector('nav a').focus()")
+    seen = set()
+    for _ in range(60):
+        page.press(TAB)
+        described = "const e = document.activeElement; return e.className || e.id || e.name || e.tagName"
+        seen.add(page.run(described))
+    assert {"A", "mode", "strength", "class", "cut", "enlarge", "matrix-box", "SUMMARY", "BUTTON"} <= {
+        "matrix-box" if "matrix-box" in name else name for name in seen
+    }
 
 
 def test_every_picture_loads(page: Browser) -> None:

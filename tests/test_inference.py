@@ -98,6 +98,24 @@ def test_pictures_of_one_colour(size, name):
     assert labels.unique().tolist() == [2]
 
 
+@pytest.mark.parametrize("name", [*PROTOCOLS, *AVERAGED])
+def test_a_strided_model_takes_any_size(segformer, name):
+    """One pixel wide, prime, or of one colour: the labels are the most probable classes, and probabilities sum to 1."""
+    predictor = Predictor(segformer, build_processor((64, 96)), ProtocolRecipe(**(PROTOCOLS | AVERAGED)[name]))
+    rng = np.random.default_rng(0)
+    for size in SIZES:
+        noise = Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8))
+        for picture in (noise, Image.new("RGB", size[::-1], (90, 200, 30))):
+            probabilities = predictor.predict_probabilities(picture)
+            assert probabilities.shape == (5, *size)
+            torch.testing.assert_close(probabilities.sum(0), torch.ones(size), atol=1e-5, rtol=0)
+            labels, confidence = predictor.predict_with_confidence(picture)
+            assert torch.equal(labels, predictor.predict(picture))
+            chosen = probabilities.gather(0, labels.long()[None])[0]
+            assert float((probabilities.amax(0) - chosen).max()) <= 1e-5
+            torch.testing.assert_close(confidence, probabilities.amax(0), atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("size", [(97, 61), (64, 64), (31, 200), (120, 160)], ids=str)
 def test_fixed_protocol_is_the_pipeline(segformer, size):
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8))

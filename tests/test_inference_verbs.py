@@ -29,6 +29,7 @@ from segplus.evaluation import ConfusionMatrix
 from segplus.inference import compare, evaluate, predict
 from segplus.recipe import EvaluationRecipe
 from segplus.recipe.evaluation import ProtocolRecipe
+from segplus.reporting.table import format_comparison_table
 
 CLASSES = ClassMap.build(["sky", "road", "tree", "car"])
 # All as far from each other: a mixture of two is nearest to the larger part, whatever the others.
@@ -299,7 +300,19 @@ def test_compare(perfect, random, tmp_path):
         for row in csv.DictReader(file):
             assert by_name[row["name"]]["disagreement"] == pytest.approx(1 - float(row["overall_accuracy"]))
     assert json.loads((tmp_path / "comparison.json").read_text())["models"] == [perfect, random]
-    assert len((tmp_path / "classes.csv").read_text().splitlines()) == 5
+    with (tmp_path / "classes.csv").open() as file:
+        classes = list(csv.DictReader(file))
+    assert list(classes[0]) == ["class", "iou/1", "iou/2", "difference/2", "low/2", "high/2", "p_value/2"]
+    for row, iou in zip(classes, alone["per_category_iou"], strict=True):
+        assert (float(row["iou/1"]), float(row["iou/2"])) == (1.0, iou)
+        assert float(row["difference/2"]) == pytest.approx(iou - 1)
+    assert sorted(path.name for path in (tmp_path / "disagreements").iterdir()) == ["1.png", "2.png", "3.png"]
+    with Image.open(tmp_path / "disagreements" / "1.png") as sheet:
+        assert sheet.width == 5 * 368 - 8 + 28  # image, truth, two predictions, differences
+    table = format_comparison_table(result).splitlines()
+    assert table[0].split() == ["class", "IoU", "1", "%", "IoU", "2", "%", "2", "-", "1", "p"]
+    first = alone["per_category_iou"][0]
+    assert table[2].split() == ["sky", "100.0", f"{100 * first:.1f}", f"{100 * (first - 1):+.1f}", "0.010"]
 
 
 def test_an_image_of_ignored_pixels_only(perfect, tmp_path):

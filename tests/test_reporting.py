@@ -15,6 +15,7 @@ from segplus.classes import ClassMap
 from segplus.errors import InputError
 from segplus.reporting.drawing import (
     colorize,
+    draw_comparison,
     draw_errors,
     draw_overlay,
     draw_panel,
@@ -63,13 +64,34 @@ def test_overlay_leaves_ignored_pixels_as_photographed() -> None:
     assert drawn[0, 1].tolist() == [100, 100, 100]
 
 
-def test_errors_are_red_and_ignored_pixels_are_never_wrong() -> None:
+def test_errors_are_amber_and_ignored_pixels_are_never_wrong() -> None:
     truth, prediction = np.array([[0, 1, 1, 255]]), np.array([[0, 0, 1, 0]])
     drawn = np.asarray(draw_errors(Image.new("RGB", (4, 1)), truth, prediction, CLASSES))
-    assert drawn[0, 1].tolist() == [255, 72, 40]
-    assert drawn[0, 0].tolist() == drawn[0, 2].tolist() == [110, 110, 110]
+    assert drawn[0, 1].tolist() == [255, 176, 0]
+    assert drawn[0, 0].tolist() == drawn[0, 2].tolist() == [12, 12, 12]
     assert measure_error_share(truth, prediction, CLASSES) == pytest.approx(1 / 3)
     assert math.isnan(measure_error_share(np.array([[255]]), np.array([[0]]), CLASSES))
+
+
+def test_errors_stand_out_in_grey() -> None:
+    """Lightness alone shows an error, even over a white photograph: a contrast of 3 (WCAG 2.2, 1.4.11)."""
+    drawn = np.asarray(draw_errors(Image.new("RGB", (2, 1), "white"), np.array([[0, 0]]), np.array([[1, 0]]), CLASSES))
+    share = drawn[0] / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    error, right = linear @ (0.2126, 0.7152, 0.0722)
+    assert (error + 0.05) / (right + 0.05) > 3
+
+
+def test_comparison_marks_where_predictions_differ() -> None:
+    truth = np.zeros((20, 30), dtype=np.uint8)
+    truth[0] = 255
+    other = np.where(np.arange(30) < 15, 1, 0) * np.ones((20, 1), dtype=int)
+    one, two = {"a": truth * 0, "b": other}, {"a": truth * 0, "b": truth * 0, "c": other}
+    for predictions in (one, two):
+        sheet = np.asarray(draw_comparison(Image.new("RGB", (30, 20)), truth, predictions, CLASSES, "x", 30))
+        amber = (sheet == (255, 176, 0)).all(-1)
+        assert amber.sum() == 15 * 19
+        assert sheet.shape[1] == (len(predictions) + 3) * 38 - 8 + 28
 
 
 @pytest.mark.parametrize("size", [(1, 1), (480, 360), (7, 1001), (3000, 2)])

@@ -12,11 +12,11 @@ import torch
 
 from segplus.classes import ClassMap
 from segplus.data import SegmentationSplit
+from segplus.data.bands import show_as_rgb
 from segplus.errors import InputError
 from segplus.evaluation import Evaluator, compare_counts
 from segplus.inference.checkpoint import choose_device, find_checkpoint
 from segplus.inference.evaluation import DataSource, name_data, open_split
-from segplus.inference.examples import predict_example
 from segplus.inference.files import write_table
 from segplus.inference.predictor import Predictor
 from segplus.inference.scoring import (
@@ -28,7 +28,8 @@ from segplus.inference.scoring import (
     score_image,
 )
 from segplus.recipe import EvaluationRecipe
-from segplus.reporting.drawing import draw_panel
+from segplus.reporting.drawing import draw_comparison
+from segplus.reporting.files import write_whole
 from segplus.reporting.metrics import write_metrics
 
 _PICTURES = 3
@@ -48,7 +49,7 @@ def compare(
     """Score several saved models on one split and test each against the first.
 
     Writes `comparison.json`, `classes.csv` (IoU and differences per class), `disagreements.csv` (images, those with the
-    most differing pixels first) and pictures of the first of these in `disagreements/`.
+    most differing pixels first) and pictures of the first of these in `disagreements/`. Models are numbered from 1.
 
     Args:
         checkpoints: Two or more folders or Hub ids; the first is what the others are compared with.
@@ -119,7 +120,7 @@ def score_together(
         pixels = int(valid.sum())
         own = [scores.compute()["mean_iou"] for _, scores in scored]
         row = {"name": pair["name"], "disagreement": int(differs.sum()) / pixels if pixels else math.nan}
-        rows.append({"index": index, **row, **{f"mean_iou/{number}": value for number, value in enumerate(own)}})
+        rows.append({"index": index, **row, **{f"mean_iou/{number}": value for number, value in enumerate(own, 1)}})
     gathered = [row for part in merge_processes(rows) for row in part]
     # An image without a valid pixel has no share; it comes last.
     gathered.sort(key=lambda row: (math.isnan(row["disagreement"]), -row["disagreement"], row["index"]))
@@ -133,15 +134,20 @@ def write_disagreements(
     classes: ClassMap,
     rows: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Draw the images that the models label most differently, a panel a model."""
+    """Draw the images that the models label most differently: photograph, truth, each prediction, differences."""
     folder.mkdir(parents=True, exist_ok=True)
     for rank, row in enumerate(rows[:_PICTURES], start=1):
         pair = split[row["index"]]
-        for number, predictor in enumerate(predictors):
-            example = predict_example(predictor, pair, row[f"mean_iou/{number}"])
-            title = f"{pair['name']}, model {number + 1}"
-            panel = draw_panel(example.image, example.truth, example.prediction, classes, title)
-            panel.save(folder / f"{rank}_model_{number + 1}.png")
+        predictions = {
+            f"model {number}, mIoU {100 * row[f'mean_iou/{number}']:.1f} %": predictor.predict(pair["image"])
+            .cpu()
+            .numpy()
+            for number, predictor in enumerate(predictors, start=1)
+        }
+        title = f"{pair['name']}, {100 * row['disagreement']:.1f} % labelled differently"
+        sheet = draw_comparison(show_as_rgb(pair["image"]), pair["label"], predictions, classes, title)
+        with write_whole(folder / f"{rank}.png") as part:
+            sheet.save(part, "PNG")
 
 
 def measure_differences(
@@ -165,9 +171,9 @@ def list_class_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for class_id, name in enumerate(result["class_names"]):
         row = {"class": name}
-        for number, scores in enumerate(result["scores"]):
+        for number, scores in enumerate(result["scores"], start=1):
             row[f"iou/{number}"] = scores["per_category_iou"][class_id]
-        for number, source in enumerate(result["models"][1:], start=1):
+        for number, source in enumerate(result["models"][1:], start=2):
             entry = result["differences"][source]["per_category_iou"][class_id]
             row |= {f"{key}/{number}": value for key, value in entry.items()}
         rows.append(row)

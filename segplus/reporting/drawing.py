@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,8 @@ from segplus.reporting.examples import Example, Labels
 Pixels = npt.NDArray[np.uint8]
 
 _IGNORED_DARK, _IGNORED_LIGHT = (46, 46, 50), (74, 74, 80)
-WRONG = (255, 72, 40)
+# Lighter by far than the darkened photograph under it: seen in grey, too, and by every eye.
+WRONG = (255, 176, 0)
 _PAPER, _INK, _FAINT = (255, 255, 255), (28, 30, 34), (106, 110, 118)
 _MARGIN_PX, _GAP_PX, _TEXT_PX = 14, 8, 14
 _SPARE, _TALLEST = 4, 8  # how much larger than its tile a picture is still drawn, and how many times as tall as wide
@@ -54,7 +55,7 @@ def draw_overlay(image: Image.Image, labels: Labels, classes: ClassMap, opacity:
 
 
 def draw_errors(image: Image.Image, truth: Labels, prediction: Labels, classes: ClassMap) -> Image.Image:
-    """Return the photograph in pale grey, wrong pixels in red, ignored pixels hatched.
+    """Return the photograph in dark grey, wrong pixels in amber, ignored pixels hatched.
 
     Args:
         image: The photograph.
@@ -62,10 +63,21 @@ def draw_errors(image: Image.Image, truth: Labels, prediction: Labels, classes: 
         prediction: Class ids, integers, shape (H, W).
         classes: Holds the ignore index.
     """
-    grey = 0.5 * _fit(image.convert("L").convert("RGB"), truth) + 110
-    ignored = truth == classes.ignore_index
-    grey[find_errors(truth, prediction, classes)] = WRONG
-    drawn = np.where(ignored[..., None], colorize(truth, classes), grey)
+    return mark_pixels(image, find_errors(truth, prediction, classes), truth, classes)
+
+
+def mark_pixels(image: Image.Image, marked: npt.NDArray[np.bool_], truth: Labels, classes: ClassMap) -> Image.Image:
+    """Return the photograph in dark grey, marked pixels in amber, pixels that the truth ignores hatched.
+
+    Args:
+        image: The photograph.
+        marked: Bool, shape (H, W).
+        truth: Class ids and the ignore index, integers, shape (H, W).
+        classes: Holds the ignore index.
+    """
+    grey = 0.3 * _fit(image.convert("L").convert("RGB"), truth) + 12
+    grey[marked] = WRONG
+    drawn = np.where((truth == classes.ignore_index)[..., None], colorize(truth, classes), grey)
     return Image.fromarray(drawn.astype(np.uint8))
 
 
@@ -141,6 +153,37 @@ def draw_panel_grid(examples: Sequence[Example], classes: ClassMap, tile_width_p
     return np.asarray(_stack([_draw_row(e, classes, tile_width_px) for e in examples], classes))
 
 
+def draw_comparison(
+    image: Image.Image,
+    truth: Labels,
+    predictions: Mapping[str, Labels],
+    classes: ClassMap,
+    title: str = "",
+    tile_width_px: int = 360,
+) -> Image.Image:
+    """Return image, truth, several predictions and where they differ side by side over a legend of the classes present.
+
+    Args:
+        image: The photograph.
+        truth: Class ids and the ignore index, integers, shape (H, W).
+        predictions: Caption -> class ids, integers, shape (H, W); two and more.
+        classes: Names and colours.
+        title: A line above the tiles.
+        tile_width_px: Width of each tile.
+    """
+    drawn_px = (_SPARE * tile_width_px, _SPARE * tile_width_px * _TALLEST)
+    shown = shrink_labels(truth, drawn_px)
+    small = {caption: shrink_labels(labels, drawn_px) for caption, labels in predictions.items()}
+    photo = Image.fromarray(_fit(image, shown))
+    first, *others = small.values()
+    differs = np.logical_or.reduce([other != first for other in others]) & (shown != classes.ignore_index)
+    tiles = {"image": np.asarray(photo), "truth": colorize(shown, classes)}
+    tiles |= {caption: colorize(labels, classes) for caption, labels in small.items()}
+    tiles["differences"] = np.asarray(mark_pixels(photo, differs, shown, classes))
+    ids = {int(i) for labels in (shown, *small.values()) for i in np.unique(labels)}
+    return _stack([(_draw_tiles(title, tiles, tile_width_px), ids)], classes)
+
+
 _Row = tuple[Image.Image, set[int]]
 
 
@@ -158,19 +201,24 @@ def _draw_row(example: Example, classes: ClassMap, tile_width_px: int) -> _Row:
             draw_errors(Image.fromarray(photo), truth, prediction, classes)
         ),
     }
-    height, width = truth.shape
+    title = example.name + ("" if example.score is None else f"  ·  mIoU {example.score:.3f}")
+    return _draw_tiles(title, tiles, tile_width_px), {int(i) for i in np.union1d(truth, prediction)}
+
+
+def _draw_tiles(title: str, tiles: Mapping[str, Pixels], tile_width_px: int) -> Image.Image:
+    """Draw tiles of one shape, the first of them a photograph, side by side under their captions and one title."""
+    height, width = next(iter(tiles.values())).shape[:2]
     size = (tile_width_px, max(1, round(tile_width_px * height / width)))
     font, title_font = ImageFont.load_default(_TEXT_PX), ImageFont.load_default(_TEXT_PX + 2)
-    title = example.name + ("" if example.score is None else f"  ·  mIoU {example.score:.3f}")
     top = (2 * _TEXT_PX if title else 0) + int(1.5 * _TEXT_PX)
-    row = Image.new("RGB", (4 * size[0] + 3 * _GAP_PX, top + size[1]), _PAPER)
+    row = Image.new("RGB", (len(tiles) * (size[0] + _GAP_PX) - _GAP_PX, top + size[1]), _PAPER)
     pen = ImageDraw.Draw(row)
     pen.text((0, 0), title, fill=_INK, font=title_font)
     for column, (caption, pixels) in enumerate(tiles.items()):
         left = column * (size[0] + _GAP_PX)
         pen.text((left, top - 4), caption, fill=_FAINT, font=font, anchor="ls")
         row.paste(_scale(pixels, size, is_photo=column == 0), (left, top))
-    return row, {int(i) for i in np.union1d(truth, prediction)}
+    return row
 
 
 def _scale(pixels: Pixels, size: tuple[int, int], *, is_photo: bool) -> Image.Image:

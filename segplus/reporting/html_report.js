@@ -25,33 +25,59 @@ for (const button of document.querySelectorAll("#class-table thead button")) {
   button.addEventListener("click", () => sortTable(button));
 }
 
-function readColors(image) {
-  const canvas = document.createElement("canvas");
-  [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
-  const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.drawImage(image, 0, 0);
-  return context;
+const originals = new Map(); // image -> its pixels as the file has them
+
+function readPixels(image) {
+  if (!originals.has(image)) {
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    context.drawImage(image, 0, 0);
+    originals.set(image, { address: image.src, pixels: context.getImageData(0, 0, canvas.width, canvas.height) });
+  }
+  return originals.get(image).pixels;
 }
 
-const names = new Map(data.colors.map((color, index) => [color.join(), data.names[index]]));
+const pack = (red, green, blue) => (red << 16) | (green << 8) | blue;
+const ids = new Map(data.colors.map((color, index) => [pack(...color), index]));
+
+function readClass(pixels, place) {
+  return ids.get(pack(...pixels.data.subarray(4 * place, 4 * place + 3)));
+}
 
 function nameClasses(stage, pointed) {
-  const layers = {};
-  stage.addEventListener("pointermove", (event) => {
+  const point = (event) => {
     const box = stage.getBoundingClientRect();
     const found = ["truth", "prediction"].map((layer) => {
-      const image = stage.querySelector(`.${layer}`);
-      layers[layer] ??= readColors(image);
-      const scale = Math.min(box.width / image.naturalWidth, box.height / image.naturalHeight); // object-fit: contain
-      const x = (event.clientX - box.left - box.width / 2) / scale + image.naturalWidth / 2;
-      const y = (event.clientY - box.top - box.height / 2) / scale + image.naturalHeight / 2;
-      if (x < 0 || y < 0 || x >= image.naturalWidth || y >= image.naturalHeight) return null;
-      const color = [...layers[layer].getImageData(Math.floor(x), Math.floor(y), 1, 1).data].slice(0, 3);
-      return `${layer}: ${names.get(color.join()) ?? "ignored"}`;
+      const image = stage.querySelector(`.${layer}`), pixels = readPixels(image);
+      const scale = Math.min(box.width / pixels.width, box.height / pixels.height); // object-fit: contain
+      const x = (event.clientX - box.left - box.width / 2) / scale + pixels.width / 2;
+      const y = (event.clientY - box.top - box.height / 2) / scale + pixels.height / 2;
+      if (x < 0 || y < 0 || x >= pixels.width || y >= pixels.height) return null;
+      const id = readClass(pixels, Math.floor(y) * pixels.width + Math.floor(x));
+      return `${layer}: ${data.names[id] ?? "ignored"}`;
     });
     pointed.textContent = found.includes(null) ? "" : found.join(" · ");
-  });
+  };
+  stage.addEventListener("pointermove", point);
+  stage.addEventListener("pointerdown", point);
   stage.addEventListener("pointerleave", () => { pointed.textContent = ""; });
+}
+
+function showClasses(image, chosen) {
+  const pixels = readPixels(image);
+  if (!chosen.size) {
+    image.src = originals.get(image).address;
+    return;
+  }
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [pixels.width, pixels.height];
+  const shown = new ImageData(new Uint8ClampedArray(pixels.data), pixels.width);
+  for (let place = 0; place < pixels.width * pixels.height; place++) {
+    if (!chosen.has(readClass(pixels, place))) shown.data[4 * place + 3] = 0;
+  }
+  canvas.getContext("2d").putImageData(shown, 0, 0);
+  image.src = canvas.toDataURL();
 }
 
 const pictures = document.getElementById("pictures");
@@ -71,6 +97,16 @@ if (pictures) {
   }
   for (const stage of pictures.querySelectorAll(".stage")) {
     nameClasses(stage, stage.parentElement.querySelector(".pointed"));
+  }
+  const chosen = new Set();
+  for (const button of pictures.querySelectorAll(".legend button")) {
+    button.addEventListener("click", () => {
+      const id = Number(button.dataset.class);
+      if (!chosen.delete(id)) chosen.add(id);
+      button.setAttribute("aria-pressed", chosen.has(id));
+      button.closest(".legend").classList.toggle("narrowed", chosen.size > 0);
+      for (const image of pictures.querySelectorAll(".truth, .prediction")) showClasses(image, chosen);
+    });
   }
   for (const button of pictures.querySelectorAll(".enlarge")) {
     button.addEventListener("click", () => {

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from segplus.classes import ClassMap
 from segplus.reporting.charts import draw_curves, draw_matrix
@@ -20,24 +20,16 @@ from segplus.reporting.examples import Example
 from segplus.reporting.files import write_whole
 from segplus.reporting.layers import MOST_PX, encode_layers
 from segplus.reporting.metrics import clean_numbers
+from segplus.reporting.scores import (
+    LARGE,
+    describe_measurement,
+    list_class_columns,
+    list_further_scores,
+    list_large_scores,
+)
 from segplus.reporting.table import ABSENT, format_score, format_share, measure_pixel_shares
 
 _HERE = Path(__file__).parent
-_SCORES = {
-    "mean_iou": "mIoU",
-    "mean_accuracy": "Mean accuracy",
-    "overall_accuracy": "Pixel accuracy",
-    "mean_dice": "Mean Dice",
-    "frequency_weighted_iou": "Frequency-weighted IoU",
-    "mean_boundary_iou": "Boundary IoU",
-}
-_COLUMNS = {
-    "per_category_iou": "IoU",
-    "per_category_accuracy": "Accuracy",
-    "per_category_precision": "Precision",
-    "per_category_dice": "Dice",
-    "per_category_boundary_iou": "Boundary IoU",
-}
 _CURVES = {
     "Loss": {"loss": "training", "eval_loss": "validation"},
     "Validation scores": {
@@ -85,7 +77,7 @@ def write_html_report(
         "dataset": metrics.get("dataset"),
         "split": chosen,
         "splits": _list_splits(evaluations),
-        "split_titles": list(_SCORES.values())[:4],
+        "split_titles": list(LARGE.values())[:4],
         "groups": [_describe_group(title, members, classes) for title, members in examples.items() if members],
         "charts": _list_charts(log_history),
         "tables": _list_tables(metrics, versions),
@@ -95,6 +87,8 @@ def write_html_report(
         **_describe_legend(examples, classes),
         **_describe_confusions(evaluations[chosen], classes),
     }
+    # Paths may break behind their parts.
+    page["heading"] = Markup(escape(page["model"]).replace("/", Markup("/<wbr>")).replace("_", Markup("_<wbr>")))
     page["title"] = f"{page['model']}: {chosen}"
     page["sections"] = _list_sections(page)
     page["style"] = Markup((_HERE / "html_report.css").read_text(encoding="utf-8"))
@@ -119,25 +113,13 @@ def _list_sections(page: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _describe_scores(evaluation: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
-    """Return the large figures, each with its interval where one was measured, and the line under them."""
-    intervals = evaluation.get("intervals") or {}
-    scores = []
-    for key, title in _SCORES.items():
-        if evaluation.get(key) is not None:
-            low, high = intervals.get(key) or (None, None)
-            interval = None if low is None or high is None else f"{format_score(low)} to {format_score(high)}"
-            scores.append({"title": title, "value": format_score(evaluation[key]), "interval": interval})
-    present = sum(score is not None for score in evaluation["per_category_iou"])
-    note = f"Measured at each image's original resolution over {present} of {num_classes} classes."
-    if present == num_classes:
-        note = "Measured at each image's original resolution, over all classes."
-    protocol = evaluation.get("protocol") or {}
-    if protocol:
-        note += (
-            " Protocol: " + ", ".join(f"{key} {value}" for key, value in protocol.items() if value is not None) + "."
-        )
     images = evaluation.get("images")
-    return {"scores": scores, "note": note, "images": "" if images is None else f"{images:,} images"}
+    return {
+        "scores": list_large_scores(evaluation),
+        "further": list_further_scores(evaluation),
+        "note": describe_measurement(evaluation, num_classes),
+        "images": "" if images is None else f"{images:,} images",
+    }
 
 
 def _list_splits(evaluations: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -145,30 +127,31 @@ def _list_splits(evaluations: Mapping[str, Any]) -> list[dict[str, Any]]:
         {
             "split": name,
             "images": evaluation.get("images", ABSENT),
-            "cells": [format_score(evaluation.get(key)) for key in list(_SCORES)[:4]],
+            "cells": [format_score(evaluation.get(key)) for key in list(LARGE)[:4]],
         }
         for name, evaluation in evaluations.items()
     ]
 
 
 def _describe_classes(evaluation: Mapping[str, Any], classes: ClassMap) -> dict[str, Any]:
-    """Return the head and the rows of the table; `value` sorts, `text` is read, `bar` is a bar's length in percent."""
-    columns = {key: title for key, title in _COLUMNS.items() if key in evaluation}
+    """Return the head and the rows of the table."""
+    columns = list_class_columns(evaluation)
     shares = clean_numbers(measure_pixel_shares(evaluation))
+    if shares is not None:
+        columns["Share of pixels"] = [
+            {"value": f"{share or 0:.9f}", "text": format_share(share), "bar": None} for share in shares
+        ]
     alphabet = sorted(range(classes.num_classes), key=lambda index: classes.names[index].casefold())
-    rows = []
-    for index, name in enumerate(classes.names):
-        cells = []
-        for key in columns:
-            score = evaluation[key][index]
-            is_bar = key == "per_category_iou" and score is not None
-            value = "" if score is None else f"{score:.6f}"
-            cells.append({"value": value, "text": format_score(score), "bar": f"{100 * score:.1f}" if is_bar else None})
-        if shares is not None:
-            cells.append({"value": f"{shares[index] or 0:.9f}", "text": format_share(shares[index]), "bar": None})
-        color = _format_color(classes.colors[index])
-        rows.append({"name": name, "rank": alphabet.index(index), "color": color, "cells": cells})
-    return {"columns": [*columns.values(), *(["Share of pixels"] if shares is not None else [])], "rows": rows}
+    rows = [
+        {
+            "name": name,
+            "rank": alphabet.index(index),
+            "color": _format_color(classes.colors[index]),
+            "cells": [cells[index] for cells in columns.values()],
+        }
+        for index, name in enumerate(classes.names)
+    ]
+    return {"columns": list(columns), "rows": rows, "has_distances": "Hausdorff 95" in columns}
 
 
 def _describe_group(title: str, members: Sequence[Example], classes: ClassMap) -> dict[str, Any]:
@@ -182,7 +165,7 @@ def _describe_legend(examples: Mapping[str, Sequence[Example]], classes: ClassMa
             for labels in (example.truth, example.prediction):
                 ids |= {int(i) for i in np.unique(shrink_labels(labels, (MOST_PX, MOST_PX)))}
     legend = [
-        {"name": name, "color": _format_color(classes.colors[index])}
+        {"id": index, "name": name, "color": _format_color(classes.colors[index])}
         for index, name in enumerate(classes.names)
         if index in ids
     ]
@@ -267,9 +250,10 @@ def _is_point(entry: Mapping[str, Any], key: str) -> bool:
 
 
 def _list_tables(metrics: Mapping[str, Any], versions: Mapping[str, str]) -> list[dict[str, Any]]:
+    machine = {key: value for key, value in (metrics.get("environment") or {}).items() if key != "versions"}
     tables = {
         "Training": metrics.get("training"),
-        "Environment": metrics.get("environment"),
+        "Environment": machine,
         "Versions": versions,
     }
     return [

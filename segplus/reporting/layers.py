@@ -14,7 +14,7 @@ from segplus.reporting.examples import Example
 
 MOST_PX = 1024
 _SMALL_PX = 400
-_WASH = (128, 128, 132, 150)
+_WASH = (16, 17, 20, 170)
 
 
 def encode_layers(example: Example, classes: ClassMap) -> dict[str, Any]:

@@ -84,12 +84,47 @@ def format_class_table(evaluation: Mapping[str, Any], class_names: Sequence[str]
         [row["class"], *((format_share if title == "share" else format_score)(row[title]) for title in titles)]
         for row in rows
     ]
-    widths = [max(len(line[i]) for line in [*lines, last]) for i in range(len(titles) + 1)]
+    return _align(lines, last)
+
+
+def format_comparison_table(comparison: Mapping[str, Any]) -> str:
+    """Return an aligned table of the IoU of each class for each model, with differences from the first and p-values.
+
+    Args:
+        comparison: What `segplus compare` writes as comparison.json.
+    Returns:
+        Lines without a trailing line break; percentages, differences in percentage points.
+    """
+    models, scores = comparison["models"], comparison["scores"]
+    entries = [None, *(comparison["differences"][source] for source in models[1:])]
+    head, last = ["class"], ["mean"]
+    for number, (score, entry) in enumerate(zip(scores, entries, strict=True), start=1):
+        head += [f"IoU {number} %", *([] if entry is None else [f"{number} - 1", "p"])]
+        last += [format_score(score["mean_iou"]), *([] if entry is None else _format_difference(entry["mean_iou"]))]
+    lines = [head]
+    for index, name in enumerate(comparison["class_names"]):
+        line = [name]
+        for score, entry in zip(scores, entries, strict=True):
+            line.append(format_score(score["per_category_iou"][index]))
+            line += [] if entry is None else _format_difference(entry["per_category_iou"][index])
+        lines.append(line)
+    return _align(lines, last)
+
+
+def _format_difference(entry: Mapping[str, float]) -> list[str]:
+    if math.isnan(entry["difference"]):
+        return [ABSENT, ABSENT]
+    return [f"{100 * entry['difference']:+.1f}", ABSENT if math.isnan(entry["p_value"]) else f"{entry['p_value']:.3f}"]
+
+
+def _align(lines: Sequence[Sequence[str]], last: Sequence[str]) -> str:
+    """Return a head, rows and a last row as text, the first column to the left and the others to the right."""
+    widths = [max(len(line[i]) for line in [*lines, last]) for i in range(len(last))]
     text = [
         "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
         for line in [*lines, last]
     ]
-    rule = "─" * (sum(widths) + 2 * len(titles))
+    rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
     return "\n".join(line.rstrip() for line in [text[0], rule, *text[1:-1], rule, text[-1]])
 
 
