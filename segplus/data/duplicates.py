@@ -3,47 +3,101 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 _BITS = np.array([bin(value).count("1") for value in range(65536)], dtype=np.uint8)
 NEAR_BITS = 5  # of 64: neighbouring frames and re-encoded copies differ less, other pictures of one place more
+NOTHING_NEAR = np.uint64(2**64 - 1)
+_PLACE = np.uint64(2**32 - 1)
+_AT_ONCE = 1_000_000  # comparisons: about 50 MB
+_BANDS = list(pairwise(round(64 * cut / (NEAR_BITS + 1)) for cut in range(NEAR_BITS + 2)))
 
 
-def count_differing_bits(first: npt.NDArray[np.uint64], second: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
-    """Return the number of differing bits of each pair of hashes, shape (len(first), len(second))."""
-    different = (first[:, None] ^ second[None, :]).view(np.uint16).reshape(len(first), len(second), 4)
-    counts: npt.NDArray[np.uint8] = _BITS[different].sum(axis=-1, dtype=np.uint8)
+def find_near_pairs(first: npt.ArrayLike, second: npt.ArrayLike) -> list[tuple[int, int]]:
+    """Return (index in first, index of its nearest in second) of the images that have a near-duplicate there.
+
+    Two hashes that differ in up to NEAR_BITS bits are equal in at least one of NEAR_BITS + 1 bands of bits, so only
+    images that share a band are compared: time and memory do not grow with the product of the numbers.
+
+    Args:
+        first: 64-bit hashes, shape (N,); 0 stands for none.
+        second: 64-bit hashes, shape (M,).
+    """
+    left, back = np.unique(np.asarray(first, dtype=np.uint64), return_inverse=True)
+    right, places = np.unique(np.asarray(second, dtype=np.uint64), return_index=True)
+    right, places = right[right != 0], places[right != 0]
+    # Distance and place of the nearest in one number, so that of two equally near ones the first is taken.
+    best = np.full(len(left), NOTHING_NEAR, dtype=np.uint64)
+    for low, high in _BANDS:
+        _compare_band(left, right, places, (np.uint64(low), np.uint64((1 << (high - low)) - 1)), best)
+    best[left == 0] = NOTHING_NEAR
+    nearest = best[back]
+    return [(int(row), int(nearest[row] & _PLACE)) for row in np.flatnonzero(nearest != NOTHING_NEAR)]
+
+
+def _compare_band(
+    left: npt.NDArray[np.uint64],
+    right: npt.NDArray[np.uint64],
+    places: npt.NDArray[np.int64],
+    band: tuple[np.uint64, np.uint64],
+    best: npt.NDArray[np.uint64],
+) -> None:
+    """Lower `best` by the distances to hashes that have the same bits in one band (shift, mask)."""
+    shift, mask = band
+    order = np.argsort((right >> shift) & mask, kind="stable")
+    keys, asked = ((right >> shift) & mask)[order], (left >> shift) & mask
+    starts, ends = np.searchsorted(keys, asked, "left"), np.searchsorted(keys, asked, "right")
+    rows = np.flatnonzero(ends > starts)
+    begin = 0
+    while begin < len(rows):
+        reach = np.cumsum(ends[rows[begin:]] - starts[rows[begin:]])
+        some = rows[begin : begin + max(1, int(np.searchsorted(reach, _AT_ONCE, "right")))]
+        begin += len(some)
+        counts = ends[some] - starts[some]
+        offsets = np.cumsum(counts) - counts
+        candidates = order[np.arange(counts.sum()) + np.repeat(starts[some] - offsets, counts)]
+        differing = _count_bits(np.repeat(left[some], counts) ^ right[candidates])
+        found = (differing.astype(np.uint64) << np.uint64(32)) | places[candidates].astype(np.uint64)
+        found[differing > NEAR_BITS] = NOTHING_NEAR
+        best[some] = np.minimum(best[some], np.minimum.reduceat(found, offsets))
+
+
+def _count_bits(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
+    counts: npt.NDArray[np.uint8] = _BITS[values.view(np.uint16).reshape(-1, 4)].sum(axis=1, dtype=np.uint8)
     return counts
 
 
-def find_near_pairs(first: Sequence[int], second: Sequence[int]) -> list[tuple[int, int]]:
-    """Return (index in first, index of its nearest in second) of the images that have a near-duplicate there."""
-    if not first or not second:
+def find_equal_images(digests: Mapping[str, npt.ArrayLike]) -> list[list[tuple[str, int]]]:
+    """Return the groups of (split, index) whose images have equal pixels, in the order of their first images.
+
+    Args:
+        digests: Split -> 64-bit digests of the pixels; 0 stands for none.
+    """
+    columns = {split: np.asarray(values, dtype=np.uint64) for split, values in digests.items()}
+    if not columns:
         return []
-    left, right = np.array(first, dtype=np.uint64), np.array(second, dtype=np.uint64)
-    pairs = []
-    rows = max(1, 4_000_000 // len(right))  # about 64 MB of differences at a time
-    for start in range(0, len(left), rows):
-        distance = count_differing_bits(left[start : start + rows], right)
-        nearest = distance.argmin(axis=1)
-        near = np.flatnonzero(distance[np.arange(len(nearest)), nearest] <= NEAR_BITS)
-        pairs += [(start + int(row), int(nearest[row])) for row in near]
-    return pairs
+    names, ends = list(columns), np.cumsum([len(values) for values in columns.values()])
+    joined = np.concatenate(list(columns.values()))
+    order = np.argsort(joined, kind="stable")
+    ordered = joined[order]
+    begins = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])) if len(ordered) else [])
+    lengths = np.diff(np.append(begins, len(ordered)))
+    groups = [
+        order[begin : begin + length]
+        for begin, length in zip(begins, lengths, strict=True)
+        if length > 1 and ordered[begin]
+    ]
 
+    def locate(place: int) -> tuple[str, int]:
+        part = int(np.searchsorted(ends, place, "right"))
+        return names[part], place - int(ends[part]) + len(columns[names[part]])
 
-def find_equal_images(digests: Mapping[str, Sequence[bytes]]) -> list[list[tuple[str, int]]]:
-    """Return the groups of (split, index) whose images have equal pixels."""
-    places: dict[bytes, list[tuple[str, int]]] = defaultdict(list)
-    for split, values in digests.items():
-        for index, digest in enumerate(values):
-            if digest:
-                places[digest].append((split, index))
-    return [group for group in places.values() if len(group) > 1]
+    return [[locate(int(place)) for place in group] for group in sorted(groups, key=lambda group: int(group[0]))]
 
 
 def name_sequences(names: Sequence[str], pattern: str | None = None) -> list[str]:

@@ -12,7 +12,7 @@ from segplus.classes import ClassMap, unpack_color
 from segplus.data.dataset import SegmentationSplit
 from segplus.data.duplicates import find_equal_images, find_near_pairs, find_shared_sequences
 from segplus.data.measurements import TURNS, WINDOW_PX
-from segplus.data.tallies import NAMED, SplitTally
+from segplus.data.tallies import MOST_OUTSIDE, NAMED, SplitTally
 
 Level = Literal["error", "warning", "note"]
 VOID_WORDS = frozenset(
@@ -85,7 +85,8 @@ def _describe_outside(split: str, tally: SplitTally, classes: ClassMap) -> list[
         f"{unpack_color(value) if classes.legend else value} ({count} pixels)"
         for value, count in tally.outside.most_common(8)
     ]
-    more = f" and {len(tally.outside) - 8} more" if len(tally.outside) > 8 else ""
+    at_least = "at least " if len(tally.outside) == MOST_OUTSIDE else ""
+    more = f" and {at_least}{len(tally.outside) - 8} more" if len(tally.outside) > 8 else ""
     what = "colours" if classes.legend else "values"
     message = f"{split}: mask {what} outside the classes in {problem.count} pairs: {', '.join(shown)}{more}"
     level: Level = "error" if classes.unknown == "error" else "note"
@@ -168,15 +169,10 @@ def find_repeated_images(splits: Mapping[str, SegmentationSplit], tallies: Mappi
 def _find_near(
     splits: Mapping[str, SegmentationSplit], tallies: Mapping[str, SplitTally], first: str, second: str
 ) -> list[Finding]:
-    kept = {split: [index for index, value in enumerate(tallies[split].hashes) if value] for split in (first, second)}
-    hashes = {split: [tallies[split].hashes[index] for index in indices] for split, indices in kept.items()}
-    pairs = find_near_pairs(hashes[second], hashes[first])
+    pairs = find_near_pairs(tallies[second].hashes, tallies[first].hashes)
     if not pairs:
         return []
-    files = [
-        f"{second}/{splits[second].name(kept[second][b])} ~ {first}/{splits[first].name(kept[first][a])}"
-        for b, a in pairs[:NAMED]
-    ]
+    files = [f"{second}/{splits[second].name(b)} ~ {first}/{splits[first].name(a)}" for b, a in pairs[:NAMED]]
     message = f"{len(pairs)} images of {second} look like one of {first}: the score on {second} will be too high"
     return [Finding("warning", "near-duplicates across splits", message, files, "split by group: data.group_pattern")]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segplus.data.pairing import Pairing, pair_folders
-from segplus.data.source import Source, build_table, is_split_name
+from segplus.data.source import Source, is_split_name
 from segplus.errors import InputError
 from segplus.recipe.data import DataRecipe
 
@@ -44,10 +44,10 @@ def read_flat(root: Path, section: DataRecipe) -> Source:
 
 def add_pairing(source: Source, split: str, found: Pairing, where: str) -> None:
     """Add the pairs of a split, and the files without a partner, to a source."""
-    source.splits[split] = build_table(found.pairs)
+    source.splits[split] = found.table
     source.images_alone += found.images_alone
     source.masks_alone += found.masks_alone
-    source.notes.append(f"{split}: {len(found.pairs)} pairs, {where}, {found.how}")
+    source.notes.append(f"{split}: {len(found.table)} pairs, {where}, {found.how}")
 
 
 def find_split_folders(root: Path, section: DataRecipe) -> dict[str, tuple[Path, Path]]:

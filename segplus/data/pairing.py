@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from segplus.data.images import IMAGE_SUFFIXES
-from segplus.errors import InputError
+from datasets import Dataset
 
-Pair = tuple[str, str, str]
+from segplus.data.images import IMAGE_SUFFIXES
+from segplus.data.source import build_table
+from segplus.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,13 @@ class Pairing:
     """What two folders hold.
 
     Args:
-        pairs: (name, image path, mask path).
+        table: The pairs, columns name, image, mask.
         how: How names were matched, for people.
         images_alone: Paths of images without a mask.
         masks_alone: Paths of masks without an image.
     """
 
-    pairs: list[Pair]
+    table: Dataset
     how: str
     images_alone: list[str]
     masks_alone: list[str]
@@ -70,7 +71,7 @@ def pair_folders(
         image_keys, mask_keys, how = match_affixes(images, masks, image_root, mask_root)
     both = sorted(image_keys.keys() & mask_keys.keys())
     return Pairing(
-        [(key, str(image_root / image_keys[key]), str(mask_root / mask_keys[key])) for key in both],
+        build_table((key, str(image_root / image_keys[key]), str(mask_root / mask_keys[key])) for key in both),
         how,
         [str(image_root / image_keys[key]) for key in sorted(image_keys.keys() - mask_keys.keys())],
         [str(mask_root / mask_keys[key]) for key in sorted(mask_keys.keys() - image_keys.keys())],

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
+import pyarrow as pa
 from datasets import Dataset, IterableDataset
+from datasets.fingerprint import generate_random_fingerprint
+from datasets.table import InMemoryTable
 
 from segplus.classes import Color
 from segplus.errors import InputError
 
+_ROWS_AT_ONCE = 4096
 SPLIT_ALIASES: dict[str, tuple[str, ...]] = {
     "train": ("train", "training", "trn"),
     "validation": ("validation", "val", "valid", "dev"),
@@ -87,9 +92,14 @@ def _name_some(files: Sequence[str]) -> str:
 
 
 def build_table(pairs: Iterable[tuple[str, str, str]]) -> Dataset:
-    """Return an Arrow table with the columns name, image, mask."""
-    rows = list(pairs)
-    return Dataset.from_dict({column: [row[i] for row in rows] for i, column in enumerate(("name", "image", "mask"))})
+    """Return an Arrow table with the columns name, image, mask; of the pairs only a few thousand are held at a time."""
+    schema = pa.schema([(column, pa.string()) for column in ("name", "image", "mask")])
+    coming, parts = iter(pairs), [schema.empty_table()]
+    while rows := list(islice(coming, _ROWS_AT_ONCE)):
+        columns = [pa.array([row[place] for row in rows], pa.string()) for place in range(3)]
+        parts.append(pa.table(columns, schema=schema))
+    # Without a fingerprint `datasets` makes one from a copy of the table.
+    return Dataset(InMemoryTable(pa.concat_tables(parts)), fingerprint=generate_random_fingerprint())
 
 
 def find_split(available: Sequence[str], kind: str, asked: str | None) -> str | None:

@@ -1,8 +1,10 @@
-"""What all pairs of a split hold together; grows by a few bytes a pair."""
+"""What all pairs of a split hold together; grows by 24 bytes a pair."""
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy.typing as npt
 from segplus.data.measurements import WINDOW_PX, PairFacts
 from segplus.errors import InputError
 
+MOST_OUTSIDE = 1 << 16  # values outside the classes that are told apart: lossy colours would be millions
 NAMED = 20  # files that are named of each kind of problem; the others are counted
 _PICTURES = 6
 
@@ -53,9 +56,7 @@ class SplitTally:
         self.image_encodings: Counter[str] = Counter()
         self.mask_encodings: Counter[str] = Counter()
         self.problems: dict[str, Problem] = defaultdict(Problem)
-        self.hashes: list[int] = []
-        self.digests: list[bytes] = []
-        self.mask_digests: list[bytes] = []
+        self.hashes, self.digests, self.mask_digests = array("Q"), array("Q"), array("Q")
         width = 2 * WINDOW_PX + 1
         self.shift_profile = np.zeros((width, width), dtype=np.float64)
         self.turn_scores = np.zeros(4, dtype=np.float64)
@@ -67,9 +68,8 @@ class SplitTally:
     def add(self, index: int, facts: PairFacts | InputError, sources: tuple[str, str]) -> None:
         """Add the facts of one pair, in order."""
         if isinstance(facts, InputError):
-            self.hashes.append(0)
-            self.digests.append(b"")
-            self.mask_digests.append(b"")
+            for column in (self.hashes, self.digests, self.mask_digests):
+                column.append(0)
             self.problems["unreadable"].add(sources[0], str(facts).replace("\n", ";"))
             return
         self.pairs += 1
@@ -106,6 +106,11 @@ class SplitTally:
         self.shift_scales += facts.shift_scale
         self.with_edges += 1
 
+    def _add_outside(self, outside: Mapping[int, int]) -> None:
+        for value, count in outside.items():
+            if value in self.outside or len(self.outside) < MOST_OUTSIDE:
+                self.outside[value] += count
+
     def _add_problems(self, facts: PairFacts, sources: tuple[str, str]) -> None:
         image, mask = sources
         if facts.value_range is not None:
@@ -116,7 +121,7 @@ class SplitTally:
             (height, width), (mask_height, mask_width) = facts.size_px, facts.mask_size_px
             self.problems["sizes differ"].add(image, f"image {width} x {height}, mask {mask_width} x {mask_height}")
         if facts.outside:
-            self.outside.update(facts.outside)
+            self._add_outside(facts.outside)
             self.problems["outside the classes"].add(mask)
         if (facts.pixels > 0).sum() == 1:
             self.problems["ignored mask" if facts.pixels[-1] else "constant mask"].add(mask)

@@ -1,0 +1,169 @@
+"""`segplus inspect` on CamVid, and its memory over a growing number of files.
+
+CamVid's 701 pairs are inspected by the command itself, in a process of its own, as often as asked.
+
+For the memory, folders of 25,000 and 100,000 pairs are made of hard links to a few small pictures: 80 % in train, the
+rest in val. Everything is the real code (listing, pairing, reading, measuring, summing, comparing, the report), but for
+one thing: pixels that follow from the pair's number are set in each picture that is read, so that no two are equal and
+what is kept of each pair differs. Peak resident memory is that of a fresh process; one that inspects 250 pairs tells
+what the libraries take.
+
+    python benchmarks/inspect_scale.py --camvid $SEGPLUS_DATA/camvid --output benchmarks/inspect_scale.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+import segplus.data.loading as loading
+from segplus.data import SegmentationSplit, inspect_dataset
+from segplus.data.checking import count_cores
+from segplus.reporting.environment import describe_machine
+
+HERE = Path(__file__).resolve()
+SIZE_PX = (40, 48)
+ORIGINALS = 64  # pictures; a file system allows some ten thousand links to one
+START = 250
+GOAL_SECONDS = 20.0
+
+
+class NumberedSplit(SegmentationSplit):
+    """A split whose pictures differ although their files are links to the same ones."""
+
+    def raw_pair(self, index: int) -> tuple[Any, Any]:
+        """Return what the files hold, with 64 cells of the picture set by the pair's number."""
+        image, raw = super().raw_pair(index)
+        pixels, mask = np.array(image), raw.copy()
+        bits = np.random.default_rng([len(self), index]).integers(0, 256, (8, 9), dtype=np.uint8)
+        pixels[:, :, 0] = np.asarray(Image.fromarray(bits).resize((SIZE_PX[1], SIZE_PX[0])))
+        mask[0, :4] = [index >> shift & 1 for shift in range(4)]
+        return Image.fromarray(pixels), mask
+
+
+def write_links(folder: Path, pairs: int) -> None:
+    """Make a folder of so many pairs, train and val, all of them links."""
+    rng = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (folder / "originals" / kind).mkdir(parents=True)
+        for number in range(ORIGINALS):
+            bands = (3,) if kind == "images" else ()
+            pixels = np.kron(rng.integers(0, 3, (5, 6, *bands)), np.ones((8, 8, *(1 for _ in bands)), dtype=int))
+            Image.fromarray((pixels * (80 if kind == "images" else 1)).astype(np.uint8)).save(
+                folder / "originals" / kind / f"{number}.png"
+            )
+        for split, count in (("train", pairs * 4 // 5), ("val", pairs - pairs * 4 // 5)):
+            place = folder / "data" / split / kind
+            place.mkdir(parents=True)
+            for index in range(count):
+                os.link(folder / "originals" / kind / f"{index % ORIGINALS}.png", place / f"{split}_{index:06d}.png")
+
+
+def read_memory_mib(key: str) -> float:
+    """Return VmRSS, or VmHWM for its peak, of this process."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) / 1024
+
+
+def inspect_links(pairs: int) -> dict[str, float]:
+    """Inspect so many pairs in this process; return seconds and MiB."""
+    loading.SegmentationSplit = NumberedSplit  # type: ignore[misc]
+    with tempfile.TemporaryDirectory() as folder:
+        write_links(Path(folder), pairs)
+        before, started = read_memory_mib("VmRSS"), time.perf_counter()
+        audit = inspect_dataset({"dataset": f"{folder}/data", "classes": ["a", "b", "c"]}, progress=False)
+        seconds = time.perf_counter() - started
+    found = {finding["kind"] for finding in audit.report["findings"]}
+    if sum(split["pairs"] for split in audit.report["splits"].values()) != pairs or "equal images" in found:
+        raise RuntimeError(f"these are not {pairs} different pairs: {audit.report['findings']}")
+    return {"pairs": pairs, "seconds": seconds, "before_mib": before, "peak_mib": read_memory_mib("VmHWM")}
+
+
+def inspect_camvid(folder: Path) -> float:
+    """Return the seconds of the command, start of Python included."""
+    command = [sys.executable, "-m", "segplus", "inspect", str(folder), "--json", "--data.void", "[11]"]
+    started = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - started
+    if done.returncode not in (0, 1) or sum(s["pairs"] for s in json.loads(done.stdout)["splits"].values()) != 701:
+        raise RuntimeError(f"not CamVid's 701 pairs: {done.stdout[:500]} {done.stderr[-500:]}")
+    return seconds
+
+
+def render(seconds: list[float], figures: list[dict[str, float]]) -> str:
+    """Return the results as Markdown."""
+    start, *rest = figures
+    machine = describe_machine()
+    lines = ["# `segplus inspect` at scale", "", "Written by `python benchmarks/inspect_scale.py`.", ""]
+    if seconds:
+        median = statistics.median(seconds)
+        lines += [
+            f"CamVid, 701 pairs of 480x360: {median:.1f} s, the median of {len(seconds)} runs ({min(seconds):.1f} to"
+            f" {max(seconds):.1f}), start of Python included. Goal: under {GOAL_SECONDS:.0f} s:"
+            f" {'reached' if median < GOAL_SECONDS else 'not reached'}.",
+            "",
+        ]
+    lines += [
+        "Folders of links to small pictures, each pair made different; peak resident memory of a fresh process.",
+        "",
+        "| Pairs | Seconds | Peak, MiB | More than with the first, MiB | Bytes a pair |",
+        "|---:|---:|---:|---:|---:|",
+    ]
+    for row in figures:
+        more = row["peak_mib"] - start["peak_mib"]
+        pairs = row["pairs"] - start["pairs"]
+        each = f"{more * 2**20 / pairs:.0f}" if pairs else ""
+        lines.append(f"| {row['pairs']:,} | {row['seconds']:.1f} | {row['peak_mib']:.0f} | {more:.0f} | {each} |")
+    if len(rest) > 1:
+        first, last = rest[0], rest[-1]
+        slope = (last["peak_mib"] - first["peak_mib"]) * 2**20 / (last["pairs"] - first["pairs"])
+        lines += ["", f"From {first['pairs']:,} to {last['pairs']:,} pairs: {slope:.0f} bytes a pair."]
+    versions = [
+        f"{name} {version(name)}" for name in ("datasets", "numpy", "pillow", "opencv-python-headless", "pyarrow")
+    ]
+    lines += [
+        "",
+        f"- processor: {machine['processor']}, {count_cores()} cores",
+        f"- {platform.system()} {platform.release()}, Python {platform.python_version()}",
+        f"- {', '.join(versions)}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--camvid", type=Path, help="folder of CamVid; left out where it is not given")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--pairs", nargs="+", type=int, default=[25_000, 100_000])
+    parser.add_argument("--output", type=Path, default=HERE.parent / "inspect_scale.md")
+    parser.add_argument("--only", type=int, help=argparse.SUPPRESS)  # so many pairs, in this process
+    options = parser.parse_args()
+    if options.only:
+        print("\n" + json.dumps(inspect_links(options.only)))
+        return
+    seconds = [inspect_camvid(options.camvid) for _ in range(options.repeats)] if options.camvid else []
+    figures = []
+    for pairs in (START, *options.pairs):
+        command = [sys.executable, str(HERE), "--only", str(pairs)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        figures.append(json.loads(done.stdout.splitlines()[-1]))
+        print(figures[-1])
+    options.output.write_text(render(seconds, figures), encoding="utf-8")
+    print(options.output.read_text())
+
+
+if __name__ == "__main__":
+    main()
