@@ -204,8 +204,8 @@ def write_table(rows: list[dict[str, object]], target: Path, repeats: int, threa
         f"{describe_machine(threads)}. Forward and backward, float32, medians of {repeats} alternating repeats.",
         "Naive: `F.interpolate`, then torch's loss or the textbook formula, by autograd. Extra memory: peak of a step",
         "in a fresh process beyond what it holds with logits and labels (the gradient by the logits included).",
-        "Gradients apart: of the two ways in float32, as a share. Lovasz's naive steps are differences of quotients near 1,",
-        "which float32 rounds; in float64 the two agree to 1e-10 (`tests/test_losses_scales.py`).",
+        "Gradients apart: of the two ways in float32, as a share. Lovasz's naive steps are differences of quotients",
+        "near 1, which float32 rounds; in float64 the two agree to 1e-10 (`tests/test_losses_scales.py`).",
         "Made by `python benchmarks/losses.py`.",
         "",
         "| loss | N, C | low -> high | naive s | streamed s | faster | promised | naive MiB | streamed MiB | memory | "
