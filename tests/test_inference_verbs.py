@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -29,6 +30,7 @@ from segplus.evaluation import ConfusionMatrix
 from segplus.inference import compare, evaluate, predict
 from segplus.recipe import EvaluationRecipe
 from segplus.recipe.evaluation import ProtocolRecipe
+from segplus.reporting.metrics import write_metrics
 from segplus.reporting.table import format_comparison_table
 
 CLASSES = ClassMap.build(["sky", "road", "tree", "car"])
@@ -184,6 +186,7 @@ def test_files_of_an_evaluation(random, tmp_path):
     metrics = evaluate(random, data, tmp_path, recipe=FAST, save_predictions="ids", progress=False)
     written = json.loads((tmp_path / "metrics.json").read_text())
     assert written["class_names"] == list(CLASSES.names)
+    assert written["class_colors"] == [list(color) for color in CLASSES.colors]
     assert written["evaluations"]["test"]["mean_iou"] == metrics["evaluations"]["test"]["mean_iou"] < 0.9
     assert written["evaluations"]["test"]["protocol"]["name"] == "fixed"
     matrix = ConfusionMatrix(4)
@@ -222,6 +225,18 @@ def test_kinds_of_pictures(perfect, tmp_path):
     predict(perfect, source, tmp_path / "overlay.png", kind="overlay", progress=False)
     with Image.open(tmp_path / "overlay.png") as overlay:
         assert overlay.size == pair["image"].size
+
+
+def test_predictions_have_the_colours_of_the_run(perfect, tmp_path):
+    checkpoint = shutil.copytree(perfect, tmp_path / "run")
+    colors = [[1, 2, 3], [40, 50, 60], [70, 80, 90], [200, 100, 0]]
+    for names, expected in ((list(CLASSES.names), colors[3]), (["a", "b", "c", "d"], list(CLASSES.colors[3]))):
+        write_metrics(checkpoint / "metrics.json", {"class_names": names, "class_colors": colors})
+        Image.new("RGB", (5, 4), COLORS[3]).save(tmp_path / "photo.png")
+        predict(str(checkpoint), tmp_path / "photo.png", tmp_path / "out.png", kind="palette", progress=False)
+        with Image.open(tmp_path / "out.png") as palette:
+            assert np.unique(np.array(palette)).tolist() == [3]
+            assert list(palette.convert("RGB").getpixel((0, 0))) == expected
 
 
 def test_what_is_done_is_not_done_again(perfect, random, tmp_path):

@@ -82,6 +82,7 @@ def evaluate(
         "model": found.source,
         "dataset": name_data(data),
         "class_names": list(loaded.classes.names),
+        "class_colors": list(loaded.classes.colors),
         "evaluations": {name: {**scores, "protocol": recipe.protocol.describe(), "seconds": seconds}},
         "environment": {**describe_machine(), "processes": state.num_processes, "versions": list_versions()},
     }

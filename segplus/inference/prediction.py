@@ -19,6 +19,7 @@ from segplus.inference.files import check_kind, write_labels
 from segplus.inference.scoring import read_ahead
 from segplus.recipe.evaluation import ProtocolRecipe
 from segplus.reporting.files import write_whole
+from segplus.reporting.metrics import read_metrics
 
 _NOTE = "segplus_predictions.json"
 
@@ -43,7 +44,7 @@ def predict(
         output: A folder that gets `<name>.png`; for one picture also a file, named *.png, which is always written anew.
         protocol: How predictions are formed.
         kind: `ids` (grey values), `palette` (ids with colours) or `overlay` (colours over the picture).
-        classes: Colours; by default they are chosen for the checkpoint's class names.
+        classes: Colours; by default those of the run that left the checkpoint, or others for its class names.
         device: Where to run; by default the accelerator, or else the CPU.
         trust_remote_code: Run the model code that lies in the checkpoint.
         progress: Show a progress bar with pictures per second.
@@ -57,7 +58,7 @@ def predict(
     targets = list_targets(Path(source), Path(output))
     found = find_checkpoint(checkpoint, trust_remote_code=trust_remote_code)
     if classes is None:
-        classes = ClassMap.build(make_names_unique(found.class_names))
+        classes = read_classes(found)
     else:
         found.refuse_other_classes(classes)
     check_kind(kind, classes.num_classes)
@@ -173,6 +174,15 @@ def claim_folder(output: Path, found: Checkpoint, protocol: ProtocolRecipe, kind
         return
     with write_whole(path) as part:
         part.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+
+
+def read_classes(found: Checkpoint) -> ClassMap:
+    """Return the checkpoint's classes, in the colours that its run's metrics.json states where there is one."""
+    names = make_names_unique(found.class_names)
+    path = Path(found.source) / "metrics.json"
+    stated = read_metrics(path) if path.is_file() else {}
+    colors = stated.get("class_colors") if stated.get("class_names") == names else None
+    return ClassMap.build(names, colors=dict(zip(names, colors, strict=True)) if colors else None)
 
 
 def make_names_unique(names: list[str]) -> list[str]:

@@ -76,6 +76,7 @@ def _collect_metrics(results: RunResults) -> dict[str, Any]:
         "base_model": results.recipe.model.checkpoint,
         "dataset": _name_dataset(results.recipe),
         "class_names": list(results.classes.names),
+        "class_colors": list(results.classes.colors),
         "evaluations": dict(results.evaluations),
         "training": dict(results.training),
         "environment": {**describe_machine(), "versions": versions},
