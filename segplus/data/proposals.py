@@ -15,6 +15,7 @@ from segplus.data.tallies import SplitTally
 from segplus.recipe.data import DataRecipe
 
 _RARE = 0.01
+_LARGEST_SERVED_PX = 2048
 
 
 def propose_recipe(
@@ -45,6 +46,9 @@ def propose_recipe(
     if ranges:
         data["image_range"] = [min(0.0, *(low for low, _ in ranges)), max(high for _, high in ranges)]
     recipe: dict[str, Any] = {"data": data, "model": {"checkpoint": "nvidia/mit-b0"}}
+    served = choose_served_size(train)
+    if served is not None:
+        recipe["model"]["image_processor"] = {"size": served}
     recipe["transforms"] = {"preset": "standard", "crop_size_px": choose_crop(train)}
     shares = measure_shares(train)
     present = shares[shares > 0]
@@ -74,6 +78,22 @@ def measure_shares(tally: SplitTally) -> np.ndarray[Any, np.dtype[np.float64]]:
     total = max(1, int(tally.pixels[:-1].sum()))
     shares: np.ndarray[Any, np.dtype[np.float64]] = tally.pixels[:-1] / total
     return shares
+
+
+def choose_served_size(tally: SplitTally) -> dict[str, int] | None:
+    """Return the size that nearly all images have, so that they are served undistorted, or None where sizes vary.
+
+    The image processor of a checkpoint would make squares of them. Above 2048 pixels a side is halved.
+    """
+    if not tally.sizes:
+        return None
+    (size, count), *_ = tally.sizes.most_common(1)
+    if count < 0.9 * sum(tally.sizes.values()):
+        return None
+    height, width = size
+    while max(height, width) > _LARGEST_SERVED_PX:
+        height, width = height // 2, width // 2
+    return {"height": height, "width": width}
 
 
 def choose_crop(tally: SplitTally) -> list[int]:

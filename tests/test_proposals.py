@@ -1,0 +1,132 @@
+"""The recipe that inspect proposes is one that trains, as it is printed."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import run_segmentation
+from segplus.__main__ import main
+from segplus.data.proposals import choose_crop, choose_served_size
+from segplus.data.tallies import SplitTally
+from segplus.recipe import load_recipe
+
+# In the place of the checkpoint, which has to be downloaded: random weights of the same kind, small.
+TINY = {"model_type": "segformer", "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "decoder_hidden_size": 16}
+SHORT = {
+    "--model.checkpoint": "null",
+    "--model.config": json.dumps({**TINY, "num_attention_heads": [1, 1, 2, 2]}),
+    "--max_steps": "2",
+    "--per_device_train_batch_size": "2",
+    "--eval_strategy": "no",
+    "--save_strategy": "steps",
+    "--dataloader_num_workers": "0",
+    "--bf16": "false",
+}
+
+
+def read_proposal(text: str) -> str:
+    """Return the recipe at the end of what inspect prints."""
+    return textwrap.dedent(text.split("A recipe that fits:\n")[1])
+
+
+def train_two_steps(folder: Path, proposal: str, *arguments: str) -> dict:
+    """Run the proposal as it is, but for a small model and few steps; return its metrics."""
+    path = folder / "proposed.yaml"
+    path.write_text(proposal)
+    words = [word for pair in SHORT.items() for word in pair]
+    assert run_segmentation.main([str(path), "--output_dir", str(folder / "run"), *words, *arguments]) == 0
+    return json.loads((folder / "run" / "metrics.json").read_text())
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGPLUS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.slow
+def test_the_recipe_for_camvid_trains_as_printed(
+    test_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    camvid = str(test_data / "camvid")
+    assert main(["inspect", camvid]) == 0
+    printed = read_proposal(capsys.readouterr().out)
+    assert main(["inspect", camvid, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["recipe"] == printed
+    assert yaml.safe_load(printed) == {
+        "data": {"dataset": camvid, "void": ["void"]},
+        "model": {"checkpoint": "nvidia/mit-b0", "image_processor": {"size": {"height": 360, "width": 480}}},
+        "transforms": {"preset": "standard", "crop_size_px": [352, 352]},
+        "losses": {"cross_entropy": 1.0, "dice": 0.5},
+    }
+    metrics = train_two_steps(tmp_path, printed, "--data.max_images", "{train: 4, validation: 3, test: 2}")
+    assert metrics["training"]["steps"] == 2
+    assert metrics["class_names"] == [name for name in report["class_names"] if name != "void"]
+    assert [metrics["evaluations"][split]["images"] for split in ("validation", "test")] == [3, 2]
+
+
+def write_pairs(folder: Path, values: list[int], names: dict[str, str] | None) -> Path:
+    rng = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    for index in range(6):
+        photo = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+        mask = np.kron(rng.choice(values, (6, 8)), np.ones((8, 8), dtype=int)).astype(np.uint8)
+        Image.fromarray(photo).save(folder / "images" / f"{index}.png")
+        Image.fromarray(mask).save(folder / "masks" / f"{index}.png")
+    if names is not None:
+        (folder / "id2label.json").write_text(json.dumps(names))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("values", "names", "exit_code", "lines"),
+    [
+        ([0, 255], {"0": "ground", "1": "crack"}, 1, {"encoding": "binary"}),
+        ([0, 2, 7], None, 1, {"classes": {0: "value 0", 2: "value 2", 7: "value 7"}}),
+        ([0, 1, 2], {"0": "a", "1": "b", "2": "unlabelled"}, 0, {"void": ["unlabelled"]}),
+    ],
+)
+def test_a_proposal_mends_what_was_found_and_trains(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    values: list[int],
+    names: dict[str, str] | None,
+    exit_code: int,
+    lines: dict,
+) -> None:
+    folder = write_pairs(tmp_path / "data", values, names)
+    assert main(["inspect", str(folder)]) == exit_code
+    printed = read_proposal(capsys.readouterr().out)
+    assert yaml.safe_load(printed)["data"] == {"dataset": str(folder), **lines}
+    metrics = train_two_steps(tmp_path, printed)
+    counted = np.array(metrics["evaluations"]["validation"]["confusion_matrix"]).sum(axis=1)
+    assert counted.sum() > 0
+    assert (counted > 0).all()  # every class occurs
+    served = load_recipe(tmp_path / "run" / "recipe.yaml").model.image_processor
+    assert served == {"size": {"height": 48, "width": 64}}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "served", "crop"),
+    [
+        ({(360, 480): 10}, {"height": 360, "width": 480}, [352, 352]),
+        ({(360, 480): 95, (480, 360): 5}, {"height": 360, "width": 480}, [352, 352]),
+        ({(360, 480): 5, (480, 360): 5}, None, [352, 352]),
+        ({(3000, 4000): 3}, {"height": 1500, "width": 2000}, [512, 512]),
+        ({(20, 40): 3}, {"height": 20, "width": 40}, [32, 32]),
+        ({}, None, [512, 512]),
+    ],
+)
+def test_images_of_one_size_are_served_at_it(sizes: dict, served: dict | None, crop: list[int]) -> None:
+    tally = SplitTally(2)
+    tally.sizes.update(sizes)
+    assert choose_served_size(tally) == served
+    assert choose_crop(tally) == crop
