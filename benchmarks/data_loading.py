@@ -1,18 +1,20 @@
 """Training samples per second: the way of transformers' example beside segplus, decoded and from the cache, in one run.
 
 The example's way, in our own words: a PIL image and a PIL mask become arrays, albumentations pads to the crop, crops,
-flips and normalises, and the result becomes tensors. segplus does the same steps. Medians of alternating repeats.
+flips and normalises, and the result becomes tensors. segplus does the same steps, but normalises on the device, a batch
+at a time; what that takes on this CPU is measured beside. Repeats alternate; figures are medians.
 
-    python benchmarks/data_loading.py --images 60 --repeats 5 --output benchmarks/results/data_loading.json
+    python benchmarks/data_loading.py             # about 6 minutes on two cores that do nothing else
+    python benchmarks/data_loading.py --quick     # does it run? Its figures mean nothing and are only printed
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 import warnings
@@ -30,14 +32,32 @@ from transformers.models.segformer.image_processing_pil_segformer import Segform
 from segplus.collator import TrainingCollator
 from segplus.data import load_segmentation_dataset
 from segplus.data.cache import measure_cache, open_cache
+from segplus.data.images import ImageReader
+from segplus.data.regions import open_image
 from segplus.data.synthetic import CLASS_NAMES, SyntheticScenes
 from segplus.recipe.transforms import TransformsRecipe
-from segplus.transforms import TrainingSet, TrainingTransform
+from segplus.reporting.environment import describe_machine
+from segplus.transforms import Normalization, TrainingSet, TrainingTransform
 from segplus.transforms.steps import load_albumentations
 
 SIZES_PX = ((360, 480), (1024, 2048))
 CROP_PX = 512
+BATCH = 4
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+WAYS = ("example", "segplus", "segplus, cache")
+GOALS = {(360, 480): {"segplus": 1.3, "segplus, cache": 6.0}, (1024, 2048): {"segplus": 1.0, "segplus, cache": 10.0}}
+WORKERS_GOAL = 1.7
+LARGE_TIMES = (4, 2)  # a large picture is a scene of the second size, repeated
+FORMATS: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "JPEG, progressive": {"quality": 90, "progressive": True},
+    "PNG": {},
+    "TIFF, uncompressed": {"compression": "raw"},
+    "TIFF, LZW, strips of 16 rows": {"compression": "tiff_lzw", "tiffinfo": {278: 16}},
+    "npy": {},
+    "BMP": {},
+}
+DEFAULT_OUTPUT = Path(__file__).with_suffix(".md")
 
 
 def write_files(folder: Path, size_px: tuple[int, int], count: int) -> None:
@@ -79,96 +99,181 @@ class ExampleSet(Dataset[dict[str, torch.Tensor]]):
 
 
 def build_ways(folder: Path) -> dict[str, Dataset[Any]]:
-    """Return the three data sets that are compared: the same crop, flip and normalisation."""
+    """Return the three data sets that are compared: the same crop and flip; segplus' samples are 8-bit, as it trains."""
     section = {"dataset": str(folder), "classes": list(CLASS_NAMES), "void": [255], "validation_share": 0.0}
     split = load_segmentation_dataset(section).splits["train"]
     recipe = TransformsRecipe(preset="none", crop_size_px=[CROP_PX, CROP_PX], steps={"HorizontalFlip": {"p": 0.5}})
-    transform = TrainingTransform(SegformerImageProcessorPil(do_resize=False), recipe)
-    print(f"cache: {measure_cache(split) / 2**20:.0f} MiB")
+    transform = TrainingTransform(SegformerImageProcessorPil(do_resize=False), recipe, normalize=False)
+    print(f"cache: {measure_cache(split) / 2**20:.0f} MiB", flush=True)
     cached = open_cache(split, folder / "cache")
-    return {
-        "example": ExampleSet(folder),
-        "segplus": TrainingSet(split, transform),
-        "segplus cached": TrainingSet(cached, transform),
-    }
+    return dict(
+        zip(WAYS, (ExampleSet(folder), TrainingSet(split, transform), TrainingSet(cached, transform)), strict=True)
+    )
 
 
 def measure_one_core(dataset: Dataset[Any]) -> float:
-    """Return milliseconds a sample in this process."""
+    """Return milliseconds of processor time a sample in this process."""
     count = len(dataset)  # type: ignore[arg-type]
-    start = time.perf_counter()
+    start = time.process_time()
     for index in range(count):
         dataset[index]
-    return (time.perf_counter() - start) / count * 1000
+    return (time.process_time() - start) / count * 1000
 
 
 def measure_loader(dataset: Dataset[Any], workers: int) -> float:
     """Return samples per second from a data loader; the workers' start is not counted."""
     collate: Callable[[Any], Any] = TrainingCollator()
     order = torch.arange(len(dataset)).repeat(4).tolist()  # type: ignore[arg-type]
-    options = {"prefetch_factor": 2, "persistent_workers": True} if workers else {}
-    loader = DataLoader(dataset, 4, sampler=order, num_workers=workers, collate_fn=collate, **options)
+    loader = DataLoader(
+        dataset,
+        BATCH,
+        sampler=order,
+        num_workers=workers,
+        collate_fn=collate,
+        prefetch_factor=2,
+        persistent_workers=True,
+    )
     batches = iter(loader)
-    first = 4 * max(workers, 1)  # what was made while the workers started
-    for _ in range(max(workers, 1) * 2):
+    for _ in range(workers * 2):  # what was made while the workers started
         next(batches)
     start = time.perf_counter()
     rest = sum(len(batch["labels"]) for batch in batches)
-    seconds = time.perf_counter() - start
-    return (rest - first if workers else rest) / seconds
+    return (rest - BATCH * workers) / (time.perf_counter() - start)
 
 
-def measure_size(size_px: tuple[int, int], images: int, repeats: int) -> dict[str, Any]:
-    """Return medians over alternating repeats for one image size."""
+def measure_size(
+    size_px: tuple[int, int], images: int, repeats: int
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Return, for one image size, way -> milliseconds a sample, and way -> samples a second with 1 and 2 workers."""
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        write_files(folder, size_px, images)
-        ways = build_ways(folder)
+        write_files(Path(place), size_px, images)
+        ways = build_ways(Path(place))
         for dataset in ways.values():
             measure_one_core(dataset)
-        samples: dict[str, list[float]] = {name: [] for name in ways}
-        speeds: dict[str, list[float]] = {f"{name}, {w} workers": [] for name in ways for w in (1, 2)}
-        for _ in range(repeats):
+        alone: dict[str, list[float]] = {name: [] for name in ways}
+        loaded: dict[str, list[list[float]]] = {name: [] for name in ways}
+        for repeat in range(repeats):
             for name, dataset in ways.items():
-                samples[name].append(measure_one_core(dataset))
-                for workers in (1, 2):
-                    speeds[f"{name}, {workers} workers"].append(measure_loader(dataset, workers))
-    milliseconds = {name: statistics.median(values) for name, values in samples.items()}
-    throughput = {name: statistics.median(values) for name, values in speeds.items()}
-    return {
-        "size_px": size_px,
-        "milliseconds_per_sample": milliseconds,
-        "samples_per_second": throughput,
-        "speedup_decoded": milliseconds["example"] / milliseconds["segplus"],
-        "speedup_cached": milliseconds["example"] / milliseconds["segplus cached"],
-        "two_workers_over_one": throughput["segplus, 2 workers"] / throughput["segplus, 1 workers"],
-        "two_workers_over_one_cached": throughput["segplus cached, 2 workers"]
-        / throughput["segplus cached, 1 workers"],
-    }
+                alone[name].append(measure_one_core(dataset))
+                loaded[name].append([measure_loader(dataset, workers) for workers in (1, 2)])
+            print(f"{size_px}, repeat {repeat}: { ({name: round(v[-1], 3) for name, v in alone.items()}) }", flush=True)
+    medians = {name: [statistics.median(column) for column in zip(*v, strict=True)] for name, v in loaded.items()}
+    return {name: statistics.median(values) for name, values in alone.items()}, medians
+
+
+def measure_normalization(repeats: int) -> float:
+    """Return milliseconds a sample of normalising a batch of crops on this CPU."""
+    normalization = Normalization(SegformerImageProcessorPil(do_resize=False))
+    batch = torch.randint(0, 256, (8, 3, CROP_PX, CROP_PX), dtype=torch.uint8)
+    found = []
+    for _ in range(repeats * 5):
+        start = time.process_time()
+        normalization.apply_to_batch(batch)
+        found.append((time.process_time() - start) / len(batch) * 1000)
+    return statistics.median(found)
+
+
+def measure_formats(repeats: int, crops: int = 8) -> dict[str, tuple[float, float]]:
+    """Return format -> milliseconds a crop from the whole picture, and of its rectangle alone."""
+    scene = SyntheticScenes(1, SIZES_PX[1]).draw(0)[0]
+    picture, rng = np.tile(scene, (*LARGE_TIMES, 1)), np.random.default_rng(0)
+    corners = rng.integers(0, (picture.shape[0] - CROP_PX, picture.shape[1] - CROP_PX), (crops, 2)).tolist()
+    reader, found = ImageReader(), {}
+    with tempfile.TemporaryDirectory() as place:
+        for name, options in FORMATS.items():
+            path = Path(place) / f"picture.{name.split(',')[0].lower().replace('jpeg', 'jpg')}"
+            np.save(path, picture) if name == "npy" else Image.fromarray(picture).save(path, **options)
+            found[name] = _time_format(reader, str(path), corners, repeats)
+            print(f"{name}: {found[name][0]:.1f} ms whole, {found[name][1]:.1f} ms the rectangle", flush=True)
+    return found
+
+
+def _time_format(reader: ImageReader, path: str, corners: list[list[int]], repeats: int) -> tuple[float, float]:
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats):
+        for top, left in corners:
+            start = time.process_time()
+            box = (left, top, left + CROP_PX, top + CROP_PX)
+            wanted = np.array(reader.read(path, path).crop(box))  # type: ignore[union-attr]
+            middle = time.process_time()
+            part = np.array(open_image(reader, path, path).read((top, left, CROP_PX, CROP_PX)))
+            times[0].append(middle - start)
+            times[1].append(time.process_time() - middle)
+            if not np.array_equal(wanted, part):
+                raise SystemExit(f"{path}: the rectangle has other pixels than the whole")
+    return statistics.mean(times[0]) * 1000, statistics.mean(times[1]) * 1000
+
+
+def write_page(plan: argparse.Namespace, sizes: dict[Any, Any], normalizing: float, formats: dict[str, Any]) -> str:
+    """Return the results as Markdown."""
+    lines = [
+        "# Training samples from disk",
+        "",
+        f"Written by `{' '.join(['python benchmarks/data_loading.py', *sys.argv[1:]])}`: {plan.images} drawn scenes of"
+        f" each size, JPEG images and PNG masks, {CROP_PX}x{CROP_PX} crops and a flip. Medians of {plan.repeats} alternating"
+        " repeats. The example's samples are normalised floats; segplus' are 8-bit and normalised on the device, which"
+        f" takes {normalizing:.2f} ms a sample where the device is this CPU (counted in the last column).",
+        "",
+        "| Image | Way | CPU ms a sample | Times the example | Goal | Reached | Samples per second, 1 worker"
+        " | 2 workers | 2 over 1 | Times the example, normalising counted |",
+        "|---|---|---:|---:|---:|---|---:|---:|---:|---:|",
+    ]
+    for (height, width), (alone, loaded) in sizes.items():
+        for way in WAYS:
+            times, goal = alone["example"] / alone[way], GOALS[height, width].get(way)
+            wanted = "| " if goal is None else f"at least {goal} | {'yes' if times >= goal else 'no'}"
+            one, two = loaded[way]
+            counted = alone["example"] / (alone[way] + normalizing) if goal else 1.0
+            lines.append(
+                f"| {width}x{height} | {way} | {alone[way]:.2f} | {times:.2f} | {wanted} | {one:.0f} | {two:.0f}"
+                f" | {two / one:.2f} | {counted:.2f} |"
+            )
+    lines += ["", f"Two workers over one, decoding: the goal is at least {WORKERS_GOAL}."]
+    for (height, width), (_, loaded) in sizes.items():
+        ratio = loaded["segplus"][1] / loaded["segplus"][0]
+        lines.append(f"At {width}x{height} it is {ratio:.2f}: {'reached' if ratio >= WORKERS_GOAL else 'not reached'}.")
+    side = f"{SIZES_PX[1][1] * LARGE_TIMES[1]}x{SIZES_PX[1][0] * LARGE_TIMES[0]}"
+    lines += [
+        "",
+        "## A crop of a large picture",
+        "",
+        f"{CROP_PX}x{CROP_PX} pixels of a picture of {side}, CPU milliseconds, the mean of 8 places and {plan.repeats}"
+        " repeats. The pixels are the same.",
+        "",
+        "| Format | The whole, then the crop | The rectangle | Times faster |",
+        "|---|---:|---:|---:|",
+    ]
+    lines += [f"| {name} | {whole:.1f} | {part:.1f} | {whole / part:.1f} |" for name, (whole, part) in formats.items()]
+    return "\n".join([*lines, "", "## Machine", "", *_describe_machine()]) + "\n"
+
+
+def _describe_machine() -> list[str]:
+    machine = describe_machine()
+    packages = ("torch", "albumentations", "opencv-python-headless", "pillow", "numpy")
+    return [
+        f"- processor: {machine['processor']}, {machine['cores']} cores",
+        f"- {platform.system()} {platform.release()}, Python {platform.python_version()}",
+        f"- OMP_NUM_THREADS: {os.environ.get('OMP_NUM_THREADS', 'not set')}; torch and OpenCV on one thread",
+        "- " + ", ".join(f"{name} {version(name)}" for name in packages),
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=60)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--output", type=Path)
-    arguments = parser.parse_args()
+    parser.add_argument("--quick", action="store_true", help="few images, once; prints the page only")
+    parser.add_argument("--images", type=int, help="pairs of each size; 60, or 12 with --quick")
+    parser.add_argument("--repeats", type=int, help="alternating repeats; 5, or 1 with --quick")
+    parser.add_argument("--output", type=Path, help="page to write; data_loading.md beside this file, unless --quick")
+    plan = parser.parse_args()
+    plan.images, plan.repeats = plan.images or (12 if plan.quick else 60), plan.repeats or (1 if plan.quick else 5)
+    output = plan.output or (None if plan.quick else DEFAULT_OUTPUT)
     torch.set_num_threads(1)
     warnings.simplefilter("error", UserWarning)
-    packages = ("torch", "albumentations", "opencv-python-headless", "pillow", "numpy")
-    result = {
-        "images": arguments.images,
-        "repeats": arguments.repeats,
-        "crop_px": CROP_PX,
-        "sizes": [measure_size(size, arguments.images, arguments.repeats) for size in SIZES_PX],
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-    }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(text + "\n", encoding="utf-8")
+    sizes = {size: measure_size(size, plan.images, plan.repeats) for size in SIZES_PX}
+    page = write_page(plan, sizes, measure_normalization(plan.repeats), measure_formats(plan.repeats))
+    print(page)
+    if output:
+        output.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from test_masks import build_tiff, write_tags
 from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
 
 from segplus.classes import ClassMap
 from segplus.data import SegmentationSplit, load_segmentation_dataset
 from segplus.data.cache import open_cache
-from segplus.data.headers import shorten_jpeg, shorten_png
+from segplus.data.decoding import decode_grey_png, decode_jpeg
+from segplus.data.headers import check_png, shorten_jpeg, shorten_png
 from segplus.data.images import ImageReader, find_orientation, read_size
 from segplus.data.masks import MaskDecoder
 from segplus.data.regions import open_image, open_label
@@ -71,6 +72,7 @@ JPEG_SETTINGS: dict[str, dict[str, Any]] = {
     "progressive": {"progressive": True, "subsampling": 2},
     "progressive 444": {"progressive": True, "subsampling": 0},
     "restarts": {"restart_marker_rows": 1},
+    "RGB inside": {"keep_rgb": True},
     "progressive restarts": {"progressive": True, "restart_marker_blocks": 3},
 }
 
@@ -81,6 +83,39 @@ def test_jpeg(tmp_path: Path, name: str, mode: str) -> None:
     path = tmp_path / "a.jpg"
     Image.fromarray(draw_image()).convert(mode).save(path, **JPEG_SETTINGS[name])
     check_image(ImageReader(), path)
+
+
+@pytest.mark.parametrize("name", list(JPEG_SETTINGS))
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_opencv_decodes_what_pillow_does(name: str, mode: str) -> None:
+    content = io.BytesIO()
+    Image.fromarray(draw_image(3)).convert(mode).save(content, "JPEG", **JPEG_SETTINGS[name])
+    decoded = decode_jpeg(content.getvalue())
+    assert decoded is not None
+    np.testing.assert_array_equal(decoded, np.asarray(Image.open(content).convert("RGB")))
+    assert decode_jpeg(content.getvalue()[:-200]) is None
+    assert decode_jpeg(content.getvalue() + b"\0") is None
+    assert decode_jpeg(b"no picture\xff\xd9") is None
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1", "LA", "RGB", "I;16", "transparent", "text"])
+def test_opencv_decodes_bare_grey_png_alone(mode: str) -> None:
+    content = io.BytesIO()
+    options: dict[str, Any] = {}
+    grey = np.random.default_rng(2).integers(0, 256, SIZE, dtype=np.uint8)
+    if mode == "transparent":
+        options["transparency"] = 3
+    elif mode == "text":
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add_text("made by", "hand")
+    picture = Image.fromarray(grey.astype(np.uint16)) if mode == "I;16" else Image.fromarray(grey)
+    picture = picture.convert(mode) if mode in ("P", "1", "LA", "RGB") else picture
+    picture.save(content, "PNG", **options)
+    decoded = decode_grey_png(content.getvalue(), check_png(content.getvalue()))
+    if mode == "L":
+        np.testing.assert_array_equal(decoded, grey)
+    else:
+        assert decoded is None
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, TiffImagePlugin
 
 from segplus.classes import ClassMap, pack_colors
+from segplus.data.decoding import decode_grey_png
 from segplus.data.headers import check_png
 from segplus.data.images import Stored, find_suffix, load_array, open_picture, read_content, report_damage
 from segplus.data.polygons import draw_annotation
@@ -62,8 +63,12 @@ class MaskDecoder:
             if find_suffix(stored) in (".npy", ".npz"):
                 return self._read_values(load_array(stored), source)
             if find_suffix(stored) == ".png":
-                stored = {"bytes": read_content(stored), "path": None}
-                check_png(stored["bytes"])
+                content = read_content(stored)
+                kinds = check_png(content)
+                ids = None if self.classes.legend else decode_grey_png(content, kinds)
+                if ids is not None:
+                    return self._read_values(ids, source)
+                stored = {"bytes": content, "path": None}
             with open_picture(stored) as picture:
                 return self._read_picture(picture, source)
 

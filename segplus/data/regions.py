@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
+from segplus.data.decoding import decode_jpeg
 from segplus.data.depth import is_cut_to_bytes
 from segplus.data.headers import shorten_jpeg, shorten_png
 from segplus.data.images import (
@@ -29,6 +31,7 @@ from segplus.data.tiff import find_plain_layout, read_layout, read_tiff_box
 
 Box = tuple[int, int, int, int]  # top, left, height, width, whole pixels
 Pixels = npt.NDArray[Any]
+_MOST_ROWS = 0.85  # of a JPEG; where more are needed, OpenCV decodes all sooner than Pillow these
 _TIFF_SUFFIXES = (".tif", ".tiff")
 
 
@@ -138,8 +141,17 @@ def _open_values(decoder: MaskDecoder, stored: Stored) -> tuple[tuple[int, int],
 
 def _open_whole(reader: ImageReader, stored: Stored, source: str) -> Regions:
     """Return an image that is decoded now."""
-    pixels = np.asarray(reader.read(stored, source))
-    return Regions((pixels.shape[0], pixels.shape[1]), source, partial(take_box, pixels))
+    image = reader.read(stored, source)
+    if isinstance(image, Image.Image):
+        return Regions((image.height, image.width), source, partial(_crop, image))
+    return Regions((image.shape[0], image.shape[1]), source, partial(take_box, image))
+
+
+def _crop(picture: Image.Image, box: Box) -> Pixels:
+    top, left, height, width = box
+    whole = box == (0, 0, picture.height, picture.width)
+    part = picture if whole else picture.crop((left, top, left + width, top + height))
+    return np.asarray(part if part.mode == "RGB" else part.convert("RGB"))
 
 
 def _open_tiff(reader: ImageReader, stored: Stored, source: str) -> Regions | None:
@@ -169,11 +181,15 @@ def _open_picture(reader: ImageReader, stored: Stored, source: str) -> Regions:
     if shorten is None or not plain or find_orientation(picture) != 1:
         return _open_whole(reader, {"bytes": content, "path": None}, source)
 
-    def take(box: Box) -> Pixels:
-        top, left, height, width = box
-        shorter = shorten(content, top + height)
-        opened = picture if shorter is content else open_picture({"bytes": shorter})
-        part = opened.crop((left, top, left + width, top + height))
-        return np.asarray(part if part.mode == "RGB" else part.convert("RGB"))
+    size = picture.height, picture.width
 
-    return Regions((picture.height, picture.width), source, take)
+    def take(box: Box) -> Pixels:
+        bottom = box[0] + box[2]
+        if picture.format == "JPEG" and bottom > _MOST_ROWS * size[0]:
+            whole = decode_jpeg(content)
+            if whole is not None and whole.shape[:2] == size:
+                return take_box(whole, box)
+        shorter = shorten(content, bottom)
+        return _crop(picture if shorter is content else open_picture({"bytes": shorter}), box)
+
+    return Regions(size, source, take)
