@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import yaml
@@ -90,3 +92,24 @@ def run(
         check=False,
         cwd=ROOT,
     )
+
+
+def kill_when(
+    has_come: Callable[[], bool], recipe: Path, processes: int = 1, how: signal.Signals = signal.SIGKILL
+) -> None:
+    """Start a run and kill it as soon as something is true."""
+    with (recipe.parent / "killed.log").open("a") as log:
+        process = subprocess.Popen(
+            build_command(recipe, processes=processes),
+            stdout=log,
+            stderr=log,
+            env=build_environment(recipe.parent),
+            start_new_session=True,
+            cwd=ROOT,
+        )
+        deadline = time.monotonic() + 200
+        while not has_come() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        assert process.poll() is None, (recipe.parent / "killed.log").read_text()[-2000:]
+        os.killpg(process.pid, how)
+        assert process.wait() == -how

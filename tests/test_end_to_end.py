@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import hub_server
 import numpy as np
 import pytest
 import torch
-from launching import ROOT, build_command, build_environment, run, write_recipe
+from launching import ROOT, kill_when, run, write_recipe
 from safetensors.torch import load_file
 from transformers import pipeline
 
@@ -186,21 +181,3 @@ def test_a_run_killed_four_times_ends_in_the_same_weights(tmp_path: Path, proces
     again = read_metrics(output / "metrics.json")
     assert again["training"]["steps"] == 7
     assert not (output / "checkpoint-8").exists()
-
-
-def kill_when(has_come: Callable[[], bool], recipe: Path, processes: int) -> None:
-    with (recipe.parent / "killed.log").open("a") as log:
-        process = subprocess.Popen(
-            build_command(recipe, processes=processes),
-            stdout=log,
-            stderr=log,
-            env=build_environment(recipe.parent),
-            start_new_session=True,
-            cwd=ROOT,
-        )
-        deadline = time.monotonic() + 200
-        while not has_come() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.002)
-        assert process.poll() is None, (recipe.parent / "killed.log").read_text()[-2000:]
-        os.killpg(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL

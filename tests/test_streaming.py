@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from launching import run, write_recipe
+from launching import kill_when, run, write_recipe
 from PIL import Image
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
@@ -192,6 +193,22 @@ def test_a_run_on_a_stream_repeats_and_resumes_to_the_same_weights(parquet: Path
     assert run_segmentation.main([str(recipe), *elsewhere]) == 0
     other = load_file(tmp_path / "other" / "checkpoint-10" / "model.safetensors")
     assert all(torch.equal(whole[name], other[name]) for name in whole)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_terminated_twice_ends_in_the_same_weights(parquet: Path, tmp_path: Path) -> None:
+    weights = {}
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+        recipe = write_run(tmp_path / name, parquet, max_steps=9, dataloader_num_workers=2)
+        output = tmp_path / name / "run"
+        if name == "killed":
+            kill_when(lambda path=output / "checkpoint-3": path.is_dir(), recipe, how=signal.SIGTERM)
+            kill_when(lambda path=output / "checkpoint-6" / "optimizer.pt": path.is_file(), recipe, how=signal.SIGTERM)
+        done = run(recipe)
+        assert done.returncode == 0, done.stderr[-3000:]
+        weights[name] = load_file(output / "model.safetensors")
+    assert all(torch.equal(weights["whole"][key], weights["killed"][key]) for key in weights["whole"])
 
 
 @pytest.mark.slow
