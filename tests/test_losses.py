@@ -7,30 +7,21 @@ import torch
 
 from segplus.losses import LOSSES, build_criterion, concurrency, upsample
 
-# One row a term and variant; every name of LOSSES must be here.
-ROWS = [
+# Every term as it is by default, then variants and mixtures.
+ROWS = [{name: {}} for name in sorted(LOSSES)] + [
     {"binary_cross_entropy": {"positive_weight": 3.0}},
-    {"boundary": {}},
     {"boundary": {"background": False}},
     {"boundary_cross_entropy": {"label_smoothing": 0.1}},
-    {"cross_entropy": {}},
     {"cross_entropy": {"label_smoothing": 0.1}},
-    {"dice": {}},
     {"dice": {"squared": True, "per_image": True, "background": False}},
     {"dice": {"log": True, "present_only": False, "class_weighted": True}},
     {"focal": {"gamma": 1.5, "alpha": 0.3}},
     {"focal": {"gamma": 0.5}},
-    {"focal_tversky": {}},
     {"jaccard": {"per_image": True}},
-    {"lovasz_softmax": {}},
     {"lovasz_softmax": {"per_image": True}},
     {"lovasz_softmax": {"present_only": False}},
-    {"ohem_cross_entropy": {"share": 0.3}},
     {"ohem_cross_entropy": {"threshold": 0.6, "min_kept": 20}},
-    {"rmi": {}},
     {"sigmoid_focal": {"alpha": 0.25}},
-    {"soft_boundary_f1": {}},
-    {"tversky": {}},
     {"cross_entropy": {"label_smoothing": 0.2, "weight": 0.5}, "dice": {"weight": 0.7, "squared": True}, "focal": 0.3},
     {"cross_entropy": 1.0, "dice": 0.5, "lovasz_softmax": 0.4, "soft_boundary_f1": 0.2},
 ]
@@ -65,10 +56,6 @@ def differentiate(criterion, logits, labels, **options):
 
 def relative(found, expected):
     return float((found - expected).norm() / expected.norm().clamp(min=1e-12))
-
-
-def test_every_term_has_a_row():
-    assert {name for row in ROWS for name in row} == set(LOSSES)
 
 
 @GRIDS

@@ -11,34 +11,20 @@ import torch.multiprocessing as mp
 
 from segplus.losses import LOSSES, build_criterion
 
-ROWS = {
-    "cross_entropy": {"label_smoothing": 0.1},
-    "focal": {},
-    "ohem share": {"share": 0.3},
-    "ohem threshold": {"threshold": 0.5, "min_kept": 5},
-    "dice": {},
-    "dice per image": {"per_image": True},
+# Every term as it is by default, then variants: the first word names the term.
+ROWS = {name: {} for name in sorted(LOSSES)} | {
+    "cross_entropy smoothed": {"label_smoothing": 0.1},
+    "ohem_cross_entropy threshold": {"threshold": 0.5, "min_kept": 5},
     "dice squared": {"squared": True, "log": True, "class_weighted": True, "present_only": False},
-    "dice alone": {"sync": False, "per_image": True},
-    "jaccard": {},
-    "tversky": {},
-    "focal_tversky": {},
-    "lovasz_softmax": {},
-    "lovasz per image": {"per_image": True},
-    "lovasz all": {"present_only": False},
-    "binary_cross_entropy": {},
-    "sigmoid_focal": {},
-    "boundary": {},
-    "boundary_cross_entropy": {},
-    "soft_boundary_f1": {},
-    "rmi": {},
+    "dice per image": {"per_image": True},
+    "lovasz_softmax per image": {"per_image": True},
+    "lovasz_softmax all": {"present_only": False},
 }
 WEIGHTS = [0.5, 2.0, 1.0, 0.0, 3.0]
-TERMS = {"ohem": "ohem_cross_entropy", "lovasz": "lovasz_softmax"}
 
 
 def list_configs():
-    return {key: {TERMS.get(key.split()[0], key.split()[0]): options} for key, options in ROWS.items()}
+    return {key: {key.split()[0]: options} for key, options in ROWS.items()}
 
 
 def draw_batch(ignored_rows):
@@ -80,10 +66,6 @@ def run_process(rank: int, folder: str, plain: bool, ignored_rows: int) -> None:
                 criterion(logits[own], labels[own])  # evaluation exchanges nothing, so one process may be alone
     torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
-
-
-def test_every_term_is_here():
-    assert {name for config in list_configs().values() for name in config} == set(LOSSES)
 
 
 @pytest.mark.parametrize(("plain", "ignored_rows"), [(False, 11), (False, 16), (True, 11)])
