@@ -99,7 +99,7 @@ class ExampleSet(Dataset[dict[str, torch.Tensor]]):
 
 
 def build_ways(folder: Path) -> dict[str, Dataset[Any]]:
-    """Return the three data sets that are compared: the same crop and flip; segplus' samples are 8-bit, as it trains."""
+    """Return the data sets that are compared: the same crop and flip; segplus' samples are 8-bit, as in training."""
     section = {"dataset": str(folder), "classes": list(CLASS_NAMES), "void": [255], "validation_share": 0.0}
     split = load_segmentation_dataset(section).splits["train"]
     recipe = TransformsRecipe(preset="none", crop_size_px=[CROP_PX, CROP_PX], steps={"HorizontalFlip": {"p": 0.5}})
@@ -210,9 +210,9 @@ def write_page(plan: argparse.Namespace, sizes: dict[Any, Any], normalizing: flo
         "# Training samples from disk",
         "",
         f"Written by `{' '.join(['python benchmarks/data_loading.py', *sys.argv[1:]])}`: {plan.images} drawn scenes of"
-        f" each size, JPEG images and PNG masks, {CROP_PX}x{CROP_PX} crops and a flip. Medians of {plan.repeats} alternating"
-        " repeats. The example's samples are normalised floats; segplus' are 8-bit and normalised on the device, which"
-        f" takes {normalizing:.2f} ms a sample where the device is this CPU (counted in the last column).",
+        f" each size, JPEG images and PNG masks, {CROP_PX}x{CROP_PX} crops and a flip. Medians of {plan.repeats}"
+        " alternating repeats. The example's samples are normalised floats; segplus' are 8-bit and normalised on the"
+        f" device, which takes {normalizing:.2f} ms a sample where that is this CPU (counted in the last column).",
         "",
         "| Image | Way | CPU ms a sample | Times the example | Goal | Reached | Samples per second, 1 worker"
         " | 2 workers | 2 over 1 | Times the example, normalising counted |",

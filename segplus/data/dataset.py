@@ -79,12 +79,8 @@ class SegmentationSplit:
             InputError: If a file is damaged, or the sizes differ.
         """
         row = self._row(index)
-        source = name_source(row["image"], row["name"])
-        mask_source = name_source(row["mask"], f"mask of {row['name']}")
-        image = open_image(self.reader, row["image"], source)
-        label = open_label(self.decoder, row["mask"], mask_source)
-        refuse_different_sizes(image.size_px, label.size_px, source, mask_source)
-        return OpenPair(image.size_px, image.read, label.read)
+        sources = name_source(row["image"], row["name"]), name_source(row["mask"], f"mask of {row['name']}")
+        return open_pair(row["image"], row["mask"], sources, self.reader, self.decoder)
 
     def __iter__(self) -> Iterator[Pair]:
         for index in range(len(self)):
@@ -197,6 +193,19 @@ def read_pair(
     picture, label = reader.read(image, sources[0]), decoder.read(mask, sources[1])
     refuse_different_sizes(measure_picture(picture), label.shape, *sources)
     return {"image": picture, "label": label, "name": name}
+
+
+def open_pair(
+    image: Stored, mask: Stored, sources: tuple[str, str], reader: ImageReader, decoder: MaskDecoder
+) -> OpenPair:
+    """Return the pair of a stored image and mask, of which nothing is decoded yet where the format allows.
+
+    Raises:
+        InputError: If one is damaged, or the sizes differ.
+    """
+    picture, label = open_image(reader, image, sources[0]), open_label(decoder, mask, sources[1])
+    refuse_different_sizes(picture.size_px, label.size_px, *sources)
+    return OpenPair(picture.size_px, picture.read, label.read)
 
 
 def name_source(stored: Stored, name: str) -> str:

@@ -32,6 +32,7 @@ from segplus.data.tiff import find_plain_layout, read_layout, read_tiff_box
 Box = tuple[int, int, int, int]  # top, left, height, width, whole pixels
 Pixels = npt.NDArray[Any]
 _MOST_ROWS = 0.85  # of a JPEG; where more are needed, OpenCV decodes all sooner than Pillow these
+_PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", "")  # pictures in a table may come without a name
 _TIFF_SUFFIXES = (".tif", ".tiff")
 
 
@@ -101,9 +102,9 @@ def open_image(reader: ImageReader, stored: Stored, source: str) -> Regions:
             return Regions(size, source, lambda box: reader.scale_bands(take_box(bands, box), source))
         if find_suffix(stored) in _TIFF_SUFFIXES:
             return _open_tiff(reader, stored, source) or _open_whole(reader, stored, source)
-        if reader.channels != 3 or find_suffix(stored) == ".npz":
-            return _open_whole(reader, stored, source)
-        return _open_picture(reader, stored, source)
+        if reader.channels == 3 and find_suffix(stored) in _PICTURE_SUFFIXES:
+            return _open_picture(reader, stored, source)
+        return _open_whole(reader, stored, source)
 
 
 def open_label(decoder: MaskDecoder, stored: Stored, source: str) -> Regions:

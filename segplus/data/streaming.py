@@ -13,9 +13,10 @@ from datasets.distributed import split_dataset_by_node
 from torch.utils.data import Sampler
 
 from segplus.classes import ClassMap
-from segplus.data.dataset import Pair, name_source, read_pair
+from segplus.data.dataset import Pair, name_source, open_pair, read_pair
 from segplus.data.images import ImageReader, Stored
 from segplus.data.masks import MaskDecoder
+from segplus.data.regions import OpenPair
 from segplus.errors import InputError
 
 _READ_AHEAD = 64  # rows between the reader's thread and the loader
@@ -88,13 +89,15 @@ class StreamedSplit:
         Raises:
             InputError: If it is damaged, the sizes differ, or the mask holds a value outside the classes.
         """
-        name = row["name"]
-        image, mask = (name_source(row[column], name) for column in ("image", "mask"))
-        sources = (
-            image if image == name else f"{image} ({name})",
-            f"mask of {name}" if mask == name else f"{mask} ({name})",
-        )
-        return read_pair(row["image"], row["mask"], name, sources, self.reader, self.decoder)
+        return read_pair(row["image"], row["mask"], row["name"], _name_sources(row), self.reader, self.decoder)
+
+    def open(self, row: Any) -> OpenPair:
+        """Return the pair of a row, of which nothing is decoded yet where the format allows.
+
+        Raises:
+            InputError: If it is damaged, or the sizes differ.
+        """
+        return open_pair(row["image"], row["mask"], _name_sources(row), self.reader, self.decoder)
 
     def draw_rows(self, seed: int, process_index: int = 0, num_processes: int = 1) -> Iterator[StreamedRow]:
         """Yield this process's rows without end, in another order in each pass.
@@ -117,6 +120,13 @@ class StreamedSplit:
                     "data.streaming: no row is left to train on", fix="lower data.max_images.validation, or add images"
                 )
             number_of_pass += 1
+
+
+def _name_sources(row: Any) -> tuple[str, str]:
+    """Return what messages call a row's image and mask: file and row."""
+    name = row["name"]
+    image, mask = (name_source(row[column], name) for column in ("image", "mask"))
+    return image if image == name else f"{image} ({name})", f"mask of {name}" if mask == name else f"{mask} ({name})"
 
 
 class RowSampler(Sampler[StreamedRow]):

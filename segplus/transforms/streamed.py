@@ -9,14 +9,14 @@ import torch
 from torch.utils.data import Dataset
 
 from segplus.transforms.sets import calm_opencv
-from segplus.transforms.training import TrainingTransform
+from segplus.transforms.training import OpenPair, TrainingTransform
 
 
 class RowReader(Protocol):
-    """Decodes rows."""
+    """Reads rows."""
 
-    def read(self, row: Any) -> Any:
-        """Return {"image", "label", "name"} of a row."""
+    def open(self, row: Any) -> OpenPair:
+        """Return the pair of a row, of which nothing is decoded yet where the format allows."""
         ...
 
 
@@ -24,7 +24,7 @@ class StreamedTrainingSet(Dataset[dict[str, torch.Tensor]]):
     """Training samples of rows that a sampler draws; a sample depends on the seed and the row's position alone.
 
     Args:
-        split: Decodes rows.
+        split: Reads rows; of each, only what the crop needs.
         transform: The augmentation.
         seed: Another seed gives other augmentations.
     """
@@ -36,8 +36,7 @@ class StreamedTrainingSet(Dataset[dict[str, torch.Tensor]]):
     def __getitem__(self, row: Any) -> dict[str, torch.Tensor]:
         """Return pixel_values and labels of a drawn row, with its position as `index` and its pass as `epoch`."""
         calm_opencv()
-        item = self.split.read(row)
         rng = np.random.default_rng([self.seed, row["number_of_pass"], row["position"]])
-        sample = self.transform(item["image"], item["label"], rng)
+        sample = self.transform.read_sample(self.split.open(row), rng)
         position, number_of_pass = torch.tensor(row["position"]), torch.tensor(row["number_of_pass"])
         return {**sample, "index": position, "epoch": number_of_pass}
