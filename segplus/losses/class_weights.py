@@ -137,12 +137,24 @@ def weigh_enet(counts: Counts) -> npt.NDArray[np.float64]:
     return _invert(np.log(1.02 + counts[0] / max(counts[0].sum(), 1)))
 
 
-FORMULAS: dict[str, Callable[[Counts], npt.NDArray[np.float64]]] = {
+Formula = Callable[[Counts], npt.NDArray[np.float64]]
+FORMULAS: dict[str, Formula] = {
     "effective_number": weigh_effective,
     "enet": weigh_enet,
     "inverse_frequency": weigh_inverse,
     "median_frequency": weigh_median,
 }
+
+
+def find_formula(name: str) -> Formula:
+    """Return the formula of that name.
+
+    Raises:
+        InputError: If there is none.
+    """
+    if name not in FORMULAS:
+        raise InputError("class_weights: no such formula", found=name, fix=suggest(name, FORMULAS))
+    return FORMULAS[name]
 
 
 def compute_class_weights(counts: Counts, formula: str) -> Tensor:
@@ -156,10 +168,9 @@ def compute_class_weights(counts: Counts, formula: str) -> Tensor:
     Raises:
         InputError: If there is no such formula.
     """
-    if formula not in FORMULAS:
-        raise InputError("class_weights: no such formula", found=formula, fix=suggest(formula, FORMULAS))
+    weigh = find_formula(formula)
     present = counts[0] > 0
-    weights = FORMULAS[formula](counts)
+    weights = weigh(counts)
     if present.any():
         weights = weights / weights[present].mean()
     return torch.tensor(np.where(present, weights, 1.0), dtype=torch.float32)
@@ -174,7 +185,10 @@ def choose_class_weights(
         given: What the recipe says.
         counts: Called where a formula needs the counts.
     """
-    return compute_class_weights(counts(), given) if isinstance(given, str) else given
+    if not isinstance(given, str):
+        return given
+    find_formula(given)  # before the masks are counted
+    return compute_class_weights(counts(), given)
 
 
 def _invert(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

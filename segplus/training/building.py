@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from PIL import Image
 from torch.nn import SyncBatchNorm
@@ -110,14 +111,16 @@ def build_recipe_criterion(recipe: Recipe, data: SegmentationData) -> Criterion:
         cache = find_cache_folder() / "class_pixels"
         return count_split(data.splits["train"], data.classes.num_classes, cache=cache, processes=count_workers())
 
-    return build_criterion(
+    build = partial(
+        build_criterion,
         recipe.losses,
         data.classes.num_classes,
         data.classes.ignore_index,
-        class_weights=choose_class_weights(recipe.class_weights, count_pixels),
         class_names=data.classes.names,
         plain=recipe.loss_engine == "plain",
     )
+    build()  # a misspelt term is told before the masks are counted
+    return build(class_weights=choose_class_weights(recipe.class_weights, count_pixels))
 
 
 def adapt_model(model: PreTrainedModel, wishes: ModelRecipe, arguments: TrainingArguments) -> PreTrainedModel:
