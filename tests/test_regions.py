@@ -19,7 +19,7 @@ from segplus.classes import ClassMap
 from segplus.data import SegmentationSplit, load_segmentation_dataset
 from segplus.data.cache import open_cache
 from segplus.data.decoding import decode_grey_png, decode_jpeg
-from segplus.data.headers import check_png, shorten_jpeg, shorten_png
+from segplus.data.headers import check_png, find_plain_jpeg_size, shorten_jpeg, shorten_png
 from segplus.data.images import ImageReader, find_orientation, read_size
 from segplus.data.masks import MaskDecoder
 from segplus.data.regions import open_image, open_label
@@ -96,6 +96,20 @@ def test_opencv_decodes_what_pillow_does(name: str, mode: str) -> None:
     assert decode_jpeg(content.getvalue()[:-200]) is None
     assert decode_jpeg(content.getvalue() + b"\0") is None
     assert decode_jpeg(b"no picture\xff\xd9") is None
+
+
+def test_plain_jpegs_are_known_by_their_header() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    answers = []
+    for mode, options in (("RGB", {}), ("L", {}), ("CMYK", {}), ("RGB", {"exif": exif}), ("RGB", {"xmp": b"<x/>"})):
+        content = io.BytesIO()
+        Image.fromarray(draw_image()).convert(mode).save(content, "JPEG", **options)
+        answers.append(find_plain_jpeg_size(content.getvalue()))
+    assert answers == [SIZE, SIZE, None, None, None]
+    png = io.BytesIO()
+    Image.fromarray(draw_image()).save(png, "PNG")
+    assert find_plain_jpeg_size(png.getvalue()) is find_plain_jpeg_size(b"") is None
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "1", "LA", "RGB", "I;16", "transparent", "text"])

@@ -7,12 +7,16 @@ A smaller height in the header therefore saves the work below it, and the rows a
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from typing import IO
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _TEXT_CHUNKS = frozenset({b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
+_JPEG_START = b"\xff\xd8\xff"
 _HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended sequential, progressive
 _START_OF_SCAN = 0xDA
+_APPENDED = (0xE1, 0xE2)  # segments of metadata: EXIF and XMP turn a picture, MPF has more than one
+_METADATA = (b"Exif", b"http", b"MPF")
 _BLOCK_ROWS = 8
 
 
@@ -61,24 +65,46 @@ def shorten_png(content: bytes, rows: int) -> bytes:
     return b"".join((content[:12], header, zlib.crc32(header).to_bytes(4, "big"), content[33:]))
 
 
+def find_plain_jpeg_size(content: bytes) -> tuple[int, int] | None:
+    """Return (height, width) of an 8-bit JPEG, grey or of three components, that has no EXIF; None of all others."""
+    if not content.startswith(_JPEG_START):
+        return None
+    frame = 0
+    for kind, place in _list_jpeg_segments(content):
+        if kind in _HUFFMAN_FRAMES:
+            frame = place
+        elif kind in _APPENDED and content.startswith(_METADATA, place + 4):
+            return None
+    if not frame or content[frame + 4] != 8 or content[frame + 9] not in (1, 3):
+        return None
+    height, width = (int.from_bytes(content[place : place + 2], "big") for place in (frame + 5, frame + 7))
+    return (height, width) if height and width else None
+
+
 def shorten_jpeg(content: bytes, rows: int) -> bytes:
     """Return a JPEG file that ends soon after `rows` rows; the bytes of the rest stay and are not decoded.
 
     One row of blocks more is kept, which the upsampling of the chroma looks at. A file of a kind that is not known to
     decode so (arithmetic coding, lossless) stays as it is.
     """
+    for kind, place in _list_jpeg_segments(content):
+        if kind in _HUFFMAN_FRAMES:
+            return _lower_frame(content, place, rows)
+    return content
+
+
+def _list_jpeg_segments(content: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the kind and the position of each segment before the pixels."""
     place = 2
     while place + 10 < len(content) and content[place] == 0xFF:
         kind = content[place + 1]
         if kind == 0xFF:  # padding
             place += 1
             continue
-        if kind in _HUFFMAN_FRAMES:
-            return _lower_frame(content, place, rows)
         if kind == _START_OF_SCAN:
-            break
+            return
+        yield kind, place
         place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
-    return content
 
 
 def _lower_frame(content: bytes, frame: int, rows: int) -> bytes:

@@ -204,7 +204,8 @@ def read_content(stored: Stored) -> bytes:
         raise ValueError("rows of values, not a file")
     if isinstance(stored, dict) and stored.get("bytes") is not None:
         return bytes(stored["bytes"])
-    return Path(stored if isinstance(stored, str) else stored["path"]).read_bytes()
+    with open(stored if isinstance(stored, str) else stored["path"], "rb") as file:
+        return file.read()
 
 
 def map_content(stored: Stored) -> bytes | mmap.mmap:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from segplus.data.decoding import decode_jpeg
 from segplus.data.depth import is_cut_to_bytes
-from segplus.data.headers import shorten_jpeg, shorten_png
+from segplus.data.headers import find_plain_jpeg_size, shorten_jpeg, shorten_png
 from segplus.data.images import (
     ImageReader,
     Stored,
@@ -175,22 +175,29 @@ def _open_tiff(reader: ImageReader, stored: Stored, source: str) -> Regions | No
 def _open_picture(reader: ImageReader, stored: Stored, source: str) -> Regions:
     """Return a picture that is decoded down to the row that is needed, or, of other kinds, now and whole."""
     content = read_content(stored)
-    picture = open_picture({"bytes": content})
-    plain_png = picture.format == "PNG" and not picture.info.keys() & {"transparency", "interlace"}
-    shorten = shorten_jpeg if picture.format == "JPEG" else shorten_png if plain_png else None
-    plain = picture.mode in ("RGB", "L") and not is_cut_to_bytes(picture)
-    if shorten is None or not plain or find_orientation(picture) != 1:
-        return _open_whole(reader, {"bytes": content, "path": None}, source)
+    size = find_plain_jpeg_size(content)
+    if size is not None:
+        return Regions(size, source, partial(_take_from_jpeg, content, size))
+    with open_picture({"bytes": content}) as picture:
+        plain = picture.mode in ("RGB", "L") and not is_cut_to_bytes(picture) and find_orientation(picture) == 1
+        plain_png = picture.format == "PNG" and not picture.info.keys() & {"transparency", "interlace"}
+        size = picture.height, picture.width
+    if plain and picture.format == "JPEG":
+        return Regions(size, source, partial(_take_from_jpeg, content, size))
+    if plain and plain_png:
+        return Regions(size, source, partial(_take_rows, content, shorten_png))
+    return _open_whole(reader, {"bytes": content, "path": None}, source)
 
-    size = picture.height, picture.width
 
-    def take(box: Box) -> Pixels:
-        bottom = box[0] + box[2]
-        if picture.format == "JPEG" and bottom > _MOST_ROWS * size[0]:
-            whole = decode_jpeg(content)
-            if whole is not None and whole.shape[:2] == size:
-                return take_box(whole, box)
-        shorter = shorten(content, bottom)
-        return _crop(picture if shorter is content else open_picture({"bytes": shorter}), box)
+def _take_from_jpeg(content: bytes, size: tuple[int, int], box: Box) -> Pixels:
+    """Return the rectangle from the whole where most of it is needed, or else from the rows down to its last one."""
+    if box[0] + box[2] > _MOST_ROWS * size[0]:
+        whole = decode_jpeg(content)
+        if whole is not None and whole.shape[:2] == size:
+            return take_box(whole, box)
+    return _take_rows(content, shorten_jpeg, box)
 
-    return Regions(size, source, take)
+
+def _take_rows(content: bytes, shorten: Callable[[bytes, int], bytes], box: Box) -> Pixels:
+    with open_picture({"bytes": shorten(content, box[0] + box[2])}) as picture:
+        return _crop(picture, box)
