@@ -14,8 +14,9 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation, pipe
 from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
 
 from segplus.errors import InputError
+from segplus.evaluation import label_map
 from segplus.inference import Predictor
-from segplus.inference.passes import ScorePass, average_passes, label_grid
+from segplus.inference.passes import ScorePass, average_passes, cut_strips
 from segplus.inference.pictures import PictureReader, scale_picture
 from segplus.inference.windows import lay_windows, place_windows
 from segplus.recipe.evaluation import ProtocolRecipe
@@ -217,9 +218,14 @@ def test_flip_makes_the_prediction_symmetric(segformer):
 def test_strips_join_as_one_grid(strides):
     scores = torch.randn(4, 23, 9, generator=torch.Generator().manual_seed(0))
     covers = (23 * strides, 9 * strides)
-    whole = label_grid(ScorePass(iter([(scores, 23)]), covers), (23 * strides - 2, 9 * strides))
+    whole = label_map(scores[None], covers)[0, :, : 9 * strides - 1]
     parts = ((part, 23) for part in scores.split([1, 7, 2, 13], 1))
-    assert torch.equal(label_grid(ScorePass(parts, covers), (23 * strides - 2, 9 * strides)), whole)
+    strips = list(cut_strips(ScorePass(parts, covers)))
+    assert len(strips) == 4
+    assert torch.equal(torch.cat([strip.find_labels(9 * strides - 1) for strip in strips]), whole)
+    exact = F.interpolate(scores[None], size=covers, mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
+    rows = torch.cat([slab for strip in strips for slab in strip.interpolate(9 * strides - 1)])
+    torch.testing.assert_close(rows, exact[:, :-1], atol=1e-5, rtol=1e-5)
     parts = ((part, 23) for part in scores.split([1, 7, 2, 13], 1))
     slabs = torch.cat([slab for _, slab in average_passes([ScorePass(parts, covers)], (23 * strides, 9 * strides))])
     expected = F.interpolate(scores[None], size=covers, mode="bilinear", align_corners=False)[0].permute(1, 2, 0)

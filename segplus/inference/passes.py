@@ -103,14 +103,14 @@ def cut_strips(scores: ScorePass) -> Iterator[Strip]:
         above = block[:, -1:].clone()
 
 
-def label_grid(scores: ScorePass, size: tuple[int, int]) -> Tensor:
-    """Return the label map of one pass whose grid fits the pixels, shape (height, width).
+def fill_rows(target: Tensor, top: int, part: Tensor) -> int:
+    """Write rows into a tensor that begin at a row of it, and return the row after them; those beyond it are left out.
 
-    Args:
-        scores: The pass.
-        size: Height and width of the picture.
+    Rows go into one block of memory: small tensors that are kept between large temporary ones would pin those.
     """
-    return torch.cat([strip.find_labels(size[1]) for strip in cut_strips(scores)])[: size[0]]
+    bottom = min(top + len(part), len(target))
+    target[top:bottom] = part[: bottom - top]
+    return bottom
 
 
 def average_passes(passes: list[ScorePass], size: tuple[int, int]) -> Iterator[tuple[int, Tensor]]:

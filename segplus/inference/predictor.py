@@ -11,7 +11,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from segplus.errors import InputError
 from segplus.evaluation import label_map
 from segplus.evaluation.labels import choose_label_dtype
-from segplus.inference.passes import ScorePass, average_passes, cut_strips, label_grid
+from segplus.inference.passes import ScorePass, average_passes, cut_strips, fill_rows
 from segplus.inference.pictures import Picture, PictureReader, measure_picture, scale_picture
 from segplus.inference.windows import blend_windows, lay_windows, pad_size
 from segplus.recipe.evaluation import ProtocolRecipe
@@ -85,37 +85,47 @@ class Predictor:
 
     def predict_with_confidence(self, picture: Picture) -> tuple[Tensor, Tensor]:
         """Return the label map and the probability of the most probable class, float32, both of shape (H, W)."""
-        height, width = measure_picture(picture)
+        size = measure_picture(picture)
         passes = self._start_passes(picture)
-        labels: list[Tensor] = []
-        confidence: list[Tensor] = []
-        if len(passes) == 1 and passes[0].fits_pixels:
-            for strip in cut_strips(passes[0]):
-                labels.append(strip.find_labels(width))
-                confidence += [self._normalise(slab).amax(-1) for slab in strip.interpolate(width)]
-        else:
-            dtype = choose_label_dtype(len(passes[0].held))
-            for _, slab in average_passes(passes, (height, width)):
-                labels.append(slab.argmax(-1).to(dtype))
-                confidence.append(self._normalise(slab).amax(-1))
-        return self._join(labels)[:height], self._join(confidence)[:height]
+        labels = self._make_labels(passes, size)
+        confidence = torch.empty(size, dtype=torch.float32, device=self.model.device)
+        if len(passes) > 1 or not passes[0].fits_pixels:
+            for top, slab in average_passes(passes, size):
+                fill_rows(labels, top, slab.argmax(-1))
+                fill_rows(confidence, top, self._normalise(slab).amax(-1))
+            return labels, confidence
+        row = top = 0
+        for strip in cut_strips(passes[0]):
+            row = fill_rows(labels, row, strip.find_labels(size[1]))
+            for slab in strip.interpolate(size[1]):
+                top = fill_rows(confidence, top, self._normalise(slab).amax(-1))
+        return labels, confidence
 
     def predict_probabilities(self, picture: Picture) -> Tensor:
         """Return the probability of every class, float32, shape (C, H, W): as large as that is."""
-        slabs = average_passes(self._start_passes(picture), measure_picture(picture))
-        return self._join([self._normalise(slab) for _, slab in slabs]).permute(2, 0, 1).contiguous()
+        size = measure_picture(picture)
+        passes = self._start_passes(picture)
+        probabilities = torch.empty(*size, len(passes[0].held), device=self.model.device)
+        for top, slab in average_passes(passes, size):
+            fill_rows(probabilities, top, self._normalise(slab))
+        return probabilities.permute(2, 0, 1).contiguous()
 
     def _normalise(self, slab: Tensor) -> Tensor:
         return slab if self.protocol.average == "probabilities" else slab.softmax(-1)
 
-    def _join(self, parts: list[Tensor]) -> Tensor:
-        return torch.cat(parts).to(self.model.device)
+    def _make_labels(self, passes: list[ScorePass], size: tuple[int, int]) -> Tensor:
+        return torch.empty(size, dtype=choose_label_dtype(len(passes[0].held)), device=self.model.device)
 
     def _label(self, passes: list[ScorePass], size: tuple[int, int]) -> Tensor:
-        if len(passes) == 1 and passes[0].fits_pixels:
-            return label_grid(passes[0], size).to(self.model.device)
-        dtype = choose_label_dtype(len(passes[0].held))
-        return self._join([slab.argmax(-1).to(dtype) for _, slab in average_passes(passes, size)])
+        labels = self._make_labels(passes, size)
+        if len(passes) > 1 or not passes[0].fits_pixels:
+            for top, slab in average_passes(passes, size):
+                fill_rows(labels, top, slab.argmax(-1))
+            return labels
+        row = 0
+        for strip in cut_strips(passes[0]):
+            row = fill_rows(labels, row, strip.find_labels(size[1]))
+        return labels
 
     def _start_passes(self, picture: Picture) -> list[ScorePass]:
         start = self._start_served if self.protocol.name == "fixed" else self._start_windows

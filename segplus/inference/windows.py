@@ -21,8 +21,8 @@ from segplus.recipe.evaluation import ProtocolRecipe
 ScoreWindows = Callable[[list[tuple[int, int, int, int]]], Tensor]
 _SIGMA_SHARE = 1 / 8
 _LEAST_WEIGHT = 1e-3
-# Values in one block of rows that are blended at the size of the pixels: 64 MiB.
-_BLOCK_VALUES = 1 << 24
+# Values in one block of rows that are blended at the size of the pixels: 16 MiB.
+_BLOCK_VALUES = 1 << 22
 
 
 @dataclass(frozen=True)
