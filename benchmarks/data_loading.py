@@ -32,9 +32,9 @@ from transformers.models.segformer.image_processing_pil_segformer import Segform
 from segplus.collator import TrainingCollator
 from segplus.data import load_segmentation_dataset
 from segplus.data.cache import measure_cache, open_cache
-from segplus.data.images import ImageReader
-from segplus.data.regions import open_image
-from segplus.data.synthetic import CLASS_NAMES, SyntheticScenes
+from segplus.data.decoding.images import ImageReader
+from segplus.data.decoding.regions import open_image
+from segplus.data.synthetic.scenes import CLASS_NAMES, SyntheticScenes
 from segplus.recipe.transforms import TransformsRecipe
 from segplus.reporting.environment import describe_machine
 from segplus.transforms import Normalization, TrainingSet, TrainingTransform

@@ -58,7 +58,7 @@ def _write_scene(folder: Path, plan: Plan, scene: int) -> None:
     import numpy as np
     from PIL import Image
 
-    from segplus.data.synthetic import SyntheticScenes
+    from segplus.data.synthetic.scenes import SyntheticScenes
 
     height, width = plan.crop_px, plan.crop_px * 4 // 3
     image, ids = SyntheticScenes(plan.scenes, (height, width)).draw(scene)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
 
-from segplus.data.synthetic import CLASS_COLORS, SyntheticScenes
+from segplus.data.synthetic.scenes import CLASS_COLORS, SyntheticScenes
 from segplus.recipe.transforms import TransformsRecipe
 from segplus.transforms import PRESETS, BatchMixing, TrainingTransform
 

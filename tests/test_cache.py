@@ -15,7 +15,7 @@ from PIL import Image
 from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
 
 from segplus.data.cache import measure_cache, open_cache
-from segplus.data.synthetic import SyntheticScenes
+from segplus.data.synthetic.scenes import SyntheticScenes
 from segplus.errors import InputError
 from segplus.recipe.transforms import TransformsRecipe
 from segplus.transforms import TrainingSet, TrainingTransform, WholePair

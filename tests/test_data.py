@@ -18,10 +18,10 @@ from PIL import Image
 from segplus.classes import ClassMap
 from segplus.data import SegmentationSplit, check_split, load_segmentation_dataset
 from segplus.data.checking import find_presence
-from segplus.data.images import ImageReader
+from segplus.data.decoding.images import ImageReader
+from segplus.data.decoding.masks import MaskDecoder
+from segplus.data.layouts.source import build_table
 from segplus.data.loading import build_section
-from segplus.data.masks import MaskDecoder
-from segplus.data.source import build_table
 from segplus.data.splits import divide, find_groups
 from segplus.errors import InputError
 from segplus.recipe.data import DataRecipe

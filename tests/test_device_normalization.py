@@ -14,7 +14,7 @@ from transformers.models.segformer.image_processing_pil_segformer import Segform
 
 from segplus.collator import TrainingCollator
 from segplus.data import load_segmentation_dataset
-from segplus.data.synthetic import CLASS_NAMES
+from segplus.data.synthetic.scenes import CLASS_NAMES
 from segplus.losses import build_criterion
 from segplus.recipe.transforms import TransformsRecipe
 from segplus.training import SegmentationTrainer

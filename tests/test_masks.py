@@ -15,8 +15,8 @@ from pycocotools import mask as coco_mask
 
 from segplus.classes import ClassMap
 from segplus.data import load_segmentation_dataset
-from segplus.data.polygons import expand_runs, unpack_counts
-from segplus.data.tiff import read_tiff_bands
+from segplus.data.decoding.polygons import expand_runs, unpack_counts
+from segplus.data.decoding.tiff import read_tiff_bands
 from segplus.errors import InputError
 
 SIZE = (40, 60)

@@ -18,13 +18,13 @@ from transformers.models.segformer.image_processing_pil_segformer import Segform
 from segplus.classes import ClassMap
 from segplus.data import SegmentationSplit, load_segmentation_dataset
 from segplus.data.cache import open_cache
-from segplus.data.decoding import decode_grey_png, decode_jpeg
-from segplus.data.headers import check_png, find_plain_jpeg_size, shorten_jpeg, shorten_png
-from segplus.data.images import ImageReader, find_orientation, read_size
-from segplus.data.masks import MaskDecoder
-from segplus.data.regions import open_image, open_label
-from segplus.data.synthetic import SyntheticScenes
-from segplus.data.tiff import read_layout, read_tiff_bands, read_tiff_box
+from segplus.data.decoding.headers import check_png, find_plain_jpeg_size, shorten_jpeg, shorten_png
+from segplus.data.decoding.images import ImageReader, find_orientation, read_size
+from segplus.data.decoding.masks import MaskDecoder
+from segplus.data.decoding.opencv import decode_grey_png, decode_jpeg
+from segplus.data.decoding.regions import open_image, open_label
+from segplus.data.decoding.tiff import read_layout, read_tiff_bands, read_tiff_box
+from segplus.data.synthetic.scenes import SyntheticScenes
 from segplus.errors import InputError
 from segplus.recipe.transforms import TransformsRecipe
 from segplus.transforms import PRESETS, TrainingSet, TrainingTransform, WholePair

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segplus.data.street_canvas import Canvas, tint
-from segplus.data.synthetic import CLASS_COLORS, CLASS_NAMES, SyntheticScenes
+from segplus.data.synthetic.canvas import Canvas, tint
+from segplus.data.synthetic.scenes import CLASS_COLORS, CLASS_NAMES, SyntheticScenes
 from segplus.errors import InputError
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from segplus.data.regions import OpenPair, open_arrays
+from segplus.data.decoding.regions import OpenPair, open_arrays
 from segplus.errors import InputError
 
 _FORMAT = 1

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from segplus.classes import ClassMap
-from segplus.data.images import ImageReader, Stored, describe_file, read_file_stamp, read_size
-from segplus.data.masks import MaskDecoder
-from segplus.data.regions import OpenPair, open_image, open_label
+from segplus.data.decoding.images import ImageReader, Stored, describe_file, read_file_stamp, read_size
+from segplus.data.decoding.masks import MaskDecoder
+from segplus.data.decoding.regions import OpenPair, open_image, open_label
 from segplus.errors import InputError
 
 if TYPE_CHECKING:

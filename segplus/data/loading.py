@@ -10,22 +10,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segplus.data.benchmarks import read_ade20k, read_cityscapes, read_voc
 from segplus.data.checking import find_presence
-from segplus.data.coco import read_coco
 from segplus.data.dataset import SegmentationData, SegmentationSplit
-from segplus.data.drawn import draw_splits
-from segplus.data.folders import read_flat, read_folders
-from segplus.data.hub import read_hub, read_saved
-from segplus.data.images import ImageReader
-from segplus.data.labelme import read_labelme
-from segplus.data.layouts import find_layout
-from segplus.data.masks import MaskDecoder, find_encoding
-from segplus.data.names import build_class_map, read_colors, read_names
-from segplus.data.source import Source, find_split
+from segplus.data.decoding.images import ImageReader
+from segplus.data.decoding.masks import MaskDecoder, find_encoding
+from segplus.data.layouts.benchmarks import read_ade20k, read_cityscapes, read_voc
+from segplus.data.layouts.coco import read_coco
+from segplus.data.layouts.discovery import find_layout
+from segplus.data.layouts.folders import read_flat, read_folders
+from segplus.data.layouts.hub import read_hub, read_saved
+from segplus.data.layouts.labelme import read_labelme
+from segplus.data.layouts.names import build_class_map, read_colors, read_names
+from segplus.data.layouts.source import Source, find_split
+from segplus.data.layouts.tables import read_manifest, read_metadata
 from segplus.data.splits import divide, find_groups
 from segplus.data.streaming import StreamedSplit
-from segplus.data.tables import read_manifest, read_metadata
+from segplus.data.synthetic.splits import draw_splits
 from segplus.errors import InputError
 from segplus.recipe.data import DataRecipe
 from segplus.recipe.paths import expand_path

@@ -14,9 +14,9 @@ from torch.utils.data import Sampler
 
 from segplus.classes import ClassMap
 from segplus.data.dataset import Pair, name_source, open_pair, read_pair
-from segplus.data.images import ImageReader, Stored
-from segplus.data.masks import MaskDecoder
-from segplus.data.regions import OpenPair
+from segplus.data.decoding.images import ImageReader, Stored
+from segplus.data.decoding.masks import MaskDecoder
+from segplus.data.decoding.regions import OpenPair
 from segplus.errors import InputError
 
 _READ_AHEAD = 64  # rows between the reader's thread and the loader

@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from segplus.classes import ClassMap
-from segplus.data.images import IMAGE_SUFFIXES, ImageReader, read_size
+from segplus.data.decoding.images import IMAGE_SUFFIXES, ImageReader, read_size
 from segplus.errors import InputError
 from segplus.inference.checkpoint import Checkpoint, choose_device, find_checkpoint
 from segplus.inference.files import check_kind, write_labels

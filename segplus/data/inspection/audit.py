@@ -12,7 +12,8 @@ import numpy as np
 from segplus.classes import ClassMap
 from segplus.data.checking import map_pairs
 from segplus.data.dataset import SegmentationData, SegmentationSplit
-from segplus.data.findings import (
+from segplus.data.decoding.masks import MaskDecoder
+from segplus.data.inspection.findings import (
     Finding,
     find_class_problems,
     find_misplaced_masks,
@@ -20,12 +21,11 @@ from segplus.data.findings import (
     find_repeated_images,
     find_sequences,
 )
+from segplus.data.inspection.measurements import measure_pair
+from segplus.data.inspection.proposals import measure_shares, propose_recipe, render_recipe, weigh_by_frequency
+from segplus.data.inspection.tallies import SplitTally
+from segplus.data.layouts.source import Source
 from segplus.data.loading import assemble, build_section, load_segmentation_dataset, read_source
-from segplus.data.masks import MaskDecoder
-from segplus.data.measurements import measure_pair
-from segplus.data.proposals import measure_shares, propose_recipe, render_recipe, weigh_by_frequency
-from segplus.data.source import Source
-from segplus.data.tallies import SplitTally
 from segplus.errors import InputError
 from segplus.recipe.data import DataRecipe
 

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
-from segplus.data.depth import is_cut_to_bytes, lay_on_white, read_deep_colors, refuse_stack
-from segplus.data.headers import has_late_text
-from segplus.data.tiff import read_layout, read_tiff_bands
+from segplus.data.decoding.depth import is_cut_to_bytes, lay_on_white, read_deep_colors, refuse_stack
+from segplus.data.decoding.headers import has_late_text
+from segplus.data.decoding.tiff import read_layout, read_tiff_bands
 from segplus.errors import InputError
 
 IMAGE_SUFFIXES = frozenset(

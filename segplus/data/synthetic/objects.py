@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from segplus.data.street_canvas import Camera, Canvas, Color, tint
+from segplus.data.synthetic.canvas import Camera, Canvas, Color, tint
 
 SKY, ROAD, LANE_MARKING, BUILDING, TREE, VEHICLE, PEDESTRIAN, POLE, SIGN = range(9)
 Generator = np.random.Generator

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segplus.data.measurements import WINDOW_PX, PairFacts
+from segplus.data.inspection.measurements import WINDOW_PX, PairFacts
 from segplus.errors import InputError
 
 MOST_OUTSIDE = 1 << 16  # values outside the classes that are told apart: lossy colours would be millions

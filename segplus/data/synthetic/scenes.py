@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from segplus.classes import IGNORE_INDEX
-from segplus.data.street_canvas import FAR_M, Array, Camera, Canvas, draw_noise, tint
-from segplus.data.street_objects import (
+from segplus.data.synthetic.canvas import FAR_M, Array, Camera, Canvas, draw_noise, tint
+from segplus.data.synthetic.objects import (
     BUILDING,
     LANE_MARKING,
     ROAD,

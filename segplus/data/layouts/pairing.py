@@ -11,8 +11,8 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from segplus.data.images import IMAGE_SUFFIXES
-from segplus.data.source import build_table
+from segplus.data.decoding.images import IMAGE_SUFFIXES
+from segplus.data.layouts.source import build_table
 from segplus.errors import InputError
 
 

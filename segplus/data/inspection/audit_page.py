@@ -14,9 +14,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from segplus.classes import ClassMap
-from segplus.data.audit import Audit
 from segplus.data.bands import show_as_rgb
 from segplus.data.dataset import SegmentationSplit, measure_picture
+from segplus.data.inspection.audit import Audit
 
 _WIDTH_PX = 360
 

@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from segplus.data.folders import WHOLE
-from segplus.data.pairing import strip_suffix
-from segplus.data.source import Source, build_table, is_split_name
+from segplus.data.layouts.folders import WHOLE
+from segplus.data.layouts.pairing import strip_suffix
+from segplus.data.layouts.source import Source, build_table, is_split_name
 from segplus.errors import InputError, suggest
 from segplus.recipe.data import DataRecipe
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from segplus.classes import ClassMap, Color, pack_colors
-from segplus.data.source import Source
+from segplus.data.layouts.source import Source
 from segplus.errors import InputError, suggest
 from segplus.recipe.data import DataRecipe
 from segplus.recipe.paths import expand_path

@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from segplus.data.decoding import decode_jpeg
-from segplus.data.depth import is_cut_to_bytes
-from segplus.data.headers import find_plain_jpeg_size, shorten_jpeg, shorten_png
-from segplus.data.images import (
+from segplus.data.decoding.depth import is_cut_to_bytes
+from segplus.data.decoding.headers import find_plain_jpeg_size, shorten_jpeg, shorten_png
+from segplus.data.decoding.images import (
     ImageReader,
     Stored,
     find_orientation,
@@ -26,8 +25,9 @@ from segplus.data.images import (
     read_content,
     report_damage,
 )
-from segplus.data.masks import MaskDecoder
-from segplus.data.tiff import find_plain_layout, read_layout, read_tiff_box
+from segplus.data.decoding.masks import MaskDecoder
+from segplus.data.decoding.opencv import decode_jpeg
+from segplus.data.decoding.tiff import find_plain_layout, read_layout, read_tiff_box
 
 Box = tuple[int, int, int, int]  # top, left, height, width, whole pixels
 Pixels = npt.NDArray[Any]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from segplus.data.pairing import Pairing, pair_folders
-from segplus.data.source import Source, is_split_name
+from segplus.data.layouts.pairing import Pairing, pair_folders
+from segplus.data.layouts.source import Source, is_split_name
 from segplus.errors import InputError
 from segplus.recipe.data import DataRecipe
 

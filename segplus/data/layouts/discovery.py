@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segplus.data.folders import IMAGE_FOLDERS, MASK_FOLDERS
-from segplus.data.images import IMAGE_SUFFIXES
-from segplus.data.pairing import list_files
-from segplus.data.source import is_split_name
-from segplus.data.tables import METADATA_NAMES
+from segplus.data.decoding.images import IMAGE_SUFFIXES
+from segplus.data.layouts.folders import IMAGE_FOLDERS, MASK_FOLDERS
+from segplus.data.layouts.pairing import list_files
+from segplus.data.layouts.source import is_split_name
+from segplus.data.layouts.tables import METADATA_NAMES
 from segplus.errors import InputError
 from segplus.recipe.data import DataRecipe
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from segplus.classes import ClassMap, unpack_color
 from segplus.data.dataset import SegmentationSplit
-from segplus.data.duplicates import find_equal_images, find_near_pairs, find_shared_sequences
-from segplus.data.measurements import TURNS, WINDOW_PX
-from segplus.data.tallies import MOST_OUTSIDE, NAMED, SplitTally
+from segplus.data.inspection.duplicates import find_equal_images, find_near_pairs, find_shared_sequences
+from segplus.data.inspection.measurements import TURNS, WINDOW_PX
+from segplus.data.inspection.tallies import MOST_OUTSIDE, NAMED, SplitTally
 
 Level = Literal["error", "warning", "note"]
 VOID_WORDS = frozenset(

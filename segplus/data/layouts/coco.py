@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segplus.data.folders import WHOLE
-from segplus.data.source import SPLIT_ALIASES, Source, build_table
+from segplus.data.layouts.folders import WHOLE
+from segplus.data.layouts.source import SPLIT_ALIASES, Source, build_table
 from segplus.errors import InputError, suggest
 from segplus.recipe.data import DataRecipe
 

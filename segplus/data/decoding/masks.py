@@ -11,11 +11,11 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, TiffImagePlugin
 
 from segplus.classes import ClassMap, pack_colors
-from segplus.data.decoding import decode_grey_png
-from segplus.data.headers import check_png
-from segplus.data.images import Stored, find_suffix, load_array, open_picture, read_content, report_damage
-from segplus.data.polygons import draw_annotation
-from segplus.data.source import Source
+from segplus.data.decoding.headers import check_png
+from segplus.data.decoding.images import Stored, find_suffix, load_array, open_picture, read_content, report_damage
+from segplus.data.decoding.opencv import decode_grey_png
+from segplus.data.decoding.polygons import draw_annotation
+from segplus.data.layouts.source import Source
 from segplus.errors import InputError
 from segplus.recipe.data import DataRecipe
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from segplus.data.coco import UNLABELLED
-from segplus.data.folders import WHOLE
-from segplus.data.images import read_size
-from segplus.data.source import Source, build_table, is_split_name
+from segplus.data.decoding.images import read_size
+from segplus.data.layouts.coco import UNLABELLED
+from segplus.data.layouts.folders import WHOLE
+from segplus.data.layouts.source import Source, build_table, is_split_name
 from segplus.errors import InputError, suggest
 from segplus.recipe.data import DataRecipe
 

@@ -6,9 +6,9 @@ import csv
 from pathlib import Path
 
 from segplus.classes import Color
-from segplus.data.folders import read_folders
-from segplus.data.pairing import list_files
-from segplus.data.source import Source, build_table
+from segplus.data.layouts.folders import read_folders
+from segplus.data.layouts.pairing import list_files
+from segplus.data.layouts.source import Source, build_table
 from segplus.errors import InputError
 from segplus.recipe.data import DataRecipe
 

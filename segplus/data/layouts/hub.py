@@ -10,9 +10,9 @@ from typing import Any
 import datasets
 import pyarrow.compute as pc
 
-from segplus.data.source import Source, Stream, find_split
+from segplus.data.layouts.source import Source, Stream, find_split
+from segplus.data.layouts.tables import IMAGE_COLUMNS, MASK_COLUMNS
 from segplus.data.streaming import take_head
-from segplus.data.tables import IMAGE_COLUMNS, MASK_COLUMNS
 from segplus.errors import InputError, suggest
 from segplus.recipe.data import DataRecipe
 

@@ -1,0 +1,1 @@
+"""Files as pixels: images and masks of every kind, whole or a rectangle of them."""
