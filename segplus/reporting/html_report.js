@@ -25,37 +25,36 @@ for (const button of document.querySelectorAll("#class-table thead button")) {
   button.addEventListener("click", () => sortTable(button));
 }
 
-const originals = new Map(); // image -> its pixels as the file has them
+const ids = new Map(data.colors.map(([red, green, blue], index) => [(red << 16) | (green << 8) | blue, index]));
+const originals = new Map(); // image -> its address, pixels and class ids as the file has them
 
-function readPixels(image) {
-  if (!originals.has(image)) {
-    const canvas = document.createElement("canvas");
-    [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
-    const context = canvas.getContext("2d", { willReadFrequently: true });
-    context.drawImage(image, 0, 0);
-    originals.set(image, { address: image.src, pixels: context.getImageData(0, 0, canvas.width, canvas.height) });
+function readLayer(image) {
+  if (originals.has(image)) return originals.get(image);
+  const canvas = document.createElement("canvas");
+  const [width, height] = [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(image, 0, 0);
+  const pixels = context.getImageData(0, 0, width, height).data, classes = new Int32Array(width * height);
+  let before = -1, id = -1;
+  for (let place = 0, i = 0; place < classes.length; place++, i += 4) {
+    const color = (pixels[i] << 16) | (pixels[i + 1] << 8) | pixels[i + 2];
+    if (color !== before) [before, id] = [color, ids.get(color) ?? -1]; // -1: the hatching of ignored pixels
+    classes[place] = id;
   }
-  return originals.get(image).pixels;
-}
-
-const pack = (red, green, blue) => (red << 16) | (green << 8) | blue;
-const ids = new Map(data.colors.map((color, index) => [pack(...color), index]));
-
-function readClass(pixels, place) {
-  return ids.get(pack(...pixels.data.subarray(4 * place, 4 * place + 3)));
+  originals.set(image, { address: image.src, width, height, pixels, classes });
+  return originals.get(image);
 }
 
 function nameClasses(stage, pointed) {
   const point = (event) => {
     const box = stage.getBoundingClientRect();
     const found = ["truth", "prediction"].map((layer) => {
-      const image = stage.querySelector(`.${layer}`), pixels = readPixels(image);
-      const scale = Math.min(box.width / pixels.width, box.height / pixels.height); // object-fit: contain
-      const x = (event.clientX - box.left - box.width / 2) / scale + pixels.width / 2;
-      const y = (event.clientY - box.top - box.height / 2) / scale + pixels.height / 2;
-      if (x < 0 || y < 0 || x >= pixels.width || y >= pixels.height) return null;
-      const id = readClass(pixels, Math.floor(y) * pixels.width + Math.floor(x));
-      return `${layer}: ${data.names[id] ?? "ignored"}`;
+      const { width, height, classes } = readLayer(stage.querySelector(`.${layer}`));
+      const scale = Math.min(box.width / width, box.height / height); // object-fit: contain
+      const x = (event.clientX - box.left - box.width / 2) / scale + width / 2;
+      const y = (event.clientY - box.top - box.height / 2) / scale + height / 2;
+      if (x < 0 || y < 0 || x >= width || y >= height) return null;
+      return `${layer}: ${data.names[classes[Math.floor(y) * width + Math.floor(x)]] ?? "ignored"}`;
     });
     pointed.textContent = found.includes(null) ? "" : found.join(" · ");
   };
@@ -65,18 +64,16 @@ function nameClasses(stage, pointed) {
 }
 
 function showClasses(image, chosen) {
-  const pixels = readPixels(image);
+  const { address, width, height, pixels, classes } = readLayer(image);
   if (!chosen.size) {
-    image.src = originals.get(image).address;
+    image.src = address;
     return;
   }
   const canvas = document.createElement("canvas");
-  [canvas.width, canvas.height] = [pixels.width, pixels.height];
-  const shown = new ImageData(new Uint8ClampedArray(pixels.data), pixels.width);
-  for (let place = 0; place < pixels.width * pixels.height; place++) {
-    if (!chosen.has(readClass(pixels, place))) shown.data[4 * place + 3] = 0;
-  }
-  canvas.getContext("2d").putImageData(shown, 0, 0);
+  [canvas.width, canvas.height] = [width, height];
+  const shown = new Uint8ClampedArray(pixels);
+  classes.forEach((id, place) => { if (!chosen.has(id)) shown[4 * place + 3] = 0; });
+  canvas.getContext("2d").putImageData(new ImageData(shown, width), 0, 0);
   image.src = canvas.toDataURL();
 }
 
