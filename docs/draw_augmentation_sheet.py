@@ -1,4 +1,4 @@
-"""Draw docs/augmentation.jpg: every preset, and every way of mixing a batch, on drawn scenes."""
+"""Draw docs/images/augmentation.jpg: every preset, and every way of mixing a batch, on drawn scenes."""
 
 from __future__ import annotations
 
@@ -66,6 +66,6 @@ def draw_sheet() -> np.ndarray:
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("augmentation.jpg")
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "images" / "augmentation.jpg"
     Image.fromarray(draw_sheet()).save(target, quality=85)
     print(target)
