@@ -116,18 +116,18 @@ class Case:
 
 
 def list_cases(size: int) -> list[Case]:
-    """Return the issue's table; `size` is the side of the labels in pixels, 512 but for a smoke run."""
+    """Return the lines of the table; `size` is the side of the labels in pixels, 512 but for a smoke run."""
     low, high, odd = (size // 4, size // 4), (size, size), (size - 12, size - 12)
     smoothed = {"cross_entropy": {"label_smoothing": 0.1}}
     return [
         Case("cross_entropy", {"cross_entropy": 1.0}, naive_cross_entropy, 8, 150, low, high, 5, 1 / 15),
         Case("cross_entropy", {"cross_entropy": 1.0}, naive_cross_entropy, 8, 19, low, high, 3, 1 / 5),
-        Case("focal", {"focal": 1.0}, naive_focal, 4, 150, low, high, 3, 1 / 12),
-        Case("dice", {"dice": 1.0}, naive_dice, 4, 150, low, high, 3, 1 / 12),
-        Case("tversky", {"tversky": 1.0}, naive_tversky, 4, 150, low, high, 3, 1 / 12),
-        Case("label smoothing", smoothed, naive_smoothing, 4, 150, low, high, 3, 1 / 12),
-        Case("cross_entropy + dice", {"cross_entropy": 1.0, "dice": 1.0}, naive_both, 4, 150, low, high, 3, 1 / 12),
-        Case("lovasz_softmax", {"lovasz_softmax": 1.0}, naive_lovasz, 4, 19, low, high, 1, 1 / 3),
+        Case("focal", {"focal": 1.0}, naive_focal, 8, 150, low, high, 3, 1 / 12),
+        Case("dice", {"dice": 1.0}, naive_dice, 8, 150, low, high, 3, 1 / 12),
+        Case("tversky", {"tversky": 1.0}, naive_tversky, 8, 150, low, high, 3, 1 / 12),
+        Case("label smoothing", smoothed, naive_smoothing, 8, 150, low, high, 3, 1 / 12),
+        Case("cross_entropy + dice", {"cross_entropy": 1.0, "dice": 1.0}, naive_both, 8, 150, low, high, 3, 1 / 12),
+        Case("lovasz_softmax", {"lovasz_softmax": 1.0}, naive_lovasz, 8, 19, low, high, 1, 1 / 3),
         Case("cross_entropy, scale 3.9", {"cross_entropy": 1.0}, naive_cross_entropy, 8, 150, low, odd, 1, 1 / 12),
     ]
 
