@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from segplus.errors import InputError
-from segplus.recipe import load_recipe, save_recipe
+from segplus.recipe import load_recipe, load_sections, save_recipe
 
 MINIMAL = {"data": {"dataset": "synthetic"}, "model": {"config": {"model_type": "segformer"}}}
 CONFIGS = sorted(p for p in Path("configs").rglob("*.yaml") if "accelerate" not in p.parts)
@@ -156,3 +156,33 @@ def test_a_missing_file_names_it(tmp_path: Path) -> None:
 def test_a_model_without_checkpoint_or_type_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="run.yaml: model: neither a checkpoint nor a config"):
         load_recipe(write(tmp_path, {"data": {"dataset": "synthetic"}, "model": {}}))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"dta": {"dataset": "my_data"}}, "run.yaml: unknown key 'dta'\n  fix: did you mean 'data'"),
+        ({"data": {"dataset": "x"}, "training": {"learning_rat": 1}}, "unknown key 'training.learning_rat'"),
+        ({"data": {"dataset": "x"}, "model": {"chekpoint": "y"}}, "unknown key 'model.chekpoint'"),
+        ({"data": {"dataset": "x"}, "card": 3}, "card is not a section"),
+        ({"data": {"dataset": "x"}, "evaluation": {"protocl": {}}}, "unknown key 'evaluation.protocl'"),
+        ({"losses": {"dice": 1.0}}, "run.yaml: key 'data' is missing"),
+        ({"data": None}, "data is not a section"),
+    ],
+)
+def test_the_verbs_read_a_recipe_as_strictly_as_training(tmp_path: Path, values: dict, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        load_sections(write(tmp_path, values))
+
+
+def test_the_verbs_take_a_recipe_of_the_data_alone(tmp_path: Path) -> None:
+    data, _ = load_sections(write(tmp_path, {"data": {"dataset": "here"}, "losses": {"dice": 1.0}}))
+    assert data.dataset == "here"
+
+
+@pytest.mark.parametrize(
+    "key", ["training.foo", "training.learning_rate", "losses.dice", "class_weights.a", "model.config.x"]
+)
+def test_keys_that_a_verb_would_drop_are_refused(key: str) -> None:
+    with pytest.raises(InputError, match=f"--{key} has no part in this command\n  allowed: keys of data, evaluation"):
+        load_sections(None, [f"--{key}", "1"], "my_data")

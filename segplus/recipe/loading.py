@@ -36,7 +36,6 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "save_total_limit": 2,
     "load_best_model_at_end": True,
     "metric_for_best_model": "mean_iou",
-    "greater_is_better": True,
     "restore_callback_states_from_checkpoint": True,
     "logging_steps": 10,
     "hub_strategy": "end",
@@ -59,13 +58,14 @@ RESERVED = {
     "include_num_input_tokens_seen": "it is for language models",
     "use_liger_kernel": "it is for language models",
     "neftune_noise_alpha": "it is for language models",
-    "train_sampling_strategy": "use transforms and data.sampling",
+    "train_sampling_strategy": "use transforms.sampling",
     "include_for_metrics": "segplus sets it",
     "do_train": "use `segplus evaluate` to evaluate only",
     "do_eval": "use training.eval_strategy",
     "do_predict": "use `segplus predict`",
     "resume_from_checkpoint": "repeat the same command: it resumes by itself",
     "local_rank": "use accelerate launch",
+    "save_only_model": "without the optimizer a run that died starts from zero; use training.save_total_limit: 1",
     "hub_token": "log in with `hf auth login`; a token does not belong in a recipe",
 }
 
@@ -104,17 +104,21 @@ def load_sections(
         arguments: `--key value` of these two sections, over the file's.
         dataset: In the place of the file's `data.dataset`.
     Raises:
-        InputError: If the file cannot be read, a key is unknown or a value has the wrong type.
+        InputError: If the file cannot be read, a key of any section is unknown, a value has the wrong type, or nothing
+            says where the data lie.
     """
     file = "command line" if path is None else str(path)
     values = {} if path is None else _read_yaml(Path(path))
+    _refuse_unknown_keys(values, file)
     known = [key for key in _list_keys() if key.split(".")[0] in ("data", "evaluation")]
     for key, value in _parse_arguments(arguments, known):
         _set_dotted(values, key, value)
     if dataset is not None:
         _set_dotted(values, "data.dataset", dataset)
-    data = build_dataclass(DataRecipe, values.get("data") or {}, "data", file)
-    return data, build_dataclass(EvaluationRecipe, values.get("evaluation") or {}, "evaluation", file)
+    if path is not None and "data" not in values:
+        raise InputError(f"{file}: key 'data' is missing", fix="add it: data: ...")
+    data = build_dataclass(DataRecipe, values.get("data", {}), "data", file)
+    return data, build_dataclass(EvaluationRecipe, values.get("evaluation", {}), "evaluation", file)
 
 
 def save_recipe(recipe: Recipe, path: str | os.PathLike[str]) -> None:
@@ -146,6 +150,22 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"recipe {path}: not a recipe", found=type(values).__name__, allowed="key: value lines")
     return values
+
+
+def _refuse_unknown_keys(values: dict[str, Any], file: str) -> None:
+    """Refuse what is no section of a recipe, and what is no key of one; values are checked where they are used."""
+    hints = typing.get_type_hints(Recipe)
+    for name, content in values.items():
+        if name not in hints:
+            raise InputError(f"{file}: unknown key '{name}'", fix=suggest(str(name), hints))
+        if name != "training" and not dataclasses.is_dataclass(hints[name]):
+            continue
+        keys = _training_hints() if name == "training" else typing.get_type_hints(hints[name])
+        if not isinstance(content, dict):
+            raise InputError(f"{file}: {name} is not a section", found=repr(content), allowed="key: value lines")
+        for key in content:
+            if key not in keys:
+                raise InputError(f"{file}: unknown key '{name}.{key}'", fix=suggest(str(key), keys))
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -193,10 +213,13 @@ def _list_keys() -> list[str]:
 
 def _find_key(key: str, known: Sequence[str]) -> str:
     open_sections = ("losses", "class_weights", "training", "model.config", "model.image_processor")
-    if key in known or any(key.startswith(f"{section}.") for section in open_sections):
+    if key in known or any(key.startswith(f"{section}.") for section in open_sections if section in known):
         return key
     if any(key.startswith(f"{entry}.") for entry in known if "." in entry):
         return key
+    sections = list(dict.fromkeys(entry.split(".")[0] for entry in known))
+    if key.split(".")[0] in typing.get_type_hints(Recipe).keys() - set(sections):
+        raise InputError(f"command line: --{key} has no part in this command", allowed=f"keys of {', '.join(sections)}")
     matches = [entry for entry in known if entry.rsplit(".", 1)[-1] == key]
     if len(matches) == 1:
         return matches[0]
@@ -243,7 +266,7 @@ def _check_training(given: Any, name: str, file: str) -> dict[str, Any]:
 
 
 def _check_ranges(training: dict[str, Any], file: str) -> None:
-    """Refuse numbers that would end the run later, with somebody else's message."""
+    """Refuse numbers that would end the run later, with somebody else's message; say in which direction is better."""
     for key in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
         if training.get(key, 1) < 1:
             raise InputError(f"{file}: training.{key}", found=training[key], allowed="1 and more")
@@ -255,6 +278,12 @@ def _check_ranges(training: dict[str, Any], file: str) -> None:
         allowed = ", ".join((*MONITORED, "iou/<class>"))
         fix = suggest(metric, MONITORED)
         raise InputError(f"{file}: training.metric_for_best_model", found=metric, allowed=allowed, fix=fix)
+    is_score = metric != "loss"
+    if training.setdefault("greater_is_better", is_score) not in (is_score, None):
+        best = "highest" if is_score else "lowest"
+        fix = f"leave it out, or say {str(is_score).lower()}: the best {metric} is the {best}"
+        raise InputError(f"{file}: training.greater_is_better", found=not is_score, fix=fix)
+    training["greater_is_better"] = is_score  # null stands for it, too
 
 
 def _convert_training_value(value: Any, hint: Any, where: str, file: str) -> Any:
