@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import datasets
 import numpy as np
@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from segplus.data import load_segmentation_dataset
+from segplus.data.loading import _READERS
 from segplus.errors import InputError
+from segplus.recipe.data import Layout
 
 GROUND, THING, VOID = 0, 1, 255
 
@@ -351,3 +353,29 @@ def test_unset_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SEGPLUS_NOWHERE", raising=False)
     with pytest.raises(InputError, match="SEGPLUS_NOWHERE is not set"):
         load_segmentation_dataset({"dataset": "${SEGPLUS_NOWHERE}/x"})
+
+
+@pytest.mark.parametrize("template", ["/abs/x.json", "a**b.json", "nothing/*.json", "annotations"])
+def test_annotations_that_are_no_files_below_the_data(tmp_path: Path, template: str) -> None:
+    (tmp_path / "annotations").mkdir()
+    with pytest.raises(InputError, match="data.annotations: "):
+        load_segmentation_dataset({"dataset": str(tmp_path), "layout": "coco", "annotations": template})
+
+
+@pytest.mark.parametrize("layout", ["folders", "flat", "metadata", "saved", "voc", "cityscapes", "coco", "labelme"])
+def test_a_file_where_a_folder_is_needed(tmp_path: Path, layout: str) -> None:
+    (tmp_path / "pairs.csv").write_text("image,mask\n")
+    with pytest.raises(InputError, match=f"data.layout: {layout} is a folder\n  found: .*pairs.csv, a file"):
+        load_segmentation_dataset({"dataset": str(tmp_path / "pairs.csv"), "layout": layout})
+
+
+def test_a_folder_where_a_list_is_needed(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="data.layout: manifest is a file that lists pairs\n  found: .*, a folder"):
+        load_segmentation_dataset({"dataset": str(tmp_path), "layout": "manifest"})
+    (tmp_path / "pairs.csv").write_bytes(b"PK\x03\x04\xff\xfe")
+    with pytest.raises(InputError, match="not a table of text"):
+        load_segmentation_dataset({"dataset": str(tmp_path / "pairs.csv")})
+
+
+def test_every_layout_of_a_recipe_has_its_reader() -> None:
+    assert {*_READERS, "auto", "hub", "synthetic"} == set(get_args(Layout))

@@ -43,6 +43,7 @@ _READERS: dict[str, Callable[[Path, DataRecipe], Source]] = {
     "coco": read_coco,
     "labelme": read_labelme,
 }
+_LISTS = frozenset({"manifest"})  # layouts that are one file; the others are folders
 
 
 def load_segmentation_dataset(section: DataRecipe | Mapping[str, Any]) -> SegmentationData:
@@ -127,6 +128,12 @@ def read_source(section: DataRecipe) -> Source:
             "data.streaming: only what the `datasets` library loads can be streamed: the Hub and Parquet files",
             found=f"layout {layout}",
             fix="set data.streaming: false; files on a disk are read one at a time anyway",
+        )
+    if path.is_file() != (layout in _LISTS):
+        raise InputError(
+            f"data.layout: {layout} is {'a file that lists pairs' if layout in _LISTS else 'a folder'}",
+            found=f"{place}, {'a file' if path.is_file() else 'a folder'}",
+            fix="correct data.dataset, or set data.layout: auto",
         )
     return _READERS[layout](path, section)
 

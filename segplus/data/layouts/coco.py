@@ -93,9 +93,7 @@ def find_annotation_files(root: Path, section: DataRecipe) -> dict[str, Path]:
     """
     template = section.annotations
     if template:
-        files = sorted(root.glob(template.replace("{split}", "*")))
-        if not files:
-            raise InputError("data.annotations: no such file", found=template, allowed=f"a path below {root}")
+        files = _match_files(root, template)
     else:
         files = [
             path
@@ -116,6 +114,17 @@ def find_annotation_files(root: Path, section: DataRecipe) -> dict[str, Path]:
     if not found:
         raise InputError(f"{root}: no annotation file", allowed="annotations/*.json or */_annotations.coco.json")
     return {split: paths[0] for split, paths in found.items()}
+
+
+def _match_files(root: Path, template: str) -> list[Path]:
+    allowed = f"a path below {root}, such as annotations/instances_{{split}}2017.json"
+    try:
+        files = sorted(path for path in root.glob(template.replace("{split}", "*")) if path.is_file())
+    except (NotImplementedError, ValueError) as error:  # an absolute path, or a pattern that means nothing
+        raise InputError(f"data.annotations: {error}", found=template, allowed=allowed) from None
+    if not files:
+        raise InputError("data.annotations: no such file", found=template, allowed=allowed)
+    return files
 
 
 def guess_split(path: Path, root: Path) -> str | None:

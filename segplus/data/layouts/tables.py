@@ -84,7 +84,12 @@ def read_pairs(path: Path, section: DataRecipe, split: str) -> dict[str, list[tu
         InputError: If a column is missing or two would do, or a row names a file that is not there.
     """
     rows = read_rows(path)
-    first = next(rows, None)
+    try:
+        first = next(rows, None)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: not a table of text", found=error, allowed="CSV, TSV or JSON lines in UTF-8"
+        ) from None
     if first is None:
         raise InputError(f"{path}: no rows", fix="list at least one pair")
     image = choose_column(list(first), section.image_column, IMAGE_COLUMNS, "image_column", path)
