@@ -163,6 +163,43 @@ def test_binary_masks_read_as_ids_are_refused(tmp_path: Path) -> None:
     assert check_split(split, progress=False).pixels == [189, 3, 0]
 
 
+def test_255_is_void_where_the_recipe_says_so(tmp_path: Path) -> None:
+    section = {**save_pairs(tmp_path, 2), "validation_share": 0.0}
+    for path in (tmp_path / "masks").iterdir():  # a small split without class 1
+        Image.fromarray(np.asarray(Image.open(path)) * 255).save(path)
+    for meaning in (
+        {"void": [255]},
+        {"classes": {0: "ground", 1: "thing", 255: "void"}, "void": ["void"]},
+    ):
+        split = load_segmentation_dataset({**section, **meaning}).splits["train"]
+        assert check_split(split, progress=False).pixels == [189, 0, 3]
+
+
+def test_binary_masks_that_never_reach_the_threshold_are_refused(tmp_path: Path) -> None:
+    section = {**save_pairs(tmp_path, 2), "validation_share": 0.0, "encoding": "binary"}
+    with pytest.raises(
+        InputError, match=r"(?s)no mask reaches data.threshold.*in 2 masks, such as .*set data.threshold"
+    ):
+        check_split(load_segmentation_dataset(section).splits["train"], progress=False)
+    split = load_segmentation_dataset({**section, "threshold": 1}).splits["train"]
+    assert check_split(split, progress=False).pixels == [189, 3, 0]
+
+
+def test_binary_masks_without_foreground_are_right(tmp_path: Path) -> None:
+    section = {**save_pairs(tmp_path, 2), "validation_share": 0.0, "encoding": "binary"}
+    rng = np.random.default_rng(0)
+    for path in sorted((tmp_path / "masks").iterdir()):
+        path.unlink()
+        noise = rng.integers(0, 9, (8, 12), dtype=np.uint8)  # what JPEG leaves of an empty mask
+        Image.fromarray(noise).save(path.with_suffix(".jpg"), quality=95)
+    split = load_segmentation_dataset(section).splits["train"]
+    assert check_split(split, progress=False).pixels == [192, 0, 0]
+    for path in (tmp_path / "masks").iterdir():  # drawn in 100, as JPEG: the threshold is too high
+        Image.fromarray(np.full((8, 12), 100, dtype=np.uint8)).save(path)
+    with pytest.raises(InputError, match=r"no mask reaches data.threshold"):
+        check_split(load_segmentation_dataset(section).splits["train"], progress=False)
+
+
 def test_palettes_that_differ_are_refused(tmp_path: Path) -> None:
     section = {**save_pairs(tmp_path, 2), "validation_share": 0.0}
     palettes = ([0, 0, 0, 255, 0, 0], [255, 0, 0, 0, 0, 0])

@@ -183,6 +183,26 @@ def test_binary_masks_read_as_ids(section: dict[str, Any]) -> None:
     assert "binary masks read as ids" not in find_kinds(proposed)
 
 
+def test_binary_masks_of_0_and_1(section: dict[str, Any]) -> None:
+    for path in Path(section["dataset"]).glob("*/masks/*.png"):
+        Image.fromarray((np.array(Image.open(path)) > 0).astype(np.uint8)).save(path)
+    section |= {"classes": ["ground", "thing"], "encoding": "binary"}
+    finding = find_kinds(section)["foreground below the threshold"]
+    assert finding["level"] == "error"
+    assert "data.threshold" in finding["fix"]
+    assert inspect(section, output=io.StringIO()) == 1
+    assert "foreground below the threshold" not in find_kinds({**section, "threshold": 1})
+
+
+def test_255_is_void_where_the_recipe_says_so(section: dict[str, Any]) -> None:
+    for path in Path(section["dataset"]).glob("*/masks/*.png"):
+        Image.fromarray(np.where(np.array(Image.open(path)) > 0, 255, 0).astype(np.uint8)).save(path)
+    section |= {"classes": ["ground", "thing"], "void": [255]}
+    audit = inspect_dataset(section, progress=False)
+    assert audit.exit_code == 0
+    assert "encoding" not in yaml.safe_load(audit.report["recipe"])["data"]
+
+
 def test_a_folder_that_cannot_be_opened_is_a_finding(tmp_path: Path) -> None:
     audit = inspect_dataset({"dataset": str(tmp_path / "none")}, progress=False)
     assert audit.exit_code == 1

@@ -187,6 +187,25 @@ def test_one_hot_refuses_two_classes_at_a_pixel(tmp_path: Path) -> None:
         count(tmp_path, encoding="one_hot")
 
 
+@pytest.mark.parametrize("size", [SIZE, (20, 30)])
+def test_several_pages_are_not_read_as_their_first(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = place_pair(tmp_path, "a.tif")
+    pages = [Image.fromarray(draw_ids(v1=15).astype(np.uint8)), Image.fromarray(np.ones(size, dtype=np.uint8))]
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    split = load_segmentation_dataset(
+        {"dataset": str(tmp_path), "classes": ["ground", "thing"], "validation_share": 0.0}
+    ).splits["train"]
+    if size == SIZE:
+        message = r"a.tif: a mask of several pages\n  found: 2 pages of one size\n  fix: set data.encoding: one_hot"
+        with pytest.raises(InputError, match=message):
+            split[0]
+        with pytest.raises(InputError, match=message):
+            split.open(0)
+    else:  # a smaller copy, as aerial pictures have them
+        assert split[0]["label"].sum() == 15
+        assert split.open(0).label((0, 0, *SIZE)).sum() == 15
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "int64", "bool"])
 def test_arrays_of_ids(tmp_path: Path, dtype: str) -> None:
     np.save(place_pair(tmp_path, "a.npy"), draw_ids(v1=19).astype(dtype))

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +21,7 @@ from segplus.data.dataset import SegmentationSplit, refuse_different_sizes
 from segplus.errors import InputError
 
 T = TypeVar("T")
-_FORMAT = 1  # of the remembered checks; raise it when a check is added
+_FORMAT = 2  # of the remembered checks; raise it when a check is added
 
 
 @dataclass
@@ -147,16 +148,51 @@ def find_cache_folder() -> Path:
 
 
 def refuse_hidden_foreground(split: SegmentationSplit, pixels: npt.NDArray[np.int64]) -> None:
-    """Raise InputError if masks of 0 and 255 were read as ids, so that the foreground would be ignored."""
+    """Raise InputError if masks were read so that all of the foreground is ignored, or background."""
     classes = split.classes
-    if classes.num_classes == 2 and pixels[1] == 0 and pixels[-1] > 0 and split.decoder.encoding in ("ids", "auto"):
+    if looks_like_bytes(split, pixels):
         raw = np.unique(split.raw_label(0))
         if set(raw.tolist()) <= {0, 255}:
             raise InputError(
                 f"{split.title}: masks of 0 and 255, and 255 is ignored",
                 found=f"no pixel of '{classes.names[1]}', {int(pixels[-1])} ignored",
-                fix="set data.encoding: binary",
+                fix="set data.encoding: binary, or data.void: [255] where 255 means nothing",
             )
+    faint = find_faint_masks(split, pixels)
+    if faint:
+        raise InputError(
+            f"{split.title}: no mask reaches data.threshold",
+            found=f"no value from {split.decoder.threshold} on, lower ones in {len(faint)} masks, such as {faint[0]}",
+            fix="set data.threshold to the least value of the foreground: 1 for masks of 0 and 1",
+        )
+
+
+def looks_like_bytes(split: SegmentationSplit, pixels: npt.NDArray[np.int64]) -> bool:
+    """Return whether the second of two classes has no pixel, 255 has some, and the recipe does not call it void."""
+    decoder = split.decoder
+    read_as_ids = decoder.encoding in ("ids", "auto") and not decoder.states_void
+    return bool(read_as_ids and split.classes.num_classes == 2 and pixels[1] == 0 and pixels[-1] > 0)
+
+
+def find_faint_masks(split: SegmentationSplit, pixels: npt.NDArray[np.int64]) -> list[str]:
+    """Return the files of binary masks whose foreground lies below the threshold, in a split of which none reaches it.
+
+    Args:
+        split: The split.
+        pixels: Its pixels of each class, then ignored ones.
+    """
+    foreground = min(split.classes.raw_to_class.get(1, len(pixels)), len(pixels) - 1)
+    if split.decoder.encoding != "binary" or pixels[foreground] > 0:
+        return []
+    found = map_pairs(partial(_is_faint, split), len(split), None)
+    return [split.sources(index)[1] for index, faint in enumerate(found) if faint]
+
+
+def _is_faint(split: SegmentationSplit, index: int) -> bool:
+    try:
+        return split.decoder.holds_faint_values(split.stored(index)[1], split.sources(index)[1])
+    except InputError:
+        return False  # it is reported when the pair is read
 
 
 def refuse_mixed_palettes(split: SegmentationSplit) -> None:

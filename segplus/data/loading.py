@@ -75,6 +75,7 @@ def assemble(source: Source, recipe: DataRecipe) -> SegmentationData:
     """
     encoding, legend = find_encoding(recipe, source)
     classes = build_class_map(recipe, source, legend)
+    names = read_names(recipe, source, read_colors(recipe, source))
     decoder = MaskDecoder(
         classes,
         encoding=encoding,
@@ -82,7 +83,8 @@ def assemble(source: Source, recipe: DataRecipe) -> SegmentationData:
         color_tolerance=recipe.color_tolerance,
         instance_divisor=recipe.instance_divisor,
         mask_channel=recipe.mask_channel,
-        planes=len(read_names(recipe, source, read_colors(recipe, source))),
+        planes=len(names),
+        states_void=255 in recipe.void or names.get(255) in recipe.void,
     )
     value_range = None if recipe.image_range is None else (recipe.image_range[0], recipe.image_range[1])
     reader = ImageReader(recipe.channels, value_range)

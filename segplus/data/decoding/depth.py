@@ -43,16 +43,22 @@ def refuse_stack(picture: Image.Image, source: str) -> None:
     Raises:
         InputError: If so.
     """
-    if not isinstance(picture, TiffImagePlugin.TiffImageFile) or len(picture.getbands()) > 1 or picture.n_frames == 1:
-        return
+    pages = count_equal_pages(picture) if len(picture.getbands()) == 1 else 1
+    if pages > 1:
+        raise InputError(
+            f"{source}: not an image of 3 channels",
+            found=f"{pages} pages of one channel",
+            fix=f"set data.channels to the number of channels ({pages}?)",
+        )
+
+
+def count_equal_pages(picture: Image.Image) -> int:
+    """Return the number of pages of a TIFF that are all of one size; 1 of all others: they are smaller copies."""
+    if not isinstance(picture, TiffImagePlugin.TiffImageFile) or picture.n_frames == 1:
+        return 1
     sizes = set()
     for page in range(picture.n_frames):
         picture.seek(page)
         sizes.add(picture.size)
     picture.seek(0)
-    if len(sizes) == 1:  # else they are smaller copies of the first one
-        raise InputError(
-            f"{source}: not an image of 3 channels",
-            found=f"{picture.n_frames} pages of one channel",
-            fix=f"set data.channels to the number of channels ({picture.n_frames}?)",
-        )
+    return picture.n_frames if len(sizes) == 1 else 1

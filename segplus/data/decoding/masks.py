@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, TiffImagePlugin
 
 from segplus.classes import ClassMap, pack_colors
+from segplus.data.decoding.depth import count_equal_pages
 from segplus.data.decoding.headers import check_png
 from segplus.data.decoding.images import Stored, find_suffix, load_array, open_picture, read_content, report_damage
 from segplus.data.decoding.opencv import decode_grey_png
@@ -21,6 +22,7 @@ from segplus.recipe.data import DataRecipe
 
 Raw = npt.NDArray[Any]
 _LOSSY_FORMATS = frozenset({"JPEG", "MPO"})
+_LOSSY_NOISE = 32  # a value that the noise of a JPEG mask hardly reaches in what was drawn as 0
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class MaskDecoder:
         instance_divisor: value // this is the class of an instance mask.
         mask_channel: The channel that holds the ids of a mask with several.
         planes: Number of planes of a one-hot stack.
+        states_void: The recipe says that 255 counts nowhere; by itself it does so where no class has it.
     """
 
     classes: ClassMap
@@ -44,6 +47,7 @@ class MaskDecoder:
     instance_divisor: int = 1000
     mask_channel: int | None = None
     planes: int = 0
+    states_void: bool = False
 
     def read(self, stored: Stored, source: str) -> npt.NDArray[np.unsignedinteger[Any]]:
         """Return the class ids of a mask, shape (H, W).
@@ -84,6 +88,18 @@ class MaskDecoder:
         """
         return self.classes.decode(self._read_values(values, source), source)
 
+    def holds_faint_values(self, stored: Stored, source: str) -> bool:
+        """Return whether a binary mask has values below the threshold that no noise makes, and none from it on."""
+        with report_damage(source):
+            is_lossy = False
+            if _is_picture_file(stored):
+                with open_picture(stored) as picture:
+                    is_lossy = picture.format in _LOSSY_FORMATS
+        floor = _LOSSY_NOISE if is_lossy else 1
+        if floor >= self.threshold or self.read_raw(stored, source).any():
+            return False
+        return bool(replace(self, threshold=floor).read_raw(stored, source).any())
+
     def read_palette(self, stored: Stored, source: str) -> bytes | None:
         """Return the palette (r, g, b, r, ...) of a mask that is read by index; None for every other mask."""
         if self.classes.legend or self.encoding not in ("auto", "palette") or not _is_picture_file(stored):
@@ -94,6 +110,7 @@ class MaskDecoder:
     def _read_picture(self, picture: Image.Image, source: str) -> Raw:
         if self.encoding == "one_hot":
             return self._read_planes(picture, source)
+        refuse_mask_pages(picture, source)
         if picture.format in _LOSSY_FORMATS and self.encoding != "binary" and not self.color_tolerance:
             raise InputError(
                 f"{source}: JPEG masks hold values that were never drawn",
@@ -200,6 +217,21 @@ class MaskDecoder:
             np.where(near, legend[nearest], found)[inverse].reshape(packed.shape).astype(np.int32)
         )
         return snapped
+
+
+def refuse_mask_pages(picture: Image.Image, source: str) -> None:
+    """Refuse a mask of several equal pages, of which one alone would be read.
+
+    Raises:
+        InputError: If so.
+    """
+    pages = count_equal_pages(picture)
+    if pages > 1:
+        raise InputError(
+            f"{source}: a mask of several pages",
+            found=f"{pages} pages of one size",
+            fix="set data.encoding: one_hot where each page is a class, or save one page of ids",
+        )
 
 
 def _flatten_alpha(picture: Image.Image, source: str) -> Image.Image:

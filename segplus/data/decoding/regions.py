@@ -25,7 +25,7 @@ from segplus.data.decoding.images import (
     read_content,
     report_damage,
 )
-from segplus.data.decoding.masks import MaskDecoder
+from segplus.data.decoding.masks import MaskDecoder, refuse_mask_pages
 from segplus.data.decoding.opencv import decode_jpeg
 from segplus.data.decoding.tiff import find_plain_layout, read_layout, read_tiff_box
 
@@ -117,7 +117,7 @@ def open_label(decoder: MaskDecoder, stored: Stored, source: str) -> Regions:
         InputError: If the file is missing, damaged, or of another encoding.
     """
     with report_damage(source):
-        values = None if decoder.encoding == "one_hot" else _open_values(decoder, stored)
+        values = None if decoder.encoding == "one_hot" else _open_values(decoder, stored, source)
         if values is None:
             label = decoder.read(stored, source)
             return Regions((label.shape[0], label.shape[1]), source, partial(take_box, label))
@@ -125,7 +125,9 @@ def open_label(decoder: MaskDecoder, stored: Stored, source: str) -> Regions:
         return Regions(size, source, lambda box: decoder.decode_values(take(box), source))
 
 
-def _open_values(decoder: MaskDecoder, stored: Stored) -> tuple[tuple[int, int], Callable[[Box], Pixels]] | None:
+def _open_values(
+    decoder: MaskDecoder, stored: Stored, source: str
+) -> tuple[tuple[int, int], Callable[[Box], Pixels]] | None:
     """Return the size of a mask, and box -> stored values, where a part of it can be read."""
     if find_suffix(stored) == ".npy":
         array = load_array(stored, header_only=True)
@@ -136,6 +138,9 @@ def _open_values(decoder: MaskDecoder, stored: Stored) -> tuple[tuple[int, int],
     layout = find_plain_layout(content)
     if layout is None or layout.bands != (3 if decoder.classes.legend else 1):
         return None
+    if not layout.is_alone:
+        with open_picture(stored) as picture:
+            refuse_mask_pages(picture, source)
     whole = partial(read_tiff_box, content, layout)
     return layout.size_px, whole if decoder.classes.legend else lambda box: whole(box)[..., 0]
 

@@ -17,6 +17,7 @@ from segplus.data.inspection.findings import (
     Finding,
     find_class_problems,
     find_misplaced_masks,
+    find_misread_masks,
     find_pair_problems,
     find_repeated_images,
     find_sequences,
@@ -71,6 +72,7 @@ def inspect_dataset(section: DataRecipe | Mapping[str, Any], *, progress: bool =
     tallies = {name: tally_split(split, data.classes, progress) for name, split in data.splits.items()}
     findings += find_pair_problems(tallies, data.classes)
     findings += find_class_problems(tallies, data.classes)
+    findings += find_misread_masks(data.splits, tallies)
     findings += find_misplaced_masks(tallies)
     findings += find_repeated_images(data.splits, tallies)
     findings += find_sequences(data.splits, recipe.group_pattern)

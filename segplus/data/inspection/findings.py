@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from segplus.classes import ClassMap, unpack_color
+from segplus.data.checking import find_faint_masks, looks_like_bytes
 from segplus.data.dataset import SegmentationSplit
 from segplus.data.inspection.duplicates import find_equal_images, find_near_pairs, find_shared_sequences
 from segplus.data.inspection.measurements import TURNS, WINDOW_PX
@@ -195,7 +196,7 @@ def find_sequences(splits: Mapping[str, SegmentationSplit], pattern: str | None)
 
 
 def find_class_problems(tallies: Mapping[str, SplitTally], classes: ClassMap) -> list[Finding]:
-    """Return findings on classes: absent from training or from one split, named like void, binary masks read as ids."""
+    """Return findings on classes: absent from training or from one split, named like void."""
     findings = []
     train = tallies.get("train")
     for class_id, name in enumerate(classes.names):
@@ -213,16 +214,26 @@ def find_class_problems(tallies: Mapping[str, SplitTally], classes: ClassMap) ->
                     f"class '{name}' has no pixel in train" + (f", but in {', '.join(held)}" if held else ""),
                 )
             )
-    if (
-        train is not None
-        and classes.num_classes == 2
-        and train.pixels[1] == 0
-        and train.pixels[-1]
-        and not train.outside
-    ):
-        message = f"class '{classes.names[1]}' has no pixel and 255 is ignored: these look like masks of 0 and 255"
-        findings.append(Finding("error", "binary masks read as ids", message, fix="set data.encoding: binary"))
     if train is not None and train.pixels.sum() and train.pixels[-1] > 0.5 * train.pixels.sum():
         share = 100 * train.pixels[-1] / train.pixels.sum()
         findings.append(Finding("warning", "mostly void", f"train: {share:.0f} % of the pixels count nowhere"))
+    return findings
+
+
+def find_misread_masks(splits: Mapping[str, SegmentationSplit], tallies: Mapping[str, SplitTally]) -> list[Finding]:
+    """Return findings on masks whose foreground counts nowhere, or as background, in the way they are read."""
+    findings = []
+    train = tallies.get("train")
+    if train is not None and not train.outside and looks_like_bytes(splits["train"], train.pixels):
+        name = splits["train"].classes.names[1]
+        message = f"class '{name}' has no pixel and 255 is ignored: these look like masks of 0 and 255"
+        fix = "set data.encoding: binary, or data.void: [255] where 255 means nothing"
+        findings.append(Finding("error", "binary masks read as ids", message, fix=fix))
+    for split, tally in tallies.items():
+        files = find_faint_masks(splits[split], tally.pixels)
+        if files:
+            threshold = splits[split].decoder.threshold
+            message = f"{split}: no mask has a value from data.threshold ({threshold}) on, {len(files)} have lower ones"
+            fix = "set data.threshold to the least value of the foreground: 1 for masks of 0 and 1"
+            findings.append(Finding("error", "foreground below the threshold", message, files[:NAMED], fix))
     return findings

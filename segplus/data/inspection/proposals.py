@@ -40,7 +40,7 @@ def propose_recipe(
     void = [name for name in classes.names if name.lower() in VOID_WORDS]
     if void:
         data["void"] = [*data.get("void", []), *void]
-    if looks_binary(train, classes):
+    if looks_binary(train, classes) and 255 not in section.void:
         data["encoding"] = "binary"
     ranges = [tally.value_range for tally in tallies.values() if tally.value_range is not None]
     if ranges:
