@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 
 from segplus.classes import ClassMap
 from segplus.data import load_segmentation_dataset
+from segplus.data.decoding.images import ImageReader, read_size
 from segplus.data.decoding.polygons import expand_runs, unpack_counts
 from segplus.data.decoding.tiff import read_tiff_bands
 from segplus.errors import InputError
@@ -313,6 +314,26 @@ def test_exif_orientation_is_applied_to_the_image(images: Path) -> None:
     assert image.getpixel((20, 50))[0] < 5
     with pytest.raises(InputError, match="image 40 x 60, mask 60 x 40 px"):
         read_image(images.parent, "a", mask_size=SIZE)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["rgb.tif", "grey.tif", "deep.tif", "lzw.tif", "deep.png", "rgb.png"])
+def test_the_size_of_turned_pictures(tmp_path: Path, orientation: int, kind: str) -> None:
+    stored = np.zeros(SIZE, dtype=np.uint16 if "deep" in kind else np.uint8)
+    stored[:10, :20] = 65535 if "deep" in kind else 255  # a mark in the corner, and no square
+    picture = Image.fromarray(stored)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"compression": "tiff_lzw"} if kind.startswith("lzw") else {}
+    path = str(tmp_path / kind)
+    (picture.convert("RGB") if "rgb" in kind else picture).save(path, exif=exif, **options)
+    marked = stored > 0
+    turns = {2: marked[:, ::-1], 3: marked[::-1, ::-1], 4: marked[::-1], 5: marked.T, 6: marked.T[:, ::-1]}
+    turns |= {7: marked.T[::-1, ::-1], 8: marked.T[::-1]}
+    upright = turns.get(orientation, marked)
+    image = ImageReader().read(path, "a")
+    assert read_size(path, "a") == (image.height, image.width) == upright.shape
+    np.testing.assert_array_equal(np.asarray(image)[..., 0] > 127, upright)
 
 
 def write_tags(tags: dict[int, list[int]], length: int, order: str = "<") -> bytes:

@@ -124,6 +124,8 @@ def read_size(stored: Stored, source: str) -> tuple[int, int]:
             return read_layout(map_content(stored)).size_px
         with open_picture(stored) as picture:
             width, height = picture.size
+            if isinstance(picture, TiffImagePlugin.TiffImageFile):  # some versions of Pillow give the upright size
+                width, height = picture.tag_v2[256], picture.tag_v2[257]
             return (width, height) if find_orientation(picture) in (5, 6, 7, 8) else (height, width)
 
 
@@ -251,9 +253,9 @@ def load_array(stored: Stored, header_only: bool = False) -> npt.NDArray[Any]:
 
 def convert_to_rgb(picture: Image.Image, value_range: tuple[float, float] | None = None) -> Image.Image:
     """Return the upright picture in RGB; transparency lies on white, deep greys are scaled, never clipped."""
-    if picture.mode.startswith("I") or picture.mode == "F":
-        return Image.fromarray(scale_to_bytes(np.asarray(picture), value_range)).convert("RGB")
     upright = ImageOps.exif_transpose(picture)
+    if upright.mode.startswith("I") or upright.mode == "F":
+        return Image.fromarray(scale_to_bytes(np.asarray(upright), value_range)).convert("RGB")
     if upright.mode == "RGB":
         upright.load()
         return upright if upright is not picture else picture.copy()
