@@ -252,7 +252,7 @@ def _describe_machine() -> list[str]:
     packages = ("torch", "albumentations", "opencv-python-headless", "pillow", "numpy")
     return [
         f"- processor: {machine['processor']}, {machine['cores']} cores",
-        f"- {platform.system()} {platform.release()}, Python {platform.python_version()}",
+        f"- {platform.system()}, Python {platform.python_version()}",
         f"- OMP_NUM_THREADS: {os.environ.get('OMP_NUM_THREADS', 'not set')}; torch and OpenCV on one thread",
         "- " + ", ".join(f"{name} {version(name)}" for name in packages),
     ]

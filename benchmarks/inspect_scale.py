@@ -137,7 +137,7 @@ def render(seconds: list[float], figures: list[dict[str, float]]) -> str:
     lines += [
         "",
         f"- processor: {machine['processor']}, {count_cores()} cores",
-        f"- {platform.system()} {platform.release()}, Python {platform.python_version()}",
+        f"- {platform.system()}, Python {platform.python_version()}",
         f"- {', '.join(versions)}",
     ]
     return "\n".join(lines) + "\n"

@@ -89,7 +89,7 @@ def render(found: dict[tuple[str, int], list[float]], steps: int, repeats: int, 
     lines += [
         "",
         f"- processor: {machine['processor']}, {count_cores()} cores; {machine.get('gpu', 'no GPU')}",
-        f"- {platform.system()} {platform.release()}, Python {platform.python_version()}",
+        f"- {platform.system()}, Python {platform.python_version()}",
         f"- OMP_NUM_THREADS: {os.environ.get('OMP_NUM_THREADS', 'not set')}",
         f"- {', '.join(versions)}",
     ]
