@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from tqdm.auto import tqdm
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+from transformers import IntervalStrategy, PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
 from segplus.classes import ClassMap
@@ -19,6 +19,8 @@ from segplus.evaluation import label_map
 from segplus.reporting.drawing import draw_panel_grid
 from segplus.reporting.examples import Example
 from segplus.reporting.table import describe_extremes
+from segplus.training.guard import DivergenceGuard
+from segplus.training.meters import StepMeters
 
 
 class ProgressBars(ProgressCallback):
@@ -156,6 +158,35 @@ class EpochClock(TrainerCallback):
         steps_per_epoch = max(math.ceil(len(train_dataloader) / args.gradient_accumulation_steps), 1)
         for part in self._parts:
             part.set_epoch(state.global_step // steps_per_epoch)
+
+
+class StepClock(TrainerCallback):
+    """Stops the clock after each step, and has the steps before an evaluation, a checkpoint and the end logged.
+
+    So evaluating and saving count in no rate, and what a checkpoint's history holds is whole: a run that goes on from
+    it adds up.
+
+    Args:
+        meters: Their clock is stopped.
+        guard: Gets the number of steps that were skipped before a resume.
+    """
+
+    def __init__(self, meters: StepMeters, guard: DivergenceGuard) -> None:
+        self._meters, self._guard = meters, guard
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take up the count of skipped steps from the history, which is empty where the run begins."""
+        self._guard.skipped_steps = max((int(entry.get("skipped_steps", 0)) for entry in state.log_history), default=0)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop the clock, and ask for a line where the library did not."""
+        self._meters.stop_step()
+        ends = control.should_evaluate or control.should_save or control.should_training_stop
+        control.should_log |= ends and args.logging_strategy != IntervalStrategy.NO
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Likewise."""
+        self.on_step_end(args, state, control)
 
 
 def install_log(trainer: Trainer, class_names: Sequence[str]) -> None:

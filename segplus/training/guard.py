@@ -16,7 +16,7 @@ class TrainingDivergedError(RuntimeError):
 
 
 class DivergenceGuard:
-    """Counts steps that are not finite, and stops when they repeat.
+    """Counts optimizer steps that are not finite, and stops when they repeat.
 
     Args:
         patience_steps: Consecutive bad steps that end the run.
@@ -26,23 +26,29 @@ class DivergenceGuard:
         self.patience_steps = patience_steps
         self.skipped_steps = 0
         self._bad_losses = 0
+        self._last_bad_loss = 0
         self._bad_gradients = 0
 
     def watch_loss(self, loss: float, step: int, file_names: Sequence[str]) -> None:
-        """Take the loss of one micro-batch.
+        """Take the loss of one micro-batch; a step is bad where one of its micro-batches is.
 
+        Args:
+            loss: Its loss.
+            step: The optimizer step that it is part of, from 1.
+            file_names: Its pictures.
         Raises:
-            TrainingDivergedError: At the last of `patience_steps` bad losses running, with the batch's file names.
+            TrainingDivergedError: In the last of `patience_steps` bad steps running, with the micro-batch's file names.
         """
         if math.isfinite(loss):
-            self._bad_losses = 0
             return
-        self._bad_losses += 1
+        if step != self._last_bad_loss:
+            self._bad_losses = self._bad_losses + 1 if step == self._last_bad_loss + 1 else 1
+            self._last_bad_loss = step
         shown = ", ".join(file_names)
         logger.warning("step %d: the loss is %s; batch: %s", step, loss, shown)
         if self._bad_losses >= self.patience_steps:
             raise TrainingDivergedError(
-                f"the loss was {loss} {self._bad_losses} times running, last at step {step}\n"
+                f"the loss was {loss} {self._bad_losses} steps running, last at step {step}\n"
                 f"  batch: {shown}\n"
                 "  fix: lower training.learning_rate, train in float32 (training.bf16: false), or look at these files"
             )

@@ -9,23 +9,30 @@ from accelerate import Accelerator
 
 
 class StepMeters:
-    """Sums between two log lines."""
+    """Sums between two log lines, over the time that steps took: evaluating and saving is no part of a step.
+
+    `seconds` is the time since the last report.
+    """
 
     def __init__(self) -> None:
+        self.seconds = 0.0
         self._parts: dict[str, torch.Tensor] = {}
         self._images = 0
         self._steps = 0
         self._wait_seconds = 0.0
         self._started: float | None = None
 
-    def start_step(self) -> None:
-        """Begin an optimizer step; the clock starts at the first one after a report."""
-        self._steps += 1
-        self._started = time.perf_counter() if self._started is None else self._started
+    def start_step(self, began: float) -> None:
+        """Begin an optimizer step whose batches were asked for at this `time.perf_counter()` and are here now."""
+        self._started = began
+        self._wait_seconds += time.perf_counter() - began
 
-    def add_wait(self, seconds: float) -> None:
-        """Add time in which the step waited for a batch."""
-        self._wait_seconds += seconds
+    def stop_step(self) -> None:
+        """End the step that was begun, if one was, and stop the clock."""
+        if self._started is not None:
+            self.seconds += time.perf_counter() - self._started
+            self._steps += 1
+            self._started = None
 
     def add_parts(self, parts: dict[str, torch.Tensor], images: int) -> None:
         """Add the detached parts of one micro-batch's loss, by name, and its number of images."""
@@ -34,10 +41,8 @@ class StepMeters:
             self._parts[name] = self._parts.get(name, torch.zeros_like(value)) + value
 
     def report(self, accelerator: Accelerator) -> dict[str, float]:
-        """Return the means since the last report over all processes, and start anew."""
-        now = time.perf_counter()
-        seconds = max(now - (self._started if self._started is not None else now), 1e-9)
-        steps = max(self._steps, 1)
+        """Return the means over the steps since the last report and over all processes, and start anew."""
+        seconds, steps = max(self.seconds, 1e-9), max(self._steps, 1)
         # Every process holds its share of a sum over all of them, so shares are added, not averaged.
         report = {f"loss/{k}": float(accelerator.reduce(v.float(), "sum")) / steps for k, v in self._parts.items()}
         report["images_per_second"] = self._images * accelerator.num_processes / seconds

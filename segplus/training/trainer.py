@@ -23,7 +23,7 @@ from segplus.evaluation import compute_scores, confusion_matrices, label_map
 from segplus.losses import Criterion
 from segplus.models import AuxiliaryLogits, find_batch_norms, fold_decode_head
 from segplus.recipe import OptimizerRecipe
-from segplus.training.callbacks import EpochClock
+from segplus.training.callbacks import EpochClock, StepClock
 from segplus.training.checkpoints import is_finished
 from segplus.training.guard import DivergenceGuard
 from segplus.training.meters import StepMeters
@@ -78,6 +78,7 @@ class SegmentationTrainer(Trainer):
         # A backbone that does not learn keeps its statistics and drops nothing.
         self._still += [part for part in model.children() if not any(p.requires_grad for p in part.parameters())]
         self._matrix: torch.Tensor | None = None
+        self.add_callback(StepClock(self.meters, self.guard))
         clocked = [part for part in (self.train_dataset, train_sampler) if hasattr(part, "set_epoch")]
         if clocked:  # a stream has no epochs
             self.add_callback(EpochClock(*clocked))
@@ -114,12 +115,11 @@ class SegmentationTrainer(Trainer):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
         """Collect one step's micro-batches, with each loss term's denominator over them and over all processes."""
-        self.meters.start_step()
-        started = time.perf_counter()
+        began = time.perf_counter()
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.meters.add_wait(time.perf_counter() - started)
         if not batches:
             return batches, None
+        self.meters.start_step(began)
         # A scheduled parameter may move a denominator, so the schedules go first.
         for criterion in (self.criterion, self.auxiliary_criterion):
             criterion.set_progress(self.state.global_step / max(self.state.max_steps, 1))
@@ -131,8 +131,7 @@ class SegmentationTrainer(Trainer):
         """Move a batch to the device, and there make floats of 8-bit pixel values and int64 of labels."""
         inputs = super()._prepare_inputs(inputs)
         if self.normalization is not None and inputs["pixel_values"].dtype == torch.uint8:
-            # through _prepare_input again, for the float type that DeepSpeed wants
-            inputs["pixel_values"] = self._prepare_input(self.normalization.apply_to_batch(inputs["pixel_values"]))
+            inputs["pixel_values"] = self.normalization.apply_to_batch(inputs["pixel_values"])
         inputs["labels"] = inputs["labels"].long()
         return inputs
 
@@ -179,8 +178,6 @@ class SegmentationTrainer(Trainer):
             named = self.train_sampler if isinstance(self.train_sampler, RowSampler) else self.train_dataset.split
             names = [named.name(index) for index in indices]
             self.guard.watch_loss(float(loss), self.state.global_step + 1, names)
-        else:
-            self.guard.watch_loss(0.0, self.state.global_step + 1, ())
         return loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
@@ -211,26 +208,17 @@ class SegmentationTrainer(Trainer):
         save_pretrained may write other names than the modules have (SegFormer's, in transformers 5), and Trainer's own
         load_state_dict(strict=False) would then leave the model as it was, with no more than a warning.
         """
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-            return
         saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
         self.model.load_state_dict(saved.state_dict())
 
     def _load_best_model(self) -> None:
         """Load the best checkpoint's weights, by the same way."""
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            super()._load_best_model()
-        else:
-            self._load_from_checkpoint(self.state.best_model_checkpoint)
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the parts of the loss, images per second and the share of time spent waiting to a training line."""
         if "loss" in logs:
             logs.update(self.meters.report(self.accelerator))
-            before = max((entry.get("skipped_steps", 0) for entry in self.state.log_history), default=0)
-            # A resumed run counts on from what its first part logged.
-            self.guard.skipped_steps = max(self.guard.skipped_steps, before)
             if self.guard.skipped_steps:
                 logs["skipped_steps"] = self.guard.skipped_steps
         super().log(logs, start_time)
@@ -241,7 +229,7 @@ class SegmentationTrainer(Trainer):
         rates = sorted(entry["images_per_second"] for entry in entries)
         best = self.state.best_model_checkpoint
         return {
-            "seconds": sum(entry["seconds"] for entry in entries),
+            "seconds": sum(entry["seconds"] for entry in entries) + self.meters.seconds,
             "steps": self.state.global_step,
             "epochs": self._count_epochs(),
             "images_per_second": rates[len(rates) // 2] if rates else None,
