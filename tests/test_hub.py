@@ -14,6 +14,7 @@ import pytest
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 
 from segplus.errors import InputError
+from segplus.reporting import hub
 from segplus.reporting.hub import list_pushed_files
 
 ROOT = Path(__file__).parents[1]
@@ -238,11 +239,69 @@ def test_folder_without_a_model_is_refused(tmp_path: Path) -> None:
 
 def test_pushed_files(run_folder: Path) -> None:
     assert list_pushed_files(run_folder) == PUSHED
-    assert list_pushed_files(run_folder, ignore=["logs/*", "*.pt*", "pictures/*", ".*"]) == [
-        "README.md",
-        "checkpoint-10/model.safetensors",
-        "config.json",
-        "metrics.json",
-        "model.safetensors",
-        "preprocessor_config.json",
-    ]
+
+
+def test_the_machines_name_is_hidden_in_the_names_of_event_files_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub.socket, "gethostname", lambda: "ml")
+    assert hub._hide_host("recipe.yaml") == "recipe.yaml"
+    assert hub._hide_host("logs/ml/notes.ml.txt") == "logs/ml/notes.ml.txt"
+    assert hub._hide_host("logs/events.out.tfevents.17.ml.4.0") == "logs/events.out.tfevents.17.host.4.0"
+    assert hub._hide_host("events.out.tfevents.17.ml.4.0") == "events.out.tfevents.17.host.4.0"
+    monkeypatch.setattr(hub.socket, "gethostname", lambda: "e")
+    assert hub._hide_host("logs/events.out.tfevents.17.e.4.0") == "logs/events.out.tfevents.17.host.4.0"
+
+
+def prepare(
+    server_url: str, home: Path, repo_id: str = "someone/tiny", token: str | None = hub_server.TOKEN, *, private: bool
+) -> subprocess.CompletedProcess[str]:
+    code = f"""
+        import sys
+        from segplus.errors import InputError
+        from segplus.reporting.hub import prepare_repository
+        try:
+            prepare_repository({repo_id!r}, {private})
+        except InputError as error:
+            print(error, file=sys.stderr)
+            raise SystemExit(2)
+        """
+    return run_python(code, server_url, home, token)
+
+
+def test_a_repository_is_made_before_training_and_may_be_there_already(tmp_path: Path) -> None:
+    with hub_server.HubServer() as server:
+        for _ in range(2):
+            result = prepare(server.url, tmp_path, "tiny", private=True)
+            assert result.returncode == 0, result.stderr
+        assert list(server.repositories) == ["someone/tiny"]
+        assert server.repositories["someone/tiny"].private
+        assert not server.repositories["someone/tiny"].commits
+        assert "GET /api/models/someone/tiny/auth-check/write" in server.calls
+
+
+@pytest.mark.parametrize(
+    ("repo_id", "token", "refused", "said"),
+    [
+        ("someone/tiny", None, {}, "hf auth login"),
+        ("some one/tiny model", hub_server.TOKEN, {}, "Repo id must"),
+        ("someone/tiny", hub_server.TOKEN, {"/api/repos/create": 403}, "hf auth login"),
+        ("someone/tiny", hub_server.TOKEN, {"/auth-check/write": 403}, "hf auth login"),
+    ],
+)
+def test_a_push_that_cannot_succeed_is_told_before_training(
+    tmp_path: Path, repo_id: str, token: str | None, refused: dict[str, int], said: str
+) -> None:
+    with hub_server.HubServer(refuse=refused) as server:
+        result = prepare(server.url, tmp_path, repo_id, token, private=False)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert f"training.push_to_hub: {repo_id} cannot be written, so nothing was trained" in result.stderr
+    assert said in result.stderr
+    assert "training.hub_model_id" in result.stderr
+
+
+def test_a_private_run_of_a_public_repository_is_told_before_training(tmp_path: Path) -> None:
+    with hub_server.HubServer() as server:
+        assert prepare(server.url, tmp_path, private=False).returncode == 0
+        result = prepare(server.url, tmp_path, private=True)
+    assert result.returncode == 2
+    assert "exists and is public" in result.stderr
