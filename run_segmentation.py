@@ -20,12 +20,13 @@ from transformers.utils import logging as transformers_logging
 
 from segplus.data import check_split, load_segmentation_dataset
 from segplus.errors import EXIT_CODE_DIVERGED, EXIT_CODE_INPUT, InputError, describe_error
-from segplus.inference import evaluate_split
+from segplus.inference import Predictor, evaluate_split
 from segplus.inference.checkpoint import find_checkpoint
 from segplus.inference.examples import predict_examples
+from segplus.inference.trial import try_protocol
 from segplus.models import load_model
 from segplus.recipe import Recipe, load_recipe
-from segplus.reporting.hub import push_folder
+from segplus.reporting.hub import prepare_repository, push_folder
 from segplus.reporting.results import RunResults, name_repository, write_results
 from segplus.reporting.table import format_class_table
 from segplus.training import (
@@ -55,7 +56,13 @@ def run(recipe: Recipe) -> None:
     loaded = load_model(recipe.model, data.classes, use_auxiliary_head=with_head, channels=recipe.data.channels)
     with arguments.main_process_first(desc="image processor"):
         image_processor = build_image_processor(recipe, data, loaded.model.config)
+    if recipe.training.get("push_to_hub"):
+        with arguments.main_process_first(desc="repository"):
+            prepare_repository(name_repository(recipe, output_dir), bool(arguments.hub_private_repo))
     trainer = build_trainer(recipe, arguments, data, loaded, image_processor)
+    measured = [name for name in ("validation", "test") if name in data.splits]
+    trial = Predictor(loaded.model, image_processor, recipe.evaluation.protocol, channels=recipe.data.channels)
+    try_protocol(trial, [data.splits[name] for name in measured])
 
     with arguments.main_process_first(desc="output folder"):
         claim_output_dir(recipe, output_dir)
@@ -70,7 +77,7 @@ def run(recipe: Recipe) -> None:
     saved = find_checkpoint(str(output_dir), trust_remote_code=recipe.model.trust_remote_code)
     predictor = saved.load(recipe.evaluation.protocol, arguments.device)
     evaluations: dict[str, dict[str, Any]] = {}
-    for name in [name for name in ("validation", "test") if name in data.splits]:
+    for name in measured:
         started = time.perf_counter()
         evaluator = evaluate_split(predictor, data.splits[name], data.classes, recipe.evaluation, title=name)
         scores = evaluator.compute(recipe.evaluation.bootstrap_resamples, recipe.evaluation.bootstrap_seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,13 +116,8 @@ def test_no_class_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_crop_that_the_model_cannot_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = {
-        "model_type": "dpt", "is_hybrid": False, "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2,
-        "intermediate_size": 16, "backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [8, 8, 8, 8],
-        "fusion_hidden_size": 8, "image_size": 64,
-    }  # fmt: skip
     changes = {
-        "model": {"config": config, "image_processor": {"size": {"height": 64, "width": 64}}},
+        "model": {"config": DPT, "image_processor": {"size": {"height": 64, "width": 64}}},
         "transforms": {"crop_size_px": [48, 64]},
     }
     said = refuse(capsys, write_recipe(tmp_path, changes))
@@ -170,6 +166,92 @@ def test_masks_without_a_valid_pixel_train_with_zero_loss(tmp_path: Path) -> Non
     assert [entry["loss"] for entry in state["log_history"] if "loss" in entry] == [0.0, 0.0]
 
 
+DPT = {
+    "model_type": "dpt", "is_hybrid": False, "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2,
+    "intermediate_size": 16, "backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [8, 8, 8, 8],
+    "fusion_hidden_size": 8, "image_size": 64,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ({"size": {"hieght": 48, "width": 64}}, "hieght"),
+        ({"size": {"height": "tall", "width": 64}}, ""),
+        ({"image_mean": [0.5, 0.5]}, ""),
+    ],
+)
+def test_values_that_the_image_processor_cannot_take(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], values: dict, found: str
+) -> None:
+    said = refuse(capsys, write_recipe(tmp_path, {"model": {"image_processor": values}}))
+    assert "model.image_processor" in said
+    assert found in said
+
+
+def test_a_misspelt_tracker_and_one_that_is_not_installed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refuse(capsys, write_recipe(tmp_path), "--report_to", "tensorbord")
+    assert "training.report_to: no such tracker" in said
+    assert "did you mean 'tensorboard'?" in said
+    missing = next(name for name, module in (("trackio", "trackio"), ("wandb", "wandb"), ("swanlab", "swanlab"))
+                   if importlib.util.find_spec(module) is None)  # fmt: skip
+    said = refuse(capsys, write_recipe(tmp_path), "--report_to", f"[tensorboard, {missing}]")
+    assert f"training.report_to: {missing} is not installed" in said
+    assert f"pip install {missing}" in said
+
+
+def test_a_monitored_class_that_no_evaluation_measures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_folder(tmp_path)
+    said = refuse(capsys, recipe_for(data), "--metric_for_best_model", "iou/thng")
+    assert "training.metric_for_best_model: no such class\n  found: iou/thng" in said
+    assert "did you mean 'thing'?" in said
+    for path in (data / "masks").iterdir():
+        Image.fromarray(np.zeros((48, 64), np.uint8)).save(path)
+    said = refuse(capsys, recipe_for(data), "--metric_for_best_model", "iou/thing")
+    assert "no mask of the validation split holds this class" in said
+    assert "allowed: mean_iou, iou/ground" in said
+
+
+def test_a_licence_that_the_hub_does_not_know(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refuse(capsys, write_recipe(tmp_path), "--card.license", "Apache 2.0")
+    assert "card.license: not an identifier of the Hub" in said
+    assert "apache-2.0" in said
+
+
+def test_a_protocol_whose_size_the_model_cannot_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The served size is one that DPT takes; the pictures' own, 48 x 96 for the protocol, is not."""
+    data = write_folder(tmp_path, size=(48, 96))
+    sizes = {"model": {"config": DPT, "image_processor": {"size": {"height": 64, "width": 64}}}}
+    changes = {**sizes, "data": {"dataset": str(data)}, "transforms": {"crop_size_px": [64, 64]}}
+    for protocol in (
+        {"name": "original", "stride_px": 16},
+        {"name": "sliding", "window_px": [48, 96], "stride_px": 16},
+    ):
+        recipe = write_recipe(tmp_path, {**changes, "evaluation": {"protocol": protocol}})
+        said = refuse(capsys, recipe)
+        assert "evaluation.protocol: DPTForSemanticSegmentation cannot take a picture of this size" in said
+        assert "48 x 96" in said
+
+
+def test_scales_of_an_image_processor_without_a_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = {"model": {"image_processor": {"do_resize": False}}}
+    said = refuse(capsys, write_recipe(tmp_path, changes), "--evaluation.protocol.scales", "[0.5, 1.0]")
+    assert "evaluation.protocol.scales: the image processor has no size to scale" in said
+
+
+def test_a_push_without_a_way_to_the_hub(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refuse(capsys, write_recipe(tmp_path), "--push_to_hub", "true", "--hub_model_id", "no such/name")
+    assert "training.push_to_hub: no such/name cannot be written, so nothing was trained" in said
+
+
+# transformers 5.23 calls it activation_checkpointing, earlier versions do not.
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning")
+def test_gradient_checkpointing_of_a_model_without_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = {"model": {"config": {"model_type": "mobilenet_v2", "depth_multiplier": 0.1}}}
+    said = refuse(capsys, write_recipe(tmp_path, changes), "--gradient_checkpointing", "true")
+    assert "training.gradient_checkpointing: MobileNetV2ForSemanticSegmentation cannot" in said
+
+
 class SpoilWeights(TrainerCallback):
     """Make every loss NaN from the first step on."""
 
@@ -195,7 +277,51 @@ class SpoilGradient(TrainerCallback):
 def test_a_loss_that_stays_nan_ends_the_run_with_file_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = write_recipe(tmp_path, {"callbacks": ["test_bad_input.SpoilWeights"]})
     said = refuse(capsys, recipe, code=EXIT_CODE_DIVERGED)
-    assert "the loss was nan 3 times running, last at step 3" in said
+    assert "the loss was nan 3 steps running, last at step 3" in said
+    assert "batch: train/" in said
+
+
+class SpoilMicroBatches(TrainerCallback):
+    """Make the loss of some micro-batches NaN: all of step 2, or the first of each step."""
+
+    def __init__(self, steps: tuple[int, ...] = (2,), whole: bool = True) -> None:
+        self.steps, self.whole = steps, whole
+
+    def on_step_begin(self, args, state, control, model=None, **kwargs) -> None:
+        self.parameter = next(model.parameters())
+        self.before = self.parameter.detach().clone()
+        if state.global_step + 1 in self.steps:
+            self.parameter.data.fill_(float("nan"))
+
+    def on_substep_end(self, args, state, control, **kwargs) -> None:
+        if not self.whole:
+            self.parameter.data.copy_(self.before)
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        self.parameter.data.copy_(self.before)
+
+
+class SpoilFirstMicroBatches(SpoilMicroBatches):
+    def __init__(self) -> None:
+        super().__init__(steps=(1, 2, 3), whole=False)
+
+
+ACCUMULATED = {"model": {"freeze_batch_norm": True}, "training": {"gradient_accumulation_steps": 4}}
+
+
+def test_one_bad_step_of_four_micro_batches_is_one_bad_step(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, {**ACCUMULATED, "callbacks": ["test_bad_input.SpoilMicroBatches"]})
+    values = ["--per_device_train_batch_size", "1", "--max_steps", "3"]
+    assert run_segmentation.main([str(recipe), *values]) == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["training"]["skipped_steps"] == 1
+
+
+def test_one_bad_micro_batch_a_step_counts_three_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = write_recipe(tmp_path, {**ACCUMULATED, "callbacks": ["test_bad_input.SpoilFirstMicroBatches"]})
+    said = refuse(capsys, recipe, "--num_train_epochs", "4", "--save_strategy", "no", "--load_best_model_at_end",
+                  "false", code=EXIT_CODE_DIVERGED)  # fmt: skip
+    assert "the loss was nan 3 steps running, last at step 3" in said
     assert "batch: train/" in said
 
 

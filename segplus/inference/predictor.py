@@ -64,6 +64,14 @@ class Predictor:
         size = measure_picture(picture)
         return self._label(self._start_passes(picture), size)
 
+    def try_picture(self, picture: Picture) -> None:
+        """Run the model as a prediction begins: on the whole picture or its first row of windows, at every scale.
+
+        Raises:
+            InputError: As `predict`.
+        """
+        self._start_passes(picture)
+
     def predict_batch(self, pictures: Sequence[Picture]) -> list[Tensor]:
         """Return the label maps of several pictures; those that are served at one size go through the model together.
 

@@ -6,7 +6,7 @@ from segplus.models.auxiliary import AuxiliaryLogits
 from segplus.models.channels import count_channels, widen_model
 from segplus.models.checks import check_input_size
 from segplus.models.folded_head import fold_decode_head
-from segplus.models.image_processor import find_image_range, load_image_processor
+from segplus.models.image_processor import find_image_range, load_image_processor, refuse_image_processor
 from segplus.models.loading import LoadedModel, load_model, load_segmentation_checkpoint
 from segplus.models.parts import (
     find_batch_norms,
@@ -31,5 +31,6 @@ __all__ = [
     "load_image_processor",
     "load_model",
     "load_segmentation_checkpoint",
+    "refuse_image_processor",
     "widen_model",
 ]

@@ -99,7 +99,19 @@ def _override(processor: BaseImageProcessor, values: dict[str, Any]) -> BaseImag
                 fix="resize instead: the pipeline stretches the prediction over the whole picture",
             )
     fixed = {key: value for key, value in _FIXED.items() if key in settings}
-    return type(processor).from_dict({**settings, **values, **fixed})
+    try:
+        return type(processor).from_dict({**settings, **values, **fixed})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise refuse_image_processor(error) from error
+
+
+def refuse_image_processor(error: Exception) -> InputError:
+    """Return the message for values that the image processor cannot be made of, or cannot work with."""
+    return InputError(
+        "model.image_processor: it does not work with these values",
+        found=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:400]}",
+        fix="give them as the checkpoint's preprocessor_config.json does, such as size: {height: 512, width: 512}",
+    )
 
 
 def _fit_channels(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -89,6 +90,16 @@ class CardRecipe:
     description: str | None = None
     dataset_id: str | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse a licence that is not written as the Hub writes it."""
+        if self.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+_-]*", self.license):
+            raise InputError(
+                "card.license: not an identifier of the Hub",
+                found=self.license,
+                allowed="lower-case identifiers such as apache-2.0, mit, cc-by-4.0, other",
+                fix="see https://huggingface.co/docs/hub/repositories-licenses",
+            )
+
 
 @dataclass
 class Recipe:
@@ -125,7 +136,11 @@ class Recipe:
     card: CardRecipe = field(default_factory=CardRecipe)
 
     def __post_init__(self) -> None:
-        """Refuse early stopping without evaluations."""
+        """Refuse early stopping without evaluations or patience."""
+        if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
+            raise InputError(
+                "early_stopping_patience", found=self.early_stopping_patience, allowed="1 and more, or null for never"
+            )
         if self.early_stopping_patience is not None and self.training.get("eval_strategy") == "no":
             raise InputError(
                 "early_stopping_patience: needs evaluations",

@@ -9,8 +9,6 @@ from pathlib import Path
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from segplus.errors import InputError
-
 _BY_TEXT = {
     "apache-2.0": r"Apache License\s+Version 2\.0",
     "mit": r"Permission is hereby granted, free of charge, to any person obtaining a copy",
@@ -43,17 +41,8 @@ def find_license(base_model: str | None, asked: str | None = None) -> License:
     Args:
         base_model: Hub id or folder of the weights that training began with; None for random weights.
         asked: The recipe's licence identifier, such as apache-2.0.
-    Raises:
-        InputError: If the licence asked for is not written as an identifier.
     """
     if asked is not None:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9.+_-]*", asked):
-            raise InputError(
-                "card.license: not an identifier of the Hub",
-                found=asked,
-                allowed="lower-case identifiers such as apache-2.0, mit, cc-by-4.0, other",
-                fix="see https://huggingface.co/docs/hub/repositories-licenses",
-            )
         return License(asked, "recipe")
     if base_model is None:
         return License("other", "unknown")

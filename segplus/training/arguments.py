@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainingArguments, get_scheduler
+from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from segplus.data.checking import count_cores
-from segplus.errors import InputError
+from segplus.errors import InputError, suggest
 from segplus.recipe import Recipe
 
 
@@ -59,6 +61,7 @@ def build_training_arguments(recipe: Recipe) -> TrainingArguments:
             fix="use configs/accelerate/ddp.yaml",
         )
     _check_schedule(arguments)
+    _check_trackers(arguments.report_to)
     return arguments
 
 
@@ -107,6 +110,24 @@ def _check_schedule(arguments: TrainingArguments) -> None:
             found=f"learning_rate {arguments.learning_rate}, lr_scheduler_kwargs {arguments.lr_scheduler_kwargs}",
             fix="see transformers.get_scheduler",
         ) from None
+
+
+def _check_trackers(names: Sequence[str]) -> None:
+    """Refuse a tracker that transformers does not know or that is not installed."""
+    installed = get_available_reporting_integrations()
+    for name in names:
+        if name not in INTEGRATION_TO_CALLBACK:
+            fix = suggest(str(name), [*INTEGRATION_TO_CALLBACK, "none", "all"])
+            raise InputError("training.report_to: no such tracker", found=name, fix=fix)
+        if name in installed:
+            continue
+        try:
+            INTEGRATION_TO_CALLBACK[name]()  # says which package it wants
+        except (RuntimeError, ImportError, ValueError) as error:
+            others = ", ".join([*installed, "none"])
+            raise InputError(
+                f"training.report_to: {name} is not installed", found=error, fix=f"install it, or choose among {others}"
+            ) from None
 
 
 def _use_all_cores() -> None:

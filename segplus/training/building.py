@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+import numpy as np
 from PIL import Image
 from torch.nn import SyncBatchNorm
 from transformers import (
     BaseImageProcessor,
     EarlyStoppingCallback,
+    IntervalStrategy,
     PreTrainedConfig,
     PreTrainedModel,
     TrainingArguments,
@@ -19,7 +21,7 @@ from segplus.collator import TrainingCollator
 from segplus.data import SegmentationData
 from segplus.data.bands import measure_bands, show_as_rgb
 from segplus.data.checking import count_workers, find_cache_folder
-from segplus.errors import InputError
+from segplus.errors import InputError, suggest
 from segplus.losses import Criterion, build_criterion
 from segplus.losses.class_weights import Counts, choose_class_weights, count_split
 from segplus.models import (
@@ -29,6 +31,7 @@ from segplus.models import (
     freeze_unused_parameters,
     lay_out_channels_last,
     load_image_processor,
+    refuse_image_processor,
 )
 from segplus.recipe import ModelRecipe, Recipe
 from segplus.reporting.examples import Example
@@ -36,6 +39,7 @@ from segplus.training.callbacks import install_log, install_panel, load_callback
 from segplus.training.trainer import SegmentationTrainer
 from segplus.training.training_set import build_training_set
 from segplus.transforms import BatchMixing, EvaluationSet, EvaluationTransform
+from segplus.transforms.serving import ServedPixels
 
 _PANEL_IMAGES = 4
 
@@ -59,6 +63,8 @@ def build_trainer(
         InputError: If a loss, a class weight, a callback or a size does not fit.
     """
     with arguments.main_process_first(desc="training set"):
+        if arguments.eval_strategy != IntervalStrategy.NO:
+            require_monitored_class(str(arguments.metric_for_best_model), data)
         training_set, sampler = build_training_set(recipe, data, image_processor, arguments.seed)
         criterion = build_recipe_criterion(recipe, data)
     check_input_size(loaded.model, training_set.transform.crop_size_px, "transforms.crop_size_px")
@@ -68,9 +74,6 @@ def build_trainer(
     evaluation_set = EvaluationSet(data.splits["validation"], as_served)
     served = tuple(evaluation_set[0]["pixel_values"].shape[-2:])
     check_input_size(loaded.model, (served[0], served[1]), "model.image_processor.size")
-    if recipe.evaluation.protocol.name == "sliding":
-        window = recipe.evaluation.protocol.window_px
-        check_input_size(loaded.model, (window[0], window[1]), "evaluation.protocol.window_px")
     model = adapt_model(loaded.model, recipe.model, arguments)
     if arguments.world_size > 1:
         freeze_unused_parameters(model, training_set.transform.crop_size_px)
@@ -106,11 +109,6 @@ def build_recipe_criterion(recipe: Recipe, data: SegmentationData) -> Criterion:
     Raises:
         InputError: If a term, a parameter, a formula or a class does not exist.
     """
-
-    def count_pixels() -> Counts:
-        cache = find_cache_folder() / "class_pixels"
-        return count_split(data.splits["train"], data.classes.num_classes, cache=cache, processes=count_workers())
-
     build = partial(
         build_criterion,
         recipe.losses,
@@ -120,11 +118,45 @@ def build_recipe_criterion(recipe: Recipe, data: SegmentationData) -> Criterion:
         plain=recipe.loss_engine == "plain",
     )
     build()  # a misspelt term is told before the masks are counted
-    return build(class_weights=choose_class_weights(recipe.class_weights, count_pixels))
+    return build(class_weights=choose_class_weights(recipe.class_weights, partial(_count_pixels, data, "train")))
+
+
+def require_monitored_class(metric: str, data: SegmentationData) -> None:
+    """Refuse to choose the best checkpoint by the IoU of a class that no evaluation can measure.
+
+    Args:
+        metric: training.metric_for_best_model; others than `iou/<class>` are left alone.
+        data: Its validation split is measured.
+    Raises:
+        InputError: If there is no such class, or no pixel of it in the validation split.
+    """
+    head, _, name = metric.removeprefix("eval_").partition("/")
+    if head != "iou":
+        return
+    names = data.classes.names
+    if name not in names:
+        raise InputError("training.metric_for_best_model: no such class", found=f"iou/{name}", fix=suggest(name, names))
+    pixels = _count_pixels(data, "validation")[0]
+    if not pixels[names.index(name)]:
+        measured = ", ".join(f"iou/{name}" for name, count in zip(names, pixels, strict=True) if count)
+        raise InputError(
+            "training.metric_for_best_model: no mask of the validation split holds this class, so it has no IoU",
+            found=f"iou/{name}",
+            allowed=f"mean_iou, {measured}",
+        )
+
+
+def _count_pixels(data: SegmentationData, split: str) -> Counts:
+    cache = find_cache_folder() / "class_pixels"
+    return count_split(data.splits[split], data.classes.num_classes, cache=cache, processes=count_workers())
 
 
 def adapt_model(model: PreTrainedModel, wishes: ModelRecipe, arguments: TrainingArguments) -> PreTrainedModel:
     """Return the model with frozen parts, shared statistics and memory layout as recipe and machine ask for."""
+    if arguments.gradient_checkpointing and not model.supports_gradient_checkpointing:
+        raise InputError(
+            f"training.gradient_checkpointing: {type(model).__name__} cannot", found=True, fix="leave it out"
+        )
     if wishes.sync_batch_norm:
         model = share_batch_norm(model, arguments)
     if arguments.use_cpu:
@@ -164,7 +196,20 @@ def build_image_processor(recipe: Recipe, data: SegmentationData, config: PreTra
         statistics = measure_bands(data.splits.get("train", data.splits["validation"]))
         return statistics.mean, statistics.std
 
-    return load_image_processor(recipe.model, config, image_range=recipe.data.image_range, measure_bands=measure)
+    processor = load_image_processor(recipe.model, config, image_range=recipe.data.image_range, measure_bands=measure)
+    _try_image_processor(processor, recipe.data.channels)
+    return processor
+
+
+def _try_image_processor(processor: BaseImageProcessor, channels: int) -> None:
+    """Serve a black picture, so that a value that the processor cannot work with is told before training."""
+    blank = np.zeros((48, 64, channels), np.uint8)
+    try:
+        ServedPixels(processor, channels)(Image.fromarray(blank) if channels == 3 else blank)
+    except InputError:
+        raise
+    except Exception as error:  # what a wrong value breaks is the processor's own affair
+        raise refuse_image_processor(error) from error
 
 
 def require_splits(data: SegmentationData, channels: int = 3) -> None:
