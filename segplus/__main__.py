@@ -64,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--protocol", choices=_PROTOCOLS, help="how a prediction is formed; default: as the pipeline does"
     )
+    _add_trust_option(verb)
     return parser
 
 
@@ -88,6 +89,11 @@ def _add_evaluation_options(verb: argparse.ArgumentParser, output: str) -> None:
     verb.add_argument(
         "--protocol", choices=_PROTOCOLS, help="how a prediction is formed; default: the recipe's, or fixed"
     )
+    _add_trust_option(verb)
+
+
+def _add_trust_option(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--trust-remote-code", action="store_true", help="run the model code that lies in a checkpoint")
 
 
 def read_sections(
@@ -122,6 +128,7 @@ def run_evaluate(options: argparse.Namespace, rest: Sequence[str]) -> int:
         split=options.split,
         per_image=options.per_image,
         save_predictions=options.save_predictions,
+        trust_remote_code=options.trust_remote_code,
     )
     if join_processes().is_main_process:
         for name, scores in metrics["evaluations"].items():
@@ -133,7 +140,14 @@ def run_evaluate(options: argparse.Namespace, rest: Sequence[str]) -> int:
 def run_compare(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Compare checkpoints and print each one's mIoU with its difference from the first."""
     section, recipe = read_sections(options.data, options.recipe, options.checkpoints[0], options.protocol, rest)
-    result = compare(options.checkpoints, section, options.output, recipe=recipe, split=options.split)
+    result = compare(
+        options.checkpoints,
+        section,
+        options.output,
+        recipe=recipe,
+        split=options.split,
+        trust_remote_code=options.trust_remote_code,
+    )
     if join_processes().is_main_process:
         print_comparison(options, result)
     return 0
@@ -165,7 +179,14 @@ def run_folds(options: argparse.Namespace, rest: Sequence[str]) -> int:
 def run_predict(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Write the label map of each picture."""
     _, recipe = read_sections(None, None, options.checkpoint, options.protocol, rest)
-    written = predict(options.checkpoint, options.input, options.output, protocol=recipe.protocol, kind=options.kind)
+    written = predict(
+        options.checkpoint,
+        options.input,
+        options.output,
+        protocol=recipe.protocol,
+        kind=options.kind,
+        trust_remote_code=options.trust_remote_code,
+    )
     print(f"{len(written)} pictures lie in {options.output}" if len(written) != 1 else f"written: {written[0]}")
     return 0
 

@@ -221,11 +221,12 @@ def explain_failures(key: str, source: str) -> Iterator[None]:
         raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, AttributeError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        raise InputError(
-            f"{key}: cannot load {source}",
-            found=lines[0][:400],
-            fix="check the name, the connection, or use a local folder",
-        ) from error
+        fix = "check the name, the connection, or use a local folder"
+        if "trust_remote_code" in str(error):
+            fix = (
+                "read that code; if you trust it, say --trust-remote-code, or model.trust_remote_code: true in a recipe"
+            )
+        raise InputError(f"{key}: cannot load {source}", found=lines[0][:400], fix=fix) from error
 
 
 @contextmanager
