@@ -52,6 +52,7 @@ def test_a_run_leaves_model_scores_card_and_report(finished_run: Path) -> None:
     assert metrics["training"]["steps"] == 10
     card = (finished_run / "README.md").read_text()
     assert f"value: {metrics['evaluations']['test']['mean_iou']:.4f}"[:12] in card
+    assert str(finished_run.parent) not in card
     assert (finished_run / "report.html").read_text().count("<html") == 1
     assert (finished_run / "pictures" / "input.png").is_file()
     state = json.loads((finished_run / "checkpoint-10" / "trainer_state.json").read_text())

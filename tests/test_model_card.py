@@ -9,13 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 
 from segplus.errors import InputError
+from segplus.recipe import CardRecipe
 from segplus.reporting.licenses import License, find_license
 from segplus.reporting.model_card import ModelCardFacts, render_model_card
+from segplus.reporting.results import hide_folders
 
 GOLDEN = Path(__file__).with_name("model_card_golden.md")
 EVALUATION = {
@@ -84,6 +87,36 @@ def test_folders_of_this_machine_stay_out_of_the_metadata() -> None:
     assert data.eval_results[0].dataset_name == "My Müsli"
 
 
+def test_folders_of_this_machine_stay_out_of_the_recipe_that_a_card_shows() -> None:
+    placed = {
+        "data": {
+            "dataset": "/home/ann/camvid",
+            "cache": "~/cache/camvid",
+            "annotations": None,
+            "group_pattern": "/(.)",
+        },
+        "model": {"checkpoint": "C:\\models\\mit-b0"},
+        "training": {"output_dir": "/scratch/ann/runs/camvid", "learning_rate": 6e-5},
+    }
+    shown = yaml.safe_load(hide_folders(yaml.safe_dump(placed)))
+    assert shown["data"] == {"dataset": "camvid", "cache": "camvid", "annotations": None, "group_pattern": "/(.)"}
+    assert shown["model"] == {"checkpoint": "mit-b0"}
+    assert shown["training"] == {"output_dir": "camvid", "learning_rate": 6e-5}
+
+
+def test_what_names_no_place_on_a_machine_stays_as_it_is() -> None:
+    data = {
+        "dataset": "${SEGPLUS_DATA}/camvid",
+        "classes": ["a", "b"],
+        "colors": {"a": [0, 0, 0]},
+        "cache": "runs/cache",
+    }
+    recipe = yaml.safe_dump(
+        {"data": data, "model": {"checkpoint": "nvidia/mit-b0"}, "training": {"output_dir": "runs/a"}}, sort_keys=False
+    )
+    assert hide_folders(recipe) == recipe
+
+
 def test_scores_that_are_nan_are_left_out_of_the_metadata() -> None:
     nothing = {"mean_iou": math.nan, "per_category_iou": [math.nan] * 3}
     text = render_model_card(replace(FACTS, evaluation=nothing, pictures=[], training={}, versions={}))
@@ -143,7 +176,8 @@ def test_licence_is_read_from_the_base_models_folder(tmp_path: Path) -> None:
 
 def test_licence_must_be_an_identifier() -> None:
     with pytest.raises(InputError, match="not an identifier of the Hub"):
-        find_license(None, asked="Apache License 2.0")
+        CardRecipe(license="Apache License 2.0")
+    assert find_license(None, CardRecipe(license="apache-2.0").license) == License("apache-2.0", "recipe")
 
 
 def test_repository_root_licence_is_recognised() -> None:

@@ -53,7 +53,6 @@ class ModelCardFacts:
         tags: Further tags.
         language: Languages of the data, as the Hub spells them, where it has any.
         description: A paragraph on what the model is for.
-        needs_segplus: Whether the architecture is segplus' own, so that loading needs `import segplus.models`.
     """
 
     name: str
@@ -77,7 +76,6 @@ class ModelCardFacts:
     tags: Sequence[str] = ()
     language: Sequence[str] = ()
     description: str | None = None
-    needs_segplus: bool = False
 
 
 def render_model_card(facts: ModelCardFacts) -> str:

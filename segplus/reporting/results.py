@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+import yaml
 from transformers import PreTrainedModel
 
 from segplus.classes import ClassMap
@@ -22,6 +23,9 @@ from segplus.reporting.metrics import write_metrics
 from segplus.reporting.model_card import ModelCardFacts, render_model_card
 
 _PICTURES = "pictures"
+# Where a recipe may name a folder or a file of the machine it was written on.
+_PATH_KEYS = [("model", "checkpoint"), ("training", "output_dir")]
+_PATH_KEYS += [("data", key) for key in ("dataset", "cache", "annotations", "classes", "colors")]
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ def _collect_metrics(results: RunResults) -> dict[str, Any]:
     return {
         "segplus_version": versions["segplus"],
         "model": name_repository(results.recipe, results.folder),
-        "base_model": results.recipe.model.checkpoint,
+        "base_model": _name_base_model(results.recipe),
         "dataset": _name_dataset(results.recipe),
         "class_names": list(results.classes.names),
         "class_colors": list(results.classes.colors),
@@ -107,14 +111,14 @@ def _write_pictures(results: RunResults) -> list[tuple[str, str]]:
 
 def _collect_facts(results: RunResults, pictures: Sequence[tuple[str, str]], recipe_text: str) -> ModelCardFacts:
     recipe, split = results.recipe, list(results.evaluations)[-1]
-    checkpoint = recipe.model.checkpoint
-    base = None if checkpoint is None else expand_path(checkpoint, "model.checkpoint")
-    base_is_folder = base is not None and Path(base).is_dir()
+    base = _find_base_model(recipe)
     dataset_on_hub = recipe.card.dataset_id or (recipe.data.dataset if _is_hub_id(recipe.data.dataset) else None)
     name = Path(name_repository(recipe, results.folder)).name
     return ModelCardFacts(
         name=name,
-        model_id=name_repository(recipe, results.folder) if recipe.training.get("push_to_hub") else str(results.folder),
+        model_id=name_repository(recipe, results.folder)
+        if recipe.training.get("push_to_hub")
+        else _hide_folder(str(results.folder)),
         architecture=type(results.model).__name__,
         parameters=sum(parameter.numel() for parameter in results.model.parameters()),
         class_names=results.classes.names,
@@ -124,9 +128,9 @@ def _collect_facts(results: RunResults, pictures: Sequence[tuple[str, str]], rec
         channels=recipe.data.channels,
         image_range=recipe.data.image_range,
         license=find_license(base, recipe.card.license),
-        recipe=recipe_text,
-        base_model=Path(base).name if base is not None and base_is_folder else base,
-        base_model_is_on_hub=not base_is_folder,
+        recipe=hide_folders(recipe_text),
+        base_model=_name_base_model(recipe),
+        base_model_is_on_hub=base is not None and not Path(base).is_dir(),
         dataset_is_on_hub=dataset_on_hub is not None,
         pictures=pictures,
         training=_describe_training(results.training),
@@ -134,7 +138,6 @@ def _collect_facts(results: RunResults, pictures: Sequence[tuple[str, str]], rec
         tags=recipe.card.tags,
         language=recipe.card.language,
         description=recipe.card.description,
-        needs_segplus=type(results.model).__module__.startswith("segplus."),
     )
 
 
@@ -142,6 +145,36 @@ def name_repository(recipe: Recipe, folder: Path) -> str:
     """Return the Hub repository that a run is pushed to: the recipe's, or one named as the folder (run-fold-2)."""
     name = f"{folder.parent.name}-{folder.name}" if is_fold_folder(folder.name) else folder.name
     return str(recipe.training.get("hub_model_id") or name)
+
+
+def hide_folders(recipe: str) -> str:
+    """Return a recipe's YAML with the name alone of every folder and file that it places on this machine.
+
+    Args:
+        recipe: The merged recipe; relative paths, ${VARIABLES} and Hub ids stay as they are.
+    """
+    sections = yaml.safe_load(recipe)
+    for section, key in _PATH_KEYS:
+        value = sections.get(section, {}).get(key)
+        if isinstance(value, str):
+            sections[section][key] = _hide_folder(value)
+    return yaml.safe_dump(sections, sort_keys=False, allow_unicode=True)
+
+
+def _hide_folder(path: str) -> str:
+    is_placed = PurePosixPath(path).is_absolute() or PureWindowsPath(path).is_absolute() or path.startswith("~")
+    return PureWindowsPath(path).name if is_placed else path
+
+
+def _find_base_model(recipe: Recipe) -> str | None:
+    checkpoint = recipe.model.checkpoint
+    return None if checkpoint is None else expand_path(checkpoint, "model.checkpoint")
+
+
+def _name_base_model(recipe: Recipe) -> str | None:
+    """Return the Hub id of the weights that training began with, or the name of their folder."""
+    base = _find_base_model(recipe)
+    return Path(base).name if base is not None and Path(base).is_dir() else base
 
 
 def _name_dataset(recipe: Recipe) -> str:
