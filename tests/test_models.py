@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import (
+    ConvNextConfig,
+    ConvNextModel,
     DPTConfig,
     DPTForSemanticSegmentation,
     SegformerConfig,
+    SegformerForImageClassification,
     SegformerForSemanticSegmentation,
     SegformerImageProcessor,
 )
@@ -70,6 +73,23 @@ def test_other_models_are_left_alone() -> None:
     assert not fold_decode_head(torch.nn.Conv2d(3, 3, 1))
 
 
+def test_an_encoder_of_a_known_type_gets_a_new_head_and_another_is_refused(tmp_path: Path) -> None:
+    """As the README says: nvidia/mit-b0 holds an image classifier."""
+    torch.manual_seed(0)
+    classifier = SegformerForImageClassification(SegformerConfig(**SMALL, num_labels=7))
+    classifier.save_pretrained(tmp_path / "mit")
+    loaded = load_model(ModelRecipe(checkpoint=str(tmp_path / "mit")), CLASSES)
+    assert loaded.new_parameters
+    assert all(name.startswith("decode_head.") for name in loaded.new_parameters)
+    for name, parameter in classifier.segformer.named_parameters():
+        assert torch.equal(loaded.model.get_parameter(f"segformer.{name}"), parameter), name
+    ConvNextModel(ConvNextConfig(hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1])).save_pretrained(
+        tmp_path / "convnext"
+    )
+    with pytest.raises(InputError, match=r"convnext is no semantic-segmentation model[\s\S]*allowed: .*upernet"):
+        load_model(ModelRecipe(checkpoint=str(tmp_path / "convnext")), CLASSES)
+
+
 def test_random_weights_come_from_a_config_and_a_checkpoint_keeps_its_own(tmp_path: Path) -> None:
     random = load_model(ModelRecipe(config={"model_type": "segformer", **SMALL}), CLASSES)
     assert random.model.config.id2label == {0: "road", 1: "car", 2: "tree"}
@@ -128,7 +148,10 @@ def test_the_auxiliary_logits_of_dpt_are_seen_in_training_once() -> None:
     assert watcher.take() is None
     model.eval()(torch.randn(1, 3, 64, 64))
     assert watcher.take() is None
-    assert not AuxiliaryLogits(build_segformer()).present
+    plain = build_segformer()
+    watcher = AuxiliaryLogits(plain)
+    plain.train()(torch.randn(2, 3, 64, 64))
+    assert watcher.take() is None
 
 
 def test_a_refused_size_names_one_that_is_taken() -> None:

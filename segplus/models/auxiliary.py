@@ -18,7 +18,6 @@ class AuxiliaryLogits:
     def __init__(self, model: nn.Module) -> None:
         self._logits: torch.Tensor | None = None
         head = dict(model.named_children()).get("auxiliary_head")
-        self.present = head is not None
         if head is not None:
             head.register_forward_hook(self._keep)
 
