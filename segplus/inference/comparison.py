@@ -85,17 +85,28 @@ def compare(
         "class_names": list(loaded.classes.names),
         "protocol": recipe.protocol.describe(),
         "models": list(checkpoints),
-        "scores": [evaluator.compute(recipe.bootstrap_resamples, recipe.bootstrap_seed) for evaluator in evaluators],
-        "differences": measure_differences(checkpoints, evaluators, recipe),
+        **_compare_scores(checkpoints, evaluators, recipe),
         "disagreements": disagreements,
     }
     if state.is_main_process:
-        write_metrics(output / "comparison.json", result)
-        write_table(output / "classes.csv", list_class_rows(result))
-        write_table(output / "disagreements.csv", disagreements)
+        _write_comparison(output, result)
         write_disagreements(output / "disagreements", predictors, chosen, loaded.classes, disagreements)
     state.wait_for_everyone()
     return result
+
+
+def _compare_scores(
+    checkpoints: Sequence[str], evaluators: Sequence[Evaluator], recipe: EvaluationRecipe
+) -> dict[str, Any]:
+    resamples, seed = recipe.bootstrap_resamples, recipe.bootstrap_seed
+    scores = [evaluator.compute(resamples, seed) for evaluator in evaluators]
+    return {"scores": scores, "differences": measure_differences(checkpoints, evaluators, recipe)}
+
+
+def _write_comparison(output: Path, result: dict[str, Any]) -> None:
+    write_metrics(output / "comparison.json", result)
+    write_table(output / "classes.csv", list_class_rows(result))
+    write_table(output / "disagreements.csv", result["disagreements"])
 
 
 def score_together(

@@ -77,15 +77,8 @@ def evaluate(
     evaluator = evaluate_split(predictor, chosen, loaded.classes, recipe, folder=folder, title=name, progress=progress)
     scores = evaluator.compute(recipe.bootstrap_resamples, recipe.bootstrap_seed)
     seconds = time.perf_counter() - started
-    metrics = {
-        "segplus_version": list_versions()["segplus"],
-        "model": found.source,
-        "dataset": name_data(data),
-        "class_names": list(loaded.classes.names),
-        "class_colors": list(loaded.classes.colors),
-        "evaluations": {name: {**scores, "protocol": recipe.protocol.describe(), "seconds": seconds}},
-        "environment": {**describe_machine(), "processes": state.num_processes, "versions": list_versions()},
-    }
+    evaluations = {name: {**scores, "protocol": recipe.protocol.describe(), "seconds": seconds}}
+    metrics = _collect_metrics(found.source, name_data(data), loaded.classes, evaluations)
     if state.is_main_process:
         write_metrics(output / "metrics.json", metrics)
         write_table(output / per_image, list_image_rows(evaluator, loaded.classes))
@@ -94,6 +87,22 @@ def evaluate(
         write_html_report(output / "report.html", metrics, loaded.classes, examples, [], settings, list_versions())
     state.wait_for_everyone()
     return metrics
+
+
+def _collect_metrics(
+    source: str, dataset: str, classes: ClassMap, evaluations: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return what metrics.json holds."""
+    versions = list_versions()
+    return {
+        "segplus_version": versions["segplus"],
+        "model": source,
+        "dataset": dataset,
+        "class_names": list(classes.names),
+        "class_colors": list(classes.colors),
+        "evaluations": dict(evaluations),
+        "environment": {**describe_machine(), "processes": join_processes().num_processes, "versions": versions},
+    }
 
 
 def evaluate_split(
