@@ -229,7 +229,7 @@ def describe_machine() -> list[str]:
     return [
         f"- processor: {models[0] if models else platform.machine()}"
         f"{', AVX512-BF16' if 'avx512_bf16' in text else ''}, {os.cpu_count()} cores, {memory:.0f} GiB",
-        f"- {platform.system()} {platform.release()}, Python {platform.python_version()}",
+        f"- {platform.system()} {platform.machine()}, Python {platform.python_version()}",
         f"- OMP_NUM_THREADS: {os.environ.get('OMP_NUM_THREADS', 'not set')}",
         "- " + ", ".join(f"{name} {version(name)}" for name in packages),
     ]
