@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
+import shutil
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import yaml
 from PIL import Image
 
 from segplus.classes import ClassMap
-from segplus.data import SegmentationSplit, check_split, load_segmentation_dataset
+from segplus.data import SegmentationSplit, check_split, contents, load_segmentation_dataset
 from segplus.data.checking import find_presence
 from segplus.data.decoding.images import ImageReader
 from segplus.data.decoding.masks import MaskDecoder
@@ -151,6 +153,28 @@ def test_a_remembered_check_is_not_repeated(tmp_path: Path, monkeypatch: pytest.
     other = load_segmentation_dataset({**section, "void": ["thing"]}).splits["train"]
     with pytest.raises(AssertionError, match="read again"):
         check_split(other, progress=False)
+
+
+def test_the_fingerprint_is_of_what_files_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = {**save_pairs(tmp_path / "here", 4), "validation_share": 0.0}
+
+    def find_fingerprint(root: str = "here", **changed: Any) -> str:
+        data = load_segmentation_dataset({**section, "dataset": str(tmp_path / root), **changed})
+        return data.splits["train"].fingerprint
+
+    first = find_fingerprint()
+    assert find_fingerprint(void=["thing"]) != first
+    assert find_fingerprint(max_images={"train": 3}) != first
+    shutil.copytree(tmp_path / "here", tmp_path / "moved")
+    for path in (tmp_path / "moved").rglob("*.png"):
+        os.utime(path, (1, 1))
+    assert find_fingerprint("moved") == first
+    path = tmp_path / "moved" / "images" / "frame_0_01.png"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")  # of the same length
+    os.utime(path, (2, 2))
+    assert find_fingerprint("moved") != first
+    monkeypatch.setattr(contents, "_digest_entry", lambda entry: pytest.fail(f"{entry} was read again"))
+    assert find_fingerprint() == first
 
 
 def test_binary_masks_read_as_ids_are_refused(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import yaml
 from PIL import Image, ImageFilter
 
 from segplus.data import inspect, inspect_dataset, load_segmentation_dataset
+from segplus.data.inspection.measurements import lie_between
 from segplus.recipe import load_recipe
 
 SIZE = (96, 128)
@@ -142,6 +143,69 @@ def test_interpolated_masks(section: dict[str, Any]) -> None:
     assert "8 pairs" in find_kinds(section)["interpolated mask"]["message"]
 
 
+COLORS = {"ground": [128, 64, 128], "brick": [0, 0, 0], "grass": [64, 0, 192]}
+
+
+def paint_masks(section: dict[str, Any]) -> list[Path]:
+    """Turn the masks of a data set into colours, and return their paths."""
+    paths = sorted(Path(section["dataset"]).glob("*/masks/*.png"))
+    for path in paths:
+        Image.fromarray(np.array(list(COLORS.values()), dtype=np.uint8)[np.array(Image.open(path))]).save(path)
+    section |= {"classes": list(COLORS), "colors": COLORS}
+    return paths
+
+
+@pytest.mark.parametrize(("resample", "factor"), [("BILINEAR", 1.7), ("BICUBIC", 0.6), ("LANCZOS", 2.0), ("BOX", 0.5)])
+def test_interpolated_masks_of_colours(section: dict[str, Any], resample: str, factor: float) -> None:
+    for path in (path for path in paint_masks(section) if "train" in path.parts):
+        for file in (path, path.parent.parent / "images" / path.name):
+            picture = Image.open(file)
+            size = round(picture.width * factor), round(picture.height * factor)
+            picture.resize(size, Image.Resampling[resample]).save(file)
+    for unknown in ("error", "ignore"):
+        assert "8 pairs" in find_kinds({**section, "unknown": unknown})["interpolated mask"]["message"]
+
+
+def test_sharp_masks_of_colours_are_not_called_interpolated(section: dict[str, Any]) -> None:
+    paths = paint_masks(section)
+    assert find_kinds(section) == {}
+    for path in paths:  # resized as it should be, and a class that the legend lacks, its colour between two others
+        mask = Image.open(path)
+        pixels = np.array(
+            mask.resize((mask.width // 2, mask.height // 2), Image.Resampling.NEAREST).resize(mask.size, 0)
+        )
+        pixels[(pixels == COLORS["grass"]).all(axis=-1)] = [64, 32, 64]
+        Image.fromarray(pixels).save(path)
+    kinds = find_kinds(section)
+    assert "(64, 32, 64)" in kinds["outside the classes"]["message"]
+    assert "interpolated mask" not in kinds
+
+
+def test_colours_between_others() -> None:
+    legend = np.array([[0, 0, 0], [200, 100, 0], [0, 0, 255]], dtype=np.int32)
+    colors = np.array(
+        [[100, 50, 0], [67, 33, 1], [100, 50, 9], [0, 0, 254], [0, 255, 0], [100, 50, 128]], dtype=np.int32
+    )
+    assert lie_between(colors, legend).tolist() == [True, True, False, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("turn", "said"),
+    [
+        (lambda ids: np.rot90(ids, -1), "when turned left by 90 degrees"),
+        (lambda ids: np.rot90(ids), "when turned right by 90 degrees"),
+        (lambda ids: ids.T, "when transposed"),
+        (lambda ids: ids[::-1, ::-1].T, "when transposed along the other diagonal"),
+    ],
+)
+def test_quarter_turns_of_square_pairs(tmp_path: Path, turn: Any, said: str) -> None:
+    for seed in range(8):
+        image, ids = draw_scene(seed)
+        save_pair(tmp_path, "train", f"scene{seed}", image[:96, :96], turn(ids[:96, :96]))
+    section = {"dataset": str(tmp_path), "classes": ["ground", "brick", "grass"], "validation_share": 0}
+    assert find_kinds(section)["turned masks"]["message"].endswith(said)
+
+
 def test_duplicates_within_and_across_splits(section: dict[str, Any]) -> None:
     root = Path(section["dataset"])
     image, ids = draw_scene(2)
@@ -192,6 +256,16 @@ def test_binary_masks_of_0_and_1(section: dict[str, Any]) -> None:
     assert "data.threshold" in finding["fix"]
     assert inspect(section, output=io.StringIO()) == 1
     assert "foreground below the threshold" not in find_kinds({**section, "threshold": 1})
+
+
+def test_palettes_that_differ(section: dict[str, Any]) -> None:
+    for number, path in enumerate(sorted(Path(section["dataset"]).glob("*/masks/*.png"))):
+        mask = Image.open(path).copy()
+        mask.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0] if number else [0, 0, 0, 0, 255, 0, 255, 0, 0])
+        mask.save(path)
+    finding = find_kinds(section)["palettes that differ"]
+    assert finding["level"] == "error"
+    assert "palette index 1 has another colour" in finding["message"]
 
 
 def test_255_is_void_where_the_recipe_says_so(section: dict[str, Any]) -> None:

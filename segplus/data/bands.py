@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from segplus.data.checking import find_cache_folder, map_pairs
-from segplus.data.dataset import Picture, SegmentationSplit
+from segplus.data.checking import map_pairs
+from segplus.data.contents import find_cache_folder
+from segplus.data.dataset import SegmentationSplit
 from segplus.errors import InputError
+from segplus.pictures import Picture
 
 _FORMAT = 1  # of the remembered statistics
 _SEEN = (1.0, 99.0)  # percentiles of a band that are drawn black and white

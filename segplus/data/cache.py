@@ -17,9 +17,9 @@ from PIL import Image
 
 from segplus.data.decoding.regions import OpenPair, open_arrays
 from segplus.errors import InputError
+from segplus.pictures import Picture
 
 _FORMAT = 1
-Picture = Image.Image | npt.NDArray[Any]
 
 
 class Split(Protocol):

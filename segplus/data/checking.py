@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from segplus.data.contents import find_cache_folder
 from segplus.data.dataset import SegmentationSplit, refuse_different_sizes
 from segplus.errors import InputError
 
@@ -139,14 +140,6 @@ def count_labels(label: npt.NDArray[np.unsignedinteger], num_classes: int) -> np
     return result
 
 
-def find_cache_folder() -> Path:
-    """Return the folder of remembered checks: SEGPLUS_CACHE, or segplus/ in the user's cache folder."""
-    named = os.environ.get("SEGPLUS_CACHE")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segplus"
-
-
 def refuse_hidden_foreground(split: SegmentationSplit, pixels: npt.NDArray[np.int64]) -> None:
     """Raise InputError if masks were read so that all of the foreground is ignored, or background."""
     classes = split.classes
@@ -222,6 +215,7 @@ def _check_pair(split: SegmentationSplit, index: int) -> npt.NDArray[np.int64] |
     try:
         size = split.size_px(index)
         label = split.label(index)
+        split.check_mask(index)
         refuse_different_sizes(size, label.shape, *split.sources(index))
     except InputError as error:
         return error

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import datasets
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from segplus.classes import ClassMap
-from segplus.data.decoding.images import ImageReader, Stored, describe_file, read_file_stamp, read_size
+from segplus.data.contents import digest_contents, stamp_entries
+from segplus.data.decoding.images import ImageReader, Stored, describe_file, read_size
 from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.decoding.regions import OpenPair, open_image, open_label
 from segplus.errors import InputError
+from segplus.pictures import Picture, measure_picture
 
 if TYPE_CHECKING:
     from segplus.data.streaming import StreamedSplit
 
-Picture = Image.Image | npt.NDArray[Any]
 Labels = npt.NDArray[np.unsignedinteger[Any]]
 
 
@@ -110,6 +110,14 @@ class SegmentationSplit:
         row = self._row(index)
         return self.decoder.read_raw(row["mask"], name_source(row["mask"], f"mask of {row['name']}"))
 
+    def check_mask(self, index: int) -> None:
+        """Raise InputError if rows are missing in a PNG mask whose check sums hold; reading it would not tell.
+
+        It costs about what reading costs, so that it is done once, by `check_split` and `segplus inspect`.
+        """
+        row = self._row(index)
+        self.decoder.check(row["mask"], name_source(row["mask"], f"mask of {row['name']}"))
+
     def raw_pair(self, index: int) -> tuple[Picture, npt.NDArray[Any]]:
         """Return the image and the mask's raw values, whether or not their sizes agree."""
         return self.image(index), self.raw_label(index)
@@ -146,17 +154,22 @@ class SegmentationSplit:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Text that changes when a file, the choice of files, or the meaning of a mask value changes."""
-        digest = hashlib.sha256(describe_meaning(self.decoder, self.reader).encode())
-        if _holds_bytes(self.rows):
-            digest.update(self.rows._fingerprint.encode())
-            return digest.hexdigest()[:32]
-        for image, mask in zip(self.rows["image"], self.rows["mask"], strict=True):
-            for stored in (image, mask):
-                digest.update(f"{stored}|".encode())
-                if isinstance(stored, str) and not stored.startswith("{"):
-                    digest.update("{}|{}\n".format(*read_file_stamp(stored)).encode())
-        return digest.hexdigest()[:32]
+        """Text that changes with the bytes of a file, the choice or order of files, or the meaning of a mask value.
+
+        A first time reads every file once; files of the same path, size and modification time are not read again.
+        Pictures inside a table go by the fingerprint that the `datasets` library gives it.
+        """
+        meaning = describe_meaning(self.decoder, self.reader)
+        held = self.rows._fingerprint if _holds_bytes(self.rows) else self._digest_files()
+        return hashlib.sha256(f"{meaning}|{held}".encode()).hexdigest()[:32]
+
+    def _digest_files(self) -> str:
+        def list_entries() -> Iterator[str]:
+            for image, mask in zip(self.rows["image"], self.rows["mask"], strict=True):
+                yield image
+                yield mask
+
+        return digest_contents(list_entries(), stamp_entries(list_entries()))
 
     def _row(self, index: int) -> dict[str, Any]:
         if not -len(self.rows) <= index < len(self.rows):
@@ -216,13 +229,6 @@ def name_source(stored: Stored, name: str) -> str:
     if isinstance(stored, dict) and stored.get("path"):
         return str(stored["path"])
     return name
-
-
-def measure_picture(image: Picture) -> tuple[int, int]:
-    """Return (height, width) of a picture or an array (H, W, channels)."""
-    if isinstance(image, Image.Image):
-        return image.height, image.width
-    return int(image.shape[0]), int(image.shape[1])
 
 
 def refuse_different_sizes(image: tuple[int, int], mask: tuple[int, ...], source: str, mask_source: str) -> None:

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy.typing as npt
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from transformers import BaseImageProcessor
 
 from segplus.errors import InputError
+from segplus.pictures import Picture, measure_picture
 from segplus.transforms.geometry import resize_bands
 from segplus.transforms.serving import ServedPixels
 
-Picture = Image.Image | npt.NDArray[Any]
 # The steps of an image processor that change a picture's geometry.
 _GEOMETRY = ("do_resize", "do_center_crop", "do_pad")
-
-
-def measure_picture(picture: Picture) -> tuple[int, int]:
-    """Return (height, width) of a PIL picture or an array (H, W, channels)."""
-    if isinstance(picture, Image.Image):
-        return picture.height, picture.width
-    return int(picture.shape[0]), int(picture.shape[1])
 
 
 def scale_picture(picture: Picture, scale: float) -> Picture:

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from segplus.pictures import Box
+
 Size = tuple[int, int]
-Box = tuple[int, int, int, int]  # top, left, height, width, whole pixels
 _SHARE_STRIDE = 4  # every 4th pixel a side is enough to know a class's share
 # How far each of Pillow's filters sees, in pixels of the smaller picture; newer ones see 4.5 pixels far at most.
 _SUPPORT_PX = {
@@ -200,15 +201,6 @@ def _resize_inside(pixels: npt.NDArray[np.uint8], box: Box, cut: Cut, resample: 
 def _draw_blank(size: Size, fill: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     """Return a picture of one colour; copying it is ten times faster than filling a new one."""
     return np.tile(np.array(fill, np.uint8), (*size, 1))
-
-
-def take_box(image: Image.Image | npt.NDArray[Any], box: Box) -> npt.NDArray[Any]:
-    """Return the pixels of a rectangle, shape (height, width, ...)."""
-    top, left, height, width = box
-    if isinstance(image, Image.Image):
-        return np.asarray(image.crop((left, top, left + width, top + height)))
-    part: npt.NDArray[Any] = image[top : top + height, left : left + width]
-    return part
 
 
 def cut_label(label: npt.NDArray[Any], cut: Cut, crop: Size, ignore_index: int) -> npt.NDArray[Any]:

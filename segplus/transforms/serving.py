@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from segplus.errors import InputError
+from segplus.pictures import Picture
 from segplus.transforms.geometry import ServedSize, find_resample, resize_bands
 
-Picture = Image.Image | npt.NDArray[Any]
 _NARROW_PX = 4  # a colour picture with a side of so few pixels would be taken for a channels-first array
 
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 from segplus.classes import IGNORE_INDEX
 from segplus.errors import InputError
+from segplus.pictures import Box, Picture, measure_picture, take_box
 from segplus.recipe.transforms import TransformsRecipe
 from segplus.transforms.geometry import (
-    Box,
     Cut,
     ServedSize,
     Size,
@@ -25,14 +25,12 @@ from segplus.transforms.geometry import (
     find_box,
     find_resample,
     measure_class_share,
-    take_box,
 )
 from segplus.transforms.normalization import Normalization
 from segplus.transforms.presets import PRESETS
 from segplus.transforms.serving import ServedPixels
 from segplus.transforms.steps import build_steps, find_unfit_steps, merge_steps
 
-Picture = Image.Image | npt.NDArray[np.uint8]
 _CROP_ATTEMPTS = 10
 
 
@@ -212,11 +210,6 @@ class EvaluationTransform:
             )
         pixel_values = self.served_pixels(image)[0]
         return {"pixel_values": pixel_values, "labels": wrap_label(label), "sizes": torch.tensor(label.shape)}
-
-
-def measure_picture(image: Picture) -> Size:
-    """Return (height, width)."""
-    return (image.height, image.width) if isinstance(image, Image.Image) else (image.shape[0], image.shape[1])
 
 
 def wrap_label(label: npt.NDArray[Any]) -> torch.Tensor:

@@ -6,12 +6,18 @@ A smaller height in the header therefore saves the work below it, and the rows a
 
 from __future__ import annotations
 
+import mmap
 import zlib
 from collections.abc import Iterator
 from typing import IO
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _TEXT_CHUNKS = frozenset({b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
+_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # samples of a pixel by the kind of colours
+_PASSES = (  # of an interlaced file: left, top, and the steps across and down
+    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
+)  # fmt: skip
+_INFLATED_BYTES = 1 << 20  # held at a time
 _JPEG_START = b"\xff\xd8\xff"
 _HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended sequential, progressive
 _START_OF_SCAN = 0xDA
@@ -42,6 +48,34 @@ def check_png(content: bytes) -> frozenset[bytes]:
         kinds.add(kind)
         place = end + 4
     return frozenset(kinds)
+
+
+def check_png_pixels(content: bytes | mmap.mmap) -> None:
+    """Inflate a PNG file and count its bytes: decoders fill rows that are missing with zeros and say no word.
+
+    Raises:
+        ValueError: If there are fewer than its header promises.
+        zlib.error: If they are damaged.
+    """
+    if content[:8] != _PNG_START:
+        return
+    width, height = (int.from_bytes(content[place : place + 4], "big") for place in (16, 20))
+    bits, interlaced = content[24] * _PNG_SAMPLES[content[25]], content[28]
+    passes = _PASSES if interlaced else ((0, 0, 1, 1),)
+    sizes = [(-(-(width - left) // across), -(-(height - top) // down)) for left, top, across, down in passes]
+    expected = sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in sizes if columns > 0 and rows > 0)
+    stream, found, place = zlib.decompressobj(), 0, len(_PNG_START)
+    while content[place + 4 : place + 8] != b"IEND" and found < expected:
+        end = place + 8 + int.from_bytes(content[place : place + 4], "big")
+        if end + 4 > len(content):
+            break
+        rest = bytes(content[place + 8 : end]) if content[place + 4 : place + 8] == b"IDAT" else b""
+        while rest and found < expected:
+            found += len(stream.decompress(rest, _INFLATED_BYTES))
+            rest = stream.unconsumed_tail
+        place = end + 4
+    if found < expected:
+        raise ValueError(f"{found} bytes of pixels where {expected} belong")
 
 
 def has_late_text(file: IO[bytes]) -> bool:

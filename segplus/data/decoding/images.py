@@ -191,13 +191,16 @@ def describe_file(stored: Stored, source: str) -> str:
 
 def open_picture(stored: Stored) -> Image.Image:
     """Return the opened, not yet decoded picture of a path or of {"bytes", "path"}."""
-    if isinstance(stored, str):
-        return Image.open(stored)
     if isinstance(stored, list):
         raise ValueError("rows of values, not a picture")
-    if stored.get("bytes") is not None:
+    if isinstance(stored, dict) and stored.get("bytes") is not None:
         return Image.open(io.BytesIO(stored["bytes"]))
-    return Image.open(stored["path"])
+    picture = Image.open(stored if isinstance(stored, str) else stored["path"])
+    if not isinstance(picture, TiffImagePlugin.TiffImageFile) or picture.tag_v2.get(_ORIENTATION_TAG, 1) == 1:
+        return picture
+    picture.close()
+    # Pillow 13 maps plain files of grey into memory with rows of the upright picture's width: scrambled pixels.
+    return Image.open(io.BytesIO(read_content(stored)))
 
 
 def read_content(stored: Stored) -> bytes:
@@ -304,12 +307,3 @@ def read_bands(picture: Image.Image) -> npt.NDArray[Any]:
         picture.seek(page)
         planes.append(np.array(picture))
     return np.stack(planes, axis=-1)
-
-
-def read_file_stamp(path: str) -> tuple[int, int]:
-    """Return (bytes, modification time in ns) of a file, zeros where it is absent."""
-    try:
-        status = Path(path).stat()
-    except OSError:
-        return 0, 0
-    return status.st_size, status.st_mtime_ns

@@ -12,8 +12,16 @@ from PIL import Image, ImageOps, TiffImagePlugin
 
 from segplus.classes import ClassMap, pack_colors
 from segplus.data.decoding.depth import count_equal_pages
-from segplus.data.decoding.headers import check_png
-from segplus.data.decoding.images import Stored, find_suffix, load_array, open_picture, read_content, report_damage
+from segplus.data.decoding.headers import check_png, check_png_pixels
+from segplus.data.decoding.images import (
+    Stored,
+    find_suffix,
+    load_array,
+    map_content,
+    open_picture,
+    read_content,
+    report_damage,
+)
 from segplus.data.decoding.opencv import decode_grey_png
 from segplus.data.decoding.polygons import draw_annotation
 from segplus.data.layouts.source import Source
@@ -66,7 +74,8 @@ class MaskDecoder:
                 return draw_annotation(json.loads(stored))
             if find_suffix(stored) in (".npy", ".npz"):
                 return self._read_values(load_array(stored), source)
-            if find_suffix(stored) == ".png":
+            kinds: frozenset[bytes] = frozenset()
+            if find_suffix(stored) in (".png", ""):  # pictures in a table may come without a name
                 content = read_content(stored)
                 kinds = check_png(content)
                 ids = None if self.classes.legend else decode_grey_png(content, kinds)
@@ -74,6 +83,8 @@ class MaskDecoder:
                     return self._read_values(ids, source)
                 stored = {"bytes": content, "path": None}
             with open_picture(stored) as picture:
+                if picture.format == "PNG" and not kinds:  # under another suffix
+                    check_png(read_content(stored))
                 return self._read_picture(picture, source)
 
     def decode_values(self, values: Raw, source: str) -> npt.NDArray[np.unsignedinteger[Any]]:
@@ -87,6 +98,12 @@ class MaskDecoder:
             InputError: If a value is outside the classes.
         """
         return self.classes.decode(self._read_values(values, source), source)
+
+    def check(self, stored: Stored, source: str) -> None:
+        """Raise InputError if a PNG mask has fewer pixels than its header promises."""
+        if _is_picture_file(stored):
+            with report_damage(source):
+                check_png_pixels(map_content(stored))
 
     def holds_faint_values(self, stored: Stored, source: str) -> bool:
         """Return whether a binary mask has values below the threshold that no noise makes, and none from it on."""

@@ -28,8 +28,8 @@ from segplus.data.decoding.images import (
 from segplus.data.decoding.masks import MaskDecoder, refuse_mask_pages
 from segplus.data.decoding.opencv import decode_jpeg
 from segplus.data.decoding.tiff import find_plain_layout, read_layout, read_tiff_box
+from segplus.pictures import Box, take_box
 
-Box = tuple[int, int, int, int]  # top, left, height, width, whole pixels
 Pixels = npt.NDArray[Any]
 _MOST_ROWS = 0.85  # of a JPEG; where more are needed, OpenCV decodes all sooner than Pillow these
 _PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", "")  # pictures in a table may come without a name
@@ -73,12 +73,6 @@ class OpenPair:
     size_px: tuple[int, int]
     image: Callable[[Box], Pixels]
     label: Callable[[Box], Pixels]
-
-
-def take_box(pixels: Pixels, box: Box) -> Pixels:
-    """Return the pixels inside (top, left, height, width), a view."""
-    top, left, height, width = box
-    return pixels[top : top + height, left : left + width]
 
 
 def open_arrays(image: Pixels, label: Pixels) -> OpenPair:

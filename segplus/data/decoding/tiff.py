@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from segplus.pictures import Box
+
 _TYPES = {1: "B", 3: "H", 4: "I"}  # the integer types of TIFF that sizes and offsets are written in
 _KINDS = {1: "u", 2: "i", 3: "f"}  # sample formats
 _NO_COMPRESSION = 1
@@ -24,7 +26,6 @@ _BYTE_COMPRESSIONS = frozenset({1, 5, 8, 32946, 32773, 34925, 50000})  # LZW, De
 _PLAIN = {(1, 1, 8), (1, 1, 16), (2, 3, 8)}  # photometric interpretation, samples, bits
 
 Content = bytes | mmap.mmap
-Box = tuple[int, int, int, int]  # top, left, height, width, whole pixels
 
 
 @dataclass(frozen=True)

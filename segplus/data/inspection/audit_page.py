@@ -15,8 +15,9 @@ from PIL import Image
 
 from segplus.classes import ClassMap
 from segplus.data.bands import show_as_rgb
-from segplus.data.dataset import SegmentationSplit, measure_picture
+from segplus.data.dataset import SegmentationSplit
 from segplus.data.inspection.audit import Audit
+from segplus.pictures import measure_picture
 
 _WIDTH_PX = 360
 

@@ -9,11 +9,12 @@ from typing import Any, Literal
 import numpy as np
 
 from segplus.classes import ClassMap, unpack_color
-from segplus.data.checking import find_faint_masks, looks_like_bytes
+from segplus.data.checking import find_faint_masks, looks_like_bytes, refuse_mixed_palettes
 from segplus.data.dataset import SegmentationSplit
 from segplus.data.inspection.duplicates import find_equal_images, find_near_pairs, find_shared_sequences
 from segplus.data.inspection.measurements import TURNS, WINDOW_PX
 from segplus.data.inspection.tallies import MOST_OUTSIDE, NAMED, SplitTally
+from segplus.errors import InputError
 
 Level = Literal["error", "warning", "note"]
 VOID_WORDS = frozenset(
@@ -236,4 +237,15 @@ def find_misread_masks(splits: Mapping[str, SegmentationSplit], tallies: Mapping
             message = f"{split}: no mask has a value from data.threshold ({threshold}) on, {len(files)} have lower ones"
             fix = "set data.threshold to the least value of the foreground: 1 for masks of 0 and 1"
             findings.append(Finding("error", "foreground below the threshold", message, files[:NAMED], fix))
+        if "unreadable" not in tally.problems:
+            findings += _compare_palettes(splits[split])
     return findings
+
+
+def _compare_palettes(split: SegmentationSplit) -> list[Finding]:
+    try:
+        refuse_mixed_palettes(split)
+    except InputError as error:
+        message = f"{split.title}: {str(error).replace(chr(10), ';')}"
+        return [Finding("error", "palettes that differ", message, fix=error.fix)]
+    return []

@@ -13,13 +13,21 @@ from PIL import Image
 
 from segplus.classes import ClassMap
 from segplus.data.checking import count_labels
-from segplus.data.dataset import Picture, SegmentationSplit, measure_picture
+from segplus.data.dataset import SegmentationSplit
 from segplus.errors import InputError
+from segplus.pictures import Picture, measure_picture
 
 WINDOW_PX = 12  # largest shift that is looked for, in pixels of the reduced picture
 REDUCED_PX = 192  # longest edge of the pictures whose edges are compared
-TURNS = ("as it is", "flipped left-right", "flipped top-bottom", "turned by 180 degrees")
+TURNS = (
+    "as it is", "flipped left-right", "flipped top-bottom", "turned by 180 degrees", "turned left by 90 degrees",
+    "turned right by 90 degrees", "transposed", "transposed along the other diagonal",
+)  # fmt: skip
 _DARK = 25.0  # mean grey value, of 255
+# Share of class changes through a value between: classes may have ids between those of their neighbours, but colours
+# that no class has, between the legend's colours and one pixel wide, are drawn by interpolation alone.
+_BETWEEN_IDS, _BETWEEN_COLORS = 0.4, 0.05
+_MOST_BLENDS = 1024  # colours between others that are looked at, the most frequent ones
 
 
 @dataclass
@@ -40,9 +48,9 @@ class PairFacts:
         digest: 64-bit digest of the image's pixels.
         mask_digest: 64-bit digest of the labels.
         shift_profile: Agreement of the edges at each shift, shape (2 * WINDOW_PX + 1,) squared; None without edges.
-        turn_scores: Agreement of the edges for each of TURNS, shape (4,).
+        turn_scores: Agreement of the edges for each of TURNS, shape (8,); NaN for quarter turns of oblong pairs.
         shift_scale: Pixels of the image for one of the reduced picture.
-        between_share: Share of class changes through a value between the two, as interpolation makes them.
+        is_interpolated: The mask looks resized with interpolation: classes change through values between the two.
         value_range: Least and greatest value of an image that is not 8-bit, or None.
         problems: Messages of what is wrong with the pair, each with its kind.
     """
@@ -62,7 +70,7 @@ class PairFacts:
     shift_profile: npt.NDArray[np.float32] | None = None
     turn_scores: npt.NDArray[np.float32] | None = None
     shift_scale: float = 1.0
-    between_share: float = 0.0
+    is_interpolated: bool = False
     value_range: tuple[float, float] | None = None
     problems: list[tuple[str, str]] = field(default_factory=list)
 
@@ -78,6 +86,7 @@ def measure_pair(split: SegmentationSplit, index: int, tolerant: ClassMap) -> Pa
     try:
         image, raw = split.raw_pair(index)
         encodings = split.describe_encoding(index)
+        split.check_mask(index)
     except InputError as error:
         return error
     labels = tolerant.decode(raw, "")
@@ -97,8 +106,11 @@ def measure_pair(split: SegmentationSplit, index: int, tolerant: ClassMap) -> Pa
         hash=hash_differences(grey),
         digest=digest_pixels(np.asarray(image)),
         mask_digest=digest_pixels(labels),
-        between_share=measure_between(raw) if not tolerant.legend else 0.0,
     )
+    if not tolerant.legend:
+        facts.is_interpolated = measure_between(raw) > _BETWEEN_IDS
+    elif facts.outside:
+        facts.is_interpolated = measure_blends(raw, tolerant) > _BETWEEN_COLORS
     if facts.size_px == facts.mask_size_px:
         facts.shift_scale = max(labels.shape) / max(grey.shape)
         facts.shift_profile, facts.turn_scores = compare_edges(grey, labels)
@@ -182,6 +194,50 @@ def measure_between(raw: npt.NDArray[Any]) -> float:
     return float(between.sum() / (total / 2)) if total else 0.0
 
 
+def measure_blends(raw: npt.NDArray[Any], classes: ClassMap) -> float:
+    """Return the share of colour changes, along rows and columns, that pass through a blend of two legend colours.
+
+    A blend is a colour outside the legend, on the straight line between two of its colours, and between those of its
+    two neighbours, so that the flat colour of a class that is missing from the legend is none.
+
+    Args:
+        raw: Packed colours, shape (H, W).
+        classes: The legend's classes, unknown colours ignored.
+    """
+    legend = np.array(list(classes.raw_to_class), dtype=np.int32)
+    colors = _unpack(raw)
+    outside = ~np.isin(raw, legend)
+    between, changes = [], 0
+    for bands, others in ((colors, outside), (colors.swapaxes(0, 1), outside.T)):
+        left, middle, right = bands[:, :-2], bands[:, 1:-1], bands[:, 2:]
+        changed = (left != right).any(axis=-1)
+        inside = (np.minimum(left, right) <= middle) & (middle <= np.maximum(left, right))
+        differs = (middle != left).any(axis=-1) & (middle != right).any(axis=-1)
+        between.append(middle[changed & others[:, 1:-1] & inside.all(axis=-1) & differs])
+        changes += int(changed.sum())
+    found, counts = np.unique(np.concatenate(between), axis=0, return_counts=True)
+    frequent = counts.argsort()[::-1][:_MOST_BLENDS]
+    blended = counts[frequent][lie_between(found[frequent], _unpack(legend))].sum()
+    return float(blended / (changes / 2)) if changes else 0.0
+
+
+def lie_between(colors: npt.NDArray[np.int32], legend: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+    """Return whether each colour, shape (N, 3), lies on the line between two of the legend, up to rounding, (N,)."""
+    result = np.zeros(len(colors), dtype=np.bool_)
+    for place, start in enumerate(legend[:-1]):
+        spans = (legend[place + 1 :] - start).astype(np.float64)  # (others, 3)
+        offsets = (colors - start)[:, None].astype(np.float64)  # (N, 1, 3)
+        along = (offsets * spans).sum(axis=-1) / (spans**2).sum(axis=-1)  # (N, others)
+        away = np.abs(offsets - along[..., None] * spans).max(axis=-1)
+        result |= ((along > 0) & (along < 1) & (away <= 1.5)).any(axis=1)
+    return result
+
+
+def _unpack(packed: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    """Return packed colours as (..., 3)."""
+    return np.stack([packed >> 16 & 255, packed >> 8 & 255, packed & 255], axis=-1).astype(np.int32)
+
+
 def compare_edges(
     grey: npt.NDArray[np.float32], labels: npt.NDArray[Any]
 ) -> tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.float32] | None]:
@@ -203,6 +259,9 @@ def compare_edges(
     spectrum = np.fft.rfft2(slopes) * np.conj(np.fft.rfft2(borders))
     wrapped = np.fft.irfft2(spectrum, s=(height, width)) / norm
     rows, columns = np.ix_(np.arange(-WINDOW_PX, WINDOW_PX + 1) % height, np.arange(-WINDOW_PX, WINDOW_PX + 1) % width)
-    turned = (borders, borders[:, ::-1], borders[::-1], borders[::-1, ::-1])
-    scores = np.array([float((slopes * plane).sum()) / norm for plane in turned], dtype=np.float32)
+    turned = [borders, borders[:, ::-1], borders[::-1], borders[::-1, ::-1]]
+    if height == width:
+        turned += [np.rot90(borders), np.rot90(borders, -1), borders.T, borders[::-1, ::-1].T]
+    scores = np.full(len(TURNS), np.nan, dtype=np.float32)
+    scores[: len(turned)] = [float((slopes * plane).sum()) / norm for plane in turned]
     return wrapped[rows, columns].astype(np.float32), scores

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segplus.data.inspection.measurements import WINDOW_PX, PairFacts
+from segplus.data.inspection.measurements import TURNS, WINDOW_PX, PairFacts
 from segplus.errors import InputError
 
 MOST_OUTSIDE = 1 << 16  # values outside the classes that are told apart: lossy colours would be millions
@@ -59,7 +59,7 @@ class SplitTally:
         self.hashes, self.digests, self.mask_digests = array("Q"), array("Q"), array("Q")
         width = 2 * WINDOW_PX + 1
         self.shift_profile = np.zeros((width, width), dtype=np.float64)
-        self.turn_scores = np.zeros(4, dtype=np.float64)
+        self.turn_scores = np.zeros(len(TURNS), dtype=np.float64)
         self.shift_scales: float = 0.0
         self.with_edges = 0
         self.examples: list[int] = []
@@ -102,7 +102,7 @@ class SplitTally:
         if facts.shift_profile is None or facts.turn_scores is None:
             return
         self.shift_profile += facts.shift_profile
-        self.turn_scores += facts.turn_scores
+        self.turn_scores += np.nan_to_num(facts.turn_scores)
         self.shift_scales += facts.shift_scale
         self.with_edges += 1
 
@@ -127,7 +127,7 @@ class SplitTally:
             self.problems["ignored mask" if facts.pixels[-1] else "constant mask"].add(mask)
         if facts.mask_encoding.startswith(("JPEG", "MPO")):
             self.problems["lossy mask"].add(mask)
-        if facts.between_share > 0.4 and facts.pixels.sum() > 0:
+        if facts.is_interpolated:
             self.problems["interpolated mask"].add(mask)
         if is_turned(facts.turn_scores):
             self.problems["turned mask"].add(mask)
@@ -156,7 +156,7 @@ def is_turned(scores: npt.NDArray[np.float32] | None) -> bool:
     """Return whether one mask's borders lie clearly better on the image's edges when the mask is flipped or turned."""
     if scores is None:
         return False
-    return bool(scores[1:].max() - scores[0] > 0.2 and scores[0] < 0.1)
+    return bool(np.nanmax(scores[1:]) - scores[0] > 0.2 and scores[0] < 0.1)
 
 
 def name_counts(names: tuple[str, ...], values: npt.NDArray[np.int64]) -> dict[str, int]:

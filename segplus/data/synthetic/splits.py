@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from segplus.data.dataset import Labels, Pair, Picture, SegmentationData, SegmentationSplit
+from segplus.data.dataset import Labels, Pair, SegmentationData, SegmentationSplit
 from segplus.data.decoding.images import ImageReader, Stored
 from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.decoding.regions import OpenPair, open_arrays
 from segplus.data.layouts.names import build_class_map
 from segplus.data.layouts.source import Source
 from segplus.data.synthetic.scenes import CLASS_COLORS, CLASS_NAMES, SyntheticScenes
+from segplus.pictures import Picture
 from segplus.recipe.data import DataRecipe
 
 _SEED_STRIDE = 1_000_003  # a prime, so that the splits of one seed and those of the next do not meet
@@ -106,6 +107,9 @@ class SyntheticSplit(SegmentationSplit):
     def stored(self, index: int) -> tuple[Stored, Stored]:
         """Raise: nothing is stored."""
         raise TypeError(f"{self.name(index)} is drawn, not stored")
+
+    def check_mask(self, index: int) -> None:
+        """Do nothing: no file can be damaged."""
 
     def palette(self, index: int) -> bytes | None:
         """Return None: class ids are drawn."""

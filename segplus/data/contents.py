@@ -1,0 +1,76 @@
+"""What files hold, as a digest: what was learned of a file's bytes is kept under it, wherever the file lies."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+_AT_ONCE = 1024  # files in flight: memory does not grow with their number
+_THREADS = 8  # hashing and reading both leave Python's lock
+
+
+def find_cache_folder() -> Path:
+    """Return the folder of what is remembered: SEGPLUS_CACHE, or segplus/ in the user's cache folder."""
+    named = os.environ.get("SEGPLUS_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segplus"
+
+
+def digest_contents(entries: Iterable[str], stamps: str) -> str:
+    """Return a digest of the bytes of files, in order; files whose sizes and times are those of before are not read.
+
+    Args:
+        entries: Paths, and texts that stand for themselves (JSON objects).
+        stamps: Digest of the entries with the files' sizes and modification times: what was found is kept under it.
+    """
+    place = find_cache_folder() / "contents" / stamps
+    if place.is_file():
+        return place.read_text()
+    digest, coming = hashlib.blake2b(digest_size=16), iter(entries)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        while some := list(islice(coming, _AT_ONCE)):
+            for part in pool.map(_digest_entry, some):
+                digest.update(part)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    draft = place.with_name(f".{stamps}.{os.getpid()}")
+    draft.write_text(digest.hexdigest())
+    draft.replace(place)
+    return digest.hexdigest()
+
+
+def stamp_entries(entries: Iterable[str]) -> str:
+    """Return a digest of paths, sizes and modification times, and of texts that stand for themselves."""
+    digest = hashlib.blake2b(digest_size=16)
+    for entry in entries:
+        digest.update(f"{entry}|".encode())
+        if not entry.startswith("{"):
+            digest.update("{}|{}\n".format(*_read_stamp(entry)).encode())
+    return digest.hexdigest()
+
+
+def _digest_entry(entry: str) -> bytes:
+    """Return the digest of a file's suffix, which says how it is read, and of its bytes."""
+    if entry.startswith("{"):
+        return hashlib.blake2b(entry.encode(), digest_size=16).digest()
+    digest = hashlib.blake2b(os.path.splitext(entry)[1].lower().encode() + b"|", digest_size=16)
+    try:
+        with Path(entry).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:  # it is reported when the file is read as a picture
+        digest.update(type(error).__name__.encode())
+    return digest.digest()
+
+
+def _read_stamp(path: str) -> tuple[int, int]:
+    """Return (bytes, modification time in ns) of a file, zeros where it is absent."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
