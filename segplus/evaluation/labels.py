@@ -14,7 +14,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from segplus.evaluation.near_ties import find_best_last, find_best_two, measure_tolerance, settle_near_ties
+from segplus.evaluation.near_ties import (
+    find_best_last,
+    find_best_two,
+    find_best_two_of_first,
+    measure_tolerance,
+    settle_near_ties,
+)
 from segplus.evaluation.resizing import (
     Axis,
     choose_float_dtype,
@@ -27,6 +33,8 @@ from segplus.evaluation.resizing import (
 # Cells looked at together; with more than this share of mixed ones, every pixel of theirs is interpolated.
 _BAND_CELLS = 1 << 18
 _MIXED_SHARE = 0.5
+# With fewer, classes come first where every class is interpolated: their maximum is vectorised over pixels.
+_FEW_CLASSES = 64
 
 Axes = tuple[Axis, Axis]  # vertical, horizontal
 
@@ -146,9 +154,16 @@ def _find_best_by_phase(slab: Tensor, axis: Axis, tolerance: float, dtype: torch
     framed = torch.cat([slab[:, :1], slab, slab[:, -1:]], 1)  # (rows, w + 2, C)
     best = torch.empty(len(slab), slab.shape[1] + 1, longest, dtype=dtype, device=slab.device)
     near = torch.empty(best.shape, dtype=torch.bool, device=slab.device)
+    by_class = slab.shape[2] < _FEW_CLASSES and slab.device.type == "cpu"
+    framed = framed.permute(2, 0, 1).contiguous() if by_class else framed
     for phase in range(longest):
-        scores = torch.lerp(framed[:, :-1], framed[:, 1:], axis.shares[:, phase, None])
-        best[..., phase], near[..., phase] = find_best_two(scores, tolerance)
+        share = axis.shares[:, phase]
+        if by_class:
+            scores = torch.lerp(framed[..., :-1], framed[..., 1:], share)  # (C, rows, w + 1)
+            best[..., phase], near[..., phase] = find_best_two_of_first(scores, tolerance)
+        else:
+            scores = torch.lerp(framed[:, :-1], framed[:, 1:], share[:, None])  # (rows, w + 1, C)
+            best[..., phase], near[..., phase] = find_best_two(scores, tolerance)
     pixel = axis.cell * longest + torch.arange(len(axis.cell), device=slab.device) - axis.start[axis.cell]
     return best.flatten(1).index_select(1, pixel), near.flatten(1).index_select(1, pixel)
 
