@@ -16,7 +16,9 @@ from pycocotools import mask as coco_mask
 from segplus.classes import ClassMap
 from segplus.data import load_segmentation_dataset
 from segplus.data.decoding.images import ImageReader, read_size
+from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.decoding.polygons import expand_runs, unpack_counts
+from segplus.data.decoding.regions import open_label
 from segplus.data.decoding.tiff import read_tiff_bands
 from segplus.errors import InputError
 
@@ -334,6 +336,10 @@ def test_the_size_of_turned_pictures(tmp_path: Path, orientation: int, kind: str
     image = ImageReader().read(path, "a")
     assert read_size(path, "a") == (image.height, image.width) == upright.shape
     np.testing.assert_array_equal(np.asarray(image)[..., 0] > 127, upright)
+    if kind in ("grey.tif", "lzw.tif"):
+        decoder = MaskDecoder(ClassMap.build({0: "ground", 255: "thing"}))
+        np.testing.assert_array_equal(decoder.read(path, "a"), upright)
+        np.testing.assert_array_equal(open_label(decoder, path, "a").read((0, 0, *upright.shape)), upright)
 
 
 def write_tags(tags: dict[int, list[int]], length: int, order: str = "<") -> bytes:
