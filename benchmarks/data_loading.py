@@ -11,20 +11,18 @@ at a time; what that takes on this CPU is measured beside. Repeats alternate; fi
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from machine import describe_machine
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
@@ -36,7 +34,6 @@ from segplus.data.decoding.images import ImageReader
 from segplus.data.decoding.regions import open_image
 from segplus.data.synthetic.scenes import CLASS_NAMES, SyntheticScenes
 from segplus.recipe.transforms import TransformsRecipe
-from segplus.reporting.environment import describe_machine
 from segplus.transforms import Normalization, TrainingSet, TrainingTransform
 from segplus.transforms.steps import load_albumentations
 
@@ -244,18 +241,8 @@ def write_page(plan: argparse.Namespace, sizes: dict[Any, Any], normalizing: flo
         "|---|---:|---:|---:|",
     ]
     lines += [f"| {name} | {whole:.1f} | {part:.1f} | {whole / part:.1f} |" for name, (whole, part) in formats.items()]
-    return "\n".join([*lines, "", "## Machine", "", *_describe_machine()]) + "\n"
-
-
-def _describe_machine() -> list[str]:
-    machine = describe_machine()
-    packages = ("torch", "albumentations", "opencv-python-headless", "pillow", "numpy")
-    return [
-        f"- processor: {machine['processor']}, {machine['cores']} cores",
-        f"- {platform.system()}, Python {platform.python_version()}",
-        f"- OMP_NUM_THREADS: {os.environ.get('OMP_NUM_THREADS', 'not set')}; torch and OpenCV on one thread",
-        "- " + ", ".join(f"{name} {version(name)}" for name in packages),
-    ]
+    machine = describe_machine("torch", "albumentations", "opencv-python-headless", "pillow", "numpy")
+    return "\n".join([*lines, "", "## Machine", "", *machine, "- torch and OpenCV on one thread"]) + "\n"
 
 
 def main() -> None:

@@ -14,11 +14,7 @@ Medians of alternating repeats; memory needs Linux. Writes evaluation.md beside 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,8 +26,7 @@ import evaluate
 import numpy as np
 import numpy.typing as npt
 import torch
-import torchmetrics
-import transformers
+from machine import describe_machine, read_memory_mib, run_alone, start_peak
 from PIL import Image
 from torchmetrics.classification import MulticlassConfusionMatrix
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
@@ -146,18 +141,6 @@ def compare_speed(images: int, side: int, repeats: int) -> list[str]:
     return rows
 
 
-def start_peak() -> float:
-    """Start to measure the peak of this process's resident memory; return what is resident now, in MiB."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return read_peak_mib()
-
-
-def read_peak_mib() -> float:
-    """Return the peak since `start_peak`."""
-    status = Path("/proc/self/status").read_text().split("VmHWM:")[1]
-    return int(status.split()[0]) / 1024
-
-
 def print_growth(images: int, side: int) -> None:
     """Print by how many MiB an evaluation of so many images raises the peak above the first image's."""
     evaluator = Evaluator(150)
@@ -167,7 +150,7 @@ def print_growth(images: int, side: int) -> None:
         if index == 0:
             before = start_peak()
     evaluator.compute(resamples=100)
-    print(f"{read_peak_mib() - before:.0f}")
+    print(f"{read_memory_mib('VmHWM') - before:.0f}")
 
 
 class OddModel(torch.nn.Module):
@@ -203,30 +186,7 @@ def print_sliding(side: int, way: str) -> None:
             picture.paste(Image.fromarray(tile), (left, top))
     started = time.perf_counter()
     labels = predictor.predict(picture)
-    print(f"{read_peak_mib() - before:.0f} {time.perf_counter() - started:.0f} {tuple(labels.shape)}")
-
-
-def run_alone(call: str) -> list[str]:
-    """Return the words that a call of this module prints in a fresh process."""
-    folder = Path(__file__).parent
-    path = os.pathsep.join([str(folder), str(folder.parent)])
-    done = subprocess.run(
-        [sys.executable, "-c", f"import evaluation; evaluation.{call}"],
-        check=True,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-    return done.stdout.split()
-
-
-def describe_machine() -> str:
-    """Return processor, threads and versions in one line."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), "CPU")
-    versions = {m.__name__: m.__version__ for m in (torch, transformers, evaluate, torchmetrics, datasets)}
-    named = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return f"{cpu}, {torch.get_num_threads()} threads; Python {platform.python_version()}, {named}"
+    print(f"{read_memory_mib('VmHWM') - before:.0f} {time.perf_counter() - started:.0f} {tuple(labels.shape)}")
 
 
 def format_sliding(sliding: dict[str, list[str]]) -> str:
@@ -244,15 +204,13 @@ def main() -> None:
     datasets.disable_progress_bars()
     images, side, large = (4, 64, 1000) if options.smoke else (200, 512, 10_000)
     speed = compare_speed(images, side, options.repeats)
-    growth = {count: run_alone(f"print_growth({count}, {side})")[0] for count in (25, 100, 400)}
+    growth = {count: run_alone("evaluation", f"print_growth({count}, {side})")[0] for count in (25, 100, 400)}
     print("growth in MiB:", growth, flush=True)
-    sliding = {way: run_alone(f"print_sliding({large}, {way!r})")[:2] for way in ("grid", "pixels")}
+    sliding = {way: run_alone("evaluation", f"print_sliding({large}, {way!r})")[:2] for way in ("grid", "pixels")}
     print("sliding, MiB and seconds:", sliding, flush=True)
     text = "\n".join(
         [
             "# The evaluator",
-            "",
-            f"{describe_machine()}.",
             "",
             f"Scores of {images} masks of {side}x{side}, seconds, medians of {options.repeats} alternating repeats.",
             "",
@@ -269,6 +227,8 @@ def main() -> None:
             " model, the picture's own included:",
             "",
             f"| windows are blended | MiB | goal, below | seconds |\n|---|---|---|---|\n{format_sliding(sliding)}",
+            "",
+            *describe_machine("torch", "transformers", "evaluate", "torchmetrics", "datasets"),
             "",
         ]
     )

@@ -16,23 +16,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from machine import describe_machine, read_memory_mib
 from PIL import Image
 
 import segplus.data.loading as loading
 from segplus.data import SegmentationSplit, inspect_dataset
-from segplus.data.checking import count_cores
-from segplus.reporting.environment import describe_machine
 
 HERE = Path(__file__).resolve()
 SIZE_PX = (40, 48)
@@ -72,12 +69,6 @@ def write_links(folder: Path, pairs: int) -> None:
                 os.link(folder / "originals" / kind / f"{index % ORIGINALS}.png", place / f"{split}_{index:06d}.png")
 
 
-def read_memory_mib(key: str) -> float:
-    """Return VmRSS, or VmHWM for its peak, of this process."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
-    return int(line.split()[1]) / 1024
-
-
 def inspect_links(pairs: int) -> dict[str, float]:
     """Inspect so many pairs in this process; return seconds and MiB."""
     loading.SegmentationSplit = NumberedSplit  # type: ignore[misc]
@@ -106,7 +97,6 @@ def inspect_camvid(folder: Path) -> float:
 def render(seconds: list[float], figures: list[dict[str, float]]) -> str:
     """Return the results as Markdown."""
     start, *rest = figures
-    machine = describe_machine()
     lines = ["# `segplus inspect` at scale", "", "Written by `python benchmarks/inspect_scale.py`.", ""]
     if seconds:
         median = statistics.median(seconds)
@@ -131,15 +121,7 @@ def render(seconds: list[float], figures: list[dict[str, float]]) -> str:
         first, last = rest[0], rest[-1]
         slope = (last["peak_mib"] - first["peak_mib"]) * 2**20 / (last["pairs"] - first["pairs"])
         lines += ["", f"From {first['pairs']:,} to {last['pairs']:,} pairs: {slope:.0f} bytes a pair."]
-    versions = [
-        f"{name} {version(name)}" for name in ("datasets", "numpy", "pillow", "opencv-python-headless", "pyarrow")
-    ]
-    lines += [
-        "",
-        f"- processor: {machine['processor']}, {count_cores()} cores",
-        f"- {platform.system()}, Python {platform.python_version()}",
-        f"- {', '.join(versions)}",
-    ]
+    lines += ["", *describe_machine("datasets", "numpy", "pillow", "opencv-python-headless", "pyarrow")]
     return "\n".join(lines) + "\n"
 
 

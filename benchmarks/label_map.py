@@ -10,17 +10,14 @@ label_map.md beside this file.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from machine import describe_machine, read_memory_mib, run_alone, start_peak
 from torch import Tensor
 
 from segplus.evaluation import label_map
@@ -73,46 +70,12 @@ def time_ways(logits: Tensor, size: tuple[int, int], repeats: int) -> dict[str, 
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def start_peak() -> float:
-    """Start to measure the peak of this process's resident memory; return what is resident now, in MiB."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return read_peak_mib()
-
-
-def read_peak_mib() -> float:
-    """Return the peak since `start_peak`."""
-    status = Path("/proc/self/status").read_text().split("VmHWM:")[1]
-    return int(status.split()[0]) / 1024
-
-
 def print_peak(way: str, kind: str, classes: int, layout: str, low: tuple[int, int], size: tuple[int, int]) -> None:
     """Print by how many MiB a way raises the peak; for a process of its own."""
     logits = draw_logits(kind, classes, *low).contiguous(memory_format=LAYOUTS[layout])
     before = start_peak()
     WAYS[way](logits, size)
-    print(f"{read_peak_mib() - before:.0f}")
-
-
-def measure_peak(*case: object) -> int:
-    """Return what `print_peak` prints in a fresh process."""
-    command = f"from label_map import print_peak; print_peak(*{case!r})"
-    folder = Path(__file__).parent
-    path = os.pathsep.join([str(folder), str(folder.parent)])
-    done = subprocess.run(
-        [sys.executable, "-c", command],
-        check=True,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-    return int(done.stdout)
-
-
-def describe_machine() -> str:
-    """Return processor, threads and versions in one line."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), "CPU")
-    return f"{cpu}, {torch.get_num_threads()} threads; Python {platform.python_version()}, torch {torch.__version__}"
+    print(f"{read_memory_mib('VmHWM') - before:.0f}")
 
 
 def main() -> None:
@@ -130,7 +93,8 @@ def main() -> None:
                 logits = drawn.contiguous(memory_format=memory_format)
                 differing = int((label_map(logits, size) != interpolate_and_argmax(logits, size)).sum())
                 peer, ours = time_ways(logits, size, options.repeats).values()
-                peaks = [measure_peak(way, kind, classes, layout, low, size) for way in WAYS]
+                cases = [(way, kind, classes, layout, low, size) for way in WAYS]
+                peaks = [run_alone("label_map", f"print_peak{case!r}")[0] for case in cases]
                 goal = GOALS.get((kind, classes, layout), 1 if kind == "noise" else None)
                 share, times = f"{measure_mixed_share(drawn):.1%}", [f"{1e3 * seconds:.1f}" for seconds in (peer, ours)]
                 cells = [kind, classes, layout, share, *times, f"{peer / ours:.1f}", goal or "", *peaks, differing]
@@ -146,11 +110,11 @@ def main() -> None:
         "",
         f"{sizes}; the peer is F.interpolate and argmax; medians of {options.repeats} alternating repeats.",
         "",
-        f"{describe_machine()}.",
-        "",
         f"| {' | '.join(columns)} |",
         "|" + "---|" * len(columns),
         *rows,
+        "",
+        *describe_machine("torch", "numpy"),
         "",
     ]
     if not options.smoke:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from machine import describe_machine, read_memory_mib, start_peak
 from torch import Tensor
 
 from segplus.losses import build_criterion
@@ -159,14 +159,6 @@ def measure_seconds(case: Case, repeats: int) -> dict[str, float]:
     return {**found, "gradient_gap": float(gap)}
 
 
-def read_status(key: str) -> int:
-    """Return a number of kibibytes from the kernel's account of this process."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(key):
-            return int(line.split()[1])
-    raise KeyError(key)
-
-
 def measure_memory(case: Case, way: str) -> float:
     """Return the MiB that one step takes at its peak beyond what the process holds with logits and labels in memory.
 
@@ -180,28 +172,17 @@ def measure_memory(case: Case, way: str) -> float:
     else:
         step(case.naive, tiny_logits, torch.zeros(1, 4, 4).long())
     logits, labels = case.draw()
-    Path("/proc/self/clear_refs").write_text("5")
-    before = read_status("VmRSS")
+    before = start_peak()
     step(loss, logits, labels)
-    return (read_status("VmHWM") - before) / 1024
+    return read_memory_mib("VmHWM") - before
 
 
-def describe_machine(threads: int) -> str:
-    """Return one line on the processor and the versions."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        cpu = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line), cpu)
-    versions = f"torch {torch.__version__}, Python {platform.python_version()}"
-    return f"{cpu}, {os.cpu_count()} cores, {threads} threads, {versions}"
-
-
-def write_table(rows: list[dict[str, object]], target: Path, repeats: int, threads: int) -> None:
+def write_table(rows: list[dict[str, object]], target: Path, repeats: int) -> None:
     """Write the table as markdown."""
     lines = [
         "# Losses beside the naive way",
         "",
-        f"{describe_machine(threads)}. Forward and backward, float32, medians of {repeats} alternating repeats.",
+        f"Forward and backward, float32, medians of {repeats} alternating repeats.",
         "Naive: `F.interpolate`, then torch's loss or the textbook formula, by autograd. Extra memory: peak of a step",
         "in a fresh process beyond what it holds with logits and labels (the gradient by the logits included).",
         "Gradients apart: of the two ways in float32, as a share. Lovasz's naive steps are differences of quotients",
@@ -217,6 +198,7 @@ def write_table(rows: list[dict[str, object]], target: Path, repeats: int, threa
         "{streamed_mib:.0f} | 1/{share:.1f} | 1/{share_least:.0f} | {gap:.0e} |".format(**row)
         for row in rows
     ]
+    lines += ["", *describe_machine("torch")]
     target.write_text("\n".join(lines) + "\n")
 
 
@@ -269,7 +251,7 @@ def main() -> None:
             f"{row['title']} ({row['size']}): {row['faster']:.1f}x faster, 1/{row['share']:.1f} of the memory",
             flush=True,
         )
-    write_table(rows, options.output, options.repeats, threads)
+    write_table(rows, options.output, options.repeats)
 
 
 if __name__ == "__main__":

@@ -12,16 +12,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 
+from machine import describe_machine
 from training_measures import NUM_CLASSES, QUICK, WARM_UP_STEPS, Plan, Result, write_files
 
 GIB_LIMIT = 12.0
@@ -153,7 +152,8 @@ def write_page(
         "|---:|---:|---:|---:|---:|",
     ]
     lines += [_write_row(images, example, defaults) for images in defaults]
-    lines += ["", *_write_goals(plan, speed_ups, evaluation), "", "## Machine", "", *describe_machine()]
+    machine = describe_machine("torch", "transformers", "accelerate", "datasets", "albumentations", "numpy", "pillow")
+    lines += ["", *_write_goals(plan, speed_ups, evaluation), "", "## Machine", "", *machine]
     lines += [f"- the whole took {seconds / 60:.1f} minutes"]
     return "\n".join(lines) + "\n"
 
@@ -217,22 +217,6 @@ def _write_goals(plan: Plan, speed_ups: list[float], evaluation: dict[str, dict[
 def describe_command() -> str:
     """Return the command line, without where things lie."""
     return " ".join(["python benchmarks/training.py", *sys.argv[1:]])
-
-
-def describe_machine() -> list[str]:
-    """Return processor, cores, memory, load and versions as list items."""
-    cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text() if cpuinfo.is_file() else ""
-    models = [line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    packages = ("torch", "transformers", "accelerate", "datasets", "albumentations", "numpy", "pillow")
-    return [
-        f"- processor: {models[0] if models else platform.machine()}"
-        f"{', AVX512-BF16' if 'avx512_bf16' in text else ''}, {os.cpu_count()} cores, {memory:.0f} GiB",
-        f"- {platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        f"- OMP_NUM_THREADS: {os.environ.get('OMP_NUM_THREADS', 'not set')}",
-        "- " + ", ".join(f"{name} {version(name)}" for name in packages),
-    ]
 
 
 def main() -> None:

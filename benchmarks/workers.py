@@ -11,19 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from machine import describe_machine
 
 from segplus.data.checking import count_cores
-from segplus.reporting.environment import describe_machine
 from segplus.training.arguments import choose_workers
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,8 +69,6 @@ def measure_all(recipes: list[Path], counts: list[int], steps: int, repeats: int
 
 def render(found: dict[tuple[str, int], list[float]], steps: int, repeats: int, chosen: int) -> str:
     """Return the table as Markdown."""
-    machine = describe_machine()
-    versions = [f"{name} {version(name)}" for name in ("torch", "transformers", "accelerate", "datasets", "pillow")]
     lines = [
         "# Data-loader workers",
         "",
@@ -86,13 +81,7 @@ def render(found: dict[tuple[str, int], list[float]], steps: int, repeats: int, 
     for (recipe, workers), (rate, wait) in found.items():
         mark = f"**{workers}** (chosen)" if workers == chosen else str(workers)
         lines.append(f"| `{recipe}` | {mark} | {rate:.2f} | {100 * wait:.2f} % | {'yes' if wait < GOAL else 'no'} |")
-    lines += [
-        "",
-        f"- processor: {machine['processor']}, {count_cores()} cores; {machine.get('gpu', 'no GPU')}",
-        f"- {platform.system()}, Python {platform.python_version()}",
-        f"- OMP_NUM_THREADS: {os.environ.get('OMP_NUM_THREADS', 'not set')}",
-        f"- {', '.join(versions)}",
-    ]
+    lines += ["", *describe_machine("torch", "transformers", "accelerate", "datasets", "pillow")]
     return "\n".join(lines) + "\n"
 
 
