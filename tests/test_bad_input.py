@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +18,10 @@ from segplus.errors import EXIT_CODE_DIVERGED, EXIT_CODE_INPUT
 
 
 @pytest.fixture(autouse=True)
-def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Give each run a cache of its own, and the process its subnormal numbers back: hypothesis draws them."""
+def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each run a cache of its own."""
     monkeypatch.setenv("SEGPLUS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    yield
-    torch.set_flush_denormal(False)
 
 
 def write_folder(folder: Path, pairs: int = 6, size: tuple[int, int] = (48, 64)) -> Path:

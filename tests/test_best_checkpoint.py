@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,9 @@ from segplus.recipe import load_recipe, save_recipe
 
 
 @pytest.fixture(autouse=True)
-def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Give each run a cache of its own, and the process its subnormal numbers back."""
+def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each run a cache of its own."""
     monkeypatch.setenv("SEGPLUS_CACHE", str(tmp_path / "cache"))
-    yield
-    torch.set_flush_denormal(False)
 
 
 def read_state(run: Path) -> dict[str, Any]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from launching import write_recipe
 from PIL import Image
 
@@ -22,12 +20,10 @@ from segplus.training.building import build_recipe_criterion
 
 
 @pytest.fixture(autouse=True)
-def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Give each run a cache of its own, and the process its subnormal numbers back."""
+def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each run a cache of its own."""
     monkeypatch.setenv("SEGPLUS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    yield
-    torch.set_flush_denormal(False)
 
 
 def build(folder: Path, *arguments: str):

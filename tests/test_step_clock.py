@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from launching import write_recipe
 from moving_clock import Clock
 
@@ -18,13 +16,11 @@ from segplus.training import meters, trainer
 
 
 @pytest.fixture(autouse=True)
-def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEGPLUS_CACHE", str(tmp_path / "cache"))
     for module in (meters, trainer):
         monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: Clock.now))
     Clock.dies_at = None
-    yield
-    torch.set_flush_denormal(False)
 
 
 # Five steps an epoch, so a line every three falls on no evaluation.

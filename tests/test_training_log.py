@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from launching import write_recipe
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -31,7 +30,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         # Fast enough for the prediction to change between the two evaluations.
         recipe = write_recipe(folder, {"training": {"learning_rate": 2e-2}})
         assert run_segmentation.main([str(recipe)]) == 0
-    torch.set_flush_denormal(False)  # segplus sets it for the process; other tests draw subnormal numbers
     (folder / "run" / "said.txt").write_text(said.getvalue())
     return folder / "run"
 
