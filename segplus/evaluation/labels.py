@@ -155,15 +155,16 @@ def _find_best_by_phase(slab: Tensor, axis: Axis, tolerance: float, dtype: torch
     best = torch.empty(len(slab), slab.shape[1] + 1, longest, dtype=dtype, device=slab.device)
     near = torch.empty(best.shape, dtype=torch.bool, device=slab.device)
     by_class = slab.shape[2] < _FEW_CLASSES and slab.device.type == "cpu"
-    framed = framed.permute(2, 0, 1).contiguous() if by_class else framed
+    if by_class:
+        framed = framed.permute(2, 0, 1).contiguous()  # (C, rows, w + 2)
+    near_side, far_side = (framed[..., :-1], framed[..., 1:]) if by_class else (framed[:, :-1], framed[:, 1:])
+    scores = torch.empty(near_side.shape, dtype=slab.dtype, device=slab.device)
+    close = torch.empty(near_side.shape, dtype=torch.bool, device=slab.device)
     for phase in range(longest):
-        share = axis.shares[:, phase]
-        if by_class:
-            scores = torch.lerp(framed[..., :-1], framed[..., 1:], share)  # (C, rows, w + 1)
-            best[..., phase], near[..., phase] = find_best_two_of_first(scores, tolerance)
-        else:
-            scores = torch.lerp(framed[:, :-1], framed[:, 1:], share[:, None])  # (rows, w + 1, C)
-            best[..., phase], near[..., phase] = find_best_two(scores, tolerance)
+        share = axis.shares[:, phase] if by_class else axis.shares[:, phase, None]
+        torch.lerp(near_side, far_side, share, out=scores)
+        find = find_best_two_of_first if by_class else find_best_two
+        best[..., phase], near[..., phase] = find(scores, tolerance, close)
     pixel = axis.cell * longest + torch.arange(len(axis.cell), device=slab.device) - axis.start[axis.cell]
     return best.flatten(1).index_select(1, pixel), near.flatten(1).index_select(1, pixel)
 

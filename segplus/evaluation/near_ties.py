@@ -54,27 +54,37 @@ def find_best_last(scores: Tensor) -> Tensor:
     return best.view(scores.shape[:-1])
 
 
-def find_best_two(scores: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
-    """Return the argmax of the last axis, int64, and whether another class comes within the tolerance."""
+def find_best_two(scores: Tensor, tolerance: float, close: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return the argmax of the last axis, int64, and whether another class comes within the tolerance.
+
+    Overwrites `close`, booleans of the scores' shape, where it is given.
+    """
     best = find_best_last(scores)
-    close = scores >= scores.gather(-1, best[..., None]) - tolerance
+    close = torch.ge(scores, scores.gather(-1, best[..., None]) - tolerance, out=close)
     # Near ties are rare: one count over all is cheaper than one for every pixel.
     if int(torch.count_nonzero(close)) == best.numel():
         return best, torch.zeros_like(best, dtype=torch.bool)
     return best, close.sum(-1) > 1
 
 
-def find_best_two_of_first(scores: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
-    """Return the same for the first axis; on a CPU vectorised however few classes there are, where an argmax is not."""
-    close = scores >= scores.amax(0) - tolerance
-    ids = torch.arange(len(scores), dtype=torch.float32, device=scores.device)
-    best = (ids @ close.flatten(1).float()).view(scores.shape[1:]).long()  # the only class that is close
-    if int(torch.count_nonzero(close)) == best.numel():
-        return best, torch.zeros_like(best, dtype=torch.bool)
-    count = close.sum(0)
-    others = count != 1  # near ties, and NaN, to which nothing is close
-    best[others] = scores[:, others].argmax(0)
-    return best, count > 1
+def find_best_two_of_first(scores: Tensor, tolerance: float, close: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the same for the first axis; on a CPU vectorised however few classes there are, where an argmax is not.
+
+    Overwrites `scores` and `close`, booleans of the same shape.
+    """
+    torch.ge(scores, scores.amax(0) - tolerance, out=close)
+    near = torch.zeros(scores.shape[1:], dtype=torch.bool, device=scores.device)
+    others = corrected = None
+    if int(torch.count_nonzero(close)) != near.numel():
+        count = close.sum(0)
+        near = count > 1
+        others = count != 1  # near ties, and NaN, to which nothing is close
+        corrected = scores[:, others].argmax(0)
+    ids = torch.arange(len(scores), dtype=scores.dtype, device=scores.device)
+    best = (ids @ scores.copy_(close).flatten(1)).view(near.shape).long()  # the only class that is close
+    if others is not None and corrected is not None:
+        best[others] = corrected
+    return best, near
 
 
 def settle_near_ties(image: Tensor, target: Tensor, pixels: Tensor, axes: tuple[Axis, Axis]) -> None:
