@@ -32,8 +32,8 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
 
-from segplus.evaluation import ConfusionMatrix, Evaluator, compute_scores, label_map
 from segplus.inference import Predictor
+from segplus.metrics import ConfusionMatrix, Evaluator, compute_scores, label_map
 from segplus.recipe.evaluation import ProtocolRecipe
 
 Masks = npt.NDArray[np.uint8]

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from machine import describe_machine, read_memory_mib, run_alone, start_peak
 from torch import Tensor
 
-from segplus.evaluation import label_map
+from segplus.metrics import label_map
 
 SHARE = 0.15
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}

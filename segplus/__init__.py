@@ -1,7 +1,7 @@
 """segplus: fine-tune semantic-segmentation models on your own masks.
 
 The steps are packages of their own: `segplus.data`, `segplus.transforms`, `segplus.models`, `segplus.losses`,
-`segplus.training`, `segplus.evaluation`, `segplus.inference`, `segplus.reporting`.
+`segplus.training`, `segplus.metrics`, `segplus.inference`, `segplus.reporting`.
 """
 
 from __future__ import annotations

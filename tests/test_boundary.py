@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from scipy.ndimage import binary_erosion
 
-from segplus.evaluation import BoundaryIoU, SurfaceDistances, TrimapIoU
-from segplus.evaluation.borders import find_edges, find_inner_boundary
+from segplus.metrics import BoundaryIoU, SurfaceDistances, TrimapIoU
+from segplus.metrics.borders import find_edges, find_inner_boundary
 
 IGNORED = 255
 SHAPES = [(40, 60), (31, 37), (1, 50), (50, 1), (1, 1), (64, 7)]

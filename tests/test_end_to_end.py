@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import pipeline
 
 from segplus.data import load_segmentation_dataset
-from segplus.evaluation import ConfusionMatrix
+from segplus.metrics import ConfusionMatrix
 from segplus.recipe import load_recipe
 from segplus.reporting.metrics import read_metrics
 

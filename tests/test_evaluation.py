@@ -17,7 +17,7 @@ from torchmetrics.functional.classification import (
     multiclass_precision,
 )
 
-from segplus.evaluation import (
+from segplus.metrics import (
     CalibrationError,
     ConfusionMatrix,
     Evaluator,

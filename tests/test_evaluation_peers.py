@@ -19,7 +19,7 @@ from sklearn.metrics import jaccard_score, precision_recall_fscore_support
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
 from segplus.data import load_segmentation_dataset
-from segplus.evaluation import (
+from segplus.metrics import (
     BoundaryIoU,
     ConfusionMatrix,
     Evaluator,

@@ -14,7 +14,7 @@ import run_segmentation
 from segplus.__main__ import main
 from segplus.data import load_segmentation_dataset
 from segplus.errors import InputError
-from segplus.evaluation import compute_scores
+from segplus.metrics import compute_scores
 from segplus.recipe import load_recipe, save_recipe
 from segplus.reporting.folds import render_folds, summarize_folds
 from segplus.reporting.metrics import write_metrics

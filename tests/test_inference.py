@@ -14,11 +14,11 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation, pipe
 from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
 
 from segplus.errors import InputError
-from segplus.evaluation import label_map
 from segplus.inference import Predictor
 from segplus.inference.passes import ScorePass, average_passes, cut_strips
 from segplus.inference.pictures import PictureReader, scale_picture
 from segplus.inference.windows import lay_windows, place_windows
+from segplus.metrics import label_map
 from segplus.recipe.evaluation import ProtocolRecipe
 
 COLORS = torch.tensor([[10, 200, 30], [220, 20, 90], [40, 60, 240], [250, 250, 10]])

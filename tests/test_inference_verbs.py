@@ -26,8 +26,8 @@ from transformers.models.segformer.image_processing_pil_segformer import Segform
 from segplus.classes import ClassMap
 from segplus.data import SegmentationData
 from segplus.errors import InputError
-from segplus.evaluation import ConfusionMatrix
 from segplus.inference import compare, evaluate, predict
+from segplus.metrics import ConfusionMatrix
 from segplus.recipe import EvaluationRecipe
 from segplus.recipe.evaluation import ProtocolRecipe
 from segplus.reporting.metrics import write_metrics

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segplus.evaluation import label_map, label_maps
-from segplus.evaluation import labels as module
+from segplus.metrics import label_map, label_maps
+from segplus.metrics import labels as module
 
 SIZES = [
     (8, 12, 32, 48),  # even scale

@@ -15,12 +15,12 @@ from segplus.classes import ClassMap
 from segplus.data import SegmentationData, SegmentationSplit, check_split, load_segmentation_dataset
 from segplus.data.loading import build_section
 from segplus.errors import InputError, suggest
-from segplus.evaluation import Evaluator
 from segplus.inference.checkpoint import Checkpoint, choose_device, find_checkpoint
 from segplus.inference.examples import predict_examples
 from segplus.inference.files import check_kind, check_table_name, write_labels, write_table
 from segplus.inference.predictor import Predictor
 from segplus.inference.scoring import build_evaluator, iterate_split, join_processes, merge_evaluators, score_image
+from segplus.metrics import Evaluator
 from segplus.recipe import DataRecipe, EvaluationRecipe
 from segplus.reporting.environment import describe_machine, list_versions
 from segplus.reporting.html_report import write_html_report

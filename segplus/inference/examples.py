@@ -6,8 +6,8 @@ from typing import Any
 
 from segplus.data import SegmentationSplit
 from segplus.data.bands import show_as_rgb
-from segplus.evaluation import Evaluator
 from segplus.inference.predictor import Predictor
+from segplus.metrics import Evaluator
 from segplus.reporting.examples import Example, choose_extremes
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from segplus.evaluation import label_map
-from segplus.evaluation.resizing import (
+from segplus.metrics import label_map
+from segplus.metrics.resizing import (
     choose_float_dtype,
     count_values,
     interpolate_columns,

@@ -9,11 +9,11 @@ from torch import Tensor
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from segplus.errors import InputError
-from segplus.evaluation import label_map
-from segplus.evaluation.labels import choose_label_dtype
 from segplus.inference.passes import ScorePass, average_passes, cut_strips, fill_rows
 from segplus.inference.pictures import Picture, PictureReader, measure_picture, scale_picture
 from segplus.inference.windows import blend_windows, lay_windows, pad_size
+from segplus.metrics import label_map
+from segplus.metrics.labels import choose_label_dtype
 from segplus.recipe.evaluation import ProtocolRecipe
 
 _FIXES = {

@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from segplus.classes import ClassMap
 from segplus.data import SegmentationSplit
-from segplus.evaluation import BoundaryIoU, CalibrationError, Evaluator, SurfaceDistances, TrimapIoU
-from segplus.evaluation.evaluator import BorderMetric, ImageScores
 from segplus.inference.pictures import Picture
 from segplus.inference.predictor import Predictor
+from segplus.metrics import BoundaryIoU, CalibrationError, Evaluator, SurfaceDistances, TrimapIoU
+from segplus.metrics.evaluator import BorderMetric, ImageScores
 from segplus.recipe.evaluation import EvaluationRecipe
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from segplus.errors import InputError
-from segplus.evaluation import compute_scores
+from segplus.metrics import compute_scores
 from segplus.recipe.differences import find_difference, keep_learning_keys
 from segplus.recipe.paths import is_fold_folder
 from segplus.reporting.environment import list_versions

@@ -15,7 +15,7 @@ from transformers.integrations import TensorBoardCallback
 
 from segplus.classes import ClassMap
 from segplus.errors import InputError, suggest
-from segplus.evaluation import label_map
+from segplus.metrics import label_map
 from segplus.reporting.drawing import draw_panel_grid
 from segplus.reporting.examples import Example
 from segplus.reporting.table import describe_extremes

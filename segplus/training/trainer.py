@@ -19,8 +19,8 @@ from segplus.classes import ClassMap
 from segplus.collator import EvaluationCollator
 from segplus.data.streaming import RowSampler
 from segplus.errors import InputError
-from segplus.evaluation import compute_scores, confusion_matrices, label_map
 from segplus.losses import Criterion
+from segplus.metrics import compute_scores, confusion_matrices, label_map
 from segplus.models import AuxiliaryLogits, find_batch_norms, fold_decode_head
 from segplus.recipe import OptimizerRecipe
 from segplus.training.callbacks import EpochClock, StepClock

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segplus.evaluation.resizing import Axis, choose_float_dtype
+from segplus.metrics.resizing import Axis, choose_float_dtype
 
 # Roundings between the value of one way and of the other, each of half a unit in the last place of the largest corner.
 _ROUNDINGS = 16

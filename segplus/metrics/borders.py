@@ -15,8 +15,8 @@ import numpy.typing as npt
 from scipy.ndimage import distance_transform_edt, maximum_filter, minimum_filter
 
 from segplus.classes import IGNORE_INDEX
-from segplus.evaluation.confusion import average, compute_scores, divide
-from segplus.evaluation.rows import Rows
+from segplus.metrics.confusion import average, compute_scores, divide
+from segplus.metrics.rows import Rows
 
 Labels = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from segplus.classes import IGNORE_INDEX
-from segplus.evaluation.confusion import divide
+from segplus.metrics.confusion import divide
 
 # Confidences are summed as whole multiples of this: the sum does not depend on the order of images or processes.
 _UNIT = 2.0**-30

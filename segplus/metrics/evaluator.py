@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from segplus.classes import IGNORE_INDEX
-from segplus.evaluation.bootstrap import compute_intervals, score_counts
-from segplus.evaluation.calibration import CalibrationError
-from segplus.evaluation.confusion import ConfusionMatrix, compute_scores
-from segplus.evaluation.rows import Rows
+from segplus.metrics.bootstrap import compute_intervals, score_counts
+from segplus.metrics.calibration import CalibrationError
+from segplus.metrics.confusion import ConfusionMatrix, compute_scores
+from segplus.metrics.rows import Rows
 
 
 class BorderMetric(Protocol):

@@ -14,14 +14,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from segplus.evaluation.near_ties import (
+from segplus.metrics.near_ties import (
     find_best_last,
     find_best_two,
     find_best_two_of_first,
     measure_tolerance,
     settle_near_ties,
 )
-from segplus.evaluation.resizing import (
+from segplus.metrics.resizing import (
     Axis,
     choose_float_dtype,
     count_values,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segplus.evaluation.confusion import divide
+from segplus.metrics.confusion import divide
 
 Floats = npt.NDArray[np.float64]
 _RESAMPLES_AT_ONCE = 64
