@@ -33,7 +33,7 @@ from segplus.data.cache import measure_cache, open_cache
 from segplus.data.decoding.images import ImageReader
 from segplus.data.decoding.regions import open_image
 from segplus.data.synthetic.scenes import CLASS_NAMES, SyntheticScenes
-from segplus.recipe.transforms import TransformsRecipe
+from segplus.recipe.transforms_section import TransformsRecipe
 from segplus.transforms import Normalization, TrainingSet, TrainingTransform
 from segplus.transforms.steps import load_albumentations
 

@@ -34,7 +34,7 @@ from transformers.models.segformer.image_processing_pil_segformer import Segform
 
 from segplus.inference import Predictor
 from segplus.metrics import ConfusionMatrix, Evaluator, compute_scores, label_map
-from segplus.recipe.evaluation import ProtocolRecipe
+from segplus.recipe.evaluation_section import ProtocolRecipe
 
 Masks = npt.NDArray[np.uint8]
 GOAL_TIMES, GOAL_DIFFERENCE, GOAL_MIB = 30, 1e-12, 2048

@@ -13,7 +13,7 @@ from PIL import Image
 from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
 
 from segplus.data.synthetic.scenes import CLASS_COLORS, SyntheticScenes
-from segplus.recipe.transforms import TransformsRecipe
+from segplus.recipe.transforms_section import TransformsRecipe
 from segplus.transforms import PRESETS, BatchMixing, TrainingTransform
 
 CROP_PX = 144

@@ -19,7 +19,7 @@ from segplus.inference import evaluate_split
 from segplus.inference.checkpoint import find_checkpoint
 from segplus.losses import build_criterion
 from segplus.recipe import EvaluationRecipe
-from segplus.recipe.evaluation import ProtocolRecipe
+from segplus.recipe.evaluation_section import ProtocolRecipe
 from segplus.training import SegmentationTrainer
 from segplus.transforms import EvaluationSet, EvaluationTransform
 

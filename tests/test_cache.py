@@ -17,7 +17,7 @@ from transformers.models.segformer.image_processing_pil_segformer import Segform
 from segplus.data.cache import measure_cache, open_cache
 from segplus.data.synthetic.scenes import SyntheticScenes
 from segplus.errors import InputError
-from segplus.recipe.transforms import TransformsRecipe
+from segplus.recipe.transforms_section import TransformsRecipe
 from segplus.transforms import TrainingSet, TrainingTransform, WholePair
 
 

@@ -41,8 +41,8 @@ from segplus.inference.evaluation import load_data
 from segplus.models import count_channels, load_image_processor, load_model, widen_model
 from segplus.models.channels import widen_kernel
 from segplus.recipe import DataRecipe, ModelRecipe, TransformsRecipe
-from segplus.recipe.evaluation import ProtocolRecipe
-from segplus.reporting.metrics import read_metrics
+from segplus.recipe.evaluation_section import ProtocolRecipe
+from segplus.reporting.metrics_file import read_metrics
 from segplus.transforms import PRESETS, EvaluationTransform, TrainingTransform
 from segplus.transforms.serving import ServedPixels
 from segplus.transforms.steps import build_steps

@@ -10,7 +10,7 @@ import torch
 
 from segplus.collator import EvaluationCollator, TrainingCollator
 from segplus.errors import InputError
-from segplus.recipe.transforms import TransformsRecipe
+from segplus.recipe.transforms_section import TransformsRecipe
 from segplus.transforms import BatchMixing
 from segplus.transforms.mixing import class_mix, cut_mix, make_mosaic, mix_up
 

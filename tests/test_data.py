@@ -26,7 +26,7 @@ from segplus.data.layouts.source import build_table
 from segplus.data.loading import build_section
 from segplus.data.splits import divide, find_groups
 from segplus.errors import InputError
-from segplus.recipe.data import DataRecipe
+from segplus.recipe.data_section import DataRecipe
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from PIL import Image
 from segplus.data import load_segmentation_dataset
 from segplus.data.loading import _READERS
 from segplus.errors import InputError
-from segplus.recipe.data import Layout
+from segplus.recipe.data_section import Layout
 
 GROUND, THING, VOID = 0, 1, 255
 

@@ -16,7 +16,7 @@ from segplus.collator import TrainingCollator
 from segplus.data import load_segmentation_dataset
 from segplus.data.synthetic.scenes import CLASS_NAMES
 from segplus.losses import build_criterion
-from segplus.recipe.transforms import TransformsRecipe
+from segplus.recipe.transforms_section import TransformsRecipe
 from segplus.training import SegmentationTrainer
 from segplus.transforms import BatchMixing, Normalization, TrainingSet, TrainingTransform
 

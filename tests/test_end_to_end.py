@@ -16,7 +16,7 @@ from transformers import pipeline
 from segplus.data import load_segmentation_dataset
 from segplus.metrics import ConfusionMatrix
 from segplus.recipe import load_recipe
-from segplus.reporting.metrics import read_metrics
+from segplus.reporting.metrics_file import read_metrics
 
 STILL = {"learning_rate": 0.0, "lr_scheduler_type": "constant"}
 

@@ -17,7 +17,7 @@ from segplus.errors import InputError
 from segplus.metrics import compute_scores
 from segplus.recipe import load_recipe, save_recipe
 from segplus.reporting.folds import render_folds, summarize_folds
-from segplus.reporting.metrics import write_metrics
+from segplus.reporting.metrics_file import write_metrics
 from segplus.reporting.results import name_repository
 from segplus.training.checkpoints import claim_output_dir
 

@@ -19,7 +19,7 @@ from segplus.inference.passes import ScorePass, average_passes, cut_strips
 from segplus.inference.pictures import PictureReader, scale_picture
 from segplus.inference.windows import lay_windows, place_windows
 from segplus.metrics import label_map
-from segplus.recipe.evaluation import ProtocolRecipe
+from segplus.recipe.evaluation_section import ProtocolRecipe
 
 COLORS = torch.tensor([[10, 200, 30], [220, 20, 90], [40, 60, 240], [250, 250, 10]])
 SIZES = [(97, 61), (64, 64), (31, 200), (1, 50), (50, 1), (3, 7), (1, 1)]

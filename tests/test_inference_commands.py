@@ -25,7 +25,7 @@ from transformers.models.segformer.image_processing_pil_segformer import Segform
 
 from segplus.__main__ import main
 from segplus.errors import EXIT_CODE_INPUT
-from segplus.reporting.metrics import read_metrics
+from segplus.reporting.metrics_file import read_metrics
 
 NAMES = {"0": "sky", "1": "road", "2": "tree", "3": "car"}
 SIZES = [(40, 60), (33, 47), (61, 31), (1, 50), (37, 1)]  # an odd number of images, primes, one pixel wide

@@ -20,7 +20,7 @@ from PIL import Image
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
 from segplus.inference import Predictor
-from segplus.recipe.evaluation import ProtocolRecipe
+from segplus.recipe.evaluation_section import ProtocolRecipe
 
 def read_peak():
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024

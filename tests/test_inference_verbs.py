@@ -29,8 +29,8 @@ from segplus.errors import InputError
 from segplus.inference import compare, evaluate, predict
 from segplus.metrics import ConfusionMatrix
 from segplus.recipe import EvaluationRecipe
-from segplus.recipe.evaluation import ProtocolRecipe
-from segplus.reporting.metrics import write_metrics
+from segplus.recipe.evaluation_section import ProtocolRecipe
+from segplus.reporting.metrics_file import write_metrics
 from segplus.reporting.table import format_comparison_table
 
 CLASSES = ClassMap.build(["sky", "road", "tree", "car"])

@@ -26,7 +26,7 @@ from segplus.data.decoding.regions import open_image, open_label
 from segplus.data.decoding.tiff import read_layout, read_tiff_bands, read_tiff_box
 from segplus.data.synthetic.scenes import SyntheticScenes
 from segplus.errors import InputError
-from segplus.recipe.transforms import TransformsRecipe
+from segplus.recipe.transforms_section import TransformsRecipe
 from segplus.transforms import PRESETS, TrainingSet, TrainingTransform, WholePair
 from segplus.transforms.geometry import cut_image, draw_cut, find_box
 

@@ -24,7 +24,7 @@ from segplus.reporting.drawing import (
     shrink_labels,
 )
 from segplus.reporting.examples import Example, choose_extremes
-from segplus.reporting.metrics import read_metrics, write_metrics
+from segplus.reporting.metrics_file import read_metrics, write_metrics
 from segplus.reporting.table import describe_extremes, format_class_table, format_share, measure_pixel_shares
 
 CLASSES = ClassMap.build(["sky", "road"], colors={"sky": (10, 20, 30), "road": (200, 100, 50)})

@@ -27,7 +27,7 @@ from segplus.data.splits import divide, find_groups
 from segplus.data.streaming import StreamedSplit
 from segplus.data.synthetic.splits import draw_splits
 from segplus.errors import InputError
-from segplus.recipe.data import DataRecipe
+from segplus.recipe.data_section import DataRecipe
 from segplus.recipe.paths import expand_path
 from segplus.recipe.strict import build_dataclass
 

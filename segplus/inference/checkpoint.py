@@ -19,7 +19,7 @@ from segplus.inference.predictor import Predictor
 from segplus.models import count_channels, find_image_range, load_segmentation_checkpoint
 from segplus.models.loading import expand_checkpoint, explain_failures, quiet_transformers
 from segplus.recipe import DataRecipe
-from segplus.recipe.evaluation import ProtocolRecipe
+from segplus.recipe.evaluation_section import ProtocolRecipe
 
 
 @dataclass(frozen=True)

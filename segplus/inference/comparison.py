@@ -30,7 +30,7 @@ from segplus.metrics import Evaluator, compare_counts
 from segplus.recipe import EvaluationRecipe
 from segplus.reporting.drawing import draw_comparison
 from segplus.reporting.files import write_whole
-from segplus.reporting.metrics import write_metrics
+from segplus.reporting.metrics_file import write_metrics
 
 _PICTURES = 3
 

@@ -24,7 +24,7 @@ from segplus.metrics import Evaluator
 from segplus.recipe import DataRecipe, EvaluationRecipe
 from segplus.reporting.environment import describe_machine, list_versions
 from segplus.reporting.html_report import write_html_report
-from segplus.reporting.metrics import write_metrics
+from segplus.reporting.metrics_file import write_metrics
 from segplus.reporting.results import name_dataset
 
 DataSource = SegmentationData | DataRecipe | Mapping[str, Any] | str

@@ -17,9 +17,9 @@ from segplus.errors import InputError
 from segplus.inference.checkpoint import Checkpoint, choose_device, find_checkpoint
 from segplus.inference.files import check_kind, write_labels
 from segplus.inference.scoring import read_ahead
-from segplus.recipe.evaluation import ProtocolRecipe
+from segplus.recipe.evaluation_section import ProtocolRecipe
 from segplus.reporting.files import write_whole
-from segplus.reporting.metrics import read_metrics
+from segplus.reporting.metrics_file import read_metrics
 
 _NOTE = "segplus_predictions.json"
 

@@ -14,7 +14,7 @@ from segplus.inference.pictures import Picture, PictureReader, measure_picture, 
 from segplus.inference.windows import blend_windows, lay_windows, pad_size
 from segplus.metrics import label_map
 from segplus.metrics.labels import choose_label_dtype
-from segplus.recipe.evaluation import ProtocolRecipe
+from segplus.recipe.evaluation_section import ProtocolRecipe
 
 _FIXES = {
     "fixed": "save another size with the image processor",

@@ -18,7 +18,7 @@ from segplus.inference.pictures import Picture
 from segplus.inference.predictor import Predictor
 from segplus.metrics import BoundaryIoU, CalibrationError, Evaluator, SurfaceDistances, TrimapIoU
 from segplus.metrics.evaluator import BorderMetric, ImageScores
-from segplus.recipe.evaluation import EvaluationRecipe
+from segplus.recipe.evaluation_section import EvaluationRecipe
 
 T = TypeVar("T")
 _READ_AHEAD = 4

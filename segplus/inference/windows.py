@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segplus.recipe.evaluation import ProtocolRecipe
+from segplus.recipe.evaluation_section import ProtocolRecipe
 
 # (top, left, height, width) in pixels of each window -> scores (n, C, h, w)
 ScoreWindows = Callable[[list[tuple[int, int, int, int]]], Tensor]

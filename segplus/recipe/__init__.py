@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from segplus.recipe.data import DataRecipe
-from segplus.recipe.evaluation import EvaluationRecipe
-from segplus.recipe.loading import format_recipe, load_recipe, load_sections, save_recipe
+from segplus.recipe.data_section import DataRecipe
+from segplus.recipe.evaluation_section import EvaluationRecipe
+from segplus.recipe.recipe_file import format_recipe, load_recipe, load_sections, save_recipe
 from segplus.recipe.sections import CardRecipe, ModelRecipe, OptimizerRecipe, Recipe
 from segplus.recipe.strict import build_dataclass
-from segplus.recipe.transforms import TransformsRecipe
+from segplus.recipe.transforms_section import TransformsRecipe
 
 __all__ = [
     "CardRecipe",

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from segplus.errors import InputError
-from segplus.recipe.data import DataRecipe
-from segplus.recipe.evaluation import EvaluationRecipe
-from segplus.recipe.transforms import TransformsRecipe
+from segplus.recipe.data_section import DataRecipe
+from segplus.recipe.evaluation_section import EvaluationRecipe
+from segplus.recipe.transforms_section import TransformsRecipe
 
 
 @dataclass

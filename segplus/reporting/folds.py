@@ -17,7 +17,7 @@ from segplus.metrics import compute_scores
 from segplus.recipe.differences import find_difference, keep_learning_keys
 from segplus.recipe.paths import is_fold_folder
 from segplus.reporting.environment import list_versions
-from segplus.reporting.metrics import read_metrics, write_metrics
+from segplus.reporting.metrics_file import read_metrics, write_metrics
 from segplus.reporting.table import format_score
 
 MEANS = {

@@ -19,7 +19,7 @@ from segplus.reporting.drawing import shrink_labels
 from segplus.reporting.examples import Example
 from segplus.reporting.files import write_whole
 from segplus.reporting.layers import MOST_PX, encode_layers
-from segplus.reporting.metrics import clean_numbers
+from segplus.reporting.metrics_file import clean_numbers
 from segplus.reporting.scores import (
     LARGE,
     describe_measurement,

@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, StrictUndefined
 
 from segplus.reporting.licenses import License
-from segplus.reporting.metrics import clean_numbers
+from segplus.reporting.metrics_file import clean_numbers
 from segplus.reporting.table import ABSENT, format_score, format_share, list_class_rows
 
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")

@@ -19,7 +19,7 @@ from segplus.reporting.environment import describe_machine, list_versions
 from segplus.reporting.examples import Example
 from segplus.reporting.html_report import write_html_report
 from segplus.reporting.licenses import find_license
-from segplus.reporting.metrics import write_metrics
+from segplus.reporting.metrics_file import write_metrics
 from segplus.reporting.model_card import ModelCardFacts, render_model_card
 
 _PICTURES = "pictures"

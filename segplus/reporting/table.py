@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from segplus.reporting.metrics import clean_numbers
+from segplus.reporting.metrics_file import clean_numbers
 
 ABSENT = "—"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from segplus.recipe.transforms import TransformsRecipe
+from segplus.recipe.transforms_section import TransformsRecipe
 
 # Under this weight the stronger image of a MixUp does not decide where the two disagree: such pixels are ignored.
 _CLEAR_WEIGHT = 2 / 3

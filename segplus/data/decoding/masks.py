@@ -26,7 +26,7 @@ from segplus.data.decoding.opencv import decode_grey_png
 from segplus.data.decoding.polygons import draw_annotation
 from segplus.data.layouts.source import Source
 from segplus.errors import InputError
-from segplus.recipe.data import DataRecipe
+from segplus.recipe.data_section import DataRecipe
 
 Raw = npt.NDArray[Any]
 _LOSSY_FORMATS = frozenset({"JPEG", "MPO"})

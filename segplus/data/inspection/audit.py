@@ -28,7 +28,7 @@ from segplus.data.inspection.tallies import SplitTally
 from segplus.data.layouts.source import Source
 from segplus.data.loading import assemble, build_section, load_segmentation_dataset, read_source
 from segplus.errors import InputError
-from segplus.recipe.data import DataRecipe
+from segplus.recipe.data_section import DataRecipe
 
 _MOST_UNNAMED = 4096
 

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from segplus.data.inspection.audit import inspect_dataset
 from segplus.data.inspection.audit_page import write_page
 from segplus.data.inspection.audit_text import render_text
-from segplus.recipe.data import DataRecipe
+from segplus.recipe.data_section import DataRecipe
 
 
 def inspect(

@@ -12,7 +12,7 @@ import yaml
 from segplus.classes import ClassMap
 from segplus.data.inspection.findings import VOID_WORDS
 from segplus.data.inspection.tallies import SplitTally
-from segplus.recipe.data import DataRecipe
+from segplus.recipe.data_section import DataRecipe
 
 _RARE = 0.01
 _LARGEST_SERVED_PX = 2048

@@ -10,7 +10,7 @@ from segplus.data.layouts.folders import read_folders
 from segplus.data.layouts.pairing import list_files
 from segplus.data.layouts.source import Source, build_table
 from segplus.errors import InputError
-from segplus.recipe.data import DataRecipe
+from segplus.recipe.data_section import DataRecipe
 
 VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",

@@ -12,7 +12,7 @@ from typing import Any
 from segplus.data.layouts.folders import WHOLE
 from segplus.data.layouts.source import SPLIT_ALIASES, Source, build_table
 from segplus.errors import InputError, suggest
-from segplus.recipe.data import DataRecipe
+from segplus.recipe.data_section import DataRecipe
 
 UNLABELLED = -2  # below every category id and below the background's -1
 _NO_MASKS = ("captions", "person_keypoints", "image_info", "panoptic", "labels")

@@ -10,7 +10,7 @@ from segplus.data.layouts.pairing import list_files
 from segplus.data.layouts.source import is_split_name
 from segplus.data.layouts.tables import METADATA_NAMES
 from segplus.errors import InputError
-from segplus.recipe.data import DataRecipe
+from segplus.recipe.data_section import DataRecipe
 
 
 def find_layout(path: Path, section: DataRecipe) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from segplus.data.layouts.pairing import Pairing, pair_folders
 from segplus.data.layouts.source import Source, is_split_name
 from segplus.errors import InputError
-from segplus.recipe.data import DataRecipe
+from segplus.recipe.data_section import DataRecipe
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "photos", "jpegimages", "inputs", "input", "rgb", "pictures")
 MASK_FOLDERS = (

@@ -14,7 +14,7 @@ from segplus.data.layouts.source import Source, Stream, find_split
 from segplus.data.layouts.tables import IMAGE_COLUMNS, MASK_COLUMNS
 from segplus.data.streaming import take_head
 from segplus.errors import InputError, suggest
-from segplus.recipe.data import DataRecipe
+from segplus.recipe.data_section import DataRecipe
 
 
 def read_hub(name: str, section: DataRecipe) -> Source:

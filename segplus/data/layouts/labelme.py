@@ -12,7 +12,7 @@ from segplus.data.layouts.coco import UNLABELLED
 from segplus.data.layouts.folders import WHOLE
 from segplus.data.layouts.source import Source, build_table, is_split_name
 from segplus.errors import InputError, suggest
-from segplus.recipe.data import DataRecipe
+from segplus.recipe.data_section import DataRecipe
 
 IGNORED_LABEL, BACKGROUND_LABELS = "__ignore__", ("_background_", "background")
 

@@ -13,7 +13,7 @@ import numpy as np
 from segplus.classes import ClassMap, Color, pack_colors
 from segplus.data.layouts.source import Source
 from segplus.errors import InputError, suggest
-from segplus.recipe.data import DataRecipe
+from segplus.recipe.data_section import DataRecipe
 from segplus.recipe.paths import expand_path
 
 

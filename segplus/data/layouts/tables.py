@@ -11,7 +11,7 @@ from segplus.data.layouts.folders import WHOLE
 from segplus.data.layouts.pairing import strip_suffix
 from segplus.data.layouts.source import Source, build_table, is_split_name
 from segplus.errors import InputError, suggest
-from segplus.recipe.data import DataRecipe
+from segplus.recipe.data_section import DataRecipe
 
 IMAGE_COLUMNS = (
     "image",

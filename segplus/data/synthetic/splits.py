@@ -18,7 +18,7 @@ from segplus.data.layouts.names import build_class_map
 from segplus.data.layouts.source import Source
 from segplus.data.synthetic.scenes import CLASS_COLORS, CLASS_NAMES, SyntheticScenes
 from segplus.pictures import Picture
-from segplus.recipe.data import DataRecipe
+from segplus.recipe.data_section import DataRecipe
 
 _SEED_STRIDE = 1_000_003  # a prime, so that the splits of one seed and those of the next do not meet
 

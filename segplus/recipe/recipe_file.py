@@ -14,8 +14,8 @@ import yaml
 from transformers import TrainingArguments
 
 from segplus.errors import InputError, suggest
-from segplus.recipe.data import DataRecipe
-from segplus.recipe.evaluation import EvaluationRecipe
+from segplus.recipe.data_section import DataRecipe
+from segplus.recipe.evaluation_section import EvaluationRecipe
 from segplus.recipe.paths import place_fold
 from segplus.recipe.sections import Recipe
 from segplus.recipe.strict import build_dataclass, convert
