@@ -27,14 +27,14 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
 
-from segplus.collator import TrainingCollator
 from segplus.data import load_segmentation_dataset
 from segplus.data.cache import measure_cache, open_cache
-from segplus.data.decoding.images import ImageReader
+from segplus.data.decoding.image_reader import ImageReader
 from segplus.data.decoding.regions import open_image
 from segplus.data.synthetic.scenes import CLASS_NAMES, SyntheticScenes
 from segplus.recipe.transforms_section import TransformsRecipe
 from segplus.transforms import Normalization, TrainingSet, TrainingTransform
+from segplus.transforms.collator import TrainingCollator
 from segplus.transforms.steps import load_albumentations
 
 SIZES_PX = ((360, 480), (1024, 2048))

@@ -13,7 +13,6 @@ import numpy as np
 import perfect
 from transformers import SegformerImageProcessor, TrainingArguments
 
-from segplus.collator import TrainingCollator
 from segplus.data import load_segmentation_dataset
 from segplus.inference import evaluate_split
 from segplus.inference.checkpoint import find_checkpoint
@@ -22,6 +21,7 @@ from segplus.recipe import EvaluationRecipe
 from segplus.recipe.evaluation_section import ProtocolRecipe
 from segplus.training import SegmentationTrainer
 from segplus.transforms import EvaluationSet, EvaluationTransform
+from segplus.transforms.collator import TrainingCollator
 
 METRICS = ["boundary_iou", "trimap_iou", "surface_dice", "hausdorff_95"]
 

@@ -32,7 +32,7 @@ from segplus.__main__ import main
 from segplus.classes import ClassMap
 from segplus.data import load_segmentation_dataset
 from segplus.data.bands import measure_bands, show_as_rgb
-from segplus.data.decoding.images import ImageReader
+from segplus.data.decoding.image_reader import ImageReader
 from segplus.data.decoding.regions import open_image
 from segplus.errors import InputError
 from segplus.inference import Predictor

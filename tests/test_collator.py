@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from segplus.collator import EvaluationCollator, TrainingCollator
 from segplus.errors import InputError
 from segplus.recipe.transforms_section import TransformsRecipe
 from segplus.transforms import BatchMixing
+from segplus.transforms.collator import EvaluationCollator, TrainingCollator
 from segplus.transforms.mixing import class_mix, cut_mix, make_mosaic, mix_up
 
 MIXES = {"mixup": mix_up, "cutmix": cut_mix, "classmix": class_mix, "mosaic": make_mosaic}

@@ -20,7 +20,7 @@ from PIL import Image
 from segplus.classes import ClassMap
 from segplus.data import SegmentationSplit, check_split, contents, load_segmentation_dataset
 from segplus.data.checking import find_presence
-from segplus.data.decoding.images import ImageReader
+from segplus.data.decoding.image_reader import ImageReader
 from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.layouts.source import build_table
 from segplus.data.loading import build_section

@@ -12,13 +12,13 @@ from trainer_gradients import KeepGradient
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, TrainingArguments
 from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
 
-from segplus.collator import TrainingCollator
 from segplus.data import load_segmentation_dataset
 from segplus.data.synthetic.scenes import CLASS_NAMES
 from segplus.losses import build_criterion
 from segplus.recipe.transforms_section import TransformsRecipe
 from segplus.training import SegmentationTrainer
 from segplus.transforms import BatchMixing, Normalization, TrainingSet, TrainingTransform
+from segplus.transforms.collator import TrainingCollator
 
 PROCESSORS = {
     "ImageNet": SegformerImageProcessorPil(do_resize=False),

@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 
 from segplus.classes import ClassMap
 from segplus.data import load_segmentation_dataset
-from segplus.data.decoding.images import ImageReader, read_size
+from segplus.data.decoding.image_reader import ImageReader, read_size
 from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.decoding.polygons import expand_runs, unpack_counts
 from segplus.data.decoding.regions import open_label

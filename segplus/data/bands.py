@@ -14,7 +14,7 @@ from segplus.data.checking import map_pairs
 from segplus.data.contents import find_cache_folder
 from segplus.data.dataset import SegmentationSplit
 from segplus.errors import InputError
-from segplus.pictures import Picture
+from segplus.images import Picture
 
 _FORMAT = 1  # of the remembered statistics
 _SEEN = (1.0, 99.0)  # percentiles of a band that are drawn black and white

@@ -17,7 +17,7 @@ from PIL import Image
 
 from segplus.data.decoding.regions import OpenPair, open_arrays
 from segplus.errors import InputError
-from segplus.pictures import Picture
+from segplus.images import Picture
 
 _FORMAT = 1
 

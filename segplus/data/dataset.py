@@ -15,11 +15,11 @@ import numpy.typing as npt
 
 from segplus.classes import ClassMap
 from segplus.data.contents import digest_contents, stamp_entries
-from segplus.data.decoding.images import ImageReader, Stored, describe_file, read_size
+from segplus.data.decoding.image_reader import ImageReader, Stored, describe_file, read_size
 from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.decoding.regions import OpenPair, open_image, open_label
 from segplus.errors import InputError
-from segplus.pictures import Picture, measure_picture
+from segplus.images import Picture, measure_picture
 
 if TYPE_CHECKING:
     from segplus.data.streaming import StreamedSplit

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from segplus.data.checking import find_presence
 from segplus.data.dataset import SegmentationData, SegmentationSplit
-from segplus.data.decoding.images import ImageReader
+from segplus.data.decoding.image_reader import ImageReader
 from segplus.data.decoding.masks import MaskDecoder, find_encoding
 from segplus.data.layouts.benchmarks import read_ade20k, read_cityscapes, read_voc
 from segplus.data.layouts.coco import read_coco

@@ -14,7 +14,7 @@ from torch.utils.data import Sampler
 
 from segplus.classes import ClassMap
 from segplus.data.dataset import Pair, name_source, open_pair, read_pair
-from segplus.data.decoding.images import ImageReader, Stored
+from segplus.data.decoding.image_reader import ImageReader, Stored
 from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.decoding.regions import OpenPair
 from segplus.errors import InputError

@@ -14,6 +14,7 @@ from segplus.classes import ClassMap
 from segplus.data import SegmentationSplit
 from segplus.data.bands import show_as_rgb
 from segplus.errors import InputError
+from segplus.files import write_whole
 from segplus.inference.checkpoint import choose_device, find_checkpoint
 from segplus.inference.evaluation import DataSource, name_data, open_split
 from segplus.inference.files import write_table
@@ -29,7 +30,6 @@ from segplus.inference.scoring import (
 from segplus.metrics import Evaluator, compare_counts
 from segplus.recipe import EvaluationRecipe
 from segplus.reporting.drawing import draw_comparison
-from segplus.reporting.files import write_whole
 from segplus.reporting.metrics_file import write_metrics
 
 _PICTURES = 3

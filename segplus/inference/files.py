@@ -16,9 +16,9 @@ from PIL import Image
 from segplus.classes import ClassMap
 from segplus.data.bands import show_as_rgb
 from segplus.errors import InputError
+from segplus.files import write_whole
 from segplus.inference.pictures import Picture
 from segplus.reporting.drawing import draw_overlay
-from segplus.reporting.files import write_whole
 
 Kind = Literal["ids", "palette", "overlay"]
 KINDS: tuple[Kind, ...] = ("ids", "palette", "overlay")

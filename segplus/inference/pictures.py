@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import BaseImageProcessor
 
 from segplus.errors import InputError
-from segplus.pictures import Picture, measure_picture
+from segplus.images import Picture, measure_picture
 from segplus.transforms.geometry import resize_bands
 from segplus.transforms.serving import ServedPixels
 

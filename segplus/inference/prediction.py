@@ -12,13 +12,13 @@ import torch
 from tqdm import tqdm
 
 from segplus.classes import ClassMap
-from segplus.data.decoding.images import IMAGE_SUFFIXES, ImageReader, read_size
+from segplus.data.decoding.image_reader import IMAGE_SUFFIXES, ImageReader, read_size
 from segplus.errors import InputError
+from segplus.files import write_whole
 from segplus.inference.checkpoint import Checkpoint, choose_device, find_checkpoint
 from segplus.inference.files import check_kind, write_labels
 from segplus.inference.scoring import read_ahead
 from segplus.recipe.evaluation_section import ProtocolRecipe
-from segplus.reporting.files import write_whole
 from segplus.reporting.metrics_file import read_metrics
 
 _NOTE = "segplus_predictions.json"

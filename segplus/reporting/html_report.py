@@ -14,10 +14,10 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from segplus.classes import ClassMap
+from segplus.files import write_whole
 from segplus.reporting.charts import draw_curves, draw_matrix
 from segplus.reporting.drawing import shrink_labels
 from segplus.reporting.examples import Example
-from segplus.reporting.files import write_whole
 from segplus.reporting.layers import MOST_PX, encode_layers
 from segplus.reporting.metrics_file import clean_numbers
 from segplus.reporting.scores import (

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from segplus.errors import InputError
-from segplus.reporting.files import write_whole
+from segplus.files import write_whole
 
 
 def write_metrics(path: str | Path, metrics: Mapping[str, Any]) -> None:

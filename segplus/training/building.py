@@ -17,7 +17,6 @@ from transformers import (
     TrainingArguments,
 )
 
-from segplus.collator import TrainingCollator
 from segplus.data import SegmentationData
 from segplus.data.bands import measure_bands, show_as_rgb
 from segplus.data.checking import count_workers, find_cache_folder
@@ -39,6 +38,7 @@ from segplus.training.callbacks import install_log, install_panel, load_callback
 from segplus.training.trainer import SegmentationTrainer
 from segplus.training.training_set import build_training_set
 from segplus.transforms import BatchMixing, EvaluationSet, EvaluationTransform
+from segplus.transforms.collator import TrainingCollator
 from segplus.transforms.serving import ServedPixels
 
 _PANEL_IMAGES = 4

@@ -16,7 +16,6 @@ from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput
 
 from segplus.classes import ClassMap
-from segplus.collator import EvaluationCollator
 from segplus.data.streaming import RowSampler
 from segplus.errors import InputError
 from segplus.losses import Criterion
@@ -29,6 +28,7 @@ from segplus.training.guard import DivergenceGuard
 from segplus.training.meters import StepMeters
 from segplus.training.optimizer import group_parameters
 from segplus.transforms import Normalization
+from segplus.transforms.collator import EvaluationCollator
 
 
 class SegmentationTrainer(Trainer):

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from segplus.pictures import Box
+from segplus.images import Box
 
 Size = tuple[int, int]
 _SHARE_STRIDE = 4  # every 4th pixel a side is enough to know a class's share

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from segplus.errors import InputError
-from segplus.pictures import Picture
+from segplus.images import Picture
 from segplus.transforms.geometry import ServedSize, find_resample, resize_bands
 
 _NARROW_PX = 4  # a colour picture with a side of so few pixels would be taken for a channels-first array

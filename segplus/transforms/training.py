@@ -13,7 +13,7 @@ from PIL import Image
 
 from segplus.classes import IGNORE_INDEX
 from segplus.errors import InputError
-from segplus.pictures import Box, Picture, measure_picture, take_box
+from segplus.images import Box, Picture, measure_picture, take_box
 from segplus.recipe.transforms_section import TransformsRecipe
 from segplus.transforms.geometry import (
     Cut,

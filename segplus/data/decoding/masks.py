@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, TiffImagePlugin
 from segplus.classes import ClassMap, pack_colors
 from segplus.data.decoding.depth import count_equal_pages
 from segplus.data.decoding.headers import check_png, check_png_pixels
-from segplus.data.decoding.images import (
+from segplus.data.decoding.image_reader import (
     Stored,
     find_suffix,
     load_array,

@@ -13,7 +13,7 @@ from PIL import Image
 
 from segplus.data.decoding.depth import is_cut_to_bytes
 from segplus.data.decoding.headers import find_plain_jpeg_size, shorten_jpeg, shorten_png
-from segplus.data.decoding.images import (
+from segplus.data.decoding.image_reader import (
     ImageReader,
     Stored,
     find_orientation,
@@ -28,7 +28,7 @@ from segplus.data.decoding.images import (
 from segplus.data.decoding.masks import MaskDecoder, refuse_mask_pages
 from segplus.data.decoding.opencv import decode_jpeg
 from segplus.data.decoding.tiff import find_plain_layout, read_layout, read_tiff_box
-from segplus.pictures import Box, take_box
+from segplus.images import Box, take_box
 
 Pixels = npt.NDArray[Any]
 _MOST_ROWS = 0.85  # of a JPEG; where more are needed, OpenCV decodes all sooner than Pillow these

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from segplus.pictures import Box
+from segplus.images import Box
 
 _TYPES = {1: "B", 3: "H", 4: "I"}  # the integer types of TIFF that sizes and offsets are written in
 _KINDS = {1: "u", 2: "i", 3: "f"}  # sample formats

@@ -17,7 +17,7 @@ from segplus.classes import ClassMap
 from segplus.data.bands import show_as_rgb
 from segplus.data.dataset import SegmentationSplit
 from segplus.data.inspection.audit import Audit
-from segplus.pictures import measure_picture
+from segplus.images import measure_picture
 
 _WIDTH_PX = 360
 

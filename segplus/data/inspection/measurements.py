@@ -15,7 +15,7 @@ from segplus.classes import ClassMap
 from segplus.data.checking import count_labels
 from segplus.data.dataset import SegmentationSplit
 from segplus.errors import InputError
-from segplus.pictures import Picture, measure_picture
+from segplus.images import Picture, measure_picture
 
 WINDOW_PX = 12  # largest shift that is looked for, in pixels of the reduced picture
 REDUCED_PX = 192  # longest edge of the pictures whose edges are compared

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segplus.data.decoding.images import IMAGE_SUFFIXES
+from segplus.data.decoding.image_reader import IMAGE_SUFFIXES
 from segplus.data.layouts.folders import IMAGE_FOLDERS, MASK_FOLDERS
 from segplus.data.layouts.pairing import list_files
 from segplus.data.layouts.source import is_split_name

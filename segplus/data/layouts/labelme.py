@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from segplus.data.decoding.images import read_size
+from segplus.data.decoding.image_reader import read_size
 from segplus.data.layouts.coco import UNLABELLED
 from segplus.data.layouts.folders import WHOLE
 from segplus.data.layouts.source import Source, build_table, is_split_name

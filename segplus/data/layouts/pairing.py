@@ -11,7 +11,7 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from segplus.data.decoding.images import IMAGE_SUFFIXES
+from segplus.data.decoding.image_reader import IMAGE_SUFFIXES
 from segplus.data.layouts.source import build_table
 from segplus.errors import InputError
 

@@ -11,13 +11,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from segplus.data.dataset import Labels, Pair, SegmentationData, SegmentationSplit
-from segplus.data.decoding.images import ImageReader, Stored
+from segplus.data.decoding.image_reader import ImageReader, Stored
 from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.decoding.regions import OpenPair, open_arrays
 from segplus.data.layouts.names import build_class_map
 from segplus.data.layouts.source import Source
 from segplus.data.synthetic.scenes import CLASS_COLORS, CLASS_NAMES, SyntheticScenes
-from segplus.pictures import Picture
+from segplus.images import Picture
 from segplus.recipe.data_section import DataRecipe
 
 _SEED_STRIDE = 1_000_003  # a prime, so that the splits of one seed and those of the next do not meet
