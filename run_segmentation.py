@@ -22,7 +22,7 @@ from segplus.data import check_split, load_segmentation_dataset
 from segplus.errors import EXIT_CODE_DIVERGED, EXIT_CODE_INPUT, InputError, describe_error
 from segplus.inference import Predictor, evaluate_split
 from segplus.inference.checkpoint import find_checkpoint
-from segplus.inference.examples import predict_examples
+from segplus.inference.example_predictions import predict_examples
 from segplus.inference.trial import try_protocol
 from segplus.models import load_model
 from segplus.recipe import Recipe, load_recipe

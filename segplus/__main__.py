@@ -14,7 +14,7 @@ from PIL import Image
 from segplus.data import inspect
 from segplus.errors import EXIT_CODE_INPUT, InputError, describe_error
 from segplus.inference import compare, evaluate, predict
-from segplus.inference.files import KINDS
+from segplus.inference.prediction_files import KINDS
 from segplus.inference.scoring import join_processes
 from segplus.recipe import DataRecipe, EvaluationRecipe, load_sections
 from segplus.reporting.folds import render_folds, summarize_folds

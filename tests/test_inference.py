@@ -16,7 +16,7 @@ from transformers.models.segformer.image_processing_pil_segformer import Segform
 from segplus.errors import InputError
 from segplus.inference import Predictor
 from segplus.inference.passes import ScorePass, average_passes, cut_strips
-from segplus.inference.pictures import PictureReader, scale_picture
+from segplus.inference.pixel_values import PictureReader, scale_picture
 from segplus.inference.windows import lay_windows, place_windows
 from segplus.metrics import label_map
 from segplus.recipe.evaluation_section import ProtocolRecipe

@@ -18,14 +18,14 @@ from segplus.data.layouts.benchmarks import read_ade20k, read_cityscapes, read_v
 from segplus.data.layouts.coco import read_coco
 from segplus.data.layouts.discovery import find_layout
 from segplus.data.layouts.folders import read_flat, read_folders
-from segplus.data.layouts.hub import read_hub, read_saved
+from segplus.data.layouts.hub_datasets import read_hub, read_saved
 from segplus.data.layouts.labelme import read_labelme
 from segplus.data.layouts.names import build_class_map, read_colors, read_names
 from segplus.data.layouts.source import Source, find_split
 from segplus.data.layouts.tables import read_manifest, read_metadata
 from segplus.data.splits import divide, find_groups
 from segplus.data.streaming import StreamedSplit
-from segplus.data.synthetic.splits import draw_splits
+from segplus.data.synthetic.drawn_splits import draw_splits
 from segplus.errors import InputError
 from segplus.recipe.data_section import DataRecipe
 from segplus.recipe.paths import expand_path

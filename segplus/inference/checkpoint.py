@@ -17,7 +17,7 @@ from segplus.classes import ClassMap
 from segplus.errors import InputError
 from segplus.inference.predictor import Predictor
 from segplus.models import count_channels, find_image_range, load_segmentation_checkpoint
-from segplus.models.loading import expand_checkpoint, explain_failures, quiet_transformers
+from segplus.models.auto import expand_checkpoint, explain_failures, quiet_transformers
 from segplus.recipe import DataRecipe
 from segplus.recipe.evaluation_section import ProtocolRecipe
 

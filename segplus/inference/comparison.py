@@ -17,7 +17,7 @@ from segplus.errors import InputError
 from segplus.files import write_whole
 from segplus.inference.checkpoint import choose_device, find_checkpoint
 from segplus.inference.evaluation import DataSource, name_data, open_split
-from segplus.inference.files import write_table
+from segplus.inference.prediction_files import write_table
 from segplus.inference.predictor import Predictor
 from segplus.inference.scoring import (
     build_evaluator,

@@ -16,8 +16,8 @@ from segplus.data import SegmentationData, SegmentationSplit, check_split, load_
 from segplus.data.loading import build_section
 from segplus.errors import InputError, suggest
 from segplus.inference.checkpoint import Checkpoint, choose_device, find_checkpoint
-from segplus.inference.examples import predict_examples
-from segplus.inference.files import check_kind, check_table_name, write_labels, write_table
+from segplus.inference.example_predictions import predict_examples
+from segplus.inference.prediction_files import check_kind, check_table_name, write_labels, write_table
 from segplus.inference.predictor import Predictor
 from segplus.inference.scoring import build_evaluator, iterate_split, join_processes, merge_evaluators, score_image
 from segplus.metrics import Evaluator

@@ -16,7 +16,7 @@ from segplus.data.decoding.image_reader import IMAGE_SUFFIXES, ImageReader, read
 from segplus.errors import InputError
 from segplus.files import write_whole
 from segplus.inference.checkpoint import Checkpoint, choose_device, find_checkpoint
-from segplus.inference.files import check_kind, write_labels
+from segplus.inference.prediction_files import check_kind, write_labels
 from segplus.inference.scoring import read_ahead
 from segplus.recipe.evaluation_section import ProtocolRecipe
 from segplus.reporting.metrics_file import read_metrics

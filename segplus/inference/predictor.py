@@ -10,7 +10,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from segplus.errors import InputError
 from segplus.inference.passes import ScorePass, average_passes, cut_strips, fill_rows
-from segplus.inference.pictures import Picture, PictureReader, measure_picture, scale_picture
+from segplus.inference.pixel_values import Picture, PictureReader, measure_picture, scale_picture
 from segplus.inference.windows import blend_windows, lay_windows, pad_size
 from segplus.metrics import label_map
 from segplus.metrics.labels import choose_label_dtype

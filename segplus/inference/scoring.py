@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from segplus.classes import ClassMap
 from segplus.data import SegmentationSplit
-from segplus.inference.pictures import Picture
+from segplus.inference.pixel_values import Picture
 from segplus.inference.predictor import Predictor
 from segplus.metrics import BoundaryIoU, CalibrationError, Evaluator, SurfaceDistances, TrimapIoU
 from segplus.metrics.evaluator import BorderMetric, ImageScores

@@ -11,7 +11,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from segplus.errors import InputError
-from segplus.losses.channels import Channels, ChannelTerm
+from segplus.losses.channel_terms import Channels, ChannelTerm
 from segplus.losses.pixelwise import CrossEntropy
 from segplus.losses.slabs import Slab, SlabTerm
 from segplus.losses.terms import ImageLabels, LabelBatch, Part, Reduction, require_at_least

@@ -11,9 +11,8 @@ import torch.distributed
 from torch import Tensor, nn
 
 from segplus.errors import InputError
-from segplus.losses.channels import ChannelTerm
+from segplus.losses.channel_terms import ChannelTerm
 from segplus.losses.overlap import OverlapTerm
-from segplus.losses.passes import walk_softmax
 from segplus.losses.pixelwise import PixelTerm
 from segplus.losses.plain import evaluate_plainly
 from segplus.losses.schedules import Schedule
@@ -22,6 +21,7 @@ from segplus.losses.slabs import SlabTerm, walk_slabs
 from segplus.losses.softmax import SAFE_RANGE, SoftmaxWalk
 from segplus.losses.terms import LabelBatch, Part, Reduction, Term, TermType, widen_labels
 from segplus.losses.upsample import choose_grid
+from segplus.losses.walks import walk_softmax
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from segplus.losses.channels import Channels, ChannelTerm
+from segplus.losses.channel_terms import Channels, ChannelTerm
 from segplus.losses.terms import LabelBatch, Part, Reduction
 
 ALONE = Reduction(1, 1.0, 1.0, 1.0)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segplus.losses.channels import ChannelTerm
+from segplus.losses.channel_terms import ChannelTerm
 from segplus.losses.overlap import Overlaps, OverlapTerm
 from segplus.losses.pixelwise import PixelTerm
 from segplus.losses.sigmoid import SigmoidTerm, evaluate_sigmoid

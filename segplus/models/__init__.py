@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from segplus.models.auto import LoadedModel, load_model, load_segmentation_checkpoint
 from segplus.models.auxiliary import AuxiliaryLogits
 from segplus.models.channels import count_channels, widen_model
 from segplus.models.checks import check_input_size
 from segplus.models.folded_head import fold_decode_head
-from segplus.models.image_processor import find_image_range, load_image_processor, refuse_image_processor
-from segplus.models.loading import LoadedModel, load_model, load_segmentation_checkpoint
-from segplus.models.parts import (
+from segplus.models.freezing import (
     find_batch_norms,
     freeze_encoder,
     freeze_unused_parameters,
     is_head_parameter,
     lay_out_channels_last,
 )
+from segplus.models.image_processor import find_image_range, load_image_processor, refuse_image_processor
 
 __all__ = [
     "AuxiliaryLogits",

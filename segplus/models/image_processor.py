@@ -9,8 +9,8 @@ from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedConfi
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
 from segplus.errors import InputError, suggest
+from segplus.models.auto import expand_checkpoint, explain_failures, quiet_transformers
 from segplus.models.channels import count_channels
-from segplus.models.loading import expand_checkpoint, explain_failures, quiet_transformers
 from segplus.recipe import ModelRecipe
 
 # Cropping and padding change the geometry behind the pipeline's back: it stretches the logits over the whole picture.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from segplus.transforms.mixing import BatchMixing
 from segplus.transforms.normalization import Normalization
+from segplus.transforms.pair_transforms import EvaluationTransform, TrainingTransform, WholePair
 from segplus.transforms.presets import PRESETS
 from segplus.transforms.sets import EvaluationSet, TrainingSet
-from segplus.transforms.training import EvaluationTransform, TrainingTransform, WholePair
 
 __all__ = [
     "PRESETS",

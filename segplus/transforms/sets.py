@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from segplus.transforms.training import EvaluationTransform, OpenPair, TrainingTransform
+from segplus.transforms.pair_transforms import EvaluationTransform, OpenPair, TrainingTransform
 
 
 class Split(Protocol):

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from segplus.transforms.pair_transforms import OpenPair, TrainingTransform
 from segplus.transforms.sets import calm_opencv
-from segplus.transforms.training import OpenPair, TrainingTransform
 
 
 class RowReader(Protocol):

@@ -17,7 +17,7 @@ from segplus.classes import ClassMap
 from segplus.data.bands import show_as_rgb
 from segplus.errors import InputError
 from segplus.files import write_whole
-from segplus.inference.pictures import Picture
+from segplus.inference.pixel_values import Picture
 from segplus.reporting.drawing import draw_overlay
 
 Kind = Literal["ids", "palette", "overlay"]

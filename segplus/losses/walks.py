@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from segplus.losses.channels import Channels, ChannelTerm
+from segplus.losses.channel_terms import Channels, ChannelTerm
 from segplus.losses.concurrency import map_images
 from segplus.losses.overlap import Overlaps, OverlapTerm
 from segplus.losses.pixelwise import PixelTerm

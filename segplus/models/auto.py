@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 from segplus.classes import ClassMap
 from segplus.errors import InputError, suggest
 from segplus.models.channels import count_channels, set_channels, widen_model
-from segplus.models.parts import is_head_parameter
+from segplus.models.freezing import is_head_parameter
 from segplus.recipe import ModelRecipe
 from segplus.recipe.paths import expand_path
 
