@@ -29,7 +29,8 @@ from machine import describe_machine, read_memory_mib
 from PIL import Image
 
 import segplus.data.loading as loading
-from segplus.data import SegmentationSplit, inspect_dataset
+from segplus.data import SegmentationSplit
+from segplus.inspection import inspect_dataset
 
 HERE = Path(__file__).resolve()
 SIZE_PX = (40, 48)

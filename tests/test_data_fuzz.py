@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segplus.data import SegmentationSplit, check_split, inspect_dataset, load_segmentation_dataset
+from segplus.data import SegmentationSplit, check_split, load_segmentation_dataset
 from segplus.data.dataset import Pair
 from segplus.data.decoding.headers import check_png_pixels
 from segplus.errors import InputError
+from segplus.inspection import inspect_dataset
 
 SIZE = (40, 56)
 KINDS = ("truncated", "wrong type", "empty", "huge header", "bit flips in a mask", "bit flips in an image", "cut array")

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segplus.data.inspection.duplicates import NEAR_BITS, find_equal_images, find_near_pairs
-from segplus.data.inspection.measurements import PairFacts
-from segplus.data.inspection.tallies import MOST_OUTSIDE, SplitTally
 from segplus.data.layouts.source import build_table
+from segplus.inspection.duplicates import NEAR_BITS, find_equal_images, find_near_pairs
+from segplus.inspection.measurements import PairFacts
+from segplus.inspection.tallies import MOST_OUTSIDE, SplitTally
 
 
 def compare_all(first: list[int], second: list[int]) -> list[tuple[int, int]]:
@@ -56,7 +56,7 @@ def test_five_differing_bits_are_near_and_six_are_not(bits: list[int]) -> None:
 
 
 def test_many_hashes_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segplus.data.inspection.duplicates._AT_ONCE", 7)
+    monkeypatch.setattr("segplus.inspection.duplicates._AT_ONCE", 7)
     rng = np.random.default_rng(0)
     second = [int(value) for value in rng.integers(1, 2**10, 60)]  # all in the same bands but the lowest
     first = [flip_bits(value, [int(rng.integers(0, 64))]) for value in second[:40]]

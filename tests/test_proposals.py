@@ -13,8 +13,8 @@ from PIL import Image
 
 import run_segmentation
 from segplus.__main__ import main
-from segplus.data.inspection.proposals import choose_crop, choose_served_size
-from segplus.data.inspection.tallies import SplitTally
+from segplus.inspection.proposals import choose_crop, choose_served_size
+from segplus.inspection.tallies import SplitTally
 from segplus.recipe import load_recipe
 
 # In the place of the checkpoint, which has to be downloaded: random weights of the same kind, small.

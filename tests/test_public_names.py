@@ -8,9 +8,10 @@ import pytest
 
 PUBLIC = {
     "segplus": ["IGNORE_INDEX", "ClassMap", "InputError", "__version__"],
-    "segplus.data": ["SegmentationData", "SegmentationSplit", "check_split", "inspect", "load_segmentation_dataset"],
+    "segplus.data": ["SegmentationData", "SegmentationSplit", "check_split", "load_segmentation_dataset"],
     "segplus.metrics": ["ConfusionMatrix", "compute_scores", "confusion_matrices", "label_map", "label_maps"],
     "segplus.inference": ["Predictor", "compare", "evaluate", "evaluate_split", "predict"],
+    "segplus.inspection": ["inspect", "inspect_dataset"],
     "segplus.losses": ["LOSSES", "Criterion", "build_criterion"],
     "segplus.models": ["load_image_processor", "load_model", "load_segmentation_checkpoint"],
     "segplus.recipe": ["Recipe", "load_recipe", "save_recipe"],

@@ -20,9 +20,10 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
 import run_segmentation
-from segplus.data import inspect_dataset, load_segmentation_dataset
+from segplus.data import load_segmentation_dataset
 from segplus.data.streaming import RowSampler, read_ahead
 from segplus.errors import InputError
+from segplus.inspection import inspect_dataset
 from segplus.recipe import load_recipe
 
 ROWS = (9, 5, 6)  # in each file

@@ -13,7 +13,10 @@ from segplus.classes import ClassMap
 from segplus.data.checking import map_pairs
 from segplus.data.dataset import SegmentationData, SegmentationSplit
 from segplus.data.decoding.masks import MaskDecoder
-from segplus.data.inspection.findings import (
+from segplus.data.layouts.source import Source
+from segplus.data.loading import assemble, build_section, load_segmentation_dataset, read_source
+from segplus.errors import InputError
+from segplus.inspection.findings import (
     Finding,
     find_class_problems,
     find_misplaced_masks,
@@ -22,12 +25,9 @@ from segplus.data.inspection.findings import (
     find_repeated_images,
     find_sequences,
 )
-from segplus.data.inspection.measurements import measure_pair
-from segplus.data.inspection.proposals import measure_shares, propose_recipe, render_recipe, weigh_by_frequency
-from segplus.data.inspection.tallies import SplitTally
-from segplus.data.layouts.source import Source
-from segplus.data.loading import assemble, build_section, load_segmentation_dataset, read_source
-from segplus.errors import InputError
+from segplus.inspection.measurements import measure_pair
+from segplus.inspection.proposals import measure_shares, propose_recipe, render_recipe, weigh_by_frequency
+from segplus.inspection.tallies import SplitTally
 from segplus.recipe.data_section import DataRecipe
 
 _MOST_UNNAMED = 4096

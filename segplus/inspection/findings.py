@@ -11,10 +11,10 @@ import numpy as np
 from segplus.classes import ClassMap, unpack_color
 from segplus.data.checking import find_faint_masks, looks_like_bytes, refuse_mixed_palettes
 from segplus.data.dataset import SegmentationSplit
-from segplus.data.inspection.duplicates import find_equal_images, find_near_pairs, find_shared_sequences
-from segplus.data.inspection.measurements import TURNS, WINDOW_PX
-from segplus.data.inspection.tallies import MOST_OUTSIDE, NAMED, SplitTally
 from segplus.errors import InputError
+from segplus.inspection.duplicates import find_equal_images, find_near_pairs, find_shared_sequences
+from segplus.inspection.measurements import TURNS, WINDOW_PX
+from segplus.inspection.tallies import MOST_OUTSIDE, NAMED, SplitTally
 
 Level = Literal["error", "warning", "note"]
 VOID_WORDS = frozenset(

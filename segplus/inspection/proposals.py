@@ -10,8 +10,8 @@ import numpy as np
 import yaml
 
 from segplus.classes import ClassMap
-from segplus.data.inspection.findings import VOID_WORDS
-from segplus.data.inspection.tallies import SplitTally
+from segplus.inspection.findings import VOID_WORDS
+from segplus.inspection.tallies import SplitTally
 from segplus.recipe.data_section import DataRecipe
 
 _RARE = 0.01

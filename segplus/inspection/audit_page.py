@@ -16,8 +16,8 @@ from PIL import Image
 from segplus.classes import ClassMap
 from segplus.data.bands import show_as_rgb
 from segplus.data.dataset import SegmentationSplit
-from segplus.data.inspection.audit import Audit
 from segplus.images import measure_picture
+from segplus.inspection.audit import Audit
 
 _WIDTH_PX = 360
 

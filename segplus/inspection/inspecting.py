@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from segplus.data.inspection.audit import inspect_dataset
-from segplus.data.inspection.audit_page import write_page
-from segplus.data.inspection.audit_text import render_text
+from segplus.inspection.audit import inspect_dataset
+from segplus.inspection.audit_page import write_page
+from segplus.inspection.audit_text import render_text
 from segplus.recipe.data_section import DataRecipe
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segplus.data.inspection.measurements import TURNS, WINDOW_PX, PairFacts
 from segplus.errors import InputError
+from segplus.inspection.measurements import TURNS, WINDOW_PX, PairFacts
 
 MOST_OUTSIDE = 1 << 16  # values outside the classes that are told apart: lossy colours would be millions
 NAMED = 20  # files that are named of each kind of problem; the others are counted

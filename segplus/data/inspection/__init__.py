@@ -1,1 +1,0 @@
-"""The data doctor: every pair read once, what was found, and the recipe that fits."""
