@@ -11,13 +11,15 @@ from typing import Any
 
 from PIL import Image
 
+from segplus.commands.compare import compare
+from segplus.commands.evaluate import evaluate
+from segplus.commands.folds import render_folds, summarize_folds
+from segplus.commands.inspect import inspect
+from segplus.commands.predict import predict
 from segplus.errors import EXIT_CODE_INPUT, InputError, describe_error
-from segplus.inference import compare, evaluate, predict
 from segplus.inference.prediction_files import KINDS
 from segplus.inference.scoring import join_processes
-from segplus.inspection import inspect
 from segplus.recipe import DataRecipe, EvaluationRecipe, load_sections
-from segplus.reporting.folds import render_folds, summarize_folds
 from segplus.reporting.table import format_class_table, format_comparison_table
 
 _DATA = "folder, manifest or Hub id of a data set, or a recipe (.yaml) whose data section is used"

@@ -37,7 +37,7 @@ from segplus.data.decoding.regions import open_image
 from segplus.errors import InputError
 from segplus.inference import Predictor
 from segplus.inference.checkpoint import Checkpoint, find_checkpoint
-from segplus.inference.evaluation import load_data
+from segplus.inference.evaluation_data import load_data
 from segplus.models import count_channels, load_image_processor, load_model, widen_model
 from segplus.models.channels import widen_kernel
 from segplus.recipe import DataRecipe, ModelRecipe, TransformsRecipe

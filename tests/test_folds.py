@@ -12,11 +12,11 @@ from launching import write_recipe
 
 import run_segmentation
 from segplus.__main__ import main
+from segplus.commands.folds import render_folds, summarize_folds
 from segplus.data import load_segmentation_dataset
 from segplus.errors import InputError
 from segplus.metrics import compute_scores
 from segplus.recipe import load_recipe, save_recipe
-from segplus.reporting.folds import render_folds, summarize_folds
 from segplus.reporting.metrics_file import write_metrics
 from segplus.reporting.results import name_repository
 from segplus.training.checkpoints import claim_output_dir

@@ -24,9 +24,11 @@ from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
 
 from segplus.classes import ClassMap
+from segplus.commands.compare import compare
+from segplus.commands.evaluate import evaluate
+from segplus.commands.predict import predict
 from segplus.data import SegmentationData
 from segplus.errors import InputError
-from segplus.inference import compare, evaluate, predict
 from segplus.metrics import ConfusionMatrix
 from segplus.recipe import EvaluationRecipe
 from segplus.recipe.evaluation_section import ProtocolRecipe

@@ -12,8 +12,9 @@ import pytest
 import yaml
 from PIL import Image, ImageFilter
 
+from segplus.commands.inspect import inspect
 from segplus.data import load_segmentation_dataset
-from segplus.inspection import inspect, inspect_dataset
+from segplus.inspection import inspect_dataset
 from segplus.inspection.measurements import lie_between
 from segplus.recipe import load_recipe
 

@@ -1,8 +1,6 @@
-"""From a saved model and pictures to label maps, scores and comparisons."""
+"""From a saved model and images to label maps and scores: protocols, windows, the loop of an evaluation."""
 
-from segplus.inference.comparison import compare
-from segplus.inference.evaluation import evaluate, evaluate_split
-from segplus.inference.prediction import predict
 from segplus.inference.predictor import Predictor
+from segplus.inference.scoring import evaluate_split
 
-__all__ = ["Predictor", "compare", "evaluate", "evaluate_split", "predict"]
+__all__ = ["Predictor", "evaluate_split"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from segplus.classes import ClassMap
 from segplus.data import SegmentationSplit
 from segplus.inference.pixel_values import Picture
+from segplus.inference.prediction_files import write_labels
 from segplus.inference.predictor import Predictor
 from segplus.metrics import BoundaryIoU, CalibrationError, Evaluator, SurfaceDistances, TrimapIoU
 from segplus.metrics.evaluator import BorderMetric, ImageScores
@@ -83,6 +85,36 @@ def iterate_split(split: SegmentationSplit, title: str, *, progress: bool) -> It
         label = pair["label"]
         # torch computes with uint8, but not with uint16
         yield index, pair, torch.from_numpy(label if label.dtype == "uint8" else label.astype("int32"))
+
+
+def evaluate_split(
+    predictor: Predictor,
+    split: SegmentationSplit,
+    classes: ClassMap,
+    recipe: EvaluationRecipe,
+    *,
+    folder: tuple[Path, str] | None = None,
+    title: str = "evaluation",
+    progress: bool = True,
+) -> Evaluator:
+    """Return the evaluator of a whole split, on every process, each of which predicts its share of the images.
+
+    Args:
+        predictor: Forms the predictions.
+        split: The images and masks.
+        classes: Their classes.
+        recipe: The metrics.
+        folder: Where label maps are written, and of which kind; None writes none.
+        title: Stands before the progress bar.
+        progress: Show a progress bar.
+    """
+    evaluator = build_evaluator(recipe, classes)
+    for index, pair, label in iterate_split(split, title, progress=progress):
+        prediction, _ = score_image(predictor, evaluator, pair["image"], label, index, pair["name"])
+        if folder:
+            path = folder[0] / f"{pair['name']}.png"
+            write_labels(path, prediction.cpu().numpy(), pair["image"], classes, folder[1])
+    return merge_evaluators(evaluator)
 
 
 def merge_processes(value: T) -> list[T]:

@@ -16,7 +16,7 @@ from segplus.data.bands import show_as_rgb
 from segplus.errors import InputError
 from segplus.files import write_whole
 from segplus.inference.checkpoint import choose_device, find_checkpoint
-from segplus.inference.evaluation import DataSource, name_data, open_split
+from segplus.inference.evaluation_data import DataSource, name_data, open_split
 from segplus.inference.prediction_files import write_table
 from segplus.inference.predictor import Predictor
 from segplus.inference.scoring import (

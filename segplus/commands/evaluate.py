@@ -1,0 +1,107 @@
+"""Evaluate a saved model on a data set: what `segplus evaluate` runs, alone or under accelerate launch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from segplus.classes import ClassMap
+from segplus.inference.checkpoint import choose_device, find_checkpoint
+from segplus.inference.evaluation_data import DataSource, format_settings, name_data, open_split
+from segplus.inference.example_predictions import predict_examples
+from segplus.inference.prediction_files import check_kind, check_table_name, write_table
+from segplus.inference.scoring import evaluate_split, join_processes
+from segplus.metrics import Evaluator
+from segplus.recipe import EvaluationRecipe
+from segplus.reporting.environment import describe_machine, list_versions
+from segplus.reporting.html_report import write_html_report
+from segplus.reporting.metrics_file import write_metrics
+
+
+def evaluate(
+    checkpoint: str,
+    data: DataSource,
+    output: str | Path,
+    *,
+    recipe: EvaluationRecipe | None = None,
+    split: str | None = None,
+    per_image: str = "per_image.csv",
+    save_predictions: str | None = None,
+    device: str | torch.device | None = None,
+    trust_remote_code: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Score a saved model on one split and write metrics.json, the scores of each image, and report.html.
+
+    Args:
+        checkpoint: Folder or Hub id of any semantic-segmentation model.
+        data: The data, a recipe's data section, or the folder or Hub id of a data set.
+        output: Folder of the results.
+        recipe: Protocol and metrics.
+        split: Which split; by default test, or else validation, or else train.
+        per_image: File of the scores per image inside `output`, .csv or .parquet.
+        save_predictions: `ids`, `palette` or `overlay` writes the label maps to `output`/predictions.
+        device: Where to run; by default the accelerator, or else the CPU.
+        trust_remote_code: Run the model code that lies in the checkpoint.
+        progress: Show a progress bar.
+    Returns:
+        What metrics.json holds.
+    Raises:
+        InputError: If the checkpoint cannot be loaded, its classes are not the data's, a split is missing or empty, or
+            a file cannot be read.
+    """
+    recipe = recipe or EvaluationRecipe()
+    state, output = join_processes(), Path(output)
+    check_table_name(output / per_image)
+    with state.main_process_first():
+        found = find_checkpoint(checkpoint, trust_remote_code=trust_remote_code)
+    loaded, name, chosen = open_split([found], data, split, progress=progress)
+    if save_predictions:
+        check_kind(save_predictions, loaded.classes.num_classes)
+    predictor = found.load(recipe.protocol, choose_device(device, state.local_process_index))
+    folder = (output / "predictions", save_predictions) if save_predictions else None
+    started = time.perf_counter()
+    evaluator = evaluate_split(predictor, chosen, loaded.classes, recipe, folder=folder, title=name, progress=progress)
+    scores = evaluator.compute(recipe.bootstrap_resamples, recipe.bootstrap_seed)
+    seconds = time.perf_counter() - started
+    evaluations = {name: {**scores, "protocol": recipe.protocol.describe(), "seconds": seconds}}
+    metrics = _collect_metrics(found.source, name_data(data), loaded.classes, evaluations)
+    if state.is_main_process:
+        write_metrics(output / "metrics.json", metrics)
+        write_table(output / per_image, list_image_rows(evaluator, loaded.classes))
+        examples = predict_examples(predictor, chosen, evaluator)
+        settings = format_settings(data, recipe)
+        write_html_report(output / "report.html", metrics, loaded.classes, examples, [], settings, list_versions())
+    state.wait_for_everyone()
+    return metrics
+
+
+def _collect_metrics(
+    source: str, dataset: str, classes: ClassMap, evaluations: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return what metrics.json holds."""
+    versions = list_versions()
+    return {
+        "segplus_version": versions["segplus"],
+        "model": source,
+        "dataset": dataset,
+        "class_names": list(classes.names),
+        "class_colors": list(classes.colors),
+        "evaluations": dict(evaluations),
+        "environment": {**describe_machine(), "processes": join_processes().num_processes, "versions": versions},
+    }
+
+
+def list_image_rows(evaluator: Evaluator, classes: ClassMap) -> list[dict[str, Any]]:
+    """Return one row per image: its name, its scores, and the IoU of each class, NaN where it is absent."""
+    rows = []
+    for image in evaluator.images:
+        scores = image.compute()
+        per_class = scores.pop("per_category_iou")
+        names = (f"iou/{name}" for name in classes.names)
+        rows.append({"name": image.name, **scores, **dict(zip(names, per_class, strict=True))})
+    return rows

@@ -1,0 +1,124 @@
+"""One run, top to bottom: recipe, data, model, trainer, train, evaluate, report, push.
+
+Usage:
+    accelerate launch run_segmentation.py RECIPE.yaml [--key value ...]
+
+The same command continues a run that died.
+Exit codes: 0 done, 2 a mistake in the recipe or the data, 3 training diverged.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import set_seed
+from transformers.utils import logging as transformers_logging
+
+from segplus.data import check_split, load_segmentation_dataset
+from segplus.errors import EXIT_CODE_DIVERGED, EXIT_CODE_INPUT, InputError, describe_error
+from segplus.inference import Predictor, evaluate_split
+from segplus.inference.checkpoint import find_checkpoint
+from segplus.inference.example_predictions import predict_examples
+from segplus.inference.trial import try_protocol
+from segplus.models import load_model
+from segplus.recipe import Recipe, load_recipe
+from segplus.reporting.hub import prepare_repository, push_folder
+from segplus.reporting.results import RunResults, name_repository, write_results
+from segplus.reporting.table import format_class_table
+from segplus.training import (
+    TrainingDivergedError,
+    build_image_processor,
+    build_trainer,
+    build_training_arguments,
+    require_splits,
+)
+from segplus.training.checkpoints import claim_output_dir, find_resumable_checkpoint
+
+
+def run(recipe: Recipe) -> None:
+    """Train, evaluate, report and push."""
+    transformers_logging.disable_progress_bar()  # bars for loading and saving weights; training has its own
+    arguments = build_training_arguments(recipe)
+    output_dir = Path(arguments.output_dir)
+
+    with arguments.main_process_first(desc="data"):
+        data = load_segmentation_dataset(recipe.data)
+        require_splits(data, recipe.data.channels)
+        for split in data.splits.values():
+            check_split(split)
+
+    set_seed(arguments.seed)
+    with_head = recipe.auxiliary_loss_weight > 0
+    loaded = load_model(recipe.model, data.classes, use_auxiliary_head=with_head, channels=recipe.data.channels)
+    with arguments.main_process_first(desc="image processor"):
+        image_processor = build_image_processor(recipe, data, loaded.model.config)
+    if recipe.training.get("push_to_hub"):
+        with arguments.main_process_first(desc="repository"):
+            prepare_repository(name_repository(recipe, output_dir), bool(arguments.hub_private_repo))
+    trainer = build_trainer(recipe, arguments, data, loaded, image_processor)
+    measured = [name for name in ("validation", "test") if name in data.splits]
+    trial = Predictor(loaded.model, image_processor, recipe.evaluation.protocol, channels=recipe.data.channels)
+    try_protocol(trial, [data.splits[name] for name in measured])
+
+    with arguments.main_process_first(desc="output folder"):
+        claim_output_dir(recipe, output_dir)
+        checkpoint = find_resumable_checkpoint(output_dir, arguments.world_size)
+    if trainer.is_world_process_zero():
+        print("\n".join([*data.found, loaded.describe(), f"resuming from {checkpoint}" if checkpoint else ""]).rstrip())
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    trainer.save_model()
+    trainer.accelerator.wait_for_everyone()
+
+    # Score what was saved, the way it will be served: read back from the folder, in float32, image by image.
+    saved = find_checkpoint(str(output_dir), trust_remote_code=recipe.model.trust_remote_code)
+    predictor = saved.load(recipe.evaluation.protocol, arguments.device)
+    evaluations: dict[str, dict[str, Any]] = {}
+    for name in measured:
+        started = time.perf_counter()
+        evaluator = evaluate_split(predictor, data.splits[name], data.classes, recipe.evaluation, title=name)
+        scores = evaluator.compute(recipe.evaluation.bootstrap_resamples, recipe.evaluation.bootstrap_seed)
+        protocol = recipe.evaluation.protocol.describe()
+        evaluations[name] = {**scores, "protocol": protocol, "seconds": time.perf_counter() - started}
+    if not trainer.is_world_process_zero():
+        return
+
+    write_results(
+        RunResults(
+            folder=output_dir,
+            recipe=recipe,
+            classes=data.classes,
+            model=predictor.model,
+            evaluations=evaluations,
+            training=trainer.describe_training(),
+            examples=predict_examples(predictor, data.splits[name], evaluator),
+            log_history=trainer.state.log_history,
+        )
+    )
+    print(f"\n{name} split, {scores['images']} images\n{format_class_table(scores, data.classes.names)}\n")
+    print(f"model, model card (README.md), metrics.json and report.html lie in {output_dir}")
+    if recipe.training.get("push_to_hub"):
+        repository = name_repository(recipe, output_dir)
+        print(
+            "pushed to",
+            push_folder(output_dir, repository, bool(arguments.hub_private_repo), "Fine-tuned with segplus"),
+        )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a recipe; return the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0 if arguments else EXIT_CODE_INPUT
+    try:
+        run(load_recipe(arguments[0], arguments[1:]))
+    except InputError as error:
+        print(f"error: {describe_error(error)}", file=sys.stderr)
+        return EXIT_CODE_INPUT
+    except TrainingDivergedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_CODE_DIVERGED
+    return 0
