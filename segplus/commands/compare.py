@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from segplus.classes import ClassMap
+from segplus.commands.options import DATA, add_evaluation_options, read_sections
 from segplus.data import SegmentationSplit
 from segplus.data.bands import show_as_rgb
 from segplus.errors import InputError
@@ -31,6 +33,7 @@ from segplus.metrics import Evaluator, compare_counts
 from segplus.recipe import EvaluationRecipe
 from segplus.reporting.drawing import draw_comparison
 from segplus.reporting.metrics_file import write_metrics
+from segplus.reporting.table import format_comparison_table
 
 _PICTURES = 3
 
@@ -189,3 +192,39 @@ def list_class_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
             row |= {f"{key}/{number}": value for key, value in entry.items()}
         rows.append(row)
     return rows
+
+
+def add_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of `segplus compare`."""
+    verb.add_argument("checkpoints", nargs="+", help="two or more; the first is what the others are compared with")
+    verb.add_argument("--data", required=True, help=DATA)
+    add_evaluation_options(verb, "runs/comparison")
+
+
+def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Compare checkpoints and print each one's mIoU with its difference from the first."""
+    section, recipe = read_sections(options.data, options.recipe, options.checkpoints[0], options.protocol, rest)
+    result = compare(
+        options.checkpoints,
+        section,
+        options.output,
+        recipe=recipe,
+        split=options.split,
+        trust_remote_code=options.trust_remote_code,
+    )
+    if join_processes().is_main_process:
+        print_comparison(options, result)
+    return 0
+
+
+def print_comparison(options: argparse.Namespace, result: Mapping[str, Any]) -> None:
+    """Print each checkpoint's mIoU with what it gains on the first, and the classes."""
+    for number, (name, scores) in enumerate(zip(options.checkpoints, result["scores"], strict=True), start=1):
+        line = f"{number}: {name}: mIoU {100 * scores['mean_iou']:.2f} %"
+        if name in result["differences"]:
+            change = result["differences"][name]["mean_iou"]
+            gain, low, high = (100 * change[key] for key in ("difference", "low", "high"))
+            line += f"  ({gain:+.2f}, 95 % {low:+.2f} to {high:+.2f}, p = {change['p_value']:.3f})"
+        print(line)
+    print(f"{result['split']} split, {result['images']} images\n{format_comparison_table(result)}")
+    print(f"written to {options.output}")

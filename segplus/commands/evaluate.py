@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from segplus.classes import ClassMap
+from segplus.commands.options import CHECKPOINT, DATA, add_evaluation_options, read_sections
 from segplus.inference.checkpoint import choose_device, find_checkpoint
 from segplus.inference.evaluation_data import DataSource, format_settings, name_data, open_split
 from segplus.inference.example_predictions import predict_examples
-from segplus.inference.prediction_files import check_kind, check_table_name, write_table
+from segplus.inference.prediction_files import KINDS, check_kind, check_table_name, write_table
 from segplus.inference.scoring import evaluate_split, join_processes
 from segplus.metrics import Evaluator
 from segplus.recipe import EvaluationRecipe
 from segplus.reporting.environment import describe_machine, list_versions
 from segplus.reporting.html_report import write_html_report
 from segplus.reporting.metrics_file import write_metrics
+from segplus.reporting.table import format_class_table
 
 
 def evaluate(
@@ -105,3 +108,32 @@ def list_image_rows(evaluator: Evaluator, classes: ClassMap) -> list[dict[str, A
         names = (f"iou/{name}" for name in classes.names)
         rows.append({"name": image.name, **scores, **dict(zip(names, per_class, strict=True))})
     return rows
+
+
+def add_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of `segplus evaluate`."""
+    verb.add_argument("checkpoint", help=CHECKPOINT)
+    verb.add_argument("data", help=DATA)
+    add_evaluation_options(verb, "runs/evaluation")
+    verb.add_argument("--per-image", default="per_image.csv", help="file of scores per image, .csv or .parquet")
+    verb.add_argument("--save-predictions", choices=KINDS, help="also write the predicted masks")
+
+
+def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Score a checkpoint and print the table of classes."""
+    section, recipe = read_sections(options.data, options.recipe, options.checkpoint, options.protocol, rest)
+    metrics = evaluate(
+        options.checkpoint,
+        section,
+        options.output,
+        recipe=recipe,
+        split=options.split,
+        per_image=options.per_image,
+        save_predictions=options.save_predictions,
+        trust_remote_code=options.trust_remote_code,
+    )
+    if join_processes().is_main_process:
+        for name, scores in metrics["evaluations"].items():
+            print(f"{name} split, {scores['images']} images\n{format_class_table(scores, metrics['class_names'])}")
+        print(f"written to {options.output}")
+    return 0
