@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForSemanticSegmentation
 from transformers.utils import logging
 
+from segplus.data.statistics import count_class_pixels
 from segplus.losses import build_criterion
-from segplus.losses.class_weights import compute_class_weights, count_class_pixels
+from segplus.losses.class_weights import compute_class_weights
 
 VOID, IGNORE = 11, 255
 CROP_PX, BATCH = (240, 320), 4

@@ -33,7 +33,8 @@ from segplus.data.decoding.image_reader import ImageReader
 from segplus.data.decoding.regions import open_image
 from segplus.data.synthetic.scenes import CLASS_NAMES, SyntheticScenes
 from segplus.recipe.transforms_section import TransformsRecipe
-from segplus.transforms import Normalization, TrainingSet, TrainingTransform
+from segplus.training.sets import TrainingSet
+from segplus.transforms import Normalization, TrainingTransform
 from segplus.transforms.collator import TrainingCollator
 from segplus.transforms.steps import load_albumentations
 

@@ -9,7 +9,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from segplus.data.checking import count_cores
+from segplus.data.parallel import count_cores
 
 
 def describe_machine(*packages: str) -> list[str]:

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from machine import describe_machine
 
-from segplus.data.checking import count_cores
+from segplus.data.parallel import count_cores
 from segplus.training.arguments import choose_workers
 
 ROOT = Path(__file__).resolve().parent.parent

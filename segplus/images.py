@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from PIL import Image
 
 Picture = Image.Image | npt.NDArray[Any]  # RGB, or an array (H, W, channels)
 Box = tuple[int, int, int, int]  # top, left, height, width, whole pixels
+_SEEN = (1.0, 99.0)  # percentiles of a band that are drawn black and white
 
 
 def measure_picture(picture: Picture) -> tuple[int, int]:
@@ -26,3 +29,29 @@ def take_box(picture: Picture, box: Box) -> npt.NDArray[Any]:
         return np.asarray(picture.crop((left, top, left + width, top + height)))
     part: npt.NDArray[Any] = picture[top : top + height, left : left + width]
     return part
+
+
+def show_as_rgb(image: Picture) -> Image.Image:
+    """Return a picture for the eye: of many bands the first three, of one or two the first as grey, each stretched."""
+    if isinstance(image, Image.Image):
+        return image
+    bands = image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)
+    shown = bands.astype(np.float32)
+    low, high = np.percentile(shown, _SEEN, axis=(0, 1)).astype(np.float32)
+    stretched = (shown - low) / np.maximum(high - low, 1e-9)
+    return Image.fromarray(np.rint(stretched.clip(0, 1) * 255).astype(np.uint8))
+
+
+@dataclass(frozen=True)
+class OpenPair:
+    """An image with its mask, of one size, of which rectangles (top, left, height, width) are read.
+
+    Args:
+        size_px: (height, width).
+        image: Box -> pixels, shape (height, width, channels).
+        label: Box -> class ids, shape (height, width).
+    """
+
+    size_px: tuple[int, int]
+    image: Callable[[Box], npt.NDArray[Any]]
+    label: Callable[[Box], npt.NDArray[Any]]

@@ -20,7 +20,8 @@ from segplus.losses import build_criterion
 from segplus.recipe import EvaluationRecipe
 from segplus.recipe.evaluation_section import ProtocolRecipe
 from segplus.training import SegmentationTrainer
-from segplus.transforms import EvaluationSet, EvaluationTransform
+from segplus.training.sets import EvaluationSet
+from segplus.transforms import EvaluationTransform
 from segplus.transforms.collator import TrainingCollator
 
 METRICS = ["boundary_iou", "trimap_iou", "surface_dice", "hausdorff_95"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from launching import write_recipe
 
-from segplus.data import checking
+from segplus.data import parallel
 from segplus.errors import InputError
 from segplus.recipe import load_recipe
 from segplus.training import build_training_arguments
@@ -62,21 +62,21 @@ def test_a_containers_share_of_the_processors_is_known(tmp_path: Path, files: di
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert checking._read_quota(tmp_path) == quota
+    assert parallel._read_quota(tmp_path) == quota
 
 
 def test_cores_are_those_of_the_container(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checking.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.setattr(parallel.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
     for quota, cores in ((math.inf, 64), (1.5, 2), (0.2, 1), (100.0, 64)):
-        monkeypatch.setattr(checking, "_read_quota", lambda quota=quota: quota)
-        assert checking.count_cores() == cores
+        monkeypatch.setattr(parallel, "_read_quota", lambda quota=quota: quota)
+        assert parallel.count_cores() == cores
 
 
 def test_a_run_gets_the_machines_workers_and_its_recipe_keeps_none_of_them(tmp_path: Path) -> None:
     recipe = load_recipe(write_recipe(tmp_path))
     assert recipe.training.pop("dataloader_num_workers") == 0  # of the tests' own recipe
     arguments = build_training_arguments(recipe)
-    expected = choose_workers({}, checking.count_cores())
+    expected = choose_workers({}, parallel.count_cores())
     assert {key: vars(arguments)[key] for key in KEYS} == expected
     assert not any(key in recipe.training for key in KEYS)
 

@@ -18,7 +18,8 @@ from segplus.data.cache import measure_cache, open_cache
 from segplus.data.synthetic.scenes import SyntheticScenes
 from segplus.errors import InputError
 from segplus.recipe.transforms_section import TransformsRecipe
-from segplus.transforms import TrainingSet, TrainingTransform, WholePair
+from segplus.training.sets import TrainingSet
+from segplus.transforms import TrainingTransform, WholePair
 
 
 class Pairs:

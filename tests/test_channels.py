@@ -31,10 +31,11 @@ import run_segmentation
 from segplus.__main__ import main
 from segplus.classes import ClassMap
 from segplus.data import load_segmentation_dataset
-from segplus.data.bands import measure_bands, show_as_rgb
 from segplus.data.decoding.image_reader import ImageReader
 from segplus.data.decoding.regions import open_image
+from segplus.data.statistics import measure_bands
 from segplus.errors import InputError
+from segplus.images import show_as_rgb
 from segplus.inference import Predictor
 from segplus.inference.checkpoint import Checkpoint, find_checkpoint
 from segplus.inference.evaluation_data import load_data

@@ -17,7 +17,8 @@ from segplus.data.synthetic.scenes import CLASS_NAMES
 from segplus.losses import build_criterion
 from segplus.recipe.transforms_section import TransformsRecipe
 from segplus.training import SegmentationTrainer
-from segplus.transforms import BatchMixing, Normalization, TrainingSet, TrainingTransform
+from segplus.training.sets import TrainingSet
+from segplus.transforms import BatchMixing, Normalization, TrainingTransform
 from segplus.transforms.collator import TrainingCollator
 
 PROCESSORS = {

@@ -12,8 +12,9 @@ from PIL import Image
 
 import run_segmentation
 from segplus.data import load_segmentation_dataset
+from segplus.data.statistics import count_class_pixels
 from segplus.errors import EXIT_CODE_INPUT
-from segplus.losses.class_weights import compute_class_weights, count_class_pixels
+from segplus.losses.class_weights import compute_class_weights
 from segplus.recipe import load_recipe
 from segplus.training import building
 from segplus.training.building import build_recipe_criterion

@@ -8,14 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from segplus.data.statistics import count_class_pixels, count_split
 from segplus.errors import InputError
-from segplus.losses.class_weights import (
-    FORMULAS,
-    compute_class_weights,
-    count_class_pixels,
-    count_split,
-    weigh_effective,
-)
+from segplus.losses.class_weights import FORMULAS, compute_class_weights, weigh_effective
 from segplus.losses.schedules import read_schedule
 
 MASKS = [np.array([[0, 0], [0, 1]], dtype=np.uint8), np.array([[0, 255], [255, 255]], dtype=np.uint8)]

@@ -15,8 +15,8 @@ PUBLIC = {
     "segplus.losses": ["LOSSES", "Criterion", "build_criterion"],
     "segplus.models": ["load_image_processor", "load_model", "load_segmentation_checkpoint"],
     "segplus.recipe": ["Recipe", "load_recipe", "save_recipe"],
-    "segplus.training": ["SegmentationTrainer", "build_trainer", "build_training_arguments"],
-    "segplus.transforms": ["EvaluationSet", "EvaluationTransform", "TrainingSet", "TrainingTransform"],
+    "segplus.training": ["SegmentationTrainer", "TrainingSet", "build_trainer", "build_training_arguments"],
+    "segplus.transforms": ["EvaluationTransform", "TrainingTransform"],
 }
 
 

@@ -27,7 +27,8 @@ from segplus.data.decoding.tiff import read_layout, read_tiff_bands, read_tiff_b
 from segplus.data.synthetic.scenes import SyntheticScenes
 from segplus.errors import InputError
 from segplus.recipe.transforms_section import TransformsRecipe
-from segplus.transforms import PRESETS, TrainingSet, TrainingTransform, WholePair
+from segplus.training.sets import TrainingSet
+from segplus.transforms import PRESETS, TrainingTransform, WholePair
 from segplus.transforms.geometry import cut_image, draw_cut, find_box
 
 SIZE = (90, 122)

@@ -18,14 +18,8 @@ from transformers.models.segformer.image_processing_pil_segformer import Segform
 from segplus.data.synthetic.scenes import SyntheticScenes
 from segplus.errors import InputError
 from segplus.recipe.transforms_section import TransformsRecipe
-from segplus.transforms import (
-    PRESETS,
-    EvaluationSet,
-    EvaluationTransform,
-    TrainingSet,
-    TrainingTransform,
-    WholePair,
-)
+from segplus.training.sets import EvaluationSet, TrainingSet
+from segplus.transforms import PRESETS, EvaluationTransform, TrainingTransform, WholePair
 from segplus.transforms.geometry import ServedSize, cut_image, cut_label, draw_cut, find_box
 from segplus.transforms.normalization import Normalization
 from segplus.transforms.steps import build_steps

@@ -14,9 +14,9 @@ import torch
 from segplus.classes import ClassMap
 from segplus.commands.options import DATA, add_evaluation_options, read_sections
 from segplus.data import SegmentationSplit
-from segplus.data.bands import show_as_rgb
 from segplus.errors import InputError
 from segplus.files import write_whole
+from segplus.images import show_as_rgb
 from segplus.inference.checkpoint import choose_device, find_checkpoint
 from segplus.inference.evaluation_data import DataSource, name_data, open_split
 from segplus.inference.prediction_files import write_table

@@ -1,8 +1,8 @@
 """Data sets: images and masks as they lie on disk or the Hub, read as class ids."""
 
 from segplus.data.checking import SplitCheck, check_split
-from segplus.data.dataset import SegmentationData, SegmentationSplit
-from segplus.data.loading import load_segmentation_dataset
+from segplus.data.dataset import SegmentationSplit
+from segplus.data.loading import SegmentationData, load_segmentation_dataset
 
 __all__ = [
     "SegmentationData",

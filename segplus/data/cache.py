@@ -9,12 +9,13 @@ import tempfile
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from segplus.data.dataset import SegmentationSplit
 from segplus.data.decoding.regions import OpenPair, open_arrays
 from segplus.errors import InputError
 from segplus.images import Picture
@@ -22,26 +23,7 @@ from segplus.images import Picture
 _FORMAT = 1
 
 
-class Split(Protocol):
-    """What can be cached: `segplus.data.SegmentationSplit`."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Text that changes with the content."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Any:
-        """Return {"image", "label", "name"}."""
-        ...
-
-    def size_px(self, index: int) -> tuple[int, int]:
-        """Return (height, width) from the image's header."""
-        ...
-
-
-def measure_cache(split: Split) -> int:
+def measure_cache(split: SegmentationSplit) -> int:
     """Return the bytes that the cache of a split takes, from the images' headers and one decoded pair."""
     if not len(split):
         return 0
@@ -51,7 +33,9 @@ def measure_cache(split: Split) -> int:
     return sum(height * width for height, width in map(split.size_px, range(len(split)))) * bytes_per_pixel
 
 
-def open_cache(split: Split, folder: Path, tell: Callable[[Iterable[int]], Iterable[int]] = iter) -> CachedSplit:
+def open_cache(
+    split: SegmentationSplit, folder: Path, tell: Callable[[Iterable[int]], Iterable[int]] = iter
+) -> CachedSplit:
     """Return the split from its cache, which is made first where it is not there.
 
     The cache's folder is named by the split's fingerprint: another file, choice of files or meaning of a mask value
@@ -160,7 +144,7 @@ class CachedSplit:
         return {key: value for key, value in self.__dict__.items() if key not in ("_images", "_labels")}
 
 
-def _write_cache(split: Split, place: Path, tell: Callable[[Iterable[int]], Iterable[int]]) -> None:
+def _write_cache(split: SegmentationSplit, place: Path, tell: Callable[[Iterable[int]], Iterable[int]]) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     needed, free = measure_cache(split), shutil.disk_usage(place.parent).free
     if needed > 0.95 * free:
@@ -183,7 +167,7 @@ def _write_cache(split: Split, place: Path, tell: Callable[[Iterable[int]], Iter
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _write_files(split: Split, beside: Path, tell: Callable[[Iterable[int]], Iterable[int]]) -> None:
+def _write_files(split: SegmentationSplit, beside: Path, tell: Callable[[Iterable[int]], Iterable[int]]) -> None:
     table = np.zeros((len(split), 6), np.int64)
     kinds: set[tuple[str, str]] = set()
     with (beside / "images.bin").open("wb") as images, (beside / "labels.bin").open("wb") as labels:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from segplus.data.contents import find_cache_folder
 from segplus.data.dataset import SegmentationSplit, refuse_different_sizes
+from segplus.data.parallel import map_pairs
 from segplus.errors import InputError
 
 T = TypeVar("T")
@@ -84,51 +79,6 @@ def find_presence(split: SegmentationSplit) -> npt.NDArray[np.bool_]:
     for index, label in enumerate(map_pairs(split.label, len(split), "classes per image")):
         rows[index] = count_labels(label, width - 1) > 0
     return rows[:, :-1]
-
-
-def map_pairs(work: Callable[[int], T], count: int, title: str | None) -> Iterator[T]:
-    """Yield work(0), work(1), ... in order, computed by one thread a processor, with few results held at a time."""
-    workers = count_workers()
-    with (
-        ThreadPoolExecutor(workers) as pool,
-        tqdm(total=count, desc=title, disable=None if title is not None else True, unit="pair", leave=False) as bar,
-    ):
-        waiting: deque[Future[T]] = deque()
-        try:
-            for index in range(count):
-                waiting.append(pool.submit(work, index))
-                if len(waiting) >= 4 * workers:
-                    yield waiting.popleft().result()
-                    bar.update()
-            while waiting:
-                yield waiting.popleft().result()
-                bar.update()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def count_workers() -> int:
-    """Return the number of processors this process may use, 16 at most."""
-    return min(16, count_cores())
-
-
-def count_cores() -> int:
-    """Return the number of processors this process may use: those it is bound to, and those its container pays for."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(allowed, _read_quota())))
-
-
-def _read_quota(root: Path = Path("/sys/fs/cgroup")) -> float:
-    """Return the processors that a container may keep busy, infinity where none is stated (cgroup v2, then v1)."""
-    try:
-        quota, period = (root / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            quota, period = ((root / "cpu" / f"cpu.cfs_{what}_us").read_text() for what in ("quota", "period"))
-        except OSError:
-            return math.inf
-    return math.inf if quota == "max" or int(quota) <= 0 else int(quota) / int(period)
 
 
 def count_labels(label: npt.NDArray[np.unsignedinteger], num_classes: int) -> npt.NDArray[np.int64]:  # type: ignore[type-arg]

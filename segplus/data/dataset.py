@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 import datasets
 import numpy as np
@@ -20,9 +20,6 @@ from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.decoding.regions import OpenPair, open_image, open_label
 from segplus.errors import InputError
 from segplus.images import Picture, measure_picture
-
-if TYPE_CHECKING:
-    from segplus.data.streaming import StreamedSplit
 
 Labels = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -176,23 +173,6 @@ class SegmentationSplit:
             raise IndexError(f"{self.title} has {len(self.rows)} pairs, not {index}")
         row: dict[str, Any] = self.rows[int(index)]
         return row
-
-
-@dataclass(frozen=True)
-class SegmentationData:
-    """The splits of a data set and the classes that all of them share.
-
-    Args:
-        splits: "train", "validation", "test" -> split; only those that exist.
-        classes: The classes.
-        found: What was recognised, one line each, for people.
-        stream: The training split where `data.streaming` reads it as a stream; `splits` then has no "train".
-    """
-
-    splits: Mapping[str, SegmentationSplit]
-    classes: ClassMap
-    found: tuple[str, ...] = field(default=())
-    stream: StreamedSplit | None = None
 
 
 def read_pair(

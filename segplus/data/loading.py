@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from segplus.classes import ClassMap
 from segplus.data.checking import find_presence
-from segplus.data.dataset import SegmentationData, SegmentationSplit
+from segplus.data.dataset import SegmentationSplit
 from segplus.data.decoding.image_reader import ImageReader
-from segplus.data.decoding.masks import MaskDecoder, find_encoding
+from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.layouts.benchmarks import read_ade20k, read_cityscapes, read_voc
 from segplus.data.layouts.coco import read_coco
 from segplus.data.layouts.discovery import find_layout
+from segplus.data.layouts.encodings import find_encoding
 from segplus.data.layouts.folders import read_flat, read_folders
 from segplus.data.layouts.hub_datasets import read_hub, read_saved
 from segplus.data.layouts.labelme import read_labelme
@@ -46,6 +48,23 @@ _READERS: dict[str, Callable[[Path, DataRecipe], Source]] = {
 _LISTS = frozenset({"manifest"})  # layouts that are one file; the others are folders
 
 
+@dataclass(frozen=True)
+class SegmentationData:
+    """The splits of a data set and the classes that all of them share.
+
+    Args:
+        splits: "train", "validation", "test" -> split; only those that exist.
+        classes: The classes.
+        found: What was recognised, one line each, for people.
+        stream: The training split where `data.streaming` reads it as a stream; `splits` then has no "train".
+    """
+
+    splits: Mapping[str, SegmentationSplit]
+    classes: ClassMap
+    found: tuple[str, ...] = ()
+    stream: StreamedSplit | None = None
+
+
 def load_segmentation_dataset(section: DataRecipe | Mapping[str, Any]) -> SegmentationData:
     """Return the splits and classes that a recipe's data section describes.
 
@@ -59,9 +78,9 @@ def load_segmentation_dataset(section: DataRecipe | Mapping[str, Any]) -> Segmen
         section if isinstance(section, DataRecipe) else build_dataclass(DataRecipe, section, "data", "data section")
     )
     if recipe.dataset == "synthetic" or recipe.layout == "synthetic":
-        drawn = draw_splits(recipe)
-        splits = _limit(_make_fold(dict(drawn.splits), recipe) if recipe.folds else drawn.splits, recipe)
-        return replace(drawn, splits=splits, found=(*drawn.found, *_describe_splits(splits)))
+        drawn, classes = draw_splits(recipe)
+        splits = _limit(_make_fold(drawn, recipe) if recipe.folds else drawn, recipe)
+        return SegmentationData(splits, classes, ("drawn street scenes", *_describe_splits(splits)))
     source = read_source(recipe)
     source.refuse_orphans()
     return assemble(source, recipe)

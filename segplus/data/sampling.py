@@ -6,23 +6,15 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Sampler
 
+from segplus.data.dataset import SegmentationSplit
+
 Float = npt.NDArray[np.float64]
-
-
-class LabelSource(Protocol):
-    """Masks by position."""
-
-    def __len__(self) -> int: ...
-
-    def label(self, index: int) -> npt.NDArray[Any]:
-        """Return class ids, shape (H, W)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -76,7 +68,7 @@ class ClassIndex:
 
 
 def index_classes(
-    split: LabelSource,
+    split: SegmentationSplit,
     num_classes: int,
     ignore_index: int,
     points_per_class: int = 8,

@@ -197,17 +197,6 @@ def _put(waiting: queue.Queue[Any], item: Any, stopped: threading.Event) -> bool
     return False
 
 
-def take_head(rows: datasets.IterableDataset, most: int) -> tuple[list[dict[str, Any]], list[int]]:
-    """Return the first rows of a stream, and how many of them lie in each file."""
-    head: list[dict[str, Any]] = []
-    taken = []
-    for file in range(rows.num_shards):
-        before = len(head)
-        head += rows.shard(rows.num_shards, file).take(most - before) if before < most else ()
-        taken.append(len(head) - before)
-    return head, taken
-
-
 def _number_rows(
     rows: datasets.IterableDataset, columns: tuple[str, str], files: Sequence[tuple[int, int]]
 ) -> Iterator[dict[str, Any]]:

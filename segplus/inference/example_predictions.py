@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from segplus.data import SegmentationSplit
-from segplus.data.bands import show_as_rgb
+from segplus.images import show_as_rgb
 from segplus.inference.predictor import Predictor
 from segplus.metrics import Evaluator
 from segplus.reporting.examples import Example, choose_extremes

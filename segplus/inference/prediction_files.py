@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from segplus.classes import ClassMap
-from segplus.data.bands import show_as_rgb
 from segplus.errors import InputError
 from segplus.files import write_whole
+from segplus.images import show_as_rgb
 from segplus.inference.pixel_values import Picture
 from segplus.reporting.drawing import draw_overlay
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from segplus.classes import ClassMap
-from segplus.data.checking import map_pairs
-from segplus.data.dataset import SegmentationData, SegmentationSplit
+from segplus.data.dataset import SegmentationSplit
 from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.layouts.source import Source
-from segplus.data.loading import assemble, build_section, load_segmentation_dataset, read_source
+from segplus.data.loading import SegmentationData, assemble, build_section, load_segmentation_dataset, read_source
+from segplus.data.parallel import map_pairs
 from segplus.errors import InputError
 from segplus.inspection.findings import (
     Finding,

@@ -14,9 +14,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from segplus.classes import ClassMap
-from segplus.data.bands import show_as_rgb
 from segplus.data.dataset import SegmentationSplit
-from segplus.images import measure_picture
+from segplus.images import measure_picture, show_as_rgb
 from segplus.inspection.audit import Audit
 
 _WIDTH_PX = 360

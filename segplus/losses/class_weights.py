@@ -1,100 +1,17 @@
-"""Class weights from the pixels of a data set: counted in one streamed pass, turned into weights by a formula."""
+"""Class weights: the pixels of each class, turned into weights by a formula."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from segplus.errors import InputError, suggest
 
 Counts = npt.NDArray[np.int64]
-
-
-class LabelSource(Protocol):
-    """A map-style split of a data set, as far as counting needs it."""
-
-    fingerprint: str
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        ...
-
-    def label(self, index: int) -> npt.NDArray[Any]:
-        """Return the class ids of one image, shape (H, W)."""
-        ...
-
-
-def count_class_pixels(labels: Iterable[npt.NDArray[Any] | Tensor], num_classes: int) -> Counts:
-    """Return pixels by class, and the images' pixels that any class of them shares, in one streamed pass.
-
-    Args:
-        labels: Class ids of any integer type, any shape; values outside [0, C) count nowhere.
-        num_classes: C.
-    Returns:
-        Int64, shape (2, C): pixels of class c; valid pixels of the images that contain class c.
-    """
-    total = np.zeros((2, num_classes), dtype=np.int64)
-    for label in labels:
-        ids = np.asarray(label).reshape(-1)
-        ids = ids[(ids >= 0) & (ids < num_classes)]
-        counts = np.bincount(ids, minlength=num_classes)
-        total[0] += counts
-        total[1] += (counts > 0) * counts.sum()
-    return total
-
-
-def count_split(
-    split: LabelSource, num_classes: int, *, cache: Path | None = None, processes: int = 1, progress: bool = True
-) -> Counts:
-    """Return `count_class_pixels` of a whole split, from the cache where it was counted before.
-
-    Args:
-        split: Has a length, `label(i)` and a fingerprint.
-        num_classes: C.
-        cache: Folder of cached counts, one JSON file a fingerprint; None counts anew.
-        processes: Worker processes that decode masks.
-        progress: Show a progress bar.
-    """
-    file = None if cache is None else cache / f"class_pixels_{split.fingerprint}_{num_classes}.json"
-    if file is not None and file.is_file():
-        return np.array(json.loads(file.read_text()), dtype=np.int64)
-    total = np.zeros((2, num_classes), dtype=np.int64)
-    with tqdm(total=len(split), desc="counting classes", unit="mask", disable=None if progress else True) as bar:
-        for counts, images in _count_chunks(split, num_classes, processes):
-            total += counts
-            bar.update(images)
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(json.dumps(total.tolist()))
-        partial.replace(file)
-    return total
-
-
-def _count_chunks(split: LabelSource, num_classes: int, processes: int) -> Iterable[tuple[Counts, int]]:
-    chunks = [range(start, min(start + 16, len(split))) for start in range(0, len(split), 16)]
-    if processes <= 1:
-        for chunk in chunks:
-            yield _count_chunk(split, num_classes, chunk)
-        return
-    with ProcessPoolExecutor(processes) as pool:
-        jobs = [pool.submit(_count_chunk, split, num_classes, chunk) for chunk in chunks]
-        for job in jobs:
-            yield job.result()
-
-
-def _count_chunk(split: LabelSource, num_classes: int, chunk: range) -> tuple[Counts, int]:
-    return count_class_pixels((split.label(i) for i in chunk), num_classes), len(chunk)
 
 
 def weigh_inverse(counts: Counts) -> npt.NDArray[np.float64]:

@@ -8,11 +8,14 @@ from segplus.training.callbacks import install_log, install_panel, load_callback
 from segplus.training.checkpoints import claim_output_dir, find_resumable_checkpoint
 from segplus.training.guard import TrainingDivergedError
 from segplus.training.optimizer import group_parameters
+from segplus.training.sets import EvaluationSet, TrainingSet
 from segplus.training.trainer import SegmentationTrainer
 
 __all__ = [
+    "EvaluationSet",
     "SegmentationTrainer",
     "TrainingDivergedError",
+    "TrainingSet",
     "build_image_processor",
     "build_recipe_criterion",
     "build_trainer",

@@ -13,7 +13,7 @@ from transformers import TrainingArguments, get_scheduler
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from segplus.data.checking import count_cores
+from segplus.data.parallel import count_cores
 from segplus.errors import InputError, suggest
 from segplus.recipe import Recipe
 

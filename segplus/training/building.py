@@ -18,11 +18,13 @@ from transformers import (
 )
 
 from segplus.data import SegmentationData
-from segplus.data.bands import measure_bands, show_as_rgb
-from segplus.data.checking import count_workers, find_cache_folder
+from segplus.data.contents import find_cache_folder
+from segplus.data.parallel import count_workers
+from segplus.data.statistics import Counts, count_split, measure_bands
 from segplus.errors import InputError, suggest
+from segplus.images import show_as_rgb
 from segplus.losses import Criterion, build_criterion
-from segplus.losses.class_weights import Counts, choose_class_weights, count_split
+from segplus.losses.class_weights import choose_class_weights
 from segplus.models import (
     LoadedModel,
     check_input_size,
@@ -35,9 +37,9 @@ from segplus.models import (
 from segplus.recipe import ModelRecipe, Recipe
 from segplus.reporting.examples import Example
 from segplus.training.callbacks import install_log, install_panel, load_callbacks
+from segplus.training.sets import EvaluationSet, build_training_set
 from segplus.training.trainer import SegmentationTrainer
-from segplus.training.training_set import build_training_set
-from segplus.transforms import BatchMixing, EvaluationSet, EvaluationTransform
+from segplus.transforms import BatchMixing, EvaluationTransform
 from segplus.transforms.collator import TrainingCollator
 from segplus.transforms.serving import ServedPixels
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from PIL import Image
 
 from segplus.classes import IGNORE_INDEX
 from segplus.errors import InputError
-from segplus.images import Box, Picture, measure_picture, take_box
+from segplus.images import Box, OpenPair, Picture, measure_picture, take_box
 from segplus.recipe.transforms_section import TransformsRecipe
 from segplus.transforms.geometry import (
     Cut,
@@ -32,23 +32,6 @@ from segplus.transforms.serving import ServedPixels
 from segplus.transforms.steps import build_steps, find_unfit_steps, merge_steps
 
 _CROP_ATTEMPTS = 10
-
-
-class OpenPair(Protocol):
-    """An image with its mask, of which rectangles are read."""
-
-    @property
-    def size_px(self) -> Size:
-        """Return (height, width) of both."""
-        ...
-
-    def image(self, box: Box) -> npt.NDArray[Any]:
-        """Return the image's pixels inside (top, left, height, width), shape (height, width, C)."""
-        ...
-
-    def label(self, box: Box) -> npt.NDArray[Any]:
-        """Return the class ids inside (top, left, height, width), shape (height, width)."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,7 @@ from segplus.data.decoding.image_reader import (
 )
 from segplus.data.decoding.opencv import decode_grey_png
 from segplus.data.decoding.polygons import draw_annotation
-from segplus.data.layouts.source import Source
 from segplus.errors import InputError
-from segplus.recipe.data_section import DataRecipe
 
 Raw = npt.NDArray[Any]
 _LOSSY_FORMATS = frozenset({"JPEG", "MPO"})
@@ -101,7 +99,7 @@ class MaskDecoder:
 
     def check(self, stored: Stored, source: str) -> None:
         """Raise InputError if a PNG mask has fewer pixels than its header promises."""
-        if _is_picture_file(stored):
+        if is_picture_file(stored):
             with report_damage(source):
                 check_png_pixels(map_content(stored))
 
@@ -109,7 +107,7 @@ class MaskDecoder:
         """Return whether a binary mask has values below the threshold that no noise makes, and none from it on."""
         with report_damage(source):
             is_lossy = False
-            if _is_picture_file(stored):
+            if is_picture_file(stored):
                 with open_picture(stored) as picture:
                     is_lossy = picture.format in _LOSSY_FORMATS
         floor = _LOSSY_NOISE if is_lossy else 1
@@ -119,7 +117,7 @@ class MaskDecoder:
 
     def read_palette(self, stored: Stored, source: str) -> bytes | None:
         """Return the palette (r, g, b, r, ...) of a mask that is read by index; None for every other mask."""
-        if self.classes.legend or self.encoding not in ("auto", "palette") or not _is_picture_file(stored):
+        if self.classes.legend or self.encoding not in ("auto", "palette") or not is_picture_file(stored):
             return None
         with report_damage(source), open_picture(stored) as picture:
             return bytes(picture.getpalette("RGB") or b"") if picture.mode == "P" else None
@@ -257,34 +255,8 @@ def _flatten_alpha(picture: Image.Image, source: str) -> Image.Image:
     return picture.convert("RGB") if picture.mode != "RGB" else picture
 
 
-def find_encoding(section: DataRecipe, source: Source) -> tuple[str, bool]:
-    """Return (encoding, whether colours stand for classes), from the recipe, the layout, or the first masks.
-
-    Raises:
-        InputError: If masks are colours and there is no legend.
-    """
-    encoding = section.encoding if section.encoding != "auto" else source.encoding or "auto"
-    if encoding == "colors" and not (section.colors or source.colors):
-        raise InputError(
-            "data.encoding: colors, and data.colors is missing", fix="give each class its [r, g, b] in data.colors"
-        )
-    if encoding != "auto":
-        return encoding, encoding == "colors"
-    legend_given = section.colors is not None and section.mask_channel is None
-    modes = {_find_mode(rows[0]["mask"]) for rows in source.splits.values() if len(rows)}
-    if legend_given and modes & {"RGB", "RGBA", "P"}:
-        return "colors", True
-    return ("palette" if modes == {"P"} else "auto"), False
-
-
-def _is_picture_file(stored: Stored) -> bool:
+def is_picture_file(stored: Stored) -> bool:
+    """Return whether a stored mask is an image file, and neither shapes nor an array of values."""
     if isinstance(stored, list) or (isinstance(stored, str) and stored.startswith("{")):
         return False
     return find_suffix(stored) not in (".npy", ".npz")
-
-
-def _find_mode(stored: Stored) -> str:
-    if not _is_picture_file(stored):
-        return "values"
-    with report_damage(stored if isinstance(stored, str) else "mask"), open_picture(stored) as picture:
-        return str(picture.mode)

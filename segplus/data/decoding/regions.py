@@ -28,7 +28,7 @@ from segplus.data.decoding.image_reader import (
 from segplus.data.decoding.masks import MaskDecoder, refuse_mask_pages
 from segplus.data.decoding.opencv import decode_jpeg
 from segplus.data.decoding.tiff import find_plain_layout, read_layout, read_tiff_box
-from segplus.images import Box, take_box
+from segplus.images import Box, OpenPair, take_box
 
 Pixels = npt.NDArray[Any]
 _MOST_ROWS = 0.85  # of a JPEG; where more are needed, OpenCV decodes all sooner than Pillow these
@@ -58,21 +58,6 @@ class Regions:
         """
         with report_damage(self.source):
             return self.take(box)
-
-
-@dataclass(frozen=True)
-class OpenPair:
-    """An image with its mask, of one size, of which rectangles (top, left, height, width) are read.
-
-    Args:
-        size_px: (height, width).
-        image: Box -> pixels, shape (height, width, channels).
-        label: Box -> class ids, shape (height, width).
-    """
-
-    size_px: tuple[int, int]
-    image: Callable[[Box], Pixels]
-    label: Callable[[Box], Pixels]
 
 
 def open_arrays(image: Pixels, label: Pixels) -> OpenPair:

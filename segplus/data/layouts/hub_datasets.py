@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 
 from segplus.data.layouts.source import Source, Stream, find_split
 from segplus.data.layouts.tables import IMAGE_COLUMNS, MASK_COLUMNS
-from segplus.data.streaming import take_head
 from segplus.errors import InputError, suggest
 from segplus.recipe.data_section import DataRecipe
 
@@ -237,3 +236,14 @@ def _read_repository_names(name: str, root: Path | None, revision: str | None) -
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError):
         return None
     return {int(value): str(label) for value, label in json.loads(Path(path).read_text()).items()}
+
+
+def take_head(rows: datasets.IterableDataset, most: int) -> tuple[list[dict[str, Any]], list[int]]:
+    """Return the first rows of a stream, and how many of them lie in each file."""
+    head: list[dict[str, Any]] = []
+    taken = []
+    for file in range(rows.num_shards):
+        before = len(head)
+        head += rows.shard(rows.num_shards, file).take(most - before) if before < most else ()
+        taken.append(len(head) - before)
+    return head, taken

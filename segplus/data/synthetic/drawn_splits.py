@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from segplus.data.dataset import Labels, Pair, SegmentationData, SegmentationSplit
+from segplus.classes import ClassMap
+from segplus.data.dataset import Labels, Pair, SegmentationSplit
 from segplus.data.decoding.image_reader import ImageReader, Stored
 from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.decoding.regions import OpenPair, open_arrays
@@ -135,8 +136,8 @@ class SyntheticSplit(SegmentationSplit):
         return self.indices[int(index)]
 
 
-def draw_splits(section: DataRecipe) -> SegmentationData:
-    """Return the drawn data set that a recipe describes, each split from a seed of its own."""
+def draw_splits(section: DataRecipe) -> tuple[dict[str, SegmentationSplit], ClassMap]:
+    """Return the drawn splits that a recipe describes, each from a seed of its own, and their classes."""
     names = dict(enumerate(CLASS_NAMES))
     colors = {name: (int(c[0]), int(c[1]), int(c[2])) for name, c in zip(CLASS_NAMES, CLASS_COLORS, strict=True)}
     source = Source({}, "drawn street scenes", names=names, colors=colors)
@@ -147,4 +148,4 @@ def draw_splits(section: DataRecipe) -> SegmentationData:
         seed = section.seed * _SEED_STRIDE + ("train", "validation", "test").index(split)
         scenes = SyntheticScenes(count, size_px=size_px, seed=seed)
         splits[split] = SyntheticSplit(scenes, MaskDecoder(classes), split, range(count), size_px, seed)
-    return SegmentationData(splits, classes, ("drawn street scenes",))
+    return splits, classes

@@ -1,23 +1,27 @@
-"""Pictures as bands: the mean and spread of each over a split, and what they look like."""
+"""What a whole split holds: the mean and spread of each channel, the pixels of each class."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
 
-from segplus.data.checking import map_pairs
 from segplus.data.contents import find_cache_folder
 from segplus.data.dataset import SegmentationSplit
+from segplus.data.parallel import map_pairs
 from segplus.errors import InputError
-from segplus.images import Picture
 
+Counts = npt.NDArray[np.int64]
 _FORMAT = 1  # of the remembered statistics
-_SEEN = (1.0, 99.0)  # percentiles of a band that are drawn black and white
 
 
 @dataclass(frozen=True)
@@ -87,12 +91,64 @@ def _count_values(split: SegmentationSplit, index: int) -> npt.NDArray[np.int64]
     return np.stack([np.bincount(band.ravel(), minlength=256) for band in np.moveaxis(bands, -1, 0)])
 
 
-def show_as_rgb(image: Picture) -> Image.Image:
-    """Return a picture for the eye: of many bands the first three, of one or two the first as grey, each stretched."""
-    if isinstance(image, Image.Image):
-        return image
-    bands = image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)
-    shown = bands.astype(np.float32)
-    low, high = np.percentile(shown, _SEEN, axis=(0, 1)).astype(np.float32)
-    stretched = (shown - low) / np.maximum(high - low, 1e-9)
-    return Image.fromarray(np.rint(stretched.clip(0, 1) * 255).astype(np.uint8))
+def count_class_pixels(labels: Iterable[npt.NDArray[Any] | Tensor], num_classes: int) -> Counts:
+    """Return pixels by class, and the images' pixels that any class of them shares, in one streamed pass.
+
+    Args:
+        labels: Class ids of any integer type, any shape; values outside [0, C) count nowhere.
+        num_classes: C.
+    Returns:
+        Int64, shape (2, C): pixels of class c; valid pixels of the images that contain class c.
+    """
+    total = np.zeros((2, num_classes), dtype=np.int64)
+    for label in labels:
+        ids = np.asarray(label).reshape(-1)
+        ids = ids[(ids >= 0) & (ids < num_classes)]
+        counts = np.bincount(ids, minlength=num_classes)
+        total[0] += counts
+        total[1] += (counts > 0) * counts.sum()
+    return total
+
+
+def count_split(
+    split: SegmentationSplit, num_classes: int, *, cache: Path | None = None, processes: int = 1, progress: bool = True
+) -> Counts:
+    """Return `count_class_pixels` of a whole split, from the cache where it was counted before.
+
+    Args:
+        split: Has a length, `label(i)` and a fingerprint.
+        num_classes: C.
+        cache: Folder of cached counts, one JSON file a fingerprint; None counts anew.
+        processes: Worker processes that decode masks.
+        progress: Show a progress bar.
+    """
+    file = None if cache is None else cache / f"class_pixels_{split.fingerprint}_{num_classes}.json"
+    if file is not None and file.is_file():
+        return np.array(json.loads(file.read_text()), dtype=np.int64)
+    total = np.zeros((2, num_classes), dtype=np.int64)
+    with tqdm(total=len(split), desc="counting classes", unit="mask", disable=None if progress else True) as bar:
+        for counts, images in _count_chunks(split, num_classes, processes):
+            total += counts
+            bar.update(images)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(f".{os.getpid()}.partial")
+        partial.write_text(json.dumps(total.tolist()))
+        partial.replace(file)
+    return total
+
+
+def _count_chunks(split: SegmentationSplit, num_classes: int, processes: int) -> Iterable[tuple[Counts, int]]:
+    chunks = [range(start, min(start + 16, len(split))) for start in range(0, len(split), 16)]
+    if processes <= 1:
+        for chunk in chunks:
+            yield _count_chunk(split, num_classes, chunk)
+        return
+    with ProcessPoolExecutor(processes) as pool:
+        jobs = [pool.submit(_count_chunk, split, num_classes, chunk) for chunk in chunks]
+        for job in jobs:
+            yield job.result()
+
+
+def _count_chunk(split: SegmentationSplit, num_classes: int, chunk: range) -> tuple[Counts, int]:
+    return count_class_pixels((split.label(i) for i in chunk), num_classes), len(chunk)

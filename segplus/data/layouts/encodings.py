@@ -1,0 +1,36 @@
+"""Which encoding the masks of a layout have."""
+
+from __future__ import annotations
+
+from segplus.data.decoding.image_reader import Stored, open_picture, report_damage
+from segplus.data.decoding.masks import is_picture_file
+from segplus.data.layouts.source import Source
+from segplus.errors import InputError
+from segplus.recipe.data_section import DataRecipe
+
+
+def find_encoding(section: DataRecipe, source: Source) -> tuple[str, bool]:
+    """Return (encoding, whether colours stand for classes), from the recipe, the layout, or the first masks.
+
+    Raises:
+        InputError: If masks are colours and there is no legend.
+    """
+    encoding = section.encoding if section.encoding != "auto" else source.encoding or "auto"
+    if encoding == "colors" and not (section.colors or source.colors):
+        raise InputError(
+            "data.encoding: colors, and data.colors is missing", fix="give each class its [r, g, b] in data.colors"
+        )
+    if encoding != "auto":
+        return encoding, encoding == "colors"
+    legend_given = section.colors is not None and section.mask_channel is None
+    modes = {_find_mode(rows[0]["mask"]) for rows in source.splits.values() if len(rows)}
+    if legend_given and modes & {"RGB", "RGBA", "P"}:
+        return "colors", True
+    return ("palette" if modes == {"P"} else "auto"), False
+
+
+def _find_mode(stored: Stored) -> str:
+    if not is_picture_file(stored):
+        return "values"
+    with report_damage(stored if isinstance(stored, str) else "mask"), open_picture(stored) as picture:
+        return str(picture.mode)

@@ -1,0 +1,60 @@
+"""Work over all pairs of a split, side by side, and the number of processors that do it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+
+def map_pairs(work: Callable[[int], T], count: int, title: str | None) -> Iterator[T]:
+    """Yield work(0), work(1), ... in order, computed by one thread a processor, with few results held at a time."""
+    workers = count_workers()
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        tqdm(total=count, desc=title, disable=None if title is not None else True, unit="pair", leave=False) as bar,
+    ):
+        waiting: deque[Future[T]] = deque()
+        try:
+            for index in range(count):
+                waiting.append(pool.submit(work, index))
+                if len(waiting) >= 4 * workers:
+                    yield waiting.popleft().result()
+                    bar.update()
+            while waiting:
+                yield waiting.popleft().result()
+                bar.update()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def count_workers() -> int:
+    """Return the number of processors this process may use, 16 at most."""
+    return min(16, count_cores())
+
+
+def count_cores() -> int:
+    """Return the number of processors this process may use: those it is bound to, and those its container pays for."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(allowed, _read_quota())))
+
+
+def _read_quota(root: Path = Path("/sys/fs/cgroup")) -> float:
+    """Return the processors that a container may keep busy, infinity where none is stated (cgroup v2, then v1)."""
+    try:
+        quota, period = (root / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota, period = ((root / "cpu" / f"cpu.cfs_{what}_us").read_text() for what in ("quota", "period"))
+        except OSError:
+            return math.inf
+    return math.inf if quota == "max" or int(quota) <= 0 else int(quota) / int(period)
