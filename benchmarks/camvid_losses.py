@@ -29,7 +29,7 @@ from segplus.losses.class_weights import compute_class_weights
 VOID, IGNORE = 11, 255
 CROP_PX, BATCH = (240, 320), 4
 
-# Name in the picture -> losses, and the class weights' formula.
+# Name in the image -> losses, and the class weights' formula.
 RUNS: dict[str, tuple[dict[str, object], str | None]] = {
     "cross_entropy": ({"cross_entropy": 1.0}, None),
     "cross_entropy, median frequency": ({"cross_entropy": 1.0}, "median_frequency"),
@@ -118,7 +118,7 @@ def measure_iou(network: nn.Module, files: list[Path], classes: int) -> list[flo
 
 
 def draw_svg(rows: dict[str, list[float]], names: list[str]) -> str:
-    """Return a table as a picture: one row a loss, one column a class, darker is better, a number in every cell."""
+    """Return a table as an image: one row a loss, one column a class, darker is better, a number in every cell."""
     width, height, left, top = 62, 26, 245, 70
     columns = ["mean", *names]
     parts = [
@@ -146,11 +146,11 @@ def draw_svg(rows: dict[str, list[float]], names: list[str]) -> str:
 
 
 def write_report(rows: dict[str, list[float]], names: list[str], steps: int, images: int) -> None:
-    """Write the picture and the table."""
+    """Write the image and the table."""
     root = Path(__file__).parents[1]
-    picture = root / "docs" / "images" / "camvid_losses.svg"
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    picture.write_text(draw_svg(rows, names))
+    image = root / "docs" / "images" / "camvid_losses.svg"
+    image.parent.mkdir(parents=True, exist_ok=True)
+    image.write_text(draw_svg(rows, names))
     lines = [
         "# Losses on CamVid",
         "",

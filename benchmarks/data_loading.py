@@ -45,7 +45,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 WAYS = ("example", "segplus", "segplus, cache")
 GOALS = {(360, 480): {"segplus": 1.3, "segplus, cache": 6.0}, (1024, 2048): {"segplus": 1.0, "segplus, cache": 10.0}}
 WORKERS_GOAL = 1.7
-LARGE_TIMES = (4, 2)  # a large picture is a scene of the second size, repeated
+LARGE_TIMES = (4, 2)  # a large image is a scene of the second size, repeated
 FORMATS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
     "JPEG, progressive": {"quality": 90, "progressive": True},
@@ -172,15 +172,15 @@ def measure_normalization(repeats: int) -> float:
 
 
 def measure_formats(repeats: int, crops: int = 8) -> dict[str, tuple[float, float]]:
-    """Return format -> milliseconds a crop from the whole picture, and of its rectangle alone."""
+    """Return format -> milliseconds a crop from the whole image, and of its rectangle alone."""
     scene = SyntheticScenes(1, SIZES_PX[1]).draw(0)[0]
-    picture, rng = np.tile(scene, (*LARGE_TIMES, 1)), np.random.default_rng(0)
-    corners = rng.integers(0, (picture.shape[0] - CROP_PX, picture.shape[1] - CROP_PX), (crops, 2)).tolist()
+    image, rng = np.tile(scene, (*LARGE_TIMES, 1)), np.random.default_rng(0)
+    corners = rng.integers(0, (image.shape[0] - CROP_PX, image.shape[1] - CROP_PX), (crops, 2)).tolist()
     reader, found = ImageReader(), {}
     with tempfile.TemporaryDirectory() as place:
         for name, options in FORMATS.items():
-            path = Path(place) / f"picture.{name.split(',')[0].lower().replace('jpeg', 'jpg')}"
-            np.save(path, picture) if name == "npy" else Image.fromarray(picture).save(path, **options)
+            path = Path(place) / f"image.{name.split(',')[0].lower().replace('jpeg', 'jpg')}"
+            np.save(path, image) if name == "npy" else Image.fromarray(image).save(path, **options)
             found[name] = _time_format(reader, str(path), corners, repeats)
             print(f"{name}: {found[name][0]:.1f} ms whole, {found[name][1]:.1f} ms the rectangle", flush=True)
     return found
@@ -233,9 +233,9 @@ def write_page(plan: argparse.Namespace, sizes: dict[Any, Any], normalizing: flo
     side = f"{SIZES_PX[1][1] * LARGE_TIMES[1]}x{SIZES_PX[1][0] * LARGE_TIMES[0]}"
     lines += [
         "",
-        "## A crop of a large picture",
+        "## A crop of a large image",
         "",
-        f"{CROP_PX}x{CROP_PX} pixels of a picture of {side}, CPU milliseconds, the mean of 8 places and {plan.repeats}"
+        f"{CROP_PX}x{CROP_PX} pixels of an image of {side}, CPU milliseconds, the mean of 8 places and {plan.repeats}"
         " repeats. The pixels are the same.",
         "",
         "| Format | The whole, then the crop | The rectangle | Times faster |",

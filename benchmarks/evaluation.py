@@ -1,9 +1,9 @@
-"""The evaluator beside evaluate's mean_iou and torchmetrics, and its memory as images and pictures grow, in one run.
+"""The evaluator beside evaluate's mean_iou and torchmetrics, and its memory as images and images grow, in one run.
 
 1. 200 masks of 512x512 with 12 and 150 classes: seconds, and the largest difference of any score. evaluate's metric is
    written out here, since evaluate.load downloads it: masks go to Arrow as PNG, areas come from np.histogram.
 2. Peak memory over 25 to 400 images at 150 classes.
-3. Peak memory of sliding-window predictions of a 10,000 x 10,000 picture with 19 classes, above the model: windows
+3. Peak memory of sliding-window predictions of a 10,000 x 10,000 image with 19 classes, above the model: windows
    blended on the model's grid, and by pixels where the model's scores are no whole number of steps.
 
 Medians of alternating repeats; memory needs Linux. Writes evaluation.md beside this file.
@@ -180,12 +180,12 @@ def print_sliding(side: int, way: str) -> None:
     predictor = Predictor(model if way == "grid" else OddModel(model), processor, protocol)
     tile = np.random.default_rng(0).integers(0, 255, (500, 500, 3), dtype=np.uint8)
     before = start_peak()
-    picture = Image.new("RGB", (side, side))
+    image = Image.new("RGB", (side, side))
     for top in range(0, side, 500):
         for left in range(0, side, 500):
-            picture.paste(Image.fromarray(tile), (left, top))
+            image.paste(Image.fromarray(tile), (left, top))
     started = time.perf_counter()
-    labels = predictor.predict(picture)
+    labels = predictor.predict(image)
     print(f"{read_memory_mib('VmHWM') - before:.0f} {time.perf_counter() - started:.0f} {tuple(labels.shape)}")
 
 
@@ -223,8 +223,8 @@ def main() -> None:
             + ", ".join(f"{mib} MiB at {count} images" for count, mib in growth.items())
             + ".",
             "",
-            f"A {large} x {large} picture, 19 classes, windows of 512 px at overlap 0.25, tiny SegFormer; MiB above the"
-            " model, the picture's own included:",
+            f"A {large} x {large} image, 19 classes, windows of 512 px at overlap 0.25, tiny SegFormer; MiB above the"
+            " model, the image's own included:",
             "",
             f"| windows are blended | MiB | goal, below | seconds |\n|---|---|---|---|\n{format_sliding(sliding)}",
             "",

@@ -2,9 +2,9 @@
 
 CamVid's 701 pairs are inspected by the command itself, in a process of its own, as often as asked.
 
-For the memory, folders of 25,000 and 100,000 pairs are made of hard links to a few small pictures: 80 % in train, the
+For the memory, folders of 25,000 and 100,000 pairs are made of hard links to a few small images: 80 % in train, the
 rest in val. Everything is the real code (listing, pairing, reading, measuring, summing, comparing, the report), but for
-one thing: pixels that follow from the pair's number are set in each picture that is read, so that no two are equal and
+one thing: pixels that follow from the pair's number are set in each image that is read, so that no two are equal and
 what is kept of each pair differs. Peak resident memory is that of a fresh process; one that inspects 250 pairs tells
 what the libraries take.
 
@@ -34,16 +34,16 @@ from segplus.inspection import inspect_dataset
 
 HERE = Path(__file__).resolve()
 SIZE_PX = (40, 48)
-ORIGINALS = 64  # pictures; a file system allows some ten thousand links to one
+ORIGINALS = 64  # images; a file system allows some ten thousand links to one
 START = 250
 GOAL_SECONDS = 20.0
 
 
 class NumberedSplit(SegmentationSplit):
-    """A split whose pictures differ although their files are links to the same ones."""
+    """A split whose images differ although their files are links to the same ones."""
 
     def raw_pair(self, index: int) -> tuple[Any, Any]:
-        """Return what the files hold, with 64 cells of the picture set by the pair's number."""
+        """Return what the files hold, with 64 cells of the image set by the pair's number."""
         image, raw = super().raw_pair(index)
         pixels, mask = np.array(image), raw.copy()
         bits = np.random.default_rng([len(self), index]).integers(0, 256, (8, 9), dtype=np.uint8)
@@ -58,8 +58,8 @@ def write_links(folder: Path, pairs: int) -> None:
     for kind in ("images", "masks"):
         (folder / "originals" / kind).mkdir(parents=True)
         for number in range(ORIGINALS):
-            bands = (3,) if kind == "images" else ()
-            pixels = np.kron(rng.integers(0, 3, (5, 6, *bands)), np.ones((8, 8, *(1 for _ in bands)), dtype=int))
+            channels = (3,) if kind == "images" else ()
+            pixels = np.kron(rng.integers(0, 3, (5, 6, *channels)), np.ones((8, 8, *(1 for _ in channels)), dtype=int))
             Image.fromarray((pixels * (80 if kind == "images" else 1)).astype(np.uint8)).save(
                 folder / "originals" / kind / f"{number}.png"
             )
@@ -108,7 +108,7 @@ def render(seconds: list[float], figures: list[dict[str, float]]) -> str:
             "",
         ]
     lines += [
-        "Folders of links to small pictures, each pair made different; peak resident memory of a fresh process.",
+        "Folders of links to small images, each pair made different; peak resident memory of a fresh process.",
         "",
         "| Pairs | Seconds | Peak, MiB | More than with the first, MiB | Bytes a pair |",
         "|---:|---:|---:|---:|---:|",

@@ -22,7 +22,7 @@ MIXES = ("mixup", "cutmix", "classmix", "mosaic")
 
 
 def paint(pixel_values: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
-    """Return picture and classes one above the other; ignored pixels are white."""
+    """Return image and classes one above the other; ignored pixels are white."""
     table = np.full((256, 3), 255, np.uint8)
     table[: len(CLASS_COLORS)] = CLASS_COLORS
     return np.concatenate([pixel_values.numpy().transpose(1, 2, 0), table[labels.numpy()]])
@@ -59,7 +59,7 @@ def draw_sheet() -> np.ndarray:
         stacked = (torch.stack([s[key] for s in samples]) for key in ("pixel_values", "labels"))
         mixed = BatchMixing(recipe, 255)(*stacked, np.random.default_rng(row + 1))
         rows.append((mix, [paint(pixels, labels) for pixels, labels in zip(*mixed, strict=True)]))
-    lines = [np.concatenate([name_row(2 * CROP_PX, name), *pictures], axis=1) for name, pictures in rows]
+    lines = [np.concatenate([name_row(2 * CROP_PX, name), *images], axis=1) for name, images in rows]
     lines = [np.concatenate([line, np.full((6, line.shape[1], 3), 255, np.uint8)]) for line in lines]
     half = len(lines) // 2
     return np.concatenate([np.concatenate(lines[:half]), np.concatenate(lines[half:])], axis=1)

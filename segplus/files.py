@@ -11,7 +11,7 @@ from pathlib import Path
 def write_whole(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside the target, which takes the target's name when the block ends well.
 
-    What a killed process leaves is hidden, has no suffix of a picture or table, and is written over by the next one.
+    What a killed process leaves is hidden, has no suffix of an image or table, and is written over by the next one.
 
     Args:
         path: The file; folders on the way are made.

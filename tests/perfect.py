@@ -1,4 +1,4 @@
-"""A data set whose pictures show their labels, and a model that reads them: what a perfect prediction is made of."""
+"""A data set whose images show their labels, and a model that reads them: what a perfect prediction is made of."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def register() -> None:
     AutoModelForSemanticSegmentation.register(PerfectConfig, PerfectModel, exist_ok=True)
 
 
-def write_pictures(folder: Path, sizes: list[tuple[int, int]], num_classes: int, *, kind: str) -> None:
-    """Write pairs whose picture shows the class id of every pixel.
+def write_images(folder: Path, sizes: list[tuple[int, int]], num_classes: int, *, kind: str) -> None:
+    """Write pairs whose image shows the class id of every pixel.
 
     Args:
         folder: Gets images/ and masks/.

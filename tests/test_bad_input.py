@@ -82,10 +82,10 @@ def test_sizes_that_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_an_exif_orientation_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_folder(tmp_path)
-    picture = Image.open(data / "images" / "3.jpg")
-    exif = picture.getexif()
-    exif[0x0112] = 6  # turned by 90 degrees: the upright picture is 64 high and 48 wide
-    picture.save(data / "images" / "3.jpg", exif=exif)
+    image = Image.open(data / "images" / "3.jpg")
+    exif = image.getexif()
+    exif[0x0112] = 6  # turned by 90 degrees: the upright image is 64 high and 48 wide
+    image.save(data / "images" / "3.jpg", exif=exif)
     assert "image 48 x 64, mask 64 x 48 px" in refuse(capsys, recipe_for(data))
 
 
@@ -216,7 +216,7 @@ def test_a_licence_that_the_hub_does_not_know(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_a_protocol_whose_size_the_model_cannot_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The served size is one that DPT takes; the pictures' own, 48 x 96 for the protocol, is not."""
+    """The served size is one that DPT takes; the images' own, 48 x 96 for the protocol, is not."""
     data = write_folder(tmp_path, size=(48, 96))
     sizes = {"model": {"config": DPT, "image_processor": {"size": {"height": 64, "width": 64}}}}
     changes = {**sizes, "data": {"dataset": str(data)}, "transforms": {"crop_size_px": [64, 64]}}
@@ -226,7 +226,7 @@ def test_a_protocol_whose_size_the_model_cannot_take(tmp_path: Path, capsys: pyt
     ):
         recipe = write_recipe(tmp_path, {**changes, "evaluation": {"protocol": protocol}})
         said = refuse(capsys, recipe)
-        assert "evaluation.protocol: DPTForSemanticSegmentation cannot take a picture of this size" in said
+        assert "evaluation.protocol: DPTForSemanticSegmentation cannot take an image of this size" in said
         assert "48 x 96" in said
 
 

@@ -25,8 +25,8 @@ from segplus.transforms import TrainingTransform, WholePair
 class Pairs:
     """Images of different sizes that count how often they are decoded."""
 
-    def __init__(self, fingerprint: str = "abc", bands: int = 3, wide: bool = False) -> None:
-        self.fingerprint, self.bands, self.wide, self.decoded = fingerprint, bands, wide, 0
+    def __init__(self, fingerprint: str = "abc", channels: int = 3, wide: bool = False) -> None:
+        self.fingerprint, self.channels, self.wide, self.decoded = fingerprint, channels, wide, 0
         self.names = [f"pair {index}" for index in range(4)]
         self.order = list(range(4))
 
@@ -39,8 +39,8 @@ class Pairs:
     def __getitem__(self, index: int) -> dict[str, Any]:
         self.decoded += 1
         image, label = SyntheticScenes(4, self.size_px(index)).draw(self.order[index])
-        if self.bands != 3:
-            return {"image": np.repeat(image[..., :1], self.bands, axis=2), "label": label, "name": self.name(index)}
+        if self.channels != 3:
+            return {"image": np.repeat(image[..., :1], self.channels, axis=2), "label": label, "name": self.name(index)}
         if self.wide:
             label = label.astype(np.uint16) + 300
         return {"image": Image.fromarray(image), "label": label, "name": self.name(index)}
@@ -52,20 +52,20 @@ class Pairs:
         return self.names[index]
 
     def select(self, indices: list[int], title: str | None = None) -> Pairs:
-        chosen = Pairs(self.fingerprint, self.bands, self.wide)
+        chosen = Pairs(self.fingerprint, self.channels, self.wide)
         chosen.order = [self.order[index] for index in indices]
         chosen.names = [self.names[index] for index in indices]
         return chosen
 
 
-@pytest.mark.parametrize(("bands", "wide"), [(3, False), (3, True), (5, False)])
-def test_the_cache_gives_the_same_pairs(tmp_path: Path, bands: int, wide: bool) -> None:
-    source = Pairs(bands=bands, wide=wide)
+@pytest.mark.parametrize(("channels", "wide"), [(3, False), (3, True), (5, False)])
+def test_the_cache_gives_the_same_pairs(tmp_path: Path, channels: int, wide: bool) -> None:
+    source = Pairs(channels=channels, wide=wide)
     cached = open_cache(source, tmp_path)
     decoded = source.decoded
     assert len(cached) == 4
     for index in range(4):
-        pair, wanted = cached[index], Pairs(bands=bands, wide=wide)[index]
+        pair, wanted = cached[index], Pairs(channels=channels, wide=wide)[index]
         assert type(pair["image"]) is type(wanted["image"])
         assert np.array_equal(np.asarray(pair["image"]), np.asarray(wanted["image"]))
         assert np.array_equal(pair["label"], wanted["label"])
@@ -98,7 +98,7 @@ def test_a_write_that_dies_leaves_nothing(tmp_path: Path) -> None:
     class Damaged(Pairs):
         def __getitem__(self, index: int) -> dict[str, Any]:
             if index == 2:
-                raise InputError("picture 2: truncated")
+                raise InputError("image 2: truncated")
             return super().__getitem__(index)
 
     with pytest.raises(InputError, match="truncated"):

@@ -1,4 +1,4 @@
-"""Pictures of any number of channels: widened models, normalisation by the data, and what is evaluated is served."""
+"""Images of any number of channels: widened models, normalisation by the data, and what is evaluated is served."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from segplus.classes import ClassMap
 from segplus.data import load_segmentation_dataset
 from segplus.data.decoding.image_reader import ImageReader
 from segplus.data.decoding.regions import open_image
-from segplus.data.statistics import measure_bands
+from segplus.data.statistics import measure_channels
 from segplus.errors import InputError
 from segplus.images import show_as_rgb
 from segplus.inference import Predictor
@@ -111,12 +111,12 @@ def test_a_widened_model_answers_as_before_and_is_saved(name: str, tmp_path: Pat
     assert widen_model(model, 3) is model
 
     five = widen_model(model, 5)
-    bands = torch.randn(1, 5, 64, 64)
+    channels = torch.randn(1, 5, 64, 64)
     five.save_pretrained(tmp_path)
     again, info = AutoModelForSemanticSegmentation.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(info.values())
     assert count_channels(again.config) == 5
-    assert torch.allclose(answer(again, bands), answer(five, bands), rtol=0, atol=bound)
+    assert torch.allclose(answer(again, channels), answer(five, channels), rtol=0, atol=bound)
 
 
 def test_a_checkpoint_is_widened_to_the_channels_of_the_data(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_checkpoint_is_widened_to_the_channels_of_the_data(tmp_path: Path) -> 
     loaded.model.save_pretrained(tmp_path / "five")
     five = ModelRecipe(checkpoint=str(tmp_path / "five"))
     assert load_model(five, CLASSES, channels=5).checkpoint_channels is None
-    with pytest.raises(InputError, match="a model of 5 channels, pictures of 3"):
+    with pytest.raises(InputError, match="a model of 5 channels, images of 3"):
         load_model(five, CLASSES)
 
 
@@ -164,7 +164,7 @@ def test_a_model_that_cannot_be_widened_is_told(monkeypatch: pytest.MonkeyPatch)
 
 
 def write_grey_set(folder: Path) -> Path:
-    """Write two splits of one-channel pictures whose mean and deviation are known: values 10, 20 and 60."""
+    """Write two splits of one-channel images whose mean and deviation are known: values 10, 20 and 60."""
     for split, rows in (("train", ([[10, 20], [10, 20]], [[60, 60]])), ("validation", ([[0, 0]],))):
         for number, values in enumerate(rows):
             for kind in ("images", "masks"):
@@ -180,12 +180,12 @@ def test_mean_and_deviation_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     place = write_grey_set(tmp_path / "data")
     section = {"dataset": str(place), "channels": 1, "classes": ["ground", "water"]}
     train = load_segmentation_dataset(section).splits["train"]
-    statistics = measure_bands(train, progress=False)
+    statistics = measure_channels(train, progress=False)
     assert statistics.mean == (30.0,)
     assert statistics.std == pytest.approx((np.std([10, 20, 10, 20, 60, 60]),), rel=1e-15)
     with monkeypatch.context() as patch:
         patch.setattr(type(train), "image", None)  # what was measured is not read again
-        assert measure_bands(train, progress=False) == statistics
+        assert measure_channels(train, progress=False) == statistics
 
 
 def test_the_processor_is_given_what_the_checkpoint_lacks() -> None:
@@ -195,19 +195,19 @@ def test_the_processor_is_given_what_the_checkpoint_lacks() -> None:
         return [51.0, 102.0], [25.5, 0.0]
 
     recipe = ModelRecipe(config={"model_type": "segformer"})
-    found = load_image_processor(recipe, config, image_range=[0, 100], measure_bands=measure).to_dict()
+    found = load_image_processor(recipe, config, image_range=[0, 100], measure_channels=measure).to_dict()
     assert found["image_mean"] == pytest.approx((0.2, 0.4))
-    assert found["image_std"] == pytest.approx((0.1, 1 / 255))  # a band of one value: one grey level
+    assert found["image_std"] == pytest.approx((0.1, 1 / 255))  # a channel of one value: one grey level
     assert found["image_range"] == [0.0, 100.0]
     own = ModelRecipe(config={"model_type": "segformer"}, image_processor={"image_mean": [0.5, 0.6]})
-    found = load_image_processor(own, config, measure_bands=measure).to_dict()
+    found = load_image_processor(own, config, measure_channels=measure).to_dict()
     assert (tuple(found["image_mean"]), "image_range" in found) == ((0.5, 0.6), False)
     assert found["image_std"] == pytest.approx((0.1, 1 / 255))
-    colour = load_image_processor(recipe, SegformerConfig(**SMALL), measure_bands=measure).to_dict()
+    colour = load_image_processor(recipe, SegformerConfig(**SMALL), measure_channels=measure).to_dict()
     assert colour["image_mean"] == pytest.approx((0.485, 0.456, 0.406))
     own = ModelRecipe(config={"model_type": "segformer"}, image_processor={"image_std": [0.5, 0.6, 0.7]})
     with pytest.raises(InputError, match="one number a channel: 2"):
-        load_image_processor(own, config, measure_bands=measure)
+        load_image_processor(own, config, measure_channels=measure)
     with pytest.raises(InputError, match=r"set data\.image_range"):
         load_image_processor(ModelRecipe(config={"model_type": "x"}, image_processor={"image_range": [0, 1]}), config)
 
@@ -222,32 +222,32 @@ def build_processor(channels: int, **values: Any) -> SegformerImageProcessorPil:
 
 
 @pytest.mark.parametrize("resample", list(Image.Resampling))
-def test_bands_are_served_as_the_processor_serves_colours(resample: Image.Resampling) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
-    wanted = ServedPixels(build_processor(3, resample=resample), 3)(Image.fromarray(picture))
+def test_channels_are_served_as_the_processor_serves_colours(resample: Image.Resampling) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
+    wanted = ServedPixels(build_processor(3, resample=resample), 3)(Image.fromarray(image))
     mixed = [0, 1, 2, 1, 0]
     processor = build_processor(5, resample=resample)
     processor.image_mean, processor.image_std = (
         tuple(values[i] for i in mixed) for values in (build_processor(3).image_mean, build_processor(3).image_std)
     )
-    served = ServedPixels(processor, 5)(picture[..., mixed])
+    served = ServedPixels(processor, 5)(image[..., mixed])
     assert served.shape == (1, 5, 24, 40)
     assert torch.equal(served, wanted[:, mixed])
-    assert torch.equal(ServedPixels(build_processor(3, resample=resample))(picture), wanted)
+    assert torch.equal(ServedPixels(build_processor(3, resample=resample))(image), wanted)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5, 13])
 def test_training_at_scale_one_sees_what_is_served(channels: int) -> None:
     processor = build_processor(channels)
-    picture = np.random.default_rng(0).integers(0, 256, (48, 80, channels), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (48, 80, channels), dtype=np.uint8)
     label = np.zeros((48, 80), np.uint8)
     recipe = TransformsRecipe(preset="none", crop_size_px=[24, 40])
-    trained = TrainingTransform(processor, recipe, channels=channels)(picture, label)["pixel_values"]
-    served = EvaluationTransform(processor, channels)(picture, label)["pixel_values"]
+    trained = TrainingTransform(processor, recipe, channels=channels)(image, label)["pixel_values"]
+    served = EvaluationTransform(processor, channels)(image, label)["pixel_values"]
     assert torch.equal(trained, served)
 
 
-def test_pictures_of_other_channels_or_depths_are_refused() -> None:
+def test_images_of_other_channels_or_depths_are_refused() -> None:
     served = ServedPixels(build_processor(2), 2)
     assert served(np.zeros((5, 7, 2), np.uint8)).shape == (1, 2, 24, 40)
     with pytest.raises(InputError, match="not the number of channels"):
@@ -258,13 +258,13 @@ def test_pictures_of_other_channels_or_depths_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["fixed", "original", "sliding"])
-def test_every_protocol_takes_bands(name: str) -> None:
+def test_every_protocol_takes_channels(name: str) -> None:
     model = widen_model(build_model("segformer"), 5)
     protocol = ProtocolRecipe(name=name, scales=[1.0, 1.5], window_px=[32, 32], flip=True)
     processor = build_processor(5, size={"height": 48, "width": 64})
     predictor = Predictor(model, processor, protocol, channels=5)
-    picture = np.random.default_rng(0).integers(0, 256, (40, 56, 5), dtype=np.uint8)
-    assert predictor.predict(picture).shape == (40, 56)
+    image = np.random.default_rng(0).integers(0, 256, (40, 56, 5), dtype=np.uint8)
+    assert predictor.predict(image).shape == (40, 56)
 
 
 # Augmentation
@@ -272,14 +272,14 @@ def test_every_protocol_takes_bands(name: str) -> None:
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 5, 9])
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_takes_bands(preset: str, channels: int) -> None:
+def test_every_preset_takes_channels(preset: str, channels: int) -> None:
     transform = TrainingTransform(
         build_processor(channels), TransformsRecipe(preset=preset, crop_size_px=[32, 32]), channels=channels
     )
     colours_only = {"HueSaturationValue", "ToGray"} & set(PRESETS[preset].steps)
     assert set(transform.left_out) == colours_only
-    picture = np.random.default_rng(0).integers(0, 256, (48, 80, channels), dtype=np.uint8)
-    sample = transform(picture, np.zeros((48, 80), np.uint8), np.random.default_rng(0))
+    image = np.random.default_rng(0).integers(0, 256, (48, 80, channels), dtype=np.uint8)
+    sample = transform(image, np.zeros((48, 80), np.uint8), np.random.default_rng(0))
     assert sample["pixel_values"].shape == (channels, 32, 32)
 
 
@@ -290,7 +290,7 @@ def test_a_step_that_a_person_asks_for_is_not_left_out() -> None:
 
 
 @pytest.mark.parametrize("name", ["Affine", "ElasticTransform", "GridDistortion", "CoarseDropout"])
-def test_what_a_step_fills_has_every_bands_own_value(name: str) -> None:
+def test_what_a_step_fills_has_every_channels_own_value(name: str) -> None:
     fill = (3, 60, 90, 120, 150, 180, 210)
     arguments = {**(PRESETS["medical"].steps | PRESETS["strong"].steps)[name], "p": 1.0}
     steps = build_steps({name: arguments}, 255, fill, (64, 64))
@@ -305,7 +305,7 @@ def test_what_a_step_fills_has_every_bands_own_value(name: str) -> None:
 # What people look at
 
 
-def test_bands_are_drawn() -> None:
+def test_channels_are_drawn() -> None:
     rows = np.linspace(0, 255, 100, dtype=np.uint8)[:, None, None].repeat(4, axis=1)  # (100, 4, 1)
     grey = np.asarray(show_as_rgb(rows))
     assert (grey == grey[..., :1]).all()
@@ -320,7 +320,7 @@ def test_bands_are_drawn() -> None:
 
 
 def write_set(folder: Path, channels: int) -> Path:
-    """Write twelve pictures whose bands show the class: five bands of 16 bits as TIFF, one as PNG."""
+    """Write twelve images whose channels show the class: five channels of 16 bits as TIFF, one as PNG."""
     rng = np.random.default_rng(0)
     for number in range(12):
         split = "train" if number < 8 else "validation"
@@ -331,18 +331,18 @@ def write_set(folder: Path, channels: int) -> Path:
         for kind in ("images", "masks"):
             (folder / kind / split).mkdir(parents=True, exist_ok=True)
         Image.fromarray(label).save(folder / "masks" / split / f"{number}.png")
-        picture = draw_bands(label, channels, rng)
+        image = draw_channels(label, channels, rng)
         path = folder / "images" / split / str(number)
         if channels == 1:
-            Image.fromarray(picture[..., 0]).save(path.with_suffix(".png"))
+            Image.fromarray(image[..., 0]).save(path.with_suffix(".png"))
         else:
-            pages = [Image.fromarray(page) for page in np.moveaxis(picture, 2, 0)]
+            pages = [Image.fromarray(page) for page in np.moveaxis(image, 2, 0)]
             pages[0].save(path.with_suffix(".tif"), save_all=True, append_images=pages[1:])
     return folder
 
 
-def draw_bands(label: npt.NDArray[np.uint8], channels: int, rng: np.random.Generator) -> npt.NDArray[Any]:
-    """Return the bands of a mask: 16 bits of 0..10000 for several, 8 bits for one."""
+def draw_channels(label: npt.NDArray[np.uint8], channels: int, rng: np.random.Generator) -> npt.NDArray[Any]:
+    """Return the channels of a mask: 16 bits of 0..10000 for several, 8 bits for one."""
     levels = np.array([[1000, 5000, 9000], [8000, 2000, 300], [100, 9000, 4000], [500, 700, 900], [9000, 100, 5000]])
     bands = levels[:channels, label].transpose(1, 2, 0) + rng.integers(-90, 90, (*label.shape, channels))
     return (bands / 40).astype(np.uint8) if channels == 1 else bands.astype(np.uint16)
@@ -381,7 +381,7 @@ def evaluate_again(run: Path, output: Path, *arguments: str) -> list[list[int]]:
     return read_metrics(output / "metrics.json")["evaluations"]["validation"]["confusion_matrix"]
 
 
-def test_five_bands_of_sixteen_bits_from_files_to_scores(
+def test_five_channels_of_sixteen_bits_from_files_to_scores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SEGPLUS_CACHE", str(tmp_path / "cache"))
@@ -401,9 +401,9 @@ def test_five_bands_of_sixteen_bits_from_files_to_scores(
     settings = json.loads((run / "preprocessor_config.json").read_text())
     assert settings["image_range"] == RANGE
     data = load_segmentation_dataset(DataRecipe(**yaml.safe_load(recipe.read_text())["data"]))
-    bands = np.concatenate([data.splits["train"].image(i).reshape(-1, 5) for i in range(8)]) / 255
-    assert settings["image_mean"] == pytest.approx(bands.mean(0), rel=1e-9)
-    assert settings["image_std"] == pytest.approx(bands.std(0), rel=1e-9)
+    channels = np.concatenate([data.splits["train"].image(i).reshape(-1, 5) for i in range(8)]) / 255
+    assert settings["image_mean"] == pytest.approx(channels.mean(0), rel=1e-9)
+    assert settings["image_std"] == pytest.approx(channels.std(0), rel=1e-9)
 
     place = str(tmp_path / "data")
     assert evaluate_again(run, tmp_path / "again", place) == reported
@@ -420,7 +420,7 @@ def test_five_bands_of_sixteen_bits_from_files_to_scores(
 
 
 def check_predictions(run: Path, folder: Path, split: Any) -> None:
-    """Predicted files equal what the predictor says of the pictures as training read them; npy as TIFF."""
+    """Predicted files equal what the predictor says of the images as training read them; npy as TIFF."""
     sources = folder / "data" / "images" / "validation"
     assert main(["predict", str(run), str(sources), "--output", str(folder / "masks")]) == 0
     predictor = find_checkpoint(str(run)).load()
@@ -439,11 +439,11 @@ def check_predictions(run: Path, folder: Path, split: Any) -> None:
 
 
 def iterate_pages(path: Path) -> list[Image.Image]:
-    with Image.open(path) as picture:
-        return [picture.copy() for page in range(picture.n_frames) if picture.seek(page) is None]
+    with Image.open(path) as image:
+        return [image.copy() for page in range(image.n_frames) if image.seek(page) is None]
 
 
-def test_grey_pictures_from_files_to_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_grey_images_from_files_to_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEGPLUS_CACHE", str(tmp_path / "cache"))
     recipe = write_recipe(tmp_path, 1, {"config": {"model_type": "segformer", **SMALL}})
     values = ["--data.cache", str(tmp_path / "pixels"), "--transforms.preset", "medical"]
@@ -466,7 +466,7 @@ def test_what_a_person_gets_wrong(
     assert "set data.image_range" in told
     values = ["--data.dataset", "synthetic", "--data.classes", "null"]
     assert run_segmentation.main([str(recipe), *values]) == 2
-    assert "data.channels: these pictures are in colour" in capsys.readouterr().err
+    assert "data.channels: these images are in colour" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
@@ -524,9 +524,9 @@ def test_one_channel_of_palettes_and_bits() -> None:
     grey.putdata([1, 0, 0, 1])
     bits = Image.new("1", (2, 2))
     bits.putdata([0, 255, 255, 0])
-    for picture, wanted in ((grey, [90, 10]), (bits, [0, 255])):
+    for image, wanted in ((grey, [90, 10]), (bits, [0, 255])):
         buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
+        image.save(buffer, "PNG")
         assert reader.read({"bytes": buffer.getvalue(), "path": "a.png"}, "a")[0, :, 0].tolist() == wanted
     grey.putpalette([10, 10, 10, 90, 0, 90])
     buffer = io.BytesIO()
@@ -537,11 +537,11 @@ def test_one_channel_of_palettes_and_bits() -> None:
 
 def test_checkpoints_of_other_channels_are_refused() -> None:
     colours = Checkpoint("a", SegformerConfig(), build_processor(3))
-    bands = Checkpoint("b", SegformerConfig(num_channels=5), build_processor(5, image_range=[0, 100]))
-    assert bands.fit_section(DataRecipe()) == DataRecipe(channels=5, image_range=[0, 100])
-    assert bands.fit_section(DataRecipe(image_range=[0, 50])).image_range == [0, 50]
+    channels = Checkpoint("b", SegformerConfig(num_channels=5), build_processor(5, image_range=[0, 100]))
+    assert channels.fit_section(DataRecipe()) == DataRecipe(channels=5, image_range=[0, 100])
+    assert channels.fit_section(DataRecipe(image_range=[0, 50])).image_range == [0, 50]
     assert colours.fit_section(DataRecipe()) == DataRecipe()
     with pytest.raises(InputError, match=r"found: data\.channels: 4"):
-        bands.fit_section(DataRecipe(channels=4))
+        channels.fit_section(DataRecipe(channels=4))
     with pytest.raises(InputError, match="3 channels, range None and 5 channels, range"):
-        load_data({"dataset": "synthetic"}, [colours, bands])
+        load_data({"dataset": "synthetic"}, [colours, channels])

@@ -228,9 +228,9 @@ def test_palettes_that_differ_are_refused(tmp_path: Path) -> None:
     section = {**save_pairs(tmp_path, 2), "validation_share": 0.0}
     palettes = ([0, 0, 0, 255, 0, 0], [255, 0, 0, 0, 0, 0])
     for path, palette in zip(sorted((tmp_path / "masks").iterdir()), palettes, strict=True):
-        picture = Image.fromarray(np.asarray(Image.open(path)))
-        picture.putpalette(palette)
-        picture.save(path)
+        image = Image.fromarray(np.asarray(Image.open(path)))
+        image.putpalette(palette)
+        image.save(path)
     with pytest.raises(InputError, match="palette index 0 has another colour"):
         check_split(load_segmentation_dataset(section).splits["train"], progress=False)
     colors = {"ground": [0, 0, 0], "thing": [255, 0, 0]}

@@ -169,9 +169,9 @@ def test_png_masks_with_whole_chunks_and_missing_pixels(
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (40, 56), (600, 700)])
 def test_whole_png_files_pass_the_check_of_their_pixels(mode: str, size: tuple[int, int]) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, size, dtype=np.uint8)
-    picture = Image.fromarray(pixels.astype(np.uint16) if mode == "I;16" else pixels)
+    image = Image.fromarray(pixels.astype(np.uint16) if mode == "I;16" else pixels)
     buffer = io.BytesIO()
-    (picture if mode in ("L", "I;16") else picture.convert(mode)).save(buffer, "PNG")
+    (image if mode in ("L", "I;16") else image.convert(mode)).save(buffer, "PNG")
     check_png_pixels(buffer.getvalue())
 
 

@@ -142,17 +142,17 @@ def test_manifest(tmp_path: Path) -> None:
         save_image(tmp_path / "x" / f"{stem}.png")
         save_mask(tmp_path / "y" / f"{stem}.png", draw_ids(things))
     path = tmp_path / "pairs.csv"
-    path.write_text("picture,mask,split\nx/a.png,y/a.png,train\nx/b.png,y/b.png,val\n")
-    section = whole(path, image_column="picture")
+    path.write_text("image,mask,split\nx/a.png,y/a.png,train\nx/b.png,y/b.png,val\n")
+    section = whole(path, image_column="image")
     assert count(section) == [22, 2, 0]
     assert count(section, "validation") == [19, 5, 0]
-    path.write_text("picture,mask\nx/a.png,y/none.png\n")
+    path.write_text("image,mask\nx/a.png,y/none.png\n")
     with pytest.raises(InputError, match="row 1: no such file"):
         load_segmentation_dataset(section)
 
 
 def build_table(things: list[int]) -> datasets.Dataset:
-    pictures = [Image.fromarray(np.full((4, 6, 3), 40, dtype=np.uint8)) for _ in things]
+    images = [Image.fromarray(np.full((4, 6, 3), 40, dtype=np.uint8)) for _ in things]
     masks = [Image.fromarray(draw_ids(number)) for number in things]
     features = datasets.Features(
         {
@@ -162,7 +162,7 @@ def build_table(things: list[int]) -> datasets.Dataset:
             "present": datasets.Sequence(datasets.ClassLabel(names=["ground", "thing"])),
         }
     )
-    rows = {"pixel_values": pictures, "label": masks, "scene": [0] * len(things), "present": [[0, 1]] * len(things)}
+    rows = {"pixel_values": images, "label": masks, "scene": [0] * len(things), "present": [[0, 1]] * len(things)}
     return datasets.Dataset.from_dict(rows, features=features)
 
 
@@ -216,9 +216,9 @@ def test_a_repository_that_is_a_script_is_read_as_parquet(monkeypatch: pytest.Mo
 
 def save_palette(path: Path, ids: np.ndarray, palette: list[int]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.fromarray(ids).convert("L")
-    picture.putpalette(palette + [0] * (768 - len(palette)))
-    picture.save(path)
+    image = Image.fromarray(ids).convert("L")
+    image.putpalette(palette + [0] * (768 - len(palette)))
+    image.save(path)
 
 
 def test_voc(tmp_path: Path) -> None:

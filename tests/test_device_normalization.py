@@ -26,13 +26,13 @@ PROCESSORS = {
     "half": SegformerImageProcessorPil(do_resize=False, image_mean=[0.5] * 3, image_std=[0.25, 0.5, 0.75]),
     "not normalised": SegformerImageProcessorPil(do_resize=False, do_normalize=False),
     "as it is": SegformerImageProcessorPil(do_resize=False, do_normalize=False, do_rescale=False),
-    "bands": SegformerImageProcessorPil(do_resize=False, image_mean=[0.1, 0.9] * 3, image_std=[0.02, 0.4] * 3),
+    "channels": SegformerImageProcessorPil(do_resize=False, image_mean=[0.1, 0.9] * 3, image_std=[0.02, 0.4] * 3),
 }
 
 
 @pytest.mark.parametrize("name", list(PROCESSORS))
 def test_every_value_is_what_the_processor_makes_of_it(name: str) -> None:
-    channels = 6 if name == "bands" else 3
+    channels = 6 if name == "channels" else 3
     normalization = Normalization(PROCESSORS[name], channels)
     values = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).repeat(2, channels, 1, 1)
     table = torch.from_numpy(normalization.table).view(channels, 16, 16)
@@ -45,11 +45,11 @@ def test_every_value_is_what_the_processor_makes_of_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 6])
-def test_bands_of_8_bits_come_first(channels: int) -> None:
+def test_channels_of_8_bits_come_first(channels: int) -> None:
     processor = SegformerImageProcessorPil(do_resize=False, image_mean=[0.5] * channels, image_std=[0.5] * channels)
     image = np.random.default_rng(0).integers(0, 256, (7, 9, channels), dtype=np.uint8)
     image.setflags(write=False)
-    bands = Normalization(processor, channels).split_bands(image)
+    bands = Normalization(processor, channels).split_channels(image)
     assert bands.dtype == torch.uint8
     assert np.array_equal(bands.numpy(), image.transpose(2, 0, 1))
 

@@ -58,7 +58,7 @@ def test_five_differing_bits_are_near_and_six_are_not(bits: list[int]) -> None:
 def test_many_hashes_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("segplus.inspection.duplicates._AT_ONCE", 7)
     rng = np.random.default_rng(0)
-    second = [int(value) for value in rng.integers(1, 2**10, 60)]  # all in the same bands but the lowest
+    second = [int(value) for value in rng.integers(1, 2**10, 60)]  # all in the same channels but the lowest
     first = [flip_bits(value, [int(rng.integers(0, 64))]) for value in second[:40]]
     assert find_near_pairs(first, second) == compare_all(first, second)
 

@@ -71,7 +71,7 @@ def test_what_is_evaluated_is_what_the_pipeline_serves(finished_run: Path) -> No
 
 @pytest.mark.slow
 def test_real_photographs_are_served_as_they_were_evaluated(test_data: Path, tmp_path: Path) -> None:
-    """CamVid on the pretrained checkpoint: a served size that is not the pictures', an output stride of 16."""
+    """CamVid on the pretrained checkpoint: a served size that is not the images', an output stride of 16."""
     values = ["--training.output_dir", str(tmp_path / "run"), "--max_steps", "2", "--eval_steps", "2"]
     values += ["--data.max_images", "{train: 8, validation: 3, test: 12}", "--data.dataset", str(test_data / "camvid")]
     recipe = tmp_path / "recipe.yaml"

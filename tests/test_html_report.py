@@ -383,7 +383,7 @@ def test_slider_compares_what_is_chosen(page: Browser) -> None:
     assert page.run("return getComputedStyle(document.querySelector('.prediction')).opacity") == "0.2"
 
 
-def test_picture_enlarges(page: Browser) -> None:
+def test_image_enlarges(page: Browser) -> None:
     width = "return Math.round(document.querySelector('.stage').getBoundingClientRect().width)"
     before = page.run(width)
     page.click(".enlarge")
@@ -391,7 +391,7 @@ def test_picture_enlarges(page: Browser) -> None:
     assert page.run("return document.querySelector('.enlarge').getAttribute('aria-pressed')") == "true"
 
 
-def test_pointing_at_a_picture_names_its_classes(page: Browser) -> None:
+def test_pointing_at_a_image_names_its_classes(page: Browser) -> None:
     point = """
         const stage = document.querySelectorAll('.stage')[{0}], box = stage.getBoundingClientRect();
         const place = {{clientX: box.left + {1} * box.width, clientY: box.top + {2} * box.height, bubbles: true}};
@@ -454,7 +454,7 @@ def test_every_control_is_reached_by_keyboard(page: Browser) -> None:
     }
 
 
-def test_every_picture_loads(page: Browser) -> None:
+def test_every_image_loads(page: Browser) -> None:
     sizes = page.run("return [...document.images].map(image => [image.complete, image.naturalWidth])")
     assert len(sizes) == 12
     assert all(complete and width > 0 for complete, width in sizes)

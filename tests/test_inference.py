@@ -16,7 +16,7 @@ from transformers.models.segformer.image_processing_pil_segformer import Segform
 from segplus.errors import InputError
 from segplus.inference import Predictor
 from segplus.inference.passes import ScorePass, average_passes, cut_strips
-from segplus.inference.pixel_values import PictureReader, scale_picture
+from segplus.inference.pixel_values import PixelReader, scale_image
 from segplus.inference.windows import lay_windows, place_windows
 from segplus.metrics import label_map
 from segplus.recipe.evaluation_section import ProtocolRecipe
@@ -80,21 +80,21 @@ def segformer():
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_a_perfect_model_is_right_at_every_pixel(size, name):
-    labels, picture = draw_scene(size)
+    labels, image = draw_scene(size)
     predictor = Predictor(ColorModel(), build_processor(), ProtocolRecipe(**PROTOCOLS[name]))
-    np.testing.assert_array_equal(predictor.predict(picture).numpy(), labels)
-    prediction, confidence = predictor.predict_with_confidence(picture)
+    np.testing.assert_array_equal(predictor.predict(image).numpy(), labels)
+    prediction, confidence = predictor.predict_with_confidence(image)
     np.testing.assert_array_equal(prediction.numpy(), labels)
     assert float(confidence.min()) == 1.0
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("name", [*PROTOCOLS, *AVERAGED])
-def test_pictures_of_one_colour(size, name):
-    picture = Image.new("RGB", size[::-1], tuple(COLORS[2].tolist()))
+def test_images_of_one_colour(size, name):
+    image = Image.new("RGB", size[::-1], tuple(COLORS[2].tolist()))
     processor = build_processor((32, 48), do_normalize=False) if name == "scales" else build_processor()
     protocol = ProtocolRecipe(**(PROTOCOLS | AVERAGED)[name])
-    labels = Predictor(ColorModel(), processor, protocol).predict(picture)
+    labels = Predictor(ColorModel(), processor, protocol).predict(image)
     assert labels.shape == size
     assert labels.unique().tolist() == [2]
 
@@ -106,12 +106,12 @@ def test_a_strided_model_takes_any_size(segformer, name):
     rng = np.random.default_rng(0)
     for size in SIZES:
         noise = Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8))
-        for picture in (noise, Image.new("RGB", size[::-1], (90, 200, 30))):
-            probabilities = predictor.predict_probabilities(picture)
+        for image in (noise, Image.new("RGB", size[::-1], (90, 200, 30))):
+            probabilities = predictor.predict_probabilities(image)
             assert probabilities.shape == (5, *size)
             torch.testing.assert_close(probabilities.sum(0), torch.ones(size), atol=1e-5, rtol=0)
-            labels, confidence = predictor.predict_with_confidence(picture)
-            assert torch.equal(labels, predictor.predict(picture))
+            labels, confidence = predictor.predict_with_confidence(image)
+            assert torch.equal(labels, predictor.predict(image))
             chosen = probabilities.gather(0, labels.long()[None])[0]
             assert float((probabilities.amax(0) - chosen).max()) <= 1e-5
             torch.testing.assert_close(confidence, probabilities.amax(0), atol=1e-5, rtol=0)
@@ -119,43 +119,43 @@ def test_a_strided_model_takes_any_size(segformer, name):
 
 @pytest.mark.parametrize("size", [(97, 61), (64, 64), (31, 200), (120, 160)], ids=str)
 def test_fixed_protocol_is_the_pipeline(segformer, size):
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8))
     processor = build_processor((64, 96))
     served = np.full(size, -1)
-    for entry in pipeline("image-segmentation", model=segformer, image_processor=processor)(picture):
+    for entry in pipeline("image-segmentation", model=segformer, image_processor=processor)(image):
         served[np.array(entry["mask"]) > 0] = segformer.config.label2id[entry["label"]]
     predictor = Predictor(segformer, processor)
-    np.testing.assert_array_equal(predictor.predict(picture).numpy(), served)
+    np.testing.assert_array_equal(predictor.predict(image).numpy(), served)
     assert len(np.unique(served)) > 1
-    logits = segformer(**processor(images=[picture], return_tensors="pt")).logits
+    logits = segformer(**processor(images=[image], return_tensors="pt")).logits
     resized = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)[0]
-    torch.testing.assert_close(predictor.predict_probabilities(picture), resized.softmax(0), atol=1e-5, rtol=0)
+    torch.testing.assert_close(predictor.predict_probabilities(image), resized.softmax(0), atol=1e-5, rtol=0)
 
 
 def test_a_batch_of_different_sizes(segformer):
-    pictures = [draw_scene(size, seed)[1] for seed, size in enumerate([(40, 60), (33, 20), (64, 96)])]
+    images = [draw_scene(size, seed)[1] for seed, size in enumerate([(40, 60), (33, 20), (64, 96)])]
     predictor = Predictor(segformer, build_processor((64, 96)))
-    for one, picture in zip(predictor.predict_batch(pictures), pictures, strict=True):
-        assert float((one == predictor.predict(picture)).float().mean()) > 0.999
+    for one, image in zip(predictor.predict_batch(images), images, strict=True):
+        assert float((one == predictor.predict(image)).float().mean()) > 0.999
 
 
 @pytest.mark.parametrize("window_px", [[64, 96], [256, 256], [128, 96]])
-def test_windows_as_large_as_the_picture_are_none(segformer, window_px):
-    picture = draw_scene((61, 90))[1]
+def test_windows_as_large_as_the_image_are_none(segformer, window_px):
+    image = draw_scene((61, 90))[1]
     processor = build_processor((64, 96))
     whole = Predictor(segformer, processor, ProtocolRecipe(name="original"))
     windows = Predictor(segformer, processor, ProtocolRecipe(name="sliding", window_px=window_px))
-    assert torch.equal(windows.predict_probabilities(picture), whole.predict_probabilities(picture))
-    assert torch.equal(windows.predict(picture), whole.predict(picture))
+    assert torch.equal(windows.predict_probabilities(image), whole.predict_probabilities(image))
+    assert torch.equal(windows.predict(image), whole.predict(image))
 
 
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("blending", ["gaussian", "uniform"])
 def test_streamed_windows_equal_a_slow_blend(segformer, blending, flip):
-    picture = draw_scene((150, 110))[1]
+    image = draw_scene((150, 110))[1]
     protocol = ProtocolRecipe(name="sliding", window_px=[64, 64], overlap=0.4, blending=blending, flip=flip)
     processor = build_processor((64, 64))
-    served = processor(images=[picture], do_resize=False, return_tensors="pt")["pixel_values"]
+    served = processor(images=[image], do_resize=False, return_tensors="pt")["pixel_values"]
     pixel_values = F.pad(served, (0, 18, 0, 10), mode="replicate")
     sums, weights = torch.zeros(5, 40, 32), torch.zeros(40, 32)
     shares = torch.exp(-0.5 * (((torch.arange(16) + 0.5) / 16 - 0.5) * 8) ** 2).clamp_min(1e-3)
@@ -173,23 +173,23 @@ def test_streamed_windows_equal_a_slow_blend(segformer, blending, flip):
     resized = F.interpolate((sums / weights)[None], size=(160, 128), mode="bilinear", align_corners=False)
     expected = resized[0, :, :150, :110]
     predictor = Predictor(segformer, processor, protocol)
-    torch.testing.assert_close(predictor.predict_probabilities(picture), expected.softmax(0), atol=1e-5, rtol=0)
-    assert float((predictor.predict(picture) == expected.argmax(0)).float().mean()) > 0.9995
+    torch.testing.assert_close(predictor.predict_probabilities(image), expected.softmax(0), atol=1e-5, rtol=0)
+    assert float((predictor.predict(image) == expected.argmax(0)).float().mean()) > 0.9995
 
 
 @pytest.mark.parametrize("average", ["logits", "probabilities"])
-def test_scales_are_averaged_at_the_pictures_size(segformer, average):
-    picture = draw_scene((70, 50))[1]
+def test_scales_are_averaged_at_the_images_size(segformer, average):
+    image = draw_scene((70, 50))[1]
     processor = build_processor((64, 64))
     total = torch.zeros(5, 70, 50)
     for scale, size in ((0.5, (35, 25)), (1.0, (70, 50)), (2.0, (140, 100))):
-        scaled = picture if scale == 1 else picture.resize(size[::-1], Image.Resampling.BILINEAR)
+        scaled = image if scale == 1 else image.resize(size[::-1], Image.Resampling.BILINEAR)
         padded = [-side % 32 for side in size]
         pixel_values = processor(images=[scaled], do_resize=False, return_tensors="pt")["pixel_values"]
         with torch.no_grad():
             scores = segformer(F.pad(pixel_values, (0, padded[1], 0, padded[0]), mode="replicate")).logits
         scores = scores.softmax(1) if average == "probabilities" else scores
-        # Where each pixel of the picture lies on the grid, written out.
+        # Where each pixel of the image lies on the grid, written out.
         rows, columns = (
             ((torch.arange(side) + 0.5) * low / side * grid / (low + extra) - 0.5).clamp(0, grid - 1)
             for side, low, extra, grid in zip((70, 50), size, padded, scores.shape[-2:], strict=True)
@@ -202,15 +202,15 @@ def test_scales_are_averaged_at_the_pictures_size(segformer, average):
         total += torch.lerp(upper, lower, down)
     expected = total / 3 if average == "probabilities" else (total / 3).softmax(0)
     protocol = ProtocolRecipe(name="original", scales=[0.5, 1.0, 2.0], average=average)
-    found = Predictor(segformer, processor, protocol).predict_probabilities(picture)
+    found = Predictor(segformer, processor, protocol).predict_probabilities(image)
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
 
 
 def test_flip_makes_the_prediction_symmetric(segformer):
-    picture = draw_scene((64, 96))[1]
+    image = draw_scene((64, 96))[1]
     predictor = Predictor(segformer, build_processor((64, 96)), ProtocolRecipe(flip=True))
-    mirrored = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    one, two = predictor.predict_probabilities(picture), predictor.predict_probabilities(mirrored).flip(-1)
+    mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    one, two = predictor.predict_probabilities(image), predictor.predict_probabilities(mirrored).flip(-1)
     torch.testing.assert_close(one, two, atol=1e-5, rtol=0)
 
 
@@ -254,20 +254,20 @@ def test_only_one_size_reaches_the_model_in_windows():
 
 def test_arrays_of_other_channel_counts():
     array = np.random.default_rng(0).integers(0, 255, (40, 30, 5), dtype=np.uint8)
-    reader = PictureReader(SegformerImageProcessorPil(do_resize=False, do_normalize=False))
+    reader = PixelReader(SegformerImageProcessorPil(do_resize=False, do_normalize=False))
     values = reader.read_window(array, 32, 0, 32, 32)
     assert values.shape == (1, 5, 32, 32)
     np.testing.assert_allclose(values[0, :, 7, 29].numpy(), array[39, 29] / 255, rtol=1e-6)
     np.testing.assert_allclose(values[0, :, 31, 31].numpy(), array[39, 29] / 255, rtol=1e-6)
-    assert scale_picture(array, 0.5).shape == (20, 15, 5)
-    assert scale_picture(array[:1, :1], 0.1).shape == (1, 1, 5)
+    assert scale_image(array, 0.5).shape == (20, 15, 5)
+    assert scale_image(array[:1, :1], 0.1).shape == (1, 1, 5)
 
 
 def test_a_processor_that_crops_is_told_not_to_in_windows():
     processor = build_processor((32, 32), do_normalize=False)
-    labels, picture = draw_scene((70, 40))
+    labels, image = draw_scene((70, 40))
     predictor = Predictor(ColorModel(), processor, ProtocolRecipe(name="original"))
-    np.testing.assert_array_equal(predictor.predict(picture).numpy(), labels)
+    np.testing.assert_array_equal(predictor.predict(image).numpy(), labels)
 
 
 class OddModel(nn.Module):
@@ -304,7 +304,7 @@ def test_windows_off_the_models_grid_are_blended_by_pixels(segformer, blending, 
     """Where a window begins between two steps of the model's grid, the grid cannot hold the sums."""
     monkeypatch.setattr("segplus.inference.windows._BLOCK_VALUES", 2000)  # several blocks of rows a window
     size = (150, 110)
-    picture = draw_scene(size)[1]
+    image = draw_scene(size)[1]
     if reason == "no whole stride":
         model, stride_px, total, tops, lefts = OddModel(segformer), 32, (160, 128), (0, 32, 64, 96), (0, 32, 64)
     else:
@@ -313,17 +313,17 @@ def test_windows_off_the_models_grid_are_blended_by_pixels(segformer, blending, 
         name="sliding", window_px=[64, 64], overlap=0.4, blending=blending, stride_px=stride_px, windows_per_batch=2
     )
     processor = build_processor((64, 64))
-    served = processor(images=[picture], do_resize=False, return_tensors="pt")["pixel_values"]
+    served = processor(images=[image], do_resize=False, return_tensors="pt")["pixel_values"]
     padded = F.pad(served, (0, total[1] - size[1], 0, total[0] - size[0]), mode="replicate")
     shares = torch.exp(-0.5 * (((torch.arange(64) + 0.5) / 64 - 0.5) * 8) ** 2).clamp_min(1e-3)
     shares = torch.ones(64) if blending == "uniform" else shares
     expected = blend_pixels_slowly(model, padded, tops, lefts, 64, shares)[:, : size[0], : size[1]]
     predictor = Predictor(model, processor, protocol)
-    found = predictor.predict_probabilities(picture)
+    found = predictor.predict_probabilities(image)
     torch.testing.assert_close(found.double(), expected.softmax(0), atol=1e-5, rtol=0)
-    labels = predictor.predict(picture)
+    labels = predictor.predict(image)
     assert float((labels == expected.argmax(0)).float().mean()) > 0.9995
-    again, confidence = predictor.predict_with_confidence(picture)
+    again, confidence = predictor.predict_with_confidence(image)
     assert torch.equal(again, labels)
     torch.testing.assert_close(confidence, found.amax(0), atol=1e-6, rtol=0)
 
@@ -332,18 +332,18 @@ def test_windows_off_the_models_grid_are_blended_by_pixels(segformer, blending, 
 @pytest.mark.parametrize("name", ["original", "sliding"])
 def test_one_scale_alone(name, scale):
     """At twice the size a model of stride 1 has a grid finer than the pixels."""
-    picture = Image.fromarray(np.kron(draw_scene((6, 5))[0], np.ones((16, 16), int)).astype(np.uint8))
-    labels = np.array(picture)
-    picture = Image.fromarray(COLORS.numpy().astype(np.uint8)[labels])
+    image = Image.fromarray(np.kron(draw_scene((6, 5))[0], np.ones((16, 16), int)).astype(np.uint8))
+    labels = np.array(image)
+    image = Image.fromarray(COLORS.numpy().astype(np.uint8)[labels])
     protocol = ProtocolRecipe(name=name, window_px=[32, 32], scales=[scale])
     predictor = Predictor(ColorModel(), build_processor(), protocol)
-    found = predictor.predict(picture).numpy()
+    found = predictor.predict(image).numpy()
     inside = np.zeros_like(labels, dtype=bool)
     inside.reshape(6, 16, 5, 16)[:, 4:12, :, 4:12] = True
     np.testing.assert_array_equal(found[inside], labels[inside])
-    again, confidence = predictor.predict_with_confidence(picture)
+    again, confidence = predictor.predict_with_confidence(image)
     np.testing.assert_array_equal(again.numpy(), found)
-    probabilities = predictor.predict_probabilities(picture)
+    probabilities = predictor.predict_probabilities(image)
     torch.testing.assert_close(confidence, probabilities.amax(0), atol=1e-5, rtol=0)
 
 

@@ -76,7 +76,7 @@ def write_model(folder: Path, seed: int = 0) -> str:
 
 
 def write_data(folder: Path, sizes: list[tuple[int, int]] = SIZES) -> Path:
-    """Write a data set whose pictures are drawn at random."""
+    """Write a data set whose images are drawn at random."""
     rng = np.random.default_rng(0)
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True)
@@ -100,11 +100,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read_label(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.array(picture)
+    with Image.open(path) as image:
+        return np.array(image)
 
 
-def find_pictures(folder: Path) -> dict[str, np.ndarray]:
+def find_images(folder: Path) -> dict[str, np.ndarray]:
     return {path.name: read_label(path) for path in sorted(folder.glob("*.png"))}
 
 
@@ -124,14 +124,14 @@ def test_predict_writes_what_evaluate_scores(model: str, data: Path, tmp_path: P
     scored = ["--split", "train", "--save-predictions", "ids", "--data.validation_share", "0"]
     assert main(["evaluate", model, str(data), "-o", str(tmp_path / "scored"), *scored, *options]) == 0
     assert main(["predict", model, str(data / "images"), "-o", str(tmp_path / "labels"), *options]) == 0
-    expected, found = find_pictures(tmp_path / "scored" / "predictions"), find_pictures(tmp_path / "labels")
+    expected, found = find_images(tmp_path / "scored" / "predictions"), find_images(tmp_path / "labels")
     assert expected.keys() == found.keys() == {f"{number}.png" for number in range(len(SIZES))}
-    for picture, size in zip(found, SIZES, strict=True):
-        assert found[picture].shape == size
-        np.testing.assert_array_equal(found[picture], expected[picture])
+    for image, size in zip(found, SIZES, strict=True):
+        assert found[image].shape == size
+        np.testing.assert_array_equal(found[image], expected[image])
     matrix = np.zeros((4, 4), dtype=np.int64)
-    for picture, guess in found.items():
-        truth = read_label(data / "masks" / picture)
+    for image, guess in found.items():
+        truth = read_label(data / "masks" / image)
         np.add.at(matrix, (truth[truth != 255], guess[truth != 255]), 1)
     assert (
         read_metrics(tmp_path / "scored" / "metrics.json")["evaluations"]["train"]["confusion_matrix"]
@@ -148,11 +148,11 @@ def test_a_checkpoint_that_segplus_did_not_train(test_data: Path, tmp_path: Path
     for name in ("images", "masks"):
         (tmp_path / "voc" / name).mkdir(parents=True)
     for path in sorted((test_data / "camvid" / "test" / "images").iterdir())[:50:17]:
-        picture = Image.open(path)
+        image = Image.open(path)
         with torch.no_grad():
-            outputs = model(**processor(images=[picture], return_tensors="pt"))
-        labels = processor.post_process_semantic_segmentation(outputs, target_sizes=[picture.size[::-1]])[0]
-        picture.save(tmp_path / "voc" / "images" / f"{path.stem}.png")
+            outputs = model(**processor(images=[image], return_tensors="pt"))
+        labels = processor.post_process_semantic_segmentation(outputs, target_sizes=[image.size[::-1]])[0]
+        image.save(tmp_path / "voc" / "images" / f"{path.stem}.png")
         Image.fromarray(labels.numpy().astype(np.uint8)).save(tmp_path / "voc" / "masks" / f"{path.stem}.png")
     (tmp_path / "voc" / "id2label.json").write_text(json.dumps(model.config.id2label))
     output = tmp_path / "scores"
@@ -214,13 +214,13 @@ def test_two_launched_processes_equal_one(model: str, data: Path, tmp_path: Path
         scores = written["evaluations"]["train"]
         assert scores.pop("seconds") > 0
         assert (output / "report.html").stat().st_size > 10_000
-        labels = {name: label.tolist() for name, label in find_pictures(output / "predictions").items()}
+        labels = {name: label.tolist() for name, label in find_images(output / "predictions").items()}
         found.append((str(scores), (output / "per_image.csv").read_text(), labels))
     assert found[0] == found[1]
     assert len(found[0][2]) == 5
 
 
-def test_a_picture_a_folder_and_a_pattern(model: str, data: Path, tmp_path: Path) -> None:
+def test_a_image_a_folder_and_a_pattern(model: str, data: Path, tmp_path: Path) -> None:
     assert main(["predict", model, str(data / "images" / "1.png"), "-o", str(tmp_path / "one.png")]) == 0
     assert main(["predict", model, str(data / "images"), "-o", str(tmp_path / "folder"), "--kind", "palette"]) == 0
     assert (
@@ -229,26 +229,26 @@ def test_a_picture_a_folder_and_a_pattern(model: str, data: Path, tmp_path: Path
     )
     labels = read_label(tmp_path / "one.png")
     assert labels.shape == (33, 47)
-    assert len(find_pictures(tmp_path / "folder")) == 5
+    assert len(find_images(tmp_path / "folder")) == 5
     with Image.open(tmp_path / "folder" / "1.png") as palette:
         assert palette.mode == "P"
         np.testing.assert_array_equal(np.array(palette), labels)
-    assert find_pictures(tmp_path / "some").keys() == {"1.png", "2.png"}
+    assert find_images(tmp_path / "some").keys() == {"1.png", "2.png"}
     with Image.open(tmp_path / "some" / "1.png") as overlay:
         assert (overlay.mode, overlay.size) == ("RGB", (47, 33))
 
 
-def test_predictions_are_no_pictures_to_predict(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predictions_are_no_images_to_predict(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photos = write_data(tmp_path / "scenes")
     images = photos / "images"
     for _ in range(2):
         assert main(["predict", model, str(images), "-o", str(images / "labels")]) == 0
-    assert len(find_pictures(images / "labels")) == 5
+    assert len(find_images(images / "labels")) == 5
     assert not (images / "labels" / "labels").exists()
     before = (images / "1.png").read_bytes()
-    assert "would be written over the picture itself" in refuse(capsys, "predict", model, images, "-o", images)
+    assert "would be written over the image itself" in refuse(capsys, "predict", model, images, "-o", images)
     one = images / "1.png"
-    assert "would be written over the picture itself" in refuse(capsys, "predict", model, one, "-o", one)
+    assert "would be written over the image itself" in refuse(capsys, "predict", model, one, "-o", one)
     assert one.read_bytes() == before
 
 
@@ -267,17 +267,17 @@ def test_a_killed_command_leaves_whole_files_and_goes_on(model: str, tmp_path: P
     whole = {path: path.stat().st_mtime_ns for path in output.glob("*.png")}
     assert 5 <= len(whole) < 60
     for path in whole:
-        with Image.open(path) as picture:
-            picture.load()
-            assert picture.size == (300, 200)
+        with Image.open(path) as image:
+            image.load()
+            assert image.size == (300, 200)
     assert not [path for path in output.iterdir() if path.suffix == ".png" and path.name.startswith(".")]
     assert main(command[3:]) == 0
     assert {path: path.stat().st_mtime_ns for path in whole} == whole
-    found = find_pictures(output)
+    found = find_images(output)
     assert len(found) == 60
     assert sorted(path.name for path in output.iterdir() if path.suffix != ".png") == ["segplus_predictions.json"]
     main(["predict", model, str(photos), "-o", str(tmp_path / "undisturbed"), "--kind", "palette"])
-    for name, label in find_pictures(tmp_path / "undisturbed").items():
+    for name, label in find_images(tmp_path / "undisturbed").items():
         np.testing.assert_array_equal(found[name], label)
 
 
@@ -304,11 +304,11 @@ def test_compare_through_the_command(
     predicted = {}
     for name, checkpoint in (("a", model), ("b", other)):
         main(["predict", checkpoint, str(data / "images"), "-o", str(tmp_path / name)])
-        predicted[name] = find_pictures(tmp_path / name)
+        predicted[name] = find_images(tmp_path / name)
     shares = {}
-    for picture in predicted["a"]:
-        valid = read_label(data / "masks" / picture) != 255
-        shares[Path(picture).stem] = float((predicted["a"][picture] != predicted["b"][picture])[valid].mean())
+    for image in predicted["a"]:
+        valid = read_label(data / "masks" / image) != 255
+        shares[Path(image).stem] = float((predicted["a"][image] != predicted["b"][image])[valid].mean())
     assert {row["name"]: pytest.approx(float(row["disagreement"])) for row in rows} == shares
     assert [row["name"] for row in rows] == sorted(shares, key=lambda name: (-shares[name], name))
 
@@ -340,7 +340,7 @@ def test_data_that_are_wrong_are_one_message_before_the_model(
     assert "2.png: damaged or truncated file" in run()
     (data / "masks" / "2.png").write_bytes(good)
     photo = (data / "images" / "3.png").read_bytes()
-    (data / "images" / "3.png").write_bytes(b"no picture")
+    (data / "images" / "3.png").write_bytes(b"no image")
     assert "3.png" in run()
     (data / "images" / "3.png").write_bytes(photo)
     assert "the data have no split 'tset'" in run("--split", "tset")
@@ -358,23 +358,23 @@ def test_data_that_are_wrong_are_one_message_before_the_model(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_picture_that_breaks_half_way_is_one_message(
+def test_a_image_that_breaks_half_way_is_one_message(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Only the header of a picture is read before the model is."""
+    """Only the header of an image is read before the model is."""
     data = write_data(tmp_path / "scenes", [(200, 300)] * 4)
-    picture = data / "images" / "2.png"
-    picture.write_bytes(picture.read_bytes()[:-5000])
+    image = data / "images" / "2.png"
+    image.write_bytes(image.read_bytes()[:-5000])
     common = ["--split", "train", "--data.validation_share", "0", "-o", tmp_path / "out"]
     assert "2.png: damaged or truncated file" in refuse(capsys, "evaluate", model, data, *common)
     assert "2.png: damaged or truncated file" in refuse(capsys, "predict", model, data / "images", "-o", tmp_path / "l")
-    assert find_pictures(tmp_path / "l").keys() == {"0.png", "1.png"}
+    assert find_images(tmp_path / "l").keys() == {"0.png", "1.png"}
 
 
-def test_a_large_picture_needs_no_warning(
+def test_a_large_image_needs_no_warning(
     model: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pillow warns of pictures above 89 megapixels; segplus is made for those."""
+    """Pillow warns of images above 89 megapixels; segplus is made for those."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 33 * 47 - 1)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -1,4 +1,4 @@
-"""Peak memory of predictions: it follows the picture and its label map, not classes times pixels."""
+"""Peak memory of predictions: it follows the image and its label map, not classes times pixels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 CLEAR = Path("/proc/self/clear_refs")
-SIDE = 3000  # 9 megapixels: the scores of 40 classes at the picture's size would take 1,373 MiB
+SIDE = 3000  # 9 megapixels: the scores of 40 classes at the image's size would take 1,373 MiB
 SCRIPT = """
 import json, sys
 from pathlib import Path
@@ -36,14 +36,14 @@ if sys.argv[2] == "odd":
         return outputs
     model.forward = extend
 processor = SegformerImageProcessorPil(size={"height": 128, "width": 128})
-picture = Image.effect_noise((int(sys.argv[3]),) * 2, 80).convert("RGB")
+image = Image.effect_noise((int(sys.argv[3]),) * 2, 80).convert("RGB")
 predictor = Predictor(model, processor, ProtocolRecipe(**json.loads(sys.argv[1])))
 predict = predictor.predict_with_confidence if sys.argv[2] == "confidence" else predictor.predict
-small = picture.resize((300, 300))
+small = image.resize((300, 300))
 predict(small)
 Path("/proc/self/clear_refs").write_text("5")
 before = read_peak()
-predict(picture)
+predict(image)
 print(read_peak() - before)
 """
 
@@ -53,7 +53,7 @@ print(read_peak() - before)
 @pytest.mark.parametrize(
     ("protocol", "kind", "most_mib"),
     [
-        # A label map takes 9 MiB, a confidence 34; an image processor copies the picture several times, 26 MiB each.
+        # A label map takes 9 MiB, a confidence 34; an image processor copies the image several times, 26 MiB each.
         ({}, "labels", 150),
         ({"scales": [0.5, 1.0]}, "labels", 150),
         ({"scales": [0.5, 1.0]}, "confidence", 150),

@@ -213,7 +213,7 @@ def test_scores_per_image_as_parquet(random, tmp_path):
     assert table.column_names[-1] == "iou/car"
 
 
-def test_kinds_of_pictures(perfect, tmp_path):
+def test_kinds_of_images(perfect, tmp_path):
     pair = draw_data(ignored=False).splits["test"][0]
     source = tmp_path / "photo.png"
     pair["image"].save(source)
@@ -259,11 +259,11 @@ def test_what_is_done_is_not_done_again(perfect, random, tmp_path):
         predict(perfect, pattern, output, protocol=ProtocolRecipe(flip=True), progress=False)
 
 
-def test_bad_pictures_are_one_message_before_the_model(perfect, tmp_path, monkeypatch):
+def test_bad_images_are_one_message_before_the_model(perfect, tmp_path, monkeypatch):
     monkeypatch.setattr("segplus.inference.checkpoint.load_segmentation_checkpoint", None)
-    with pytest.raises(InputError, match="no picture found"):
+    with pytest.raises(InputError, match="no image found"):
         predict(perfect, tmp_path, tmp_path / "out")
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"broken\.png"):
         predict(perfect, tmp_path, tmp_path / "out")
     Image.new("RGB", (4, 4)).save(tmp_path / "twice.png")
@@ -311,7 +311,7 @@ def test_compare(perfect, random, tmp_path):
     shares = [row["disagreement"] for row in result["disagreements"]]
     assert shares == sorted(shares, reverse=True)
     assert {row["name"] for row in result["disagreements"]} == {f"part/{index}" for index in range(5)}
-    # Against a perfect model a picture's disagreement is its error.
+    # Against a perfect model an image's disagreement is its error.
     by_name = {row["name"]: row for row in result["disagreements"]}
     with (tmp_path / "alone" / "per_image.csv").open() as file:
         for row in csv.DictReader(file):

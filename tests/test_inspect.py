@@ -161,9 +161,9 @@ def paint_masks(section: dict[str, Any]) -> list[Path]:
 def test_interpolated_masks_of_colours(section: dict[str, Any], resample: str, factor: float) -> None:
     for path in (path for path in paint_masks(section) if "train" in path.parts):
         for file in (path, path.parent.parent / "images" / path.name):
-            picture = Image.open(file)
-            size = round(picture.width * factor), round(picture.height * factor)
-            picture.resize(size, Image.Resampling[resample]).save(file)
+            image = Image.open(file)
+            size = round(image.width * factor), round(image.height * factor)
+            image.resize(size, Image.Resampling[resample]).save(file)
     for unknown in ("error", "ignore"):
         assert "8 pairs" in find_kinds({**section, "unknown": unknown})["interpolated mask"]["message"]
 

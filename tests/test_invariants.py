@@ -18,7 +18,7 @@ RUN = Path(__file__).with_name("perfect_run.py")
 
 def run_perfect(folder: Path, kind: str, processes: int, count: int = 5) -> dict:
     """Score the perfect model on pairs of odd sizes; three of the six pairs are the validation split."""
-    perfect.write_pictures(folder / "data", SIZES, count, kind=kind)
+    perfect.write_images(folder / "data", SIZES, count, kind=kind)
     output = folder / "output"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "SEGPLUS_CACHE": str(folder / "cache")}
     command = [*build_launcher(processes), str(RUN), str(folder / "data"), str(output), kind, str(count)]

@@ -137,7 +137,7 @@ def test_type_holds_every_class_and_leaves_255_free(classes, dtype):
     assert int(labels.min()) == classes - 1
 
 
-def test_bands_and_chunks_join_without_seams(monkeypatch):
+def test_channels_and_chunks_join_without_seams(monkeypatch):
     logits = make_logits("smooth", 7, 40, 23)
     whole = label_map(logits, (131, 92))
     assert torch.equal(whole.long(), interpolate(logits, (131, 92)).argmax(1))

@@ -28,7 +28,7 @@ ROWS = [{name: {}} for name in sorted(LOSSES)] + [
 NAMES = [" + ".join(f"{name}({','.join(map(str, row[name]))})" if isinstance(row[name], dict) else name for name in row)
          for row in ROWS]  # fmt: skip
 EACH_ROW = pytest.mark.parametrize("row", ROWS, ids=NAMES)
-# Pictures of tests are small: without this they would never be walked by phases.
+# Images of tests are small: without this they would never be walked by phases.
 GRIDS = pytest.mark.parametrize("least_phase_bytes", [0, 1 << 40], ids=["phases", "slabs"])
 SIZES = [((5, 6), (20, 24)), ((12, 9), (12, 9)), ((5, 7), (37, 23))]
 

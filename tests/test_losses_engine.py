@@ -1,4 +1,4 @@
-"""The engine where small pictures do not reach by themselves: phases and tiles, many many slabs, threads."""
+"""The engine where small images do not reach by themselves: phases and tiles, many many slabs, threads."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def test_a_permutation_of_the_classes_permutes_the_gradient(term, seed, order):
 
 @EACH_TERM
 def test_what_only_ignored_pixels_see_changes_nothing(term):
-    """Half of the picture is ignored: logits that reach no other pixel have no gradient and may be anything."""
+    """Half of the image is ignored: logits that reach no other pixel have no gradient and may be anything."""
     logits, labels = draw()
     labels[:, 12:] = 255
     changed = logits.clone()
@@ -152,7 +152,7 @@ def test_memory_layout_changes_nothing(term):
     [("dice", {}), ("dice", {"squared": True}), ("jaccard", {}), ("tversky", {}), ("cross_entropy", {}),
      ("lovasz_softmax", {})],
 )  # fmt: skip
-def test_float32_sums_of_a_large_flat_picture(term, options):
+def test_float32_sums_of_a_large_flat_image(term, options):
     """A million equal addends: one after the other in float32, all would be rounded the same way, by 2 % in the end."""
     logits = torch.zeros(1, 2, 256, 256, dtype=torch.float64)
     logits[:, 0] = 3.5

@@ -19,7 +19,7 @@ from segplus.data.decoding.image_reader import ImageReader, read_size
 from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.decoding.polygons import expand_runs, unpack_counts
 from segplus.data.decoding.regions import open_label
-from segplus.data.decoding.tiff import read_tiff_bands
+from segplus.data.decoding.tiff import read_tiff_channels
 from segplus.errors import InputError
 
 SIZE = (40, 60)
@@ -87,9 +87,9 @@ def test_1_bit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["png", "gif"])
 def test_palette_by_index_and_by_color(tmp_path: Path, suffix: str) -> None:
-    picture = Image.fromarray(draw_ids(v1=9, v2=4).astype(np.uint8))
-    picture.putpalette([0, 200, 10, 128, 64, 0, 0, 0, 0])  # index 0 is the colour of `thing`
-    picture.save(place_pair(tmp_path, f"a.{suffix}"))
+    image = Image.fromarray(draw_ids(v1=9, v2=4).astype(np.uint8))
+    image.putpalette([0, 200, 10, 128, 64, 0, 0, 0, 0])  # index 0 is the colour of `thing`
+    image.save(place_pair(tmp_path, f"a.{suffix}"))
     assert count(tmp_path, classes=["x", "y", "z"], encoding="palette") == [2387, 9, 4, 0]
     assert count(tmp_path, classes=["x", "y", "z"]) == [2387, 9, 4, 0]
     assert count(tmp_path, classes=None, colors=LEGEND) == [9, 2387, 4, 0]
@@ -204,7 +204,7 @@ def test_several_pages_are_not_read_as_their_first(tmp_path: Path, size: tuple[i
             split[0]
         with pytest.raises(InputError, match=message):
             split.open(0)
-    else:  # a smaller copy, as aerial pictures have them
+    else:  # a smaller copy, as aerial images have them
         assert split[0]["label"].sum() == 15
         assert split.open(0).label((0, 0, *SIZE)).sum() == 15
 
@@ -260,9 +260,9 @@ def test_run_lengths_agree_with_the_coco_library() -> None:
 
 def read_image(root: Path, name: str, **section: Any) -> Any:
     """Return the image of a pair whose mask is all ground."""
-    picture_size = section.pop("mask_size", SIZE)
+    image_size = section.pop("mask_size", SIZE)
     (root / "masks").mkdir(exist_ok=True)
-    Image.fromarray(np.zeros(picture_size, dtype=np.uint8)).save(root / "masks" / "a.png")
+    Image.fromarray(np.zeros(image_size, dtype=np.uint8)).save(root / "masks" / "a.png")
     section = {"dataset": str(root), "classes": ["ground"], "validation_share": 0.0, **section}
     return load_segmentation_dataset(section).splits["train"][0]["image"]
 
@@ -276,9 +276,9 @@ def images(tmp_path: Path) -> Path:
 def test_images_of_every_mode_become_rgb(images: Path) -> None:
     value = np.full(SIZE, 128, dtype=np.uint8)
     for mode in ("L", "LA", "RGBA", "P"):
-        picture = Image.fromarray(value)
-        picture = picture.convert("RGB").convert("P") if mode == "P" else picture.convert(mode)
-        picture.save(images / "a.png")
+        image = Image.fromarray(value)
+        image = image.convert("RGB").convert("P") if mode == "P" else image.convert(mode)
+        image.save(images / "a.png")
         pixel = read_image(images.parent, "a").getpixel((3, 3))
         assert np.abs(np.array(pixel) - 128).max() <= (26 if mode == "P" else 0), mode  # the web palette is coarse
 
@@ -320,7 +320,7 @@ def test_exif_orientation_is_applied_to_the_image(images: Path) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["rgb.tif", "grey.tif", "deep.tif", "lzw.tif", "deep.png", "rgb.png"])
-def test_the_size_of_turned_pictures(tmp_path: Path, orientation: int, kind: str) -> None:
+def test_the_size_of_turned_images(tmp_path: Path, orientation: int, kind: str) -> None:
     stored = np.zeros(SIZE, dtype=np.uint16 if "deep" in kind else np.uint8)
     stored[:10, :20] = 65535 if "deep" in kind else 255  # a mark in the corner, and no square
     picture = Image.fromarray(stored)
@@ -355,10 +355,12 @@ def write_tags(tags: dict[int, list[int]], length: int, order: str = "<") -> byt
     return (head + struct.pack(f"{order}I", 0) + tail).ljust(length, b"\0")
 
 
-def build_tiff(bands: np.ndarray, planes_apart: bool, deflated: bool, predictor: int, order: str, rows: int) -> bytes:
-    """Return a TIFF of many bands in strips of `rows` rows, written tag by tag."""
-    height, width, count = bands.shape
-    parts = np.moveaxis(bands, -1, 0)[..., None] if planes_apart else bands[None]
+def build_tiff(
+    channels: np.ndarray, planes_apart: bool, deflated: bool, predictor: int, order: str, rows: int
+) -> bytes:
+    """Return a TIFF of many channels in strips of `rows` rows, written tag by tag."""
+    height, width, count = channels.shape
+    parts = np.moveaxis(channels, -1, 0)[..., None] if planes_apart else channels[None]
     strips = []
     for part in parts:
         values = part.copy()
@@ -367,8 +369,9 @@ def build_tiff(bands: np.ndarray, planes_apart: bool, deflated: bool, predictor:
         blocks = [values[top : top + rows] for top in range(0, height, rows)]
         strips += [block.astype(block.dtype.newbyteorder(order)).tobytes() for block in blocks]
     strips = [zlib.compress(strip) for strip in strips] if deflated else strips
-    kind = {"u": 1, "f": 3}[bands.dtype.kind]
-    tags = {256: [width], 257: [height], 258: [8 * bands.dtype.itemsize] * count, 259: [8 if deflated else 1], 262: [1]}
+    kind = {"u": 1, "f": 3}[channels.dtype.kind]
+    tags = {256: [width], 257: [height], 258: [8 * channels.dtype.itemsize] * count}
+    tags |= {259: [8 if deflated else 1], 262: [1]}
     tags |= {273: [0] * len(strips), 277: [count], 278: [rows], 279: [len(strip) for strip in strips]}
     tags |= {284: [2 if planes_apart else 1], 317: [predictor], 339: [kind] * count}
     data_at = 8 + 2 + 12 * len(tags) + 4
@@ -383,15 +386,15 @@ def build_tiff(bands: np.ndarray, planes_apart: bool, deflated: bool, predictor:
     ("deflated", "predictor", "order"), [(False, 1, "<"), (False, 1, ">"), (True, 1, "<"), (True, 2, "<")]
 )
 @pytest.mark.parametrize("count", [2, 4, 6])
-def test_tiff_of_many_bands(
+def test_tiff_of_many_channels(
     images: Path, count: int, dtype: str, planes_apart: bool, deflated: bool, predictor: int, order: str
 ) -> None:
     if dtype == "float32" and predictor == 2:
         dtype = "uint16"  # differences are for integers
-    bands = (np.random.default_rng(0).random((*SIZE, count)) * 200).astype(dtype)
-    content = build_tiff(bands, planes_apart, deflated, predictor, order, rows=16)
+    channels = (np.random.default_rng(0).random((*SIZE, count)) * 200).astype(dtype)
+    content = build_tiff(channels, planes_apart, deflated, predictor, order, rows=16)
     (images / "a.tif").write_bytes(content)
-    np.testing.assert_array_equal(read_image(images.parent, "a", channels=count), bands)
+    np.testing.assert_array_equal(read_image(images.parent, "a", channels=count), channels)
     with pytest.raises(InputError, match="data.channels"):
         read_image(images.parent, "a", channels=3)
     (images / "a.tif").write_bytes(content[: len(content) // 2])
@@ -400,15 +403,15 @@ def test_tiff_of_many_bands(
 
 
 @pytest.mark.parametrize("form", ["npy", "npy_first", "tif"])
-def test_images_of_many_bands(images: Path, form: str) -> None:
-    bands = np.arange(SIZE[0] * SIZE[1] * 6, dtype=np.uint16).reshape(*SIZE, 6)
+def test_images_of_many_channels(images: Path, form: str) -> None:
+    channels = np.arange(SIZE[0] * SIZE[1] * 6, dtype=np.uint16).reshape(*SIZE, 6)
     if form == "tif":
-        pages = [Image.fromarray(bands[..., band]) for band in range(6)]
+        pages = [Image.fromarray(channels[..., channel]) for channel in range(6)]
         pages[0].save(images / "a.tif", save_all=True, append_images=pages[1:])
     else:
-        np.save(images / "a.npy", np.moveaxis(bands, -1, 0) if form == "npy_first" else bands)
+        np.save(images / "a.npy", np.moveaxis(channels, -1, 0) if form == "npy_first" else channels)
     image = read_image(images.parent, "a", channels=6)
-    np.testing.assert_array_equal(image, bands)
+    np.testing.assert_array_equal(image, channels)
     with pytest.raises(InputError, match="channels"):
         read_image(images.parent, "a", channels=5)
 
@@ -418,15 +421,15 @@ def test_tiff_compressions_agree_with_pillow(compression: str) -> None:
     pixels = (np.random.default_rng(1).random((*SIZE, 3)) * 4).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "TIFF", compression=compression)
-    np.testing.assert_array_equal(read_tiff_bands(buffer.getvalue()), pixels)
+    np.testing.assert_array_equal(read_tiff_channels(buffer.getvalue()), pixels)
 
 
 @pytest.mark.parametrize("deflated", [False, True])
 @pytest.mark.parametrize("predictor", [1, 2])
 def test_tiles_that_overhang(deflated: bool, predictor: int) -> None:
-    bands = (np.random.default_rng(2).random((40, 56, 5)) * 60_000).astype(np.uint16)
+    channels = (np.random.default_rng(2).random((40, 56, 5)) * 60_000).astype(np.uint16)
     padded = np.zeros((64, 64, 5), dtype=np.uint16)
-    padded[:40, :56] = bands
+    padded[:40, :56] = channels
     tiles = [padded[top : top + 32, left : left + 32].copy() for top in (0, 32) for left in (0, 32)]
     if predictor == 2:
         for tile in tiles:
@@ -445,7 +448,7 @@ def test_tiles_that_overhang(deflated: bool, predictor: int) -> None:
     data_at = 8 + 2 + 12 * len(tags) + 4
     first = data_at + 4 * sum(map(len, tags.values()))
     tags[324] = [first + sum(map(len, contents[:index])) for index in range(4)]
-    assert np.array_equal(read_tiff_bands(write_tags(tags, first) + b"".join(contents)), bands)
+    assert np.array_equal(read_tiff_channels(write_tags(tags, first) + b"".join(contents)), channels)
 
 
 def test_ids_that_stand_for_themselves_are_copied() -> None:

@@ -46,7 +46,7 @@ FACTS = ModelCardFacts(
     license=License("other", "base model", None, "https://huggingface.co/nvidia/mit-b0"),
     recipe="model:\n  name: nvidia/mit-b0\nlearning_rate: 0.00006\n",
     base_model="nvidia/mit-b0",
-    pictures=[("pictures/worst 1.png", "worst"), ("pictures/best.png", "best")],
+    images=[("pictures/worst 1.png", "worst"), ("pictures/best.png", "best")],
     training={"Steps": 300, "Time": "4 minutes"},
     versions={"segplus": "0.1.0", "torch": "2.13.0"},
 )
@@ -119,7 +119,7 @@ def test_what_names_no_place_on_a_machine_stays_as_it_is() -> None:
 
 def test_scores_that_are_nan_are_left_out_of_the_metadata() -> None:
     nothing = {"mean_iou": math.nan, "per_category_iou": [math.nan] * 3}
-    text = render_model_card(replace(FACTS, evaluation=nothing, pictures=[], training={}, versions={}))
+    text = render_model_card(replace(FACTS, evaluation=nothing, images=[], training={}, versions={}))
     assert ModelCard(text).data.eval_results is None
     assert "| — | — | — | — | — |" in text
     for heading in ("## Examples", "## Training", "## Versions"):

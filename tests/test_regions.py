@@ -23,7 +23,7 @@ from segplus.data.decoding.image_reader import ImageReader, find_orientation, re
 from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.decoding.opencv import decode_grey_png, decode_jpeg
 from segplus.data.decoding.regions import open_image, open_label
-from segplus.data.decoding.tiff import read_layout, read_tiff_bands, read_tiff_box
+from segplus.data.decoding.tiff import read_layout, read_tiff_box, read_tiff_channels
 from segplus.data.synthetic.scenes import SyntheticScenes
 from segplus.errors import InputError
 from segplus.recipe.transforms_section import TransformsRecipe
@@ -48,7 +48,7 @@ def take(pixels: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
 
 
 def draw_image(seed: int = 0) -> np.ndarray:
-    """Return a picture with edges, gradients and noise, so that a wrong pixel shows."""
+    """Return an image with edges, gradients and noise, so that a wrong pixel shows."""
     scene = SyntheticScenes(1, SIZE, seed=seed).draw(0)[0].astype(int)
     return (scene + np.random.default_rng(seed).integers(-9, 10, scene.shape)).clip(0, 255).astype(np.uint8)
 
@@ -96,7 +96,7 @@ def test_opencv_decodes_what_pillow_does(name: str, mode: str) -> None:
     np.testing.assert_array_equal(decoded, np.asarray(Image.open(content).convert("RGB")))
     assert decode_jpeg(content.getvalue()[:-200]) is None
     assert decode_jpeg(content.getvalue() + b"\0") is None
-    assert decode_jpeg(b"no picture\xff\xd9") is None
+    assert decode_jpeg(b"no image\xff\xd9") is None
 
 
 def test_plain_jpegs_are_known_by_their_header() -> None:
@@ -123,9 +123,9 @@ def test_opencv_decodes_bare_grey_png_alone(mode: str) -> None:
     elif mode == "text":
         options["pnginfo"] = PngImagePlugin.PngInfo()
         options["pnginfo"].add_text("made by", "hand")
-    picture = Image.fromarray(grey.astype(np.uint16)) if mode == "I;16" else Image.fromarray(grey)
-    picture = picture.convert(mode) if mode in ("P", "1", "LA", "RGB") else picture
-    picture.save(content, "PNG", **options)
+    image = Image.fromarray(grey.astype(np.uint16)) if mode == "I;16" else Image.fromarray(grey)
+    image = image.convert(mode) if mode in ("P", "1", "LA", "RGB") else image
+    image.save(content, "PNG", **options)
     decoded = decode_grey_png(content.getvalue(), check_png(content.getvalue()))
     if mode == "L":
         np.testing.assert_array_equal(decoded, grey)
@@ -135,12 +135,12 @@ def test_opencv_decodes_bare_grey_png_alone(mode: str) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_turned_pictures(tmp_path: Path, orientation: int, suffix: str) -> None:
-    picture = Image.fromarray(draw_image()[:, :90])
+def test_turned_images(tmp_path: Path, orientation: int, suffix: str) -> None:
+    image = Image.fromarray(draw_image()[:, :90])
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"a.{suffix}"
-    picture.save(path, exif=exif)
+    image.save(path, exif=exif)
     opened, whole = open_image(ImageReader(), str(path), "a"), np.asarray(ImageReader().read(str(path), "a"))
     np.testing.assert_array_equal(opened.read((5, 20, 60, 31)), take(whole, (5, 20, 60, 31)))
 
@@ -150,8 +150,8 @@ def test_a_jpeg_is_cut_one_row_of_blocks_below() -> None:
     Image.fromarray(draw_image()).save(content, "JPEG", subsampling=2)
     heights = []
     for rows in (1, 16, 17, 48, 64, 65, 90):
-        with Image.open(io.BytesIO(shorten_jpeg(content.getvalue(), rows))) as picture:
-            heights.append(picture.height)
+        with Image.open(io.BytesIO(shorten_jpeg(content.getvalue(), rows))) as image:
+            heights.append(image.height)
     assert heights == [32, 32, 48, 64, 80, 90, 90]  # blocks of 16 rows; where nothing is saved, the file stays
 
 
@@ -220,11 +220,11 @@ def test_orientation_behind_the_pixels_of_a_png() -> None:
         open_image(ImageReader(), {"bytes": content}, "a").read((0, 1, 2, 2))[..., 0], whole[:, 1:]
     )
     plain = join_png(header, bytes([0, 1, 2, 0, 3, 4, 0, 5, 6]))
-    with Image.open(io.BytesIO(plain)) as picture:
-        assert find_orientation(picture) == 1
-        np.testing.assert_array_equal(np.asarray(picture), [[1, 2], [3, 4], [5, 6]])
-    with Image.open(io.BytesIO(shorten_png(plain, 2))) as picture:
-        np.testing.assert_array_equal(np.asarray(picture), [[1, 2], [3, 4]])
+    with Image.open(io.BytesIO(plain)) as image:
+        assert find_orientation(image) == 1
+        np.testing.assert_array_equal(np.asarray(image), [[1, 2], [3, 4], [5, 6]])
+    with Image.open(io.BytesIO(shorten_png(plain, 2))) as image:
+        np.testing.assert_array_equal(np.asarray(image), [[1, 2], [3, 4]])
 
 
 @pytest.mark.parametrize("kind", ["bmp", "gif", "webp", "ppm"])
@@ -260,9 +260,9 @@ def test_tiff(tmp_path: Path, compression: str, mode: str, channels: int, rows: 
 
 @pytest.mark.parametrize("planes_apart", [False, True])
 @pytest.mark.parametrize(("deflated", "predictor", "order"), [(False, 1, ">"), (True, 1, "<"), (True, 2, "<")])
-def test_tiff_of_many_bands(tmp_path: Path, planes_apart: bool, deflated: bool, predictor: int, order: str) -> None:
-    bands = np.random.default_rng(4).integers(0, 60_000, (*SIZE, 6)).astype(np.uint16)
-    content = build_tiff(bands, planes_apart, deflated, predictor, order, rows=8)
+def test_tiff_of_many_channels(tmp_path: Path, planes_apart: bool, deflated: bool, predictor: int, order: str) -> None:
+    channels = np.random.default_rng(4).integers(0, 60_000, (*SIZE, 6)).astype(np.uint16)
+    content = build_tiff(channels, planes_apart, deflated, predictor, order, rows=8)
     (tmp_path / "a.tif").write_bytes(content)
     check_image(ImageReader(6), tmp_path / "a.tif")
     check_image(ImageReader(6, (0.0, 60_000.0)), tmp_path / "a.tif")
@@ -273,21 +273,21 @@ def test_tiff_of_many_bands(tmp_path: Path, planes_apart: bool, deflated: bool, 
     for block, (start, count) in enumerate(zip(layout.offsets, layout.counts, strict=True)):
         if block % per_plane >= 2:
             damaged[start : start + count] = bytes(count)
-    np.testing.assert_array_equal(read_tiff_box(bytes(damaged), layout, (3, 5, 13, 100)), bands[3:16, 5:105])
+    np.testing.assert_array_equal(read_tiff_box(bytes(damaged), layout, (3, 5, 13, 100)), channels[3:16, 5:105])
     with pytest.raises(InputError, match=r"a\.tif: not an image of 5 channels"):
         open_image(ImageReader(5), str(tmp_path / "a.tif"), "a.tif")
 
 
 def test_pages_are_channels(tmp_path: Path) -> None:
-    pages = [Image.fromarray(band) for band in np.moveaxis(draw_image(), 2, 0).copy()]
+    pages = [Image.fromarray(channel) for channel in np.moveaxis(draw_image(), 2, 0).copy()]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
     with pytest.raises(InputError, match="channels"):
         open_image(ImageReader(1), str(tmp_path / "a.tif"), "a.tif")
 
 
 def test_deep_colours_of_a_tiff(tmp_path: Path) -> None:
-    bands = np.random.default_rng(7).integers(0, 65_536, (*SIZE, 3)).astype(np.uint16)
-    (tmp_path / "a.tif").write_bytes(build_tiff(bands, False, True, 2, "<", rows=8))
+    channels = np.random.default_rng(7).integers(0, 65_536, (*SIZE, 3)).astype(np.uint16)
+    (tmp_path / "a.tif").write_bytes(build_tiff(channels, False, True, 2, "<", rows=8))
     check_image(ImageReader(3), tmp_path / "a.tif")
 
 
@@ -317,7 +317,7 @@ def build_tiles(pixels: np.ndarray, predictor: int, deflated: bool, side: int = 
 def test_tiles(tmp_path: Path, samples: int, predictor: int, deflated: bool) -> None:
     pixels = draw_image()[..., :samples]
     (tmp_path / "a.tif").write_bytes(build_tiles(pixels, predictor, deflated))
-    np.testing.assert_array_equal(read_tiff_bands((tmp_path / "a.tif").read_bytes()), pixels)
+    np.testing.assert_array_equal(read_tiff_channels((tmp_path / "a.tif").read_bytes()), pixels)
     check_image(ImageReader(samples), tmp_path / "a.tif")
 
 
@@ -358,9 +358,9 @@ def test_masks_of_ids(tmp_path: Path, form: str) -> None:
     if form.startswith("npy"):
         np.save(path, ids.astype(np.int64)[..., None] if form == "npy wide" else ids)
     elif form == "tif palette":
-        picture = Image.fromarray(ids).convert("P")
-        picture.putdata(ids.ravel().tolist())
-        picture.save(path)
+        image = Image.fromarray(ids).convert("P")
+        image.putdata(ids.ravel().tolist())
+        image.save(path)
     elif form != "rows":
         Image.fromarray(ids.astype(np.uint16) if form == "tif 16" else ids).save(
             path, **({"compression": "tiff_lzw"} if form == "tif lzw" else {})
@@ -489,8 +489,8 @@ def test_a_filter_sees_past_the_cut(resample: Image.Resampling, scale: float, ch
         picture = cut_image(take(image, box), box, cut, crop, (0,) * channels, resample)
         top, left, height, width = cut.source
         edges = (left, top, left + width, top + height)
-        bands = [Image.fromarray(band) for band in np.moveaxis(image, 2, 0).copy()]
-        wanted = np.stack([band.resize((16, 12), resample, box=edges) for band in bands], axis=2)
+        bands = [Image.fromarray(channel) for channel in np.moveaxis(image, 2, 0).copy()]
+        wanted = np.stack([channel.resize((16, 12), resample, box=edges) for channel in bands], axis=2)
         # OpenCV enlarges bilinearly, and repeats the cut's border where Pillow sees past it.
         inner = slice(1, -1) if scale > 1 and resample == Image.Resampling.BILINEAR else slice(None)
         assert np.abs(picture.astype(int) - wanted)[inner, inner].max() <= 1

@@ -65,7 +65,7 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Write two pictures that show their masks."""
+    """Write two images that show their masks."""
     folder = tmp_path / "data"
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True)
@@ -85,8 +85,8 @@ def test_code_that_is_trusted_is_evaluated_compared_and_predicted_with(
     assert main(["evaluate", str(checkpoint), str(data), "-o", str(tmp_path / "scores"), *trusted]) == 0
     (scores,) = json.loads((tmp_path / "scores" / "metrics.json").read_text())["evaluations"].values()
     assert scores["mean_iou"] == 1.0
-    pictures = ["predict", str(checkpoint), str(data / "images"), "-o", str(tmp_path / "masks"), *trusted]
-    assert main(pictures) == 0
+    images = ["predict", str(checkpoint), str(data / "images"), "-o", str(tmp_path / "masks"), *trusted]
+    assert main(images) == 0
     np.testing.assert_array_equal(
         np.array(Image.open(tmp_path / "masks" / "0.png")), np.array(Image.open(data / "masks" / "0.png"))
     )

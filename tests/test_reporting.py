@@ -1,4 +1,4 @@
-"""Pictures, tables and metrics.json."""
+"""Images, tables and metrics.json."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def encode(array: np.ndarray) -> bytes:
 def write_parquet(
     folder: Path, bad: tuple[int, int] | None = None, split: str = "train", path: str | None = None
 ) -> Path:
-    """Write a data set as the Hub has it: parquet files; a picture's grey value is its number. One mask may be bad."""
+    """Write a data set as the Hub has it: parquet files; an image's grey value is its number. One mask may be bad."""
     rng, number = np.random.default_rng(0), 0
     folder.mkdir(exist_ok=True)
     for file, count in enumerate(ROWS):

@@ -131,7 +131,7 @@ def test_logged_parts_times_their_weights_are_the_logged_loss(tmp_path: Path, lo
         classes=ClassMap.build(trainer_gradients.NAMES),
         auxiliary_loss_weight=0.3,
         args=arguments,
-        train_dataset=trainer_gradients.UnequalPictures(),
+        train_dataset=trainer_gradients.UnequalImages(),
     )
     trainer.train()
     line = trainer.state.log_history[0]

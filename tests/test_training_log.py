@@ -51,15 +51,15 @@ def read_history(run: Path) -> list[dict[str, float]]:
 def test_the_panel_is_drawn_at_every_evaluation(events: EventAccumulator) -> None:
     panels = events.Images("validation")
     assert [panel.step for panel in panels] == [5, 10]
-    pictures = [np.array(Image.open(io.BytesIO(panel.encoded_image_string))) for panel in panels]
-    assert pictures[0].shape == pictures[1].shape
-    height, width, channels = pictures[0].shape
+    images = [np.array(Image.open(io.BytesIO(panel.encoded_image_string))) for panel in panels]
+    assert images[0].shape == images[1].shape
+    height, width, channels = images[0].shape
     assert (width, channels) == (4 * 320 + 3 * 8 + 2 * 14, 3)
     # The same photographs and truths at both steps: only predictions and errors change.
     left = slice(None), slice(0, 14 + 2 * 320 + 8)
     tiles = height - 60  # without the legend, which names the classes that occur
-    np.testing.assert_array_equal(pictures[0][:tiles][left], pictures[1][:tiles][left])
-    assert (pictures[0][:tiles, width // 2 :] != pictures[1][:tiles, width // 2 :]).any()
+    np.testing.assert_array_equal(images[0][:tiles][left], images[1][:tiles][left])
+    assert (images[0][:tiles, width // 2 :] != images[1][:tiles, width // 2 :]).any()
 
 
 def test_the_iou_of_each_class_is_a_scalar(run: Path, events: EventAccumulator) -> None:

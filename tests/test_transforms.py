@@ -1,4 +1,4 @@
-"""Training pictures: no label from nowhere, fill is the ignore index, image and mask aligned, draws that repeat."""
+"""Training images: no label from nowhere, fill is the ignore index, image and mask aligned, draws that repeat."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_every_step_of_every_preset_makes_no_label(preset: str, name: str, ignor
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_image_and_mask_stay_aligned(preset: str) -> None:
-    """The colour of the picture still tells its class, away from edges, after all of a preset's movements."""
+    """The colour of the image still tells its class, away from edges, after all of a preset's movements."""
     moves = ("HorizontalFlip", "VerticalFlip", "D4", "Affine", "Perspective", "ElasticTransform", "GridDistortion")
     dropped = {name: None for name in PRESETS[preset].steps if name not in moves}
     recipe = TransformsRecipe(preset=preset, crop_size_px=[80, 80], steps=dropped)  # type: ignore[arg-type]
@@ -264,7 +264,7 @@ def test_the_callers_arrays_stay_as_they_are() -> None:
     assert np.array_equal(image, SyntheticScenes(1, (48, 64)).draw(0)[0])
 
 
-def test_five_bands() -> None:
+def test_five_channels() -> None:
     processor = SegformerImageProcessorPil(
         do_resize=False, image_mean=[0.1] * 5, image_std=[0.2] * 5, do_convert_rgb=False
     )
@@ -299,7 +299,7 @@ def test_wide_labels_stay_wide() -> None:
         ({"Rotate": 10}, "argument: value lines"),
         ({"Normalize": {}}, "the image processor normalises"),
         ({"ToTensorV2": {}}, "no longer 8-bit"),
-        ({"Resize": {"height": 8, "width": 8}}, "changes the picture's size"),
+        ({"Resize": {"height": 8, "width": 8}}, "changes the image's size"),
         ({"RandomRotate90": {}}, "square crop"),
         ({"Morphological": {"scale": (3, 3)}, "GaussianBlur": None}, "nothing to remove"),
         ({"OneOf": {"p": 1.0}}, "no transforms"),

@@ -1,7 +1,7 @@
 """The gradient of an optimizer step through the real trainer; as a script, under accelerate launch, on two processes.
 
 Arguments: folder of the results, then names of `LOSSES_BY_NAME`. Every process writes `NAME, process R.pt`: the
-gradient by parameter name, the number of processes, and the pictures that it read.
+gradient by parameter name, the number of processes, and the images that it read.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ LOSSES_BY_NAME: dict[str, dict[str, Any]] = {name: {name: 1.0} for name in LOSSE
 }
 
 
-class UnequalPictures(Dataset[dict[str, Tensor]]):
-    """Eight pictures of which between 2 % and 100 % of the pixels are valid."""
+class UnequalImages(Dataset[dict[str, Tensor]]):
+    """Eight images of which between 2 % and 100 % of the pixels are valid."""
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -50,7 +50,7 @@ class UnequalPictures(Dataset[dict[str, Tensor]]):
         return {"pixel_values": self.pixel_values[index], "labels": self.labels[index], "index": torch.tensor(index)}
 
     @property
-    def split(self) -> UnequalPictures:
+    def split(self) -> UnequalImages:
         return self
 
     def name(self, index: int) -> str:
@@ -77,7 +77,7 @@ def compute_gradients(
     *,
     plain: bool = False,
     steps: int = 1,
-    pictures: UnequalPictures | None = None,
+    images: UnequalImages | None = None,
 ) -> dict[str, Tensor]:
     """Return the gradient of the last step, by parameter name, in float64, without dropout; no step moves a weight."""
     torch.manual_seed(0)
@@ -91,8 +91,8 @@ def compute_gradients(
     )
     # BatchNorm sees other statistics in smaller batches, so it is frozen for this comparison.
     model = SegformerForSemanticSegmentation(config).double()
-    keeper, pictures = KeepGradient(), pictures or UnequalPictures()
-    pictures.pixel_values = pictures.pixel_values.double()
+    keeper, images = KeepGradient(), images or UnequalImages()
+    images.pixel_values = images.pixel_values.double()
     trainer = SegmentationTrainer(
         model,
         criterion=build_criterion(losses, 4, class_weights=class_weights, plain=plain),
@@ -112,7 +112,7 @@ def compute_gradients(
             disable_tqdm=True,
             train_sampling_strategy="sequential",
         ),
-        train_dataset=pictures,
+        train_dataset=images,
         callbacks=[keeper],
     )
     trainer.train()
@@ -121,11 +121,11 @@ def compute_gradients(
 
 def save_gradients(folder: Path, term: str) -> None:
     """Write what this process found; see above."""
-    pictures = UnequalPictures()
+    images = UnequalImages()
     batch_size, accumulation = (2, 2) if term.endswith("accumulated") else (4, 1)
-    found = compute_gradients(LOSSES_BY_NAME[term], folder / "run", batch_size, accumulation, pictures=pictures)
+    found = compute_gradients(LOSSES_BY_NAME[term], folder / "run", batch_size, accumulation, images=images)
     rank, processes = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    result = {"gradient": found, "processes": processes, "read": pictures.read}
+    result = {"gradient": found, "processes": processes, "read": images.read}
     torch.save(result, folder / f"{term}, process {rank}.pt")
 
 

@@ -35,7 +35,7 @@ from segplus.reporting.drawing import draw_comparison
 from segplus.reporting.metrics_file import write_metrics
 from segplus.reporting.table import format_comparison_table
 
-_PICTURES = 3
+_IMAGES = 3
 
 
 def compare(
@@ -52,7 +52,7 @@ def compare(
     """Score several saved models on one split and test each against the first.
 
     Writes `comparison.json`, `classes.csv` (IoU and differences per class), `disagreements.csv` (images, those with the
-    most differing pixels first) and pictures of the first of these in `disagreements/`. Models are numbered from 1.
+    most differing pixels first) and images of the first of these in `disagreements/`. Models are numbered from 1.
 
     Args:
         checkpoints: Two or more folders or Hub ids; the first is what the others are compared with.
@@ -150,7 +150,7 @@ def write_disagreements(
 ) -> None:
     """Draw the images that the models label most differently: photograph, truth, each prediction, differences."""
     folder.mkdir(parents=True, exist_ok=True)
-    for rank, row in enumerate(rows[:_PICTURES], start=1):
+    for rank, row in enumerate(rows[:_IMAGES], start=1):
         pair = split[row["index"]]
         predictions = {
             f"model {number}, mIoU {100 * row[f'mean_iou/{number}']:.1f} %": predictor.predict(pair["image"])

@@ -1,4 +1,4 @@
-"""Predict pictures that lie on disk: what `segplus predict` runs."""
+"""Predict images that lie on disk: what `segplus predict` runs."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ def predict(
     trust_remote_code: bool = False,
     progress: bool = True,
 ) -> list[Path]:
-    """Write the label map of each picture as a PNG of its size; what the same command wrote before stays as it is.
+    """Write the label map of each image as a PNG of its size; what the same command wrote before stays as it is.
 
     Args:
         checkpoint: Folder or Hub id of any semantic-segmentation model.
-        source: A picture, a folder (searched with its subfolders) or a pattern such as `photos/*.jpg`.
-        output: A folder that gets `<name>.png`; for one picture also a file, named *.png, which is always written anew.
+        source: An image, a folder (searched with its subfolders) or a pattern such as `photos/*.jpg`.
+        output: A folder that gets `<name>.png`; for one image also a file, named *.png, which is always written anew.
         protocol: How predictions are formed.
-        kind: `ids` (grey values), `palette` (ids with colours) or `overlay` (colours over the picture).
+        kind: `ids` (grey values), `palette` (ids with colours) or `overlay` (colours over the image).
         classes: Colours; by default those of the run that left the checkpoint, or others for its class names.
         device: Where to run; by default the accelerator, or else the CPU.
         trust_remote_code: Run the model code that lies in the checkpoint.
-        progress: Show a progress bar with pictures per second.
+        progress: Show a progress bar with images per second.
     Returns:
-        The paths of all PNGs, in the order of the pictures.
+        The paths of all PNGs, in the order of the images.
     Raises:
-        InputError: If there is no picture, one cannot be read, the checkpoint cannot be loaded, or the folder holds the
+        InputError: If there is no image, one cannot be read, the checkpoint cannot be loaded, or the folder holds the
             predictions of another model, protocol or kind.
     """
     protocol = protocol or ProtocolRecipe()
@@ -65,13 +65,13 @@ def predict(
     else:
         found.refuse_other_classes(classes)
     check_kind(kind, classes.num_classes)
-    if not is_picture_target(Path(output)):
+    if not is_image_target(Path(output)):
         claim_folder(Path(output), found, protocol, kind)
-        waiting = [(picture, target) for picture, target in targets if not target.exists()]
+        waiting = [(image, target) for image, target in targets if not target.exists()]
     else:
         waiting = targets
-    for picture, _ in waiting:
-        read_size(str(picture), str(picture))
+    for image, _ in waiting:
+        read_size(str(image), str(image))
     if waiting:
         _predict_files(found, waiting, protocol, kind, classes, choose_device(device), progress)
     return [target for _, target in targets]
@@ -88,71 +88,71 @@ def _predict_files(
 ) -> None:
     predictor = found.load(protocol, device)
     reader = ImageReader(found.channels, found.image_range)
-    sources = [str(picture) for picture, _ in waiting]
-    pictures = read_ahead(lambda index: reader.read(sources[index], sources[index]), list(range(len(sources))))
-    bar = tqdm(pictures, total=len(waiting), unit=" pictures", desc="predicting", disable=None if progress else True)
-    for picture, (_, target) in zip(bar, waiting, strict=True):
-        write_labels(target, predictor.predict(picture).cpu().numpy(), picture, classes, kind)
+    sources = [str(image) for image, _ in waiting]
+    images = read_ahead(lambda index: reader.read(sources[index], sources[index]), list(range(len(sources))))
+    bar = tqdm(images, total=len(waiting), unit=" images", desc="predicting", disable=None if progress else True)
+    for image, (_, target) in zip(bar, waiting, strict=True):
+        write_labels(target, predictor.predict(image).cpu().numpy(), image, classes, kind)
 
 
-def is_picture_target(output: Path) -> bool:
+def is_image_target(output: Path) -> bool:
     """Whether the output is one PNG and not a folder."""
     return output.suffix.lower() == ".png" and not output.is_dir()
 
 
 def list_targets(source: Path, output: Path) -> list[tuple[Path, Path]]:
-    """Return each picture with the PNG that it becomes; below a folder the subfolders are kept.
+    """Return each image with the PNG that it becomes; below a folder the subfolders are kept.
 
     Raises:
-        InputError: If there is no picture, two would become one PNG, several are to become one file, or a PNG would
-            take its own picture's place.
+        InputError: If there is no image, two would become one PNG, several are to become one file, or a PNG would
+            take its own image's place.
     """
     if source.is_file():
-        pictures, root = [source], source.parent
+        images, root = [source], source.parent
     elif source.is_dir():
-        pictures, root = sorted(path for path in source.rglob("*") if _is_picture(path)), source
+        images, root = sorted(path for path in source.rglob("*") if _is_image(path)), source
         if source.resolve() in output.resolve().parents:  # what an earlier command wrote there is no input
-            pictures = [path for path in pictures if output.resolve() not in path.resolve().parents]
+            images = [path for path in images if output.resolve() not in path.resolve().parents]
     else:
-        pictures = sorted(Path(path) for path in glob.glob(str(source), recursive=True) if _is_picture(Path(path)))
-        root = _find_common_folder(pictures)
-    if not pictures:
-        raise InputError(f"{source}: no picture found", allowed=", ".join(sorted(IMAGE_SUFFIXES)), fix="check the path")
-    if is_picture_target(output):
-        if len(pictures) > 1:
-            raise InputError(f"{output}: one file for {len(pictures)} pictures", fix="name a folder")
-        _refuse_own_pictures(pictures[0], output)
-        return [(pictures[0], output)]
-    if output.suffix and not output.is_dir() and len(pictures) == 1:
+        images = sorted(Path(path) for path in glob.glob(str(source), recursive=True) if _is_image(Path(path)))
+        root = _find_common_folder(images)
+    if not images:
+        raise InputError(f"{source}: no image found", allowed=", ".join(sorted(IMAGE_SUFFIXES)), fix="check the path")
+    if is_image_target(output):
+        if len(images) > 1:
+            raise InputError(f"{output}: one file for {len(images)} images", fix="name a folder")
+        _refuse_own_images(images[0], output)
+        return [(images[0], output)]
+    if output.suffix and not output.is_dir() and len(images) == 1:
         raise InputError(f"{output}: label maps are PNG", found=output.suffix, fix="name it *.png, or name a folder")
-    targets = [(picture, (output / picture.relative_to(root)).with_suffix(".png")) for picture in pictures]
+    targets = [(image, (output / image.relative_to(root)).with_suffix(".png")) for image in images]
     seen: dict[Path, Path] = {}
-    for picture, target in targets:
-        _refuse_own_pictures(picture, target)
+    for image, target in targets:
+        _refuse_own_images(image, target)
         if target in seen:
-            raise InputError(f"{picture} and {seen[target]} would both become {target}", fix="predict them one by one")
-        seen[target] = picture
+            raise InputError(f"{image} and {seen[target]} would both become {target}", fix="predict them one by one")
+        seen[target] = image
     return targets
 
 
-def _refuse_own_pictures(picture: Path, target: Path) -> None:
-    if picture.resolve() == target.resolve():
-        raise InputError(f"{target}: would be written over the picture itself", fix="name another folder")
+def _refuse_own_images(image: Path, target: Path) -> None:
+    if image.resolve() == target.resolve():
+        raise InputError(f"{target}: would be written over the image itself", fix="name another folder")
 
 
-def _is_picture(path: Path) -> bool:
+def _is_image(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
-def _find_common_folder(pictures: list[Path]) -> Path:
-    if not pictures:
+def _find_common_folder(images: list[Path]) -> Path:
+    if not images:
         return Path()
-    shared = set(pictures[0].parents).intersection(*(picture.parents for picture in pictures))
+    shared = set(images[0].parents).intersection(*(image.parents for image in images))
     return max(shared, key=lambda folder: len(folder.parts))
 
 
 def claim_folder(output: Path, found: Checkpoint, protocol: ProtocolRecipe, kind: str) -> None:
-    """Note in the folder what its pictures were made with.
+    """Note in the folder what its images were made with.
 
     Raises:
         InputError: If another model, protocol or kind made those that lie there.

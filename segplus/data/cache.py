@@ -18,7 +18,7 @@ from PIL import Image
 from segplus.data.dataset import SegmentationSplit
 from segplus.data.decoding.regions import OpenPair, open_arrays
 from segplus.errors import InputError
-from segplus.images import Picture
+from segplus.images import DecodedImage
 
 _FORMAT = 1
 
@@ -75,12 +75,12 @@ class CachedSplit:
         """Return {"image", "label", "name"} without decoding; three 8-bit channels are a PIL image, as before."""
         return {"image": self.image(index), "label": self.label(index), "name": self.name(index)}
 
-    def image(self, index: int) -> Picture:
+    def image(self, index: int) -> DecodedImage:
         """Return the image only; read-only."""
-        start, _, height, width, channels, picture = self._table[index].tolist()
+        start, _, height, width, channels, image = self._table[index].tolist()
         size = height * width * channels
         pixels = self._images[start : start + size * self._image_dtype.itemsize]
-        if picture:
+        if image:
             return Image.frombuffer("RGB", (width, height), pixels, "raw", "RGB", 0, 1)
         return np.frombuffer(pixels, self._image_dtype).reshape(height, width, channels)
 
@@ -175,8 +175,8 @@ def _write_files(split: SegmentationSplit, beside: Path, tell: Callable[[Iterabl
             pair = split[index]
             image, label = _to_array(pair["image"]), pair["label"]
             kinds.add((image.dtype.str, label.dtype.str))
-            picture = int(isinstance(pair["image"], Image.Image))
-            table[index] = (_append(images, image), _append(labels, label), *image.shape, picture)
+            is_rgb = int(isinstance(pair["image"], Image.Image))
+            table[index] = (_append(images, image), _append(labels, label), *image.shape, is_rgb)
     if len(kinds) > 1:
         raise InputError(
             "cache: images or masks of different depths in one split", found=sorted(kinds), allowed="one depth"
@@ -195,6 +195,6 @@ def _append(file: BinaryIO, array: npt.NDArray[Any]) -> int:
     return start
 
 
-def _to_array(image: Picture) -> npt.NDArray[Any]:
+def _to_array(image: DecodedImage) -> npt.NDArray[Any]:
     array = np.asarray(image)
     return array if array.ndim == 3 else array[..., None]

@@ -62,7 +62,7 @@ def _digest_entry(entry: str) -> bytes:
         with Path(entry).open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
-    except OSError as error:  # it is reported when the file is read as a picture
+    except OSError as error:  # it is reported when the file is read as an image
         digest.update(type(error).__name__.encode())
     return digest.digest()
 

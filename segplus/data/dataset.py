@@ -19,7 +19,7 @@ from segplus.data.decoding.image_reader import ImageReader, Stored, describe_fil
 from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.decoding.regions import OpenPair, open_image, open_label
 from segplus.errors import InputError
-from segplus.images import Picture, measure_picture
+from segplus.images import DecodedImage, measure_image
 
 Labels = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -27,10 +27,10 @@ Labels = npt.NDArray[np.unsignedinteger[Any]]
 class Pair(TypedDict):
     """One image with its mask.
 
-    image: PIL picture in RGB, upright, or an array (H, W, channels). label: class ids, (H, W). name: text.
+    image: PIL image in RGB, upright, or an array (H, W, channels). label: class ids, (H, W). name: text.
     """
 
-    image: Picture
+    image: DecodedImage
     label: Labels
     name: str
 
@@ -92,7 +92,7 @@ class SegmentationSplit:
         """The names of all pairs, in order."""
         return list(self.rows["name"])
 
-    def image(self, index: int) -> Picture:
+    def image(self, index: int) -> DecodedImage:
         """Return the image only."""
         row = self._row(index)
         return self.reader.read(row["image"], name_source(row["image"], row["name"]))
@@ -115,7 +115,7 @@ class SegmentationSplit:
         row = self._row(index)
         self.decoder.check(row["mask"], name_source(row["mask"], f"mask of {row['name']}"))
 
-    def raw_pair(self, index: int) -> tuple[Picture, npt.NDArray[Any]]:
+    def raw_pair(self, index: int) -> tuple[DecodedImage, npt.NDArray[Any]]:
         """Return the image and the mask's raw values, whether or not their sizes agree."""
         return self.image(index), self.raw_label(index)
 
@@ -154,7 +154,7 @@ class SegmentationSplit:
         """Text that changes with the bytes of a file, the choice or order of files, or the meaning of a mask value.
 
         A first time reads every file once; files of the same path, size and modification time are not read again.
-        Pictures inside a table go by the fingerprint that the `datasets` library gives it.
+        Images inside a table go by the fingerprint that the `datasets` library gives it.
         """
         meaning = describe_meaning(self.decoder, self.reader)
         held = self.rows._fingerprint if _holds_bytes(self.rows) else self._digest_files()
@@ -183,9 +183,9 @@ def read_pair(
     Raises:
         InputError: If one is damaged, the sizes differ, or the mask holds a value outside the classes.
     """
-    picture, label = reader.read(image, sources[0]), decoder.read(mask, sources[1])
-    refuse_different_sizes(measure_picture(picture), label.shape, *sources)
-    return {"image": picture, "label": label, "name": name}
+    decoded, label = reader.read(image, sources[0]), decoder.read(mask, sources[1])
+    refuse_different_sizes(measure_image(decoded), label.shape, *sources)
+    return {"image": decoded, "label": label, "name": name}
 
 
 def open_pair(
@@ -196,16 +196,16 @@ def open_pair(
     Raises:
         InputError: If one is damaged, or the sizes differ.
     """
-    picture, label = open_image(reader, image, sources[0]), open_label(decoder, mask, sources[1])
-    refuse_different_sizes(picture.size_px, label.size_px, *sources)
-    return OpenPair(picture.size_px, picture.read, label.read)
+    opened, label = open_image(reader, image, sources[0]), open_label(decoder, mask, sources[1])
+    refuse_different_sizes(opened.size_px, label.size_px, *sources)
+    return OpenPair(opened.size_px, opened.read, label.read)
 
 
 def name_source(stored: Stored, name: str) -> str:
     """Return what messages call a stored file: its path, or the row's name."""
     if isinstance(stored, str):
         return name if stored.startswith("{") else stored
-    # rows of values and pictures without a path go by the row's name
+    # rows of values and images without a path go by the row's name
     if isinstance(stored, dict) and stored.get("path"):
         return str(stored["path"])
     return name

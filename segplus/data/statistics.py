@@ -25,34 +25,34 @@ _FORMAT = 1  # of the remembered statistics
 
 
 @dataclass(frozen=True)
-class BandStatistics:
-    """Each band over all pixels of a split.
+class ChannelStatistics:
+    """Each channel over all pixels of a split.
 
     Args:
-        mean: One a band, in 0..255.
-        std: Standard deviation over all pixels (not over n - 1), one a band, in 0..255.
+        mean: One a channel, in 0..255.
+        std: Standard deviation over all pixels (not over n - 1), one a channel, in 0..255.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
-def measure_bands(split: SegmentationSplit, *, progress: bool = True) -> BandStatistics:
-    """Return the mean and the spread of each band of a split, read once; a split that was measured is not read again.
+def measure_channels(split: SegmentationSplit, *, progress: bool = True) -> ChannelStatistics:
+    """Return the mean and the spread of each channel of a split; a split that was measured is not read again.
 
-    The sums are of integers, hence exact and the same in whatever order the pictures come.
+    The sums are of integers, hence exact and the same in whatever order the images come.
 
     Args:
-        split: Pictures of equally many bands, 8-bit as the recipe's range makes them.
+        split: Images of equally many channels, 8-bit as the recipe's range makes them.
         progress: Show a progress bar.
     Raises:
-        InputError: If a picture is damaged, or is not 8-bit because no range is stated for its depth.
+        InputError: If an image is damaged, or is not 8-bit because no range is stated for its depth.
     """
     place = find_cache_folder() / "bands" / f"{split.fingerprint}-{_FORMAT}.json"
     if place.is_file():
         stored = json.loads(place.read_text())
-        return BandStatistics(tuple(stored["mean"]), tuple(stored["std"]))
-    title = f"measure bands of {split.title}" if progress else None
+        return ChannelStatistics(tuple(stored["mean"]), tuple(stored["std"]))
+    title = f"measure channels of {split.title}" if progress else None
     counts = sum(map_pairs(lambda index: _count_values(split, index), len(split), title))
     statistics = summarize_counts(np.asarray(counts))
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -62,33 +62,33 @@ def measure_bands(split: SegmentationSplit, *, progress: bool = True) -> BandSta
     return statistics
 
 
-def summarize_counts(counts: npt.NDArray[np.int64]) -> BandStatistics:
-    """Return mean and standard deviation of bands.
+def summarize_counts(counts: npt.NDArray[np.int64]) -> ChannelStatistics:
+    """Return mean and standard deviation of channels.
 
     Args:
-        counts: How often each value occurs in each band, shape (bands, 256).
+        counts: How often each value occurs in each channel, shape (channels, 256).
     """
     mean, std = [], []
-    for band in counts.tolist():  # Python's integers: squares of millions of pixels pass 64 bits
-        pixels = sum(band)
-        total = sum(value * count for value, count in enumerate(band))
-        squares = sum(value * value * count for value, count in enumerate(band))
+    for channel in counts.tolist():  # Python's integers: squares of millions of pixels pass 64 bits
+        pixels = sum(channel)
+        total = sum(value * count for value, count in enumerate(channel))
+        squares = sum(value * value * count for value, count in enumerate(channel))
         mean.append(total / pixels)
         std.append((pixels * squares - total * total) ** 0.5 / pixels)
-    return BandStatistics(tuple(mean), tuple(std))
+    return ChannelStatistics(tuple(mean), tuple(std))
 
 
 def _count_values(split: SegmentationSplit, index: int) -> npt.NDArray[np.int64]:
-    """Return how often each of the 256 values occurs in each band of a picture, shape (bands, 256)."""
+    """Return how often each of the 256 values occurs in each channel of an image, shape (channels, 256)."""
     image = split.image(index)
-    bands = np.asarray(image)
-    if bands.dtype != np.uint8:
+    channels = np.asarray(image)
+    if channels.dtype != np.uint8:
         raise InputError(
             f"{split.sources(index)[0]}: not an 8-bit image, and no range is stated",
-            found=f"{bands.dtype}, values {bands.min():g}..{bands.max():g}",
+            found=f"{channels.dtype}, values {channels.min():g}..{channels.max():g}",
             fix="set data.image_range: [low, high], the values that become 0 and 255 in every image",
         )
-    return np.stack([np.bincount(band.ravel(), minlength=256) for band in np.moveaxis(bands, -1, 0)])
+    return np.stack([np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(channels, -1, 0)])
 
 
 def count_class_pixels(labels: Iterable[npt.NDArray[Any] | Tensor], num_classes: int) -> Counts:

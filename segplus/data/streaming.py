@@ -41,7 +41,7 @@ class StreamedSplit:
     """A split that has no length and no positions: rows come in an order, and are decoded where they are needed.
 
     Args:
-        rows: The stream, pictures not decoded.
+        rows: The stream, images not decoded.
         columns: Names of the image and the mask column.
         skipped: Rows to leave out at the beginning of each file, because another split holds them.
         decoder: What the masks mean.

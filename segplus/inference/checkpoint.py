@@ -46,12 +46,12 @@ class Checkpoint:
 
     @property
     def channels(self) -> int:
-        """The number of channels of the pictures that the model takes."""
+        """The number of channels of the images that the model takes."""
         return count_channels(self.config)
 
     @property
     def image_range(self) -> tuple[float, float] | None:
-        """The values that became 0 and 255 in the training pictures, where they were deeper than 8 bits."""
+        """The values that became 0 and 255 in the training images, where they were deeper than 8 bits."""
         return find_image_range(self.image_processor)
 
     def load(self, protocol: ProtocolRecipe | None = None, device: str | torch.device | None = None) -> Predictor:
@@ -67,7 +67,7 @@ class Checkpoint:
         return Predictor(model, self.image_processor, protocol, device, self.channels)
 
     def fit_section(self, section: DataRecipe) -> DataRecipe:
-        """Return a data section whose pictures are read as those that the model was trained on.
+        """Return a data section whose images are read as those that the model was trained on.
 
         Channels and range that the section leaves at their defaults are the checkpoint's.
 
@@ -76,10 +76,10 @@ class Checkpoint:
         """
         if section.channels not in (3, self.channels):
             raise InputError(
-                f"checkpoint {self.source}: takes pictures of other channels than the data's",
+                f"checkpoint {self.source}: takes images of other channels than the data's",
                 found=f"data.channels: {section.channels}",
                 allowed=self.channels,
-                fix="choose the checkpoint that was trained on these bands",
+                fix="choose the checkpoint that was trained on these channels",
             )
         stated = self.image_range
         found = None if stated is None else list(stated)

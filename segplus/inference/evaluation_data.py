@@ -42,10 +42,10 @@ def open_split(
 
 
 def load_data(data: DataSource, checkpoints: Sequence[Checkpoint] = ()) -> SegmentationData:
-    """Return the data that a data section, a folder or a Hub id stands for, read as the checkpoints take pictures.
+    """Return the data that a data section, a folder or a Hub id stands for, read as the checkpoints take images.
 
     Raises:
-        InputError: If the data cannot be read, or the checkpoints take pictures of other channels.
+        InputError: If the data cannot be read, or the checkpoints take images of other channels.
     """
     if isinstance(data, SegmentationData):
         return data
@@ -54,7 +54,7 @@ def load_data(data: DataSource, checkpoints: Sequence[Checkpoint] = ()) -> Segme
     for other in fitted[1:]:
         if other != fitted[0]:
             raise InputError(
-                "the checkpoints take pictures of different kinds",
+                "the checkpoints take images of different kinds",
                 found=" and ".join(f"{one.channels} channels, range {one.image_range}" for one in (fitted[0], other)),
                 fix="compare models that were trained on the same channels and data.image_range",
             )

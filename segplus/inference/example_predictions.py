@@ -1,4 +1,4 @@
-"""The pictures of an evaluation that people look at: the worst, the median and the best."""
+"""The images of an evaluation that people look at: the worst, the median and the best."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from segplus.reporting.examples import Example, choose_extremes
 def predict_examples(
     predictor: Predictor, split: SegmentationSplit, evaluator: Evaluator, count: int = 3
 ) -> dict[str, list[Example]]:
-    """Return "Worst", "Median" and "Best" pictures of a split by their own mIoU, predicted once more.
+    """Return "Worst", "Median" and "Best" images of a split by their own mIoU, predicted once more.
 
     Args:
         predictor: Forms the predictions, as it did for the evaluator.
         split: The images and masks.
         evaluator: Saw every image of the split.
-        count: Pictures in each group; fewer where the split is small.
+        count: Images in each group; fewer where the split is small.
     """
     images = sorted(evaluator.images, key=lambda image: image.index)
     scores: list[float] = [image.compute()["mean_iou"] for image in images]
@@ -34,7 +34,7 @@ def predict_examples(
 
 
 def predict_example(predictor: Predictor, pair: dict[str, Any], score: float) -> Example:
-    """Return one pair with its prediction; of a picture with many bands the first three are shown."""
-    picture = pair["image"]
-    prediction = predictor.predict(picture).cpu().numpy()
-    return Example(pair["name"], show_as_rgb(picture), pair["label"], prediction, score)
+    """Return one pair with its prediction; of an image with many channels the first three are shown."""
+    image = pair["image"]
+    prediction = predictor.predict(image).cpu().numpy()
+    return Example(pair["name"], show_as_rgb(image), pair["label"], prediction, score)

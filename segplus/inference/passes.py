@@ -1,4 +1,4 @@
-"""One pass of a model over a picture: scores on the model's grid, read from the top down, and labels made of them."""
+"""One pass of a model over an image: scores on the model's grid, read from the top down, and labels made of them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from segplus.metrics.resizing import (
 
 
 class ScorePass:
-    """The scores of a picture on a grid of which only the rows that are still needed are held.
+    """The scores of an image on a grid of which only the rows that are still needed are held.
 
     Args:
         blocks: The grid's rows from the top, in blocks of shape (C, n, w), each with the height of the whole grid.
-        covers: Height and width that the whole grid stretches over, in pixels of the picture, padding included.
+        covers: Height and width that the whole grid stretches over, in pixels of the image, padding included.
     """
 
     def __init__(self, blocks: Iterator[tuple[Tensor, int]], covers: tuple[float, float]) -> None:
@@ -74,7 +74,7 @@ class Strip:
     end: int
 
     def find_labels(self, width: int) -> Tensor:
-        """Return the label map of the strip's own pixels, as wide as the picture."""
+        """Return the label map of the strip's own pixels, as wide as the image."""
         return label_map(self.scores[None], self.size)[0, self.start : self.end, :width]
 
     def interpolate(self, width: int) -> Iterator[Tensor]:
@@ -114,11 +114,11 @@ def fill_rows(target: Tensor, top: int, part: Tensor) -> int:
 
 
 def average_passes(passes: list[ScorePass], size: tuple[int, int]) -> Iterator[tuple[int, Tensor]]:
-    """Yield the mean scores of several passes at the picture's size, a few rows at a time.
+    """Yield the mean scores of several passes at the image's size, a few rows at a time.
 
     Args:
         passes: The passes.
-        size: Height and width of the picture.
+        size: Height and width of the image.
     Yields:
         The first row, and scores of shape (rows, width, C).
     """

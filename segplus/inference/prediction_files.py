@@ -1,4 +1,4 @@
-"""Label maps as pictures, and scores as tables."""
+"""Label maps as images, and scores as tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from segplus.classes import ClassMap
 from segplus.errors import InputError
 from segplus.files import write_whole
 from segplus.images import show_as_rgb
-from segplus.inference.pixel_values import Picture
+from segplus.inference.pixel_values import DecodedImage
 from segplus.reporting.drawing import draw_overlay
 
 Kind = Literal["ids", "palette", "overlay"]
@@ -26,7 +26,7 @@ TABLE_SUFFIXES = (".csv", ".parquet")
 
 
 def check_kind(kind: str, num_classes: int) -> None:
-    """Refuse a kind of label picture that there is not, or that cannot hold the classes.
+    """Refuse a kind of label image that there is not, or that cannot hold the classes.
 
     Raises:
         InputError: If so.
@@ -37,18 +37,18 @@ def check_kind(kind: str, num_classes: int) -> None:
         raise InputError("a palette PNG holds 256 classes", found=num_classes, fix="write ids, as 16-bit PNG")
 
 
-def draw_labels(labels: npt.NDArray[Any], picture: Picture, classes: ClassMap, kind: str) -> Image.Image:
-    """Return class ids as a picture.
+def draw_labels(labels: npt.NDArray[Any], image: DecodedImage, classes: ClassMap, kind: str) -> Image.Image:
+    """Return class ids as an image.
 
     Args:
         labels: Class ids, shape (H, W).
-        picture: What they were predicted from; only `overlay` shows it.
+        image: What they were predicted from; only `overlay` shows it.
         classes: Colours, for `palette` and `overlay`.
         kind: `ids` gives grey values, 8 bits up to 256 classes and 16 above; `palette` 8-bit ids with a colour table;
-            `overlay` the colours over the picture.
+            `overlay` the colours over the image.
     """
     if kind == "overlay":
-        return draw_overlay(show_as_rgb(picture), labels, classes)
+        return draw_overlay(show_as_rgb(image), labels, classes)
     if kind == "palette":
         drawn = Image.fromarray(labels.astype(np.uint8))
         drawn.putpalette([channel for color in classes.colors for channel in color])
@@ -56,10 +56,10 @@ def draw_labels(labels: npt.NDArray[Any], picture: Picture, classes: ClassMap, k
     return Image.fromarray(labels.astype(np.uint8 if classes.num_classes <= 256 else np.uint16))
 
 
-def write_labels(path: Path, labels: npt.NDArray[Any], picture: Picture, classes: ClassMap, kind: str) -> None:
+def write_labels(path: Path, labels: npt.NDArray[Any], image: DecodedImage, classes: ClassMap, kind: str) -> None:
     """Write class ids as a PNG; see `draw_labels`."""
     with write_whole(path) as part:
-        draw_labels(labels, picture, classes, kind).save(part, "PNG")
+        draw_labels(labels, image, classes, kind).save(part, "PNG")
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

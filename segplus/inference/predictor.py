@@ -1,4 +1,4 @@
-"""Predictor: from a picture to its label map at its own size, by one protocol."""
+"""Predictor: from an image to its label map at its own size, by one protocol."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from segplus.errors import InputError
 from segplus.inference.passes import ScorePass, average_passes, cut_strips, fill_rows
-from segplus.inference.pixel_values import Picture, PictureReader, measure_picture, scale_picture
+from segplus.inference.pixel_values import DecodedImage, PixelReader, measure_image, scale_image
 from segplus.inference.windows import blend_windows, lay_windows, pad_size
 from segplus.metrics import label_map
 from segplus.metrics.labels import choose_label_dtype
@@ -19,16 +19,16 @@ from segplus.recipe.evaluation_section import ProtocolRecipe
 _FIXES = {
     "fixed": "save another size with the image processor",
     "original": "use the protocol fixed, sliding with a window_px that it takes, or a stride_px that pads to one",
-    "sliding": "choose a window_px that it takes, no larger than the pictures, or use the protocol fixed",
+    "sliding": "choose a window_px that it takes, no larger than the images, or use the protocol fixed",
 }
 
 
 class Predictor:
-    """Forms predictions at a picture's own size.
+    """Forms predictions at an image's own size.
 
     With the protocol `fixed` and one scale the label map is, to the pixel, what transformers' image-segmentation
     pipeline serves. Windows and flips are averaged on the model's own grid (logits, or probabilities), scales at the
-    picture's size; full-resolution scores exist a few rows at a time only.
+    image's size; full-resolution scores exist a few rows at a time only.
 
     Args:
         model: Any semantic-segmentation model; put on `device` and into evaluation mode.
@@ -49,38 +49,38 @@ class Predictor:
         self.protocol = protocol or ProtocolRecipe()
         self.model = model if device is None else model.to(device)
         self.model.eval()
-        self.reader = PictureReader(image_processor, channels)
+        self.reader = PixelReader(image_processor, channels)
 
-    def predict(self, picture: Picture) -> Tensor:
-        """Return the label map of a picture.
+    def predict(self, image: DecodedImage) -> Tensor:
+        """Return the label map of an image.
 
         Args:
-            picture: PIL picture in RGB, or an array, uint8, shape (H, W, channels).
+            image: PIL image in RGB, or an array, uint8, shape (H, W, channels).
         Returns:
             Class ids, shape (H, W); uint8 up to 255 classes.
         Raises:
-            InputError: If the model cannot take the size that the protocol gives it, or the picture's channels.
+            InputError: If the model cannot take the size that the protocol gives it, or the image's channels.
         """
-        size = measure_picture(picture)
-        return self._label(self._start_passes(picture), size)
+        size = measure_image(image)
+        return self._label(self._start_passes(image), size)
 
-    def try_picture(self, picture: Picture) -> None:
-        """Run the model as a prediction begins: on the whole picture or its first row of windows, at every scale.
+    def try_image(self, image: DecodedImage) -> None:
+        """Run the model as a prediction begins: on the whole image or its first row of windows, at every scale.
 
         Raises:
             InputError: As `predict`.
         """
-        self._start_passes(picture)
+        self._start_passes(image)
 
-    def predict_batch(self, pictures: Sequence[Picture]) -> list[Tensor]:
-        """Return the label maps of several pictures; those that are served at one size go through the model together.
+    def predict_batch(self, images: Sequence[DecodedImage]) -> list[Tensor]:
+        """Return the label maps of several images; those that are served at one size go through the model together.
 
         The last bits of a model's scores depend on the batch, so a pixel on the edge between two classes may too.
         """
         protocol = self.protocol
-        if protocol.name != "fixed" or protocol.scales != [1.0] or len(pictures) == 1:
-            return [self.predict(picture) for picture in pictures]
-        served = [self.reader.read_served(picture) for picture in pictures]
+        if protocol.name != "fixed" or protocol.scales != [1.0] or len(images) == 1:
+            return [self.predict(image) for image in images]
+        served = [self.reader.read_served(image) for image in images]
         groups: dict[tuple[int, ...], list[int]] = {}
         for index, pixel_values in enumerate(served):
             groups.setdefault(tuple(pixel_values.shape), []).append(index)
@@ -88,13 +88,13 @@ class Predictor:
         for members in groups.values():
             scores = self._score(torch.cat([served[index] for index in members]))
             for index, one in zip(members, scores, strict=True):
-                labels[index] = label_map(one[None], measure_picture(pictures[index]))[0]
-        return [labels[index] for index in range(len(pictures))]
+                labels[index] = label_map(one[None], measure_image(images[index]))[0]
+        return [labels[index] for index in range(len(images))]
 
-    def predict_with_confidence(self, picture: Picture) -> tuple[Tensor, Tensor]:
+    def predict_with_confidence(self, image: DecodedImage) -> tuple[Tensor, Tensor]:
         """Return the label map and the probability of the most probable class, float32, both of shape (H, W)."""
-        size = measure_picture(picture)
-        passes = self._start_passes(picture)
+        size = measure_image(image)
+        passes = self._start_passes(image)
         labels = self._make_labels(passes, size)
         confidence = torch.empty(size, dtype=torch.float32, device=self.model.device)
         if len(passes) > 1 or not passes[0].fits_pixels:
@@ -109,10 +109,10 @@ class Predictor:
                 top = fill_rows(confidence, top, self._normalise(slab).amax(-1))
         return labels, confidence
 
-    def predict_probabilities(self, picture: Picture) -> Tensor:
+    def predict_probabilities(self, image: DecodedImage) -> Tensor:
         """Return the probability of every class, float32, shape (C, H, W): as large as that is."""
-        size = measure_picture(picture)
-        passes = self._start_passes(picture)
+        size = measure_image(image)
+        passes = self._start_passes(image)
         probabilities = torch.empty(*size, len(passes[0].held), device=self.model.device)
         for top, slab in average_passes(passes, size):
             fill_rows(probabilities, top, self._normalise(slab))
@@ -135,18 +135,18 @@ class Predictor:
             row = fill_rows(labels, row, strip.find_labels(size[1]))
         return labels
 
-    def _start_passes(self, picture: Picture) -> list[ScorePass]:
+    def _start_passes(self, image: DecodedImage) -> list[ScorePass]:
         start = self._start_served if self.protocol.name == "fixed" else self._start_windows
-        return [start(picture, scale) for scale in self.protocol.scales]
+        return [start(image, scale) for scale in self.protocol.scales]
 
-    def _start_served(self, picture: Picture, scale: float) -> ScorePass:
-        scores = self._score(self.reader.read_served(picture, scale))[0]
-        return ScorePass(iter([(scores, scores.shape[1])]), measure_picture(picture))
+    def _start_served(self, image: DecodedImage, scale: float) -> ScorePass:
+        scores = self._score(self.reader.read_served(image, scale))[0]
+        return ScorePass(iter([(scores, scores.shape[1])]), measure_image(image))
 
-    def _start_windows(self, picture: Picture, scale: float) -> ScorePass:
-        height, width = measure_picture(picture)
-        scaled = picture if scale == 1.0 else scale_picture(picture, scale)
-        scaled_height, scaled_width = measure_picture(scaled)
+    def _start_windows(self, image: DecodedImage, scale: float) -> ScorePass:
+        height, width = measure_image(image)
+        scaled = image if scale == 1.0 else scale_image(image, scale)
+        scaled_height, scaled_width = measure_image(scaled)
         total = pad_size((scaled_height, scaled_width), self.protocol.stride_px)
         covers = total[0] * height / scaled_height, total[1] * width / scaled_width
 
@@ -175,7 +175,7 @@ class Predictor:
         except (ValueError, RuntimeError, AssertionError, IndexError) as error:
             height, width = pixel_values.shape[-2:]
             raise InputError(
-                f"evaluation.protocol: {type(self.model).__name__} cannot take a picture of this size",
+                f"evaluation.protocol: {type(self.model).__name__} cannot take an image of this size",
                 found=f"{height} x {width} (height x width): {(str(error).splitlines() or [''])[0][:300]}",
                 fix=_FIXES[self.protocol.name],
             ) from error

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from segplus.classes import ClassMap
 from segplus.data import SegmentationSplit
-from segplus.inference.pixel_values import Picture
+from segplus.inference.pixel_values import DecodedImage
 from segplus.inference.prediction_files import write_labels
 from segplus.inference.predictor import Predictor
 from segplus.metrics import BoundaryIoU, CalibrationError, Evaluator, SurfaceDistances, TrimapIoU
@@ -58,14 +58,14 @@ def join_processes() -> PartialState:
 
 
 def score_image(
-    predictor: Predictor, evaluator: Evaluator, picture: Picture, label: torch.Tensor, index: int, name: str
+    predictor: Predictor, evaluator: Evaluator, image: DecodedImage, label: torch.Tensor, index: int, name: str
 ) -> tuple[torch.Tensor, ImageScores]:
     """Predict one image, count it, and return its label map and its scores."""
     label = label.to(predictor.model.device)
     if evaluator.calibration is None:
-        prediction = predictor.predict(picture)
+        prediction = predictor.predict(image)
     else:
-        prediction, confidence = predictor.predict_with_confidence(picture)
+        prediction, confidence = predictor.predict_with_confidence(image)
         evaluator.calibration.update(confidence, prediction, label)
     return prediction, evaluator.update(prediction, label, index, name)
 
@@ -78,7 +78,7 @@ def iterate_split(split: SegmentationSplit, title: str, *, progress: bool) -> It
         read_ahead(split.__getitem__, indices),
         desc=title,
         total=len(indices),
-        unit=" pictures",
+        unit=" images",
         disable=None if progress and state.is_main_process else True,  # None: none in a file
     )
     for index, pair in zip(indices, bar, strict=True):

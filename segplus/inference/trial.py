@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from segplus.data import SegmentationSplit
-from segplus.inference.pixel_values import measure_picture
+from segplus.inference.pixel_values import measure_image
 from segplus.inference.predictor import Predictor
 
-_PICTURES = 8
+_IMAGES = 8
 
 
 def try_protocol(predictor: Predictor, splits: Iterable[SegmentationSplit]) -> None:
-    """Begin the prediction of a few pictures of each split, one of each size, and forget it.
+    """Begin the prediction of a few images of each split, one of each size, and forget it.
 
     The protocol `fixed` at one scale serves the sizes that training evaluates at, which were tried already.
 
     Args:
         predictor: Of the model that is to be trained.
-        splits: Those that are evaluated after training; pictures are taken evenly from each.
+        splits: Those that are evaluated after training; images are taken evenly from each.
     Raises:
         InputError: If the model cannot take a size that the protocol gives it, or there is no size to scale.
     """
@@ -26,9 +26,9 @@ def try_protocol(predictor: Predictor, splits: Iterable[SegmentationSplit]) -> N
         return
     tried: set[tuple[int, int]] = set()
     for split in splits:
-        count = min(_PICTURES, len(split))
-        for picture in (split.image(number * len(split) // count) for number in range(count)):
-            size = measure_picture(picture)
+        count = min(_IMAGES, len(split))
+        for image in (split.image(number * len(split) // count) for number in range(count)):
+            size = measure_image(image)
             if size not in tried:
                 tried.add(size)
-                predictor.try_picture(picture)
+                predictor.try_image(image)

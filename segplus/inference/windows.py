@@ -27,7 +27,7 @@ _BLOCK_VALUES = 1 << 22
 
 @dataclass(frozen=True)
 class WindowLayout:
-    """Where windows lie on a padded picture.
+    """Where windows lie on a padded image.
 
     Args:
         tops: First row of each row of windows, in pixels.
@@ -43,7 +43,7 @@ class WindowLayout:
 
     @property
     def is_single(self) -> bool:
-        """Whether one window holds the whole picture."""
+        """Whether one window holds the whole image."""
         return len(self.tops) == len(self.lefts) == 1
 
 
@@ -66,7 +66,7 @@ def place_windows(total: int, window: int, overlap: float, stride_px: int) -> li
 
 
 def lay_windows(size: tuple[int, int], protocol: ProtocolRecipe) -> WindowLayout:
-    """Return the windows of a picture of this padded size; one of its whole size for the protocol `original`."""
+    """Return the windows of an image of this padded size; one of its whole size for the protocol `original`."""
     windows = size if protocol.name == "original" else protocol.window_px
     height, width = min(size[0], windows[0]), min(size[1], windows[1])
     tops = place_windows(size[0], height, protocol.overlap, protocol.stride_px)
@@ -96,7 +96,7 @@ def find_strides(layout: WindowLayout, grid: tuple[int, int], total: tuple[int, 
     Args:
         layout: The windows.
         grid: Height and width of a window's scores.
-        total: Height and width of the padded picture, in pixels.
+        total: Height and width of the padded image, in pixels.
     """
     strides = layout.height // grid[0], layout.width // grid[1]
     if (grid[0] * strides[0], grid[1] * strides[1]) != (layout.height, layout.width):
@@ -112,7 +112,7 @@ class Blender:
     Args:
         layout: The windows.
         grid: Height and width of a window's scores.
-        total: Height and width of the padded picture, in pixels.
+        total: Height and width of the padded image, in pixels.
         protocol: Says how to blend.
     """
 
@@ -161,12 +161,12 @@ class Blender:
 def blend_windows(
     score: ScoreWindows, layout: WindowLayout, total: tuple[int, int], protocol: ProtocolRecipe
 ) -> Iterator[tuple[Tensor, int]]:
-    """Yield the scores of a picture as blocks of rows of a grid, top to bottom, (C, n, w), with the grid's height.
+    """Yield the scores of an image as blocks of rows of a grid, top to bottom, (C, n, w), with the grid's height.
 
     Args:
         score: Gives the scores of windows.
         layout: The windows.
-        total: Height and width of the padded picture, in pixels.
+        total: Height and width of the padded image, in pixels.
         protocol: Says how to blend and how many windows go through the model at once.
     """
     blender: Blender | None = None

@@ -1,4 +1,4 @@
-"""An inspection as one HTML page with pictures; nothing outside the file is loaded."""
+"""An inspection as one HTML page with images; nothing outside the file is loaded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 from segplus.classes import ClassMap
 from segplus.data.dataset import SegmentationSplit
-from segplus.images import measure_picture, show_as_rgb
+from segplus.images import measure_image, show_as_rgb
 from segplus.inspection.audit import Audit
 
 _WIDTH_PX = 360
@@ -36,26 +36,26 @@ def write_page(audit: Audit, path: Path) -> None:
     page = environment.from_string(template).render(
         report=audit.report,
         colors=[f"rgb({red} {green} {blue})" for red, green, blue in classes.colors] if classes else [],
-        pictures=draw_examples(audit) if audit.data else {},
+        images=draw_examples(audit) if audit.data else {},
     )
     path.write_text(page, encoding="utf-8")
 
 
 def draw_examples(audit: Audit) -> dict[str, list[dict[str, str]]]:
-    """Return split name -> name and picture (a data address) of its suspicious and of its first pairs."""
-    pictures = {}
+    """Return split name -> name and image (a data address) of its suspicious and of its first pairs."""
+    images = {}
     for name, split in (audit.data.splits if audit.data else {}).items():
         tally = audit.tallies[name]
         shown = dict(tally.suspects) | {index: "" for index in tally.examples if index not in dict(tally.suspects)}
-        pictures[name] = [draw_pair(split, index, remark) for index, remark in shown.items()]
-    return pictures
+        images[name] = [draw_pair(split, index, remark) for index, remark in shown.items()]
+    return images
 
 
 def draw_pair(split: SegmentationSplit, index: int, remark: str) -> dict[str, str]:
     """Return image and coloured mask side by side; values outside the classes are drawn as ignored."""
     image, raw = split.raw_pair(index)
     label = replace(split.classes, unknown="ignore").decode(raw, "")
-    height, width = measure_picture(image)
+    height, width = measure_image(image)
     size = (_WIDTH_PX, max(1, round(_WIDTH_PX * height / width)))
     left = show_as_rgb(image).resize(size, Image.Resampling.BILINEAR)
     right = Image.fromarray(color_labels(label, split.classes)).resize(size, Image.Resampling.NEAREST)

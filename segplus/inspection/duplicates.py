@@ -11,18 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 _BITS = np.array([bin(value).count("1") for value in range(65536)], dtype=np.uint8)
-NEAR_BITS = 5  # of 64: neighbouring frames and re-encoded copies differ less, other pictures of one place more
+NEAR_BITS = 5  # of 64: neighbouring frames and re-encoded copies differ less, other images of one place more
 NOTHING_NEAR = np.uint64(2**64 - 1)
 _PLACE = np.uint64(2**32 - 1)
 _AT_ONCE = 1_000_000  # comparisons: about 50 MB
-_BANDS = list(pairwise(round(64 * cut / (NEAR_BITS + 1)) for cut in range(NEAR_BITS + 2)))
+_CHANNELS = list(pairwise(round(64 * cut / (NEAR_BITS + 1)) for cut in range(NEAR_BITS + 2)))
 
 
 def find_near_pairs(first: npt.ArrayLike, second: npt.ArrayLike) -> list[tuple[int, int]]:
     """Return (index in first, index of its nearest in second) of the images that have a near-duplicate there.
 
-    Two hashes that differ in up to NEAR_BITS bits are equal in at least one of NEAR_BITS + 1 bands of bits, so only
-    images that share a band are compared: time and memory do not grow with the product of the numbers.
+    Two hashes that differ in up to NEAR_BITS bits are equal in at least one of NEAR_BITS + 1 channels of bits, so only
+    images that share a channel are compared: time and memory do not grow with the product of the numbers.
 
     Args:
         first: 64-bit hashes, shape (N,); 0 stands for none.
@@ -33,7 +33,7 @@ def find_near_pairs(first: npt.ArrayLike, second: npt.ArrayLike) -> list[tuple[i
     right, places = right[right != 0], places[right != 0]
     # Distance and place of the nearest in one number, so that of two equally near ones the first is taken.
     best = np.full(len(left), NOTHING_NEAR, dtype=np.uint64)
-    for low, high in _BANDS:
+    for low, high in _CHANNELS:
         _compare_band(left, right, places, (np.uint64(low), np.uint64((1 << (high - low)) - 1)), best)
     best[left == 0] = NOTHING_NEAR
     nearest = best[back]
@@ -44,11 +44,11 @@ def _compare_band(
     left: npt.NDArray[np.uint64],
     right: npt.NDArray[np.uint64],
     places: npt.NDArray[np.int64],
-    band: tuple[np.uint64, np.uint64],
+    channel: tuple[np.uint64, np.uint64],
     best: npt.NDArray[np.uint64],
 ) -> None:
-    """Lower `best` by the distances to hashes that have the same bits in one band (shift, mask)."""
-    shift, mask = band
+    """Lower `best` by the distances to hashes that have the same bits in one channel (shift, mask)."""
+    shift, mask = channel
     order = np.argsort((right >> shift) & mask, kind="stable")
     keys, asked = ((right >> shift) & mask)[order], (left >> shift) & mask
     starts, ends = np.searchsorted(keys, asked, "left"), np.searchsorted(keys, asked, "right")

@@ -15,10 +15,10 @@ from segplus.classes import ClassMap
 from segplus.data.checking import count_labels
 from segplus.data.dataset import SegmentationSplit
 from segplus.errors import InputError
-from segplus.images import Picture, measure_picture
+from segplus.images import DecodedImage, measure_image
 
-WINDOW_PX = 12  # largest shift that is looked for, in pixels of the reduced picture
-REDUCED_PX = 192  # longest edge of the pictures whose edges are compared
+WINDOW_PX = 12  # largest shift that is looked for, in pixels of the reduced image
+REDUCED_PX = 192  # longest edge of the images whose edges are compared
 TURNS = (
     "as it is", "flipped left-right", "flipped top-bottom", "turned by 180 degrees", "turned left by 90 degrees",
     "turned right by 90 degrees", "transposed", "transposed along the other diagonal",
@@ -49,7 +49,7 @@ class PairFacts:
         mask_digest: 64-bit digest of the labels.
         shift_profile: Agreement of the edges at each shift, shape (2 * WINDOW_PX + 1,) squared; None without edges.
         turn_scores: Agreement of the edges for each of TURNS, shape (8,); NaN for quarter turns of oblong pairs.
-        shift_scale: Pixels of the image for one of the reduced picture.
+        shift_scale: Pixels of the image for one of the reduced image.
         is_interpolated: The mask looks resized with interpolation: classes change through values between the two.
         value_range: Least and greatest value of an image that is not 8-bit, or None.
         problems: Messages of what is wrong with the pair, each with its kind.
@@ -93,7 +93,7 @@ def measure_pair(split: SegmentationSplit, index: int, tolerant: ClassMap) -> Pa
     grey = reduce_to_grey(image)
     objects, smallest = count_objects(labels, tolerant.num_classes)
     facts = PairFacts(
-        size_px=measure_picture(image),
+        size_px=measure_image(image),
         mask_size_px=(labels.shape[0], labels.shape[1]),
         pixels=count_labels(labels, tolerant.num_classes),
         outside=tolerant.count_outside(raw) if (labels == tolerant.ignore_index).any() else {},
@@ -118,12 +118,12 @@ def measure_pair(split: SegmentationSplit, index: int, tolerant: ClassMap) -> Pa
 
 
 def digest_pixels(pixels: npt.NDArray[Any]) -> int:
-    """Return a 64-bit digest of an array's values; of a million pictures two share one by chance once in 10^7 sets."""
+    """Return a 64-bit digest of an array's values; of a million images two share one by chance once in 10^7 sets."""
     return int.from_bytes(hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=8).digest(), "big")
 
 
-def reduce_to_grey(image: Picture) -> npt.NDArray[np.float32]:
-    """Return the picture in grey, longest edge REDUCED_PX at most, float, shape (h, w)."""
+def reduce_to_grey(image: DecodedImage) -> npt.NDArray[np.float32]:
+    """Return the image in grey, longest edge REDUCED_PX at most, float, shape (h, w)."""
     if isinstance(image, Image.Image):
         plane = np.asarray(image.convert("L"), dtype=np.float32)
     else:
@@ -135,15 +135,15 @@ def reduce_to_grey(image: Picture) -> npt.NDArray[np.float32]:
     return np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
 
 
-def find_range(image: Picture) -> tuple[float, float] | None:
+def find_range(image: DecodedImage) -> tuple[float, float] | None:
     """Return the least and the greatest value of an image that is not 8-bit, or None."""
     if isinstance(image, Image.Image) or image.dtype == np.uint8:
         return None
     return float(image.min()), float(image.max())
 
 
-def describe_looks(image: Picture, grey: npt.NDArray[np.float32]) -> tuple[str, ...]:
-    """Return which of "dark", "grey" and "constant" fit a picture."""
+def describe_looks(image: DecodedImage, grey: npt.NDArray[np.float32]) -> tuple[str, ...]:
+    """Return which of "dark", "grey" and "constant" fit an image."""
     looks = []
     if grey.max() - grey.min() < 1.0:
         looks.append("constant")
@@ -208,8 +208,8 @@ def measure_blends(raw: npt.NDArray[Any], classes: ClassMap) -> float:
     colors = _unpack(raw)
     outside = ~np.isin(raw, legend)
     between, changes = [], 0
-    for bands, others in ((colors, outside), (colors.swapaxes(0, 1), outside.T)):
-        left, middle, right = bands[:, :-2], bands[:, 1:-1], bands[:, 2:]
+    for channels, others in ((colors, outside), (colors.swapaxes(0, 1), outside.T)):
+        left, middle, right = channels[:, :-2], channels[:, 1:-1], channels[:, 2:]
         changed = (left != right).any(axis=-1)
         inside = (np.minimum(left, right) <= middle) & (middle <= np.maximum(left, right))
         differs = (middle != left).any(axis=-1) & (middle != right).any(axis=-1)

@@ -16,7 +16,7 @@ from segplus.inspection.measurements import TURNS, WINDOW_PX, PairFacts
 
 MOST_OUTSIDE = 1 << 16  # values outside the classes that are told apart: lossy colours would be millions
 NAMED = 20  # files that are named of each kind of problem; the others are counted
-_PICTURES = 6
+_IMAGES = 6
 
 
 @dataclass
@@ -89,13 +89,13 @@ class SplitTally:
         self.hashes.append(0 if "constant" in facts.looks else facts.hash)
         self.digests.append(facts.digest)
         self.mask_digests.append(facts.mask_digest)
-        if len(self.examples) < _PICTURES:
+        if len(self.examples) < _IMAGES:
             self.examples.append(index)
         self._add_edges(facts)
         before = {kind: problem.count for kind, problem in self.problems.items()}
         self._add_problems(facts, sources)
         kinds = [kind for kind, problem in self.problems.items() if problem.count > before.get(kind, 0)]
-        if kinds and len(self.suspects) < 2 * _PICTURES and max(before.get(kind, 0) for kind in kinds) < _PICTURES:
+        if kinds and len(self.suspects) < 2 * _IMAGES and max(before.get(kind, 0) for kind in kinds) < _IMAGES:
             self.suspects.append((index, ", ".join(kinds)))
 
     def _add_edges(self, facts: PairFacts) -> None:

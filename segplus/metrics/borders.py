@@ -102,8 +102,8 @@ class TrimapIoU:
         for matrix, width_px in zip(self.matrices, self.widths_px, strict=True):
             size = 2 * width_px + 1
             # Void is the greatest of all to the minimum and the least of all to the maximum, so it makes no border.
-            band = minimum_filter(highest, size, mode="nearest") < maximum_filter(truth, size, mode="nearest")
-            counted = np.bincount(pairs[band & (truth != _NO_CLASS)], minlength=matrix.size)
+            channel = minimum_filter(highest, size, mode="nearest") < maximum_filter(truth, size, mode="nearest")
+            counted = np.bincount(pairs[channel & (truth != _NO_CLASS)], minlength=matrix.size)
             matrix += counted.reshape(matrix.shape)
 
     def merge(self, other: TrimapIoU) -> None:

@@ -170,7 +170,7 @@ def _find_best_by_phase(slab: Tensor, axis: Axis, tolerance: float, dtype: torch
 
 
 def _fill_bands(image: Tensor, target: Tensor, axes: Axes) -> list[Tensor]:
-    """Write the label map of an upsampled image, band of cells by band of cells; return where classes tie."""
+    """Write the label map of an upsampled image, channel of cells by channel of cells; return where classes tie."""
     _, low_height, low_width = image.shape
     vertical, horizontal = axes
     low = find_best_class(image)
@@ -183,9 +183,9 @@ def _fill_bands(image: Tensor, target: Tensor, axes: Axes) -> list[Tensor]:
     rows = max(1, _BAND_CELLS // (low_width + 1))
     near_ties = [torch.empty(0, dtype=torch.int64, device=image.device)]
     for top in range(0, low_height + 1, rows):
-        band = mixed[top : top + rows]
-        row, column = band.nonzero().unbind(1)
-        if len(row) > _MIXED_SHARE * band.numel():
+        channel = mixed[top : top + rows]
+        row, column = channel.nonzero().unbind(1)
+        if len(row) > _MIXED_SHARE * channel.numel():
             start, end = vertical.start[top], vertical.start[min(top + rows, low_height + 1)]
             near_ties += _fill_rows(image, target, axes, int(start), int(end))
         elif len(row):

@@ -59,13 +59,13 @@ class LoadedModel:
 def load_model(
     recipe: ModelRecipe, classes: ClassMap, *, use_auxiliary_head: bool = True, channels: int = 3
 ) -> LoadedModel:
-    """Return the recipe's model with an output channel for each class and an input channel for each of the pictures'.
+    """Return the recipe's model with an output channel for each class and an input channel for each of the images'.
 
     Args:
         recipe: The model section.
         classes: Names that the model's config will hold.
         use_auxiliary_head: Keep the auxiliary head of models that have one (DPT, UperNet, BEiT).
-        channels: Number of channels of the pictures; the first convolution of a checkpoint that takes others is
+        channels: Number of channels of the images; the first convolution of a checkpoint that takes others is
             widened.
 
     Raises:

@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from segplus.errors import InputError
 
-_NARROW = (1, 3)  # grey and colour: what a kernel for other bands can be made of
+_NARROW = (1, 3)  # grey and colour: what a kernel for other channels can be made of
 
 
 def count_channels(config: PreTrainedConfig) -> int:
@@ -45,7 +45,7 @@ def widen_kernel(kernel: torch.Tensor, channels: int) -> torch.Tensor:
 
     For one channel the given ones are summed: grey then gives what the same grey in every channel gave. For more, the
     given ones are repeated in turn (red, green, blue, red, ...) and scaled by old / new, so that activations keep their
-    size: bands that repeat the old channels a whole number of times give what the old channels gave.
+    size: channels that repeat the old channels a whole number of times give what the old channels gave.
 
     Args:
         kernel: Weight of the convolution, shape (out, old, h, w).
@@ -84,9 +84,9 @@ def widen_model(model: PreTrainedModel, channels: int, **options: Any) -> PreTra
     if given not in _NARROW:
         raise InputError(
             f"data.channels: the first convolution of {kind} cannot be widened",
-            found=f"a model of {given} channels, pictures of {channels}",
-            allowed="models of 1 or 3 channels, or of as many as the pictures have",
-            fix="start from another checkpoint, or choose the bands that fit the model",
+            found=f"a model of {given} channels, images of {channels}",
+            allowed="models of 1 or 3 channels, or of as many as the images have",
+            fix="start from another checkpoint, or choose the channels that fit the model",
         )
     config = set_channels(model.config, channels)
     wide = type(model)._from_config(config, dtype=torch.float32, **options)

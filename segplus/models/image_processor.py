@@ -13,13 +13,13 @@ from segplus.models.auto import expand_checkpoint, explain_failures, quiet_trans
 from segplus.models.channels import count_channels
 from segplus.recipe import ModelRecipe
 
-# Cropping and padding change the geometry behind the pipeline's back: it stretches the logits over the whole picture.
+# Cropping and padding change the geometry behind the pipeline's back: it stretches the logits over the whole image.
 # Labels are decoded once, by the ClassMap, so the processor never reduces them.
 _FIXED = {"do_center_crop": False, "do_pad": False, "do_reduce_labels": False}
 # The processor's file is the one place that travels with the weights wherever they go; transformers keeps the key.
 _RANGE = "image_range"
 
-MeasureBands = Callable[[], tuple[Sequence[float], Sequence[float]]]
+MeasureChannels = Callable[[], tuple[Sequence[float], Sequence[float]]]
 
 
 def load_image_processor(
@@ -27,15 +27,15 @@ def load_image_processor(
     config: PreTrainedConfig,
     *,
     image_range: Sequence[float] | None = None,
-    measure_bands: MeasureBands | None = None,
+    measure_channels: MeasureChannels | None = None,
 ) -> BaseImageProcessor:
     """Return the checkpoint's image processor, or the model type's own, with the recipe's values over it.
 
     Args:
         recipe: The model section; `image_processor` holds the values.
         config: The model's config, which names the processor where the checkpoint has none.
-        image_range: The values that became 0 and 255 in pictures deeper than 8 bits; kept with the processor.
-        measure_bands: Gives mean and standard deviation of each band in 0..255; called where the model takes other
+        image_range: The values that became 0 and 255 in images deeper than 8 bits; kept with the processor.
+        measure_bands: Gives mean and standard deviation of each channel in 0..255; called where the model takes other
             than three channels and neither recipe nor checkpoint say what they are.
 
     Raises:
@@ -46,14 +46,14 @@ def load_image_processor(
     with quiet_transformers():
         processor = _load_from_checkpoint(recipe) or _build_from_type(config)
         processor = _override(processor, recipe.image_processor)
-        processor = _fit_channels(processor, recipe.image_processor, count_channels(config), measure_bands)
+        processor = _fit_channels(processor, recipe.image_processor, count_channels(config), measure_channels)
         settings = {key: value for key, value in processor.to_dict().items() if key != _RANGE}
         stated = {} if image_range is None else {_RANGE: [float(value) for value in image_range]}
         return type(processor).from_dict({**settings, **stated})
 
 
 def find_image_range(processor: BaseImageProcessor) -> tuple[float, float] | None:
-    """Return the values that become 0 and 255 in pictures deeper than 8 bits, or None where the model was not told."""
+    """Return the values that become 0 and 255 in images deeper than 8 bits, or None where the model was not told."""
     found = processor.to_dict().get(_RANGE)
     return None if found is None else (float(found[0]), float(found[1]))
 
@@ -96,7 +96,7 @@ def _override(processor: BaseImageProcessor, values: dict[str, Any]) -> BaseImag
                 f"model.image_processor.{key}",
                 found=value,
                 allowed=_FIXED[key],
-                fix="resize instead: the pipeline stretches the prediction over the whole picture",
+                fix="resize instead: the pipeline stretches the prediction over the whole image",
             )
     fixed = {key: value for key, value in _FIXED.items() if key in settings}
     try:
@@ -115,12 +115,12 @@ def refuse_image_processor(error: Exception) -> InputError:
 
 
 def _fit_channels(
-    processor: BaseImageProcessor, wishes: dict[str, Any], channels: int, measure_bands: MeasureBands | None
+    processor: BaseImageProcessor, wishes: dict[str, Any], channels: int, measure_channels: MeasureChannels | None
 ) -> BaseImageProcessor:
     """Give the processor a mean and a standard deviation a channel; those of three channels stay the checkpoint's."""
     settings = processor.to_dict()
     if channels != 3 and settings.get("do_flip_channel_order"):
-        settings["do_flip_channel_order"] = False  # blue before red has a meaning in colour pictures only
+        settings["do_flip_channel_order"] = False  # blue before red has a meaning in colour images only
     missing = [
         key
         for key in ("image_mean", "image_std")
@@ -131,10 +131,10 @@ def _fit_channels(
             raise InputError(
                 f"model.image_processor.{key}", found=wishes[key], allowed=f"one number a channel: {channels}"
             )
-    if missing and measure_bands is not None:
+    if missing and measure_channels is not None:
         factor = float(settings["rescale_factor"]) if settings.get("do_rescale") else 1.0
-        means, deviations = measure_bands()
-        # A band of one value gets a deviation of one grey level: it becomes 0, not infinite.
+        means, deviations = measure_channels()
+        # A channel of one value gets a deviation of one grey level: it becomes 0, not infinite.
         measured = {
             "image_mean": [mean * factor for mean in means],
             "image_std": [max(deviation, 1.0) * factor for deviation in deviations],

@@ -69,7 +69,7 @@ class DataRecipe:
         mask_channel: The channel that holds the ids where a mask has several.
         unlabelled: What pixels without a polygon are: `background` (a class of its own) or `ignore`.
         image_range: Values [low, high] that become 0 and 255 in images deeper than 8 bits; by default the type's range.
-        channels: Number of image channels; 3 gives RGB pictures, any other number arrays of shape (H, W, channels).
+        channels: Number of image channels; 3 gives RGB images, any other number arrays of shape (H, W, channels).
         cache: Folder in which every training image is kept decoded, memory mapped; None decodes it every time.
         max_images: Split name to the largest number of images that is used of it.
         synthetic_images: Split name to the number of images drawn, for `dataset: synthetic`.

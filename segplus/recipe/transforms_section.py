@@ -17,7 +17,7 @@ class TransformsRecipe:
 
     Args:
         preset: The steps to start from; docs/augmentation.md lists them.
-        crop_size_px: Height and width of a training picture. None: the size the image processor serves, or a square of
+        crop_size_px: Height and width of a training image. None: the size the image processor serves, or a square of
             its shortest edge.
         scale: Smallest and largest factor on the size at which the model is served; None takes the preset's.
         max_class_share: A crop with a larger share of one class is drawn again, up to ten times; 1 never; None takes

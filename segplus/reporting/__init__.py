@@ -1,1 +1,1 @@
-"""What people read after a run: pictures, tables, the model card, the HTML report, the Hub."""
+"""What people read after a run: images, tables, the model card, the HTML report, the Hub."""

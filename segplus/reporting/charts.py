@@ -87,10 +87,10 @@ def choose_ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def encode_image(image: Image.Image, file_format: str = "PNG") -> str:
-    """Return a picture as a data URI.
+    """Return an image as a data URI.
 
     Args:
-        image: The picture.
+        image: The image.
         file_format: "PNG", or "JPEG" for photographs.
     """
     stream = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Pictures of label maps: coloured, laid over the photograph, side by side with the truth."""
+"""Images of label maps: coloured, laid over the photograph, side by side with the truth."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _IGNORED_DARK, _IGNORED_LIGHT = (46, 46, 50), (74, 74, 80)
 WRONG = (255, 176, 0)
 _PAPER, _INK, _FAINT = (255, 255, 255), (28, 30, 34), (106, 110, 118)
 _MARGIN_PX, _GAP_PX, _TEXT_PX = 14, 8, 14
-_SPARE, _TALLEST = 4, 8  # how much larger than its tile a picture is still drawn, and how many times as tall as wide
+_SPARE, _TALLEST = 4, 8  # how much larger than its tile an image is still drawn, and how many times as tall as wide
 
 
 def colorize(labels: Labels, classes: ClassMap) -> Pixels:
@@ -140,7 +140,7 @@ def draw_panel_grid(examples: Sequence[Example], classes: ClassMap, tile_width_p
     """Return several panels under one another over one legend, as TensorBoard's add_image takes them.
 
     Args:
-        examples: The pictures; a score stands behind its name.
+        examples: The images; a score stands behind its name.
         classes: Names and colours.
         tile_width_px: Width of each tile, four a row.
     Returns:
@@ -231,15 +231,15 @@ def _scale(pixels: Pixels, size: tuple[int, int], *, is_photo: bool) -> Image.Im
 
 def _stack(rows: Sequence[_Row], classes: ClassMap) -> Image.Image:
     """Return the rows under one another, and the legend of all the ids that occur."""
-    width = max(picture.width for picture, _ in rows)
+    width = max(image.width for image, _ in rows)
     legend = _draw_legend(set().union(*(ids for _, ids in rows)), classes, width)
-    pictures = [picture for picture, _ in rows] + [legend]
-    height = sum(p.height for p in pictures) + _MARGIN_PX * (len(pictures) + 1)
+    images = [image for image, _ in rows] + [legend]
+    height = sum(p.height for p in images) + _MARGIN_PX * (len(images) + 1)
     sheet = Image.new("RGB", (width + 2 * _MARGIN_PX, height), _PAPER)
     top = _MARGIN_PX
-    for picture in pictures:
-        sheet.paste(picture, (_MARGIN_PX, top))
-        top += picture.height + _MARGIN_PX
+    for image in images:
+        sheet.paste(image, (_MARGIN_PX, top))
+        top += image.height + _MARGIN_PX
     return sheet
 
 

@@ -1,4 +1,4 @@
-"""Example: one picture of a data set with its truth, its prediction and its score."""
+"""Example: one image of a data set with its truth, its prediction and its score."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Labels = npt.NDArray[np.integer[Any]]
 
 @dataclass(frozen=True)
 class Example:
-    """A picture to look at.
+    """An image to look at.
 
     Args:
-        name: File name, or what else the data set calls the picture.
+        name: File name, or what else the data set calls the image.
         image: The photograph, RGB, width W and height H.
         truth: Class ids and the ignore index, integers, shape (H, W).
         prediction: Class ids, integers, shape (H, W).
-        score: The picture's own mean IoU in [0, 1], or None where it was not measured.
+        score: The image's own mean IoU in [0, 1], or None where it was not measured.
     """
 
     name: str
@@ -37,8 +37,8 @@ def choose_extremes(scores: Sequence[float | None], count: int) -> dict[str, lis
     """Return the positions of the worst, the median and the best scores, no position twice.
 
     Args:
-        scores: One score a picture; None and NaN (a picture with ignored pixels only) are left out.
-        count: Pictures in each of the three groups; fewer where the pictures do not suffice.
+        scores: One score an image; None and NaN (an image with ignored pixels only) are left out.
+        count: Images in each of the three groups; fewer where the images do not suffice.
     Returns:
         "worst" (lowest first), "median" (lowest first) and "best" (highest first) -> positions.
     """

@@ -60,7 +60,7 @@ def write_html_report(
         path: The HTML file.
         metrics: What metrics.json holds. An evaluation's "intervals" (name -> [low, high]) stand under its scores.
         classes: Names and colours.
-        examples: Heading -> pictures, such as {"Worst": [...], "Median": [...], "Best": [...]}; may be empty.
+        examples: Heading -> images, such as {"Worst": [...], "Median": [...], "Best": [...]}; may be empty.
         log_history: The Trainer's `state.log_history`; empty where nothing was trained.
         recipe_text: The merged recipe, YAML; empty where there is none.
         versions: Package -> version.
@@ -102,7 +102,7 @@ def write_html_report(
 
 def _list_sections(page: Mapping[str, Any]) -> list[tuple[str, str]]:
     sections = {
-        "pictures": ("Pictures", page["groups"]),
+        "pictures": ("Images", page["groups"]),
         "classes": ("Classes", True),
         "confusions": ("Confusions", page["matrix"]),
         "learning": ("Learning curves", page["charts"]),
@@ -173,7 +173,7 @@ def _describe_legend(examples: Mapping[str, Sequence[Example]], classes: ClassMa
 
 
 def _describe_confusions(evaluation: Mapping[str, Any], classes: ClassMap) -> dict[str, Any]:
-    """Return the matrix as a picture, its numbers for the read-out, the largest confusions and the frequencies."""
+    """Return the matrix as an image, its numbers for the read-out, the largest confusions and the frequencies."""
     names, data = classes.names, {"names": classes.names, "colors": classes.colors}
     counts = np.array(evaluation.get("confusion_matrix") or np.zeros((0, 0)), dtype=np.int64)
     if not counts.size:

@@ -21,7 +21,7 @@ def encode_layers(example: Example, classes: ClassMap) -> dict[str, Any]:
     """Return what the report's template shows of an example.
 
     Args:
-        example: The picture; its longer side is reduced to 1024 pixels.
+        example: The image; its longer side is reduced to 1024 pixels.
         classes: Names, colours and the ignore index.
     Returns:
         "photo", "truth", "prediction" and "errors" as data URIs of one size, "width", "height", "is_small", "name" and

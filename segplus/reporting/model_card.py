@@ -42,12 +42,12 @@ class ModelCardFacts:
         split: The split that `evaluation` measures.
         license: From `find_license`.
         recipe: The merged recipe, YAML.
-        channels: Number of channels of the pictures; transformers' pipeline reads pictures of three.
-        image_range: The values that became 0 and 255 in pictures deeper than 8 bits; None where none was stated.
+        channels: Number of channels of the images; transformers' pipeline reads images of three.
+        image_range: The values that became 0 and 255 in images deeper than 8 bits; None where none was stated.
         base_model: Hub id (or name, for a folder) of the weights that training began with; None for random weights.
         base_model_is_on_hub: Whether `base_model` may stand in the metadata, where the Hub makes it a link.
         dataset_is_on_hub: Whether `dataset` is an id of the Hub, which then stands in the metadata.
-        pictures: (path relative to the card, caption).
+        images: (path relative to the card, caption).
         training: Rows of the training table: name -> value, both for people.
         versions: Package -> version.
         tags: Further tags.
@@ -70,7 +70,7 @@ class ModelCardFacts:
     base_model: str | None = None
     base_model_is_on_hub: bool = True
     dataset_is_on_hub: bool = False
-    pictures: Sequence[tuple[str, str]] = ()
+    images: Sequence[tuple[str, str]] = ()
     training: Mapping[str, object] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     tags: Sequence[str] = ()
@@ -98,7 +98,7 @@ def render_model_card(facts: ModelCardFacts) -> str:
         evaluation=missing | clean_numbers(facts.evaluation),
         split=facts.split,
         opening=_describe_model(facts),
-        pictures_taken=_describe_channels(facts),
+        images_taken=_describe_channels(facts),
         measured=_describe_measurement(facts),
         class_table=_format_markdown_table(facts.evaluation, facts.class_names),
         fence=_choose_fence(facts.recipe),
@@ -155,9 +155,9 @@ def _describe_model(facts: ModelCardFacts) -> str:
     start = "trained from random weights"
     if facts.base_model is not None:
         start = f"fine-tuned from {_link_hub(facts.base_model, facts.base_model, facts.base_model_is_on_hub)}"
-    pictures = "" if facts.channels == 3 else f" of pictures with {_count_channels(facts)}"
+    images = "" if facts.channels == 3 else f" of images with {_count_channels(facts)}"
     model = f"`{facts.architecture}`, {millions} parameters"
-    return f"Semantic segmentation{pictures} into {classes}: {model}, {start} on {dataset}."
+    return f"Semantic segmentation{images} into {classes}: {model}, {start} on {dataset}."
 
 
 def _count_channels(facts: ModelCardFacts) -> str:
@@ -165,15 +165,15 @@ def _count_channels(facts: ModelCardFacts) -> str:
 
 
 def _describe_channels(facts: ModelCardFacts) -> str:
-    """Return what a picture must be like, where it is none that the pipeline reads."""
-    scaled = "8-bit pictures"
+    """Return what an image must be like, where it is none that the pipeline reads."""
+    scaled = "8-bit images"
     if facts.image_range is not None:
         low, high = (f"{value:g}" for value in facts.image_range)
-        scaled = f"pictures whose values {low} to {high} become 0 to 255; a value outside is refused"
+        scaled = f"images whose values {low} to {high} become 0 to 255; a value outside is refused"
     return (
         f"The model takes {_count_channels(facts)}, in the order of the training data: {scaled}. TIFF files with all "
-        "bands in one page or one page a band, `.npy` and `.npz` files are read, and pictures that hold just these "
-        "channels. transformers' pipeline reads colour pictures only and cannot serve this model; segplus does."
+        "channels in one page or one page a channel, `.npy` and `.npz` files are read, and images that hold just these "
+        "channels. transformers' pipeline reads colour images only and cannot serve this model; segplus does."
     )
 
 
@@ -193,8 +193,8 @@ def _list_limits(facts: ModelCardFacts) -> list[str]:
     absent = [name for name, score in pairs if score is None]
     weak = [f"{name} ({format_score(score)})" for name, score in pairs if score is not None and score < _WEAK_IOU]
     limits = [
-        "Every pixel gets one of the classes above, also where the picture shows something else.",
-        f"The scores hold for pictures like those of {facts.dataset}; other cameras and places were not measured.",
+        "Every pixel gets one of the classes above, also where the image shows something else.",
+        f"The scores hold for images like those of {facts.dataset}; other cameras and places were not measured.",
     ]
     if weak:
         limits.append(
@@ -204,11 +204,11 @@ def _list_limits(facts: ModelCardFacts) -> list[str]:
         limits.append(f"Not measured, as they do not occur in the {facts.split} split: {', '.join(absent)}.")
     if facts.image_range is not None and facts.channels == 3:
         limits.append(
-            "Pictures deeper than 8 bits were scaled from {:g}..{:g} to 0..255. segplus does so again; the pipeline "
-            "does not, so give it pictures that are scaled already.".format(*facts.image_range)
+            "Images deeper than 8 bits were scaled from {:g}..{:g} to 0..255. segplus does so again; the pipeline "
+            "does not, so give it images that are scaled already.".format(*facts.image_range)
         )
     if facts.base_model is None:
-        limits.append("No pretrained weights were used: it has seen nothing but its training pictures.")
+        limits.append("No pretrained weights were used: it has seen nothing but its training images.")
     limits.append("It was not examined for use where a mistake can hurt somebody.")
     return limits
 

@@ -1,4 +1,4 @@
-"""What a run leaves for people: metrics.json, pictures, the model card and the report."""
+"""What a run leaves for people: metrics.json, images, the model card and the report."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RunResults:
         model: The model that was evaluated.
         evaluations: Split -> scores; the last one is what card and report show.
         training: Facts for people and programs: seconds, steps, epochs, images_per_second, ...
-        examples: Heading -> pictures, for the report; the card shows the first of each.
+        examples: Heading -> images, for the report; the card shows the first of each.
         log_history: transformers' log entries.
     """
 
@@ -54,12 +54,12 @@ class RunResults:
 
 
 def write_results(results: RunResults) -> None:
-    """Write metrics.json, the pictures, README.md (the model card) and report.html into the run's folder."""
+    """Write metrics.json, the images, README.md (the model card) and report.html into the run's folder."""
     metrics = _collect_metrics(results)
     write_metrics(results.folder / "metrics.json", metrics)
-    pictures = _write_pictures(results)
+    images = _write_images(results)
     recipe_text = (results.folder / "recipe.yaml").read_text(encoding="utf-8")
-    card = render_model_card(_collect_facts(results, pictures, recipe_text))
+    card = render_model_card(_collect_facts(results, images, recipe_text))
     (results.folder / "README.md").write_text(card, encoding="utf-8")
     write_html_report(
         results.folder / "report.html",
@@ -87,10 +87,10 @@ def _collect_metrics(results: RunResults) -> dict[str, Any]:
     }
 
 
-def _write_pictures(results: RunResults) -> list[tuple[str, str]]:
+def _write_images(results: RunResults) -> list[tuple[str, str]]:
     """Save one panel a group, and the first photograph alone to try the model on; return paths and captions.
 
-    A picture of other bands is drawn in colour for the eye only, so there is none to try the model on.
+    An image of other channels is drawn in colour for the eye only, so there is none to try the model on.
     """
     folder = results.folder / _PICTURES
     folder.mkdir(exist_ok=True)
@@ -102,14 +102,14 @@ def _write_pictures(results: RunResults) -> list[tuple[str, str]]:
             path = f"{_PICTURES}/{heading.lower()}_{number + 1}.png"
             panel.save(results.folder / path)
             if number == 0:
-                listed.append((path, f"{heading} picture of the split: image, truth, prediction, errors"))
+                listed.append((path, f"{heading} image of the split: image, truth, prediction, errors"))
     first = next((example for examples in results.examples.values() for example in examples), None)
     if first is not None and results.recipe.data.channels == 3:
         first.image.save(folder / "input.png")
     return listed
 
 
-def _collect_facts(results: RunResults, pictures: Sequence[tuple[str, str]], recipe_text: str) -> ModelCardFacts:
+def _collect_facts(results: RunResults, images: Sequence[tuple[str, str]], recipe_text: str) -> ModelCardFacts:
     recipe, split = results.recipe, list(results.evaluations)[-1]
     base = _find_base_model(recipe)
     dataset_on_hub = recipe.card.dataset_id or (recipe.data.dataset if _is_hub_id(recipe.data.dataset) else None)
@@ -132,7 +132,7 @@ def _collect_facts(results: RunResults, pictures: Sequence[tuple[str, str]], rec
         base_model=_name_base_model(recipe),
         base_model_is_on_hub=base is not None and not Path(base).is_dir(),
         dataset_is_on_hub=dataset_on_hub is not None,
-        pictures=pictures,
+        images=images,
         training=_describe_training(results.training),
         versions=list_versions(),
         tags=recipe.card.tags,

@@ -13,7 +13,7 @@ LARGE = {
     "overall_accuracy": "Pixel accuracy",
     "mean_dice": "Mean Dice",
     "frequency_weighted_iou": "Frequency-weighted IoU",
-    "per_image_mean_iou": "mIoU per picture",
+    "per_image_mean_iou": "mIoU per image",
 }
 _FURTHER = {
     "mean_precision": "Mean precision",

@@ -20,7 +20,7 @@ from transformers import (
 from segplus.data import SegmentationData
 from segplus.data.contents import find_cache_folder
 from segplus.data.parallel import count_workers
-from segplus.data.statistics import Counts, count_split, measure_bands
+from segplus.data.statistics import Counts, count_split, measure_channels
 from segplus.errors import InputError, suggest
 from segplus.images import show_as_rgb
 from segplus.losses import Criterion, build_criterion
@@ -184,27 +184,28 @@ def share_batch_norm(model: PreTrainedModel, arguments: TrainingArguments) -> Pr
 
 
 def build_image_processor(recipe: Recipe, data: SegmentationData, config: PreTrainedConfig) -> BaseImageProcessor:
-    """Return the image processor that is saved with the model; bands other than colours are normalised by the data.
+    """Return the image processor that is saved with the model; channels other than colours are normalised by the data.
 
     Args:
         recipe: The recipe.
         data: Its training split is measured, or where that is a stream the validation split.
         config: The model's config.
     Raises:
-        InputError: If a value of the processor is wrong, or a picture cannot be measured.
+        InputError: If a value of the processor is wrong, or an image cannot be measured.
     """
 
     def measure() -> tuple[Sequence[float], Sequence[float]]:
-        statistics = measure_bands(data.splits.get("train", data.splits["validation"]))
+        statistics = measure_channels(data.splits.get("train", data.splits["validation"]))
         return statistics.mean, statistics.std
 
-    processor = load_image_processor(recipe.model, config, image_range=recipe.data.image_range, measure_bands=measure)
+    value_range = recipe.data.image_range
+    processor = load_image_processor(recipe.model, config, image_range=value_range, measure_channels=measure)
     _try_image_processor(processor, recipe.data.channels)
     return processor
 
 
 def _try_image_processor(processor: BaseImageProcessor, channels: int) -> None:
-    """Serve a black picture, so that a value that the processor cannot work with is told before training."""
+    """Serve a black image, so that a value that the processor cannot work with is told before training."""
     blank = np.zeros((48, 64, channels), np.uint8)
     try:
         ServedPixels(processor, channels)(Image.fromarray(blank) if channels == 3 else blank)
@@ -215,10 +216,10 @@ def _try_image_processor(processor: BaseImageProcessor, channels: int) -> None:
 
 
 def require_splits(data: SegmentationData, channels: int = 3) -> None:
-    """Refuse a data set without pictures to train on or to choose the best checkpoint by, and colours for bands.
+    """Refuse a data set without images to train on or to choose the best checkpoint by, and colours for channels.
 
     Raises:
-        InputError: If train or validation is missing, or pictures are in colour where other channels were asked for.
+        InputError: If train or validation is missing, or images are in colour where other channels were asked for.
     """
     needed = ("train", "validation") if data.stream is None else ("validation",)
     for name in needed:
@@ -229,7 +230,7 @@ def require_splits(data: SegmentationData, channels: int = 3) -> None:
                 fix=f"set data.{name}_split or data.validation_share",
             )
     if channels != 3 and isinstance(data.splits["validation"].image(0), Image.Image):
-        raise InputError("data.channels: these pictures are in colour", found=channels, allowed=3)
+        raise InputError("data.channels: these images are in colour", found=channels, allowed=3)
 
 
 def _choose_panel(evaluation_set: EvaluationSet):  # type: ignore[no-untyped-def]

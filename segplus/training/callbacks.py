@@ -1,4 +1,4 @@
-"""Callbacks: the lines of a training log, the picture panel, and the ones that people bring."""
+"""Callbacks: the lines of a training log, the image panel, and the ones that people bring."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class PredictionPanel(TrainerCallback):
 
     Args:
         tensorboard: The library's callback, whose writer is used.
-        examples: Pictures with their truth; the prediction is filled in.
+        examples: Images with their truth; the prediction is filled in.
         pixel_values: What the image processor makes of them, one tensor (3, h, w) each.
         classes: For colours.
     """
@@ -94,7 +94,7 @@ class PredictionPanel(TrainerCallback):
         self._classes = classes
 
     def on_evaluate(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Predict the panel's images and write one picture."""
+        """Predict the panel's images and write one image."""
         if not state.is_world_process_zero or self._tensorboard.tb_writer is None:
             return
         was_training = model.training
@@ -200,7 +200,7 @@ def install_log(trainer: Trainer, class_names: Sequence[str]) -> None:
 def install_panel(
     trainer: Trainer, examples: Sequence[Example], pixel_values: Sequence[torch.Tensor], classes: ClassMap
 ) -> None:
-    """Send a picture panel to TensorBoard, where the run reports to it, and keep all of a run's logs in one folder."""
+    """Send an image panel to TensorBoard, where the run reports to it, and keep all of a run's logs in one folder."""
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback):
             callback.logging_dir = str(Path(trainer.args.output_dir) / "logs")

@@ -35,7 +35,7 @@ class DivergenceGuard:
         Args:
             loss: Its loss.
             step: The optimizer step that it is part of, from 1.
-            file_names: Its pictures.
+            file_names: Its images.
         Raises:
             TrainingDivergedError: In the last of `patience_steps` bad steps running, with the micro-batch's file names.
         """

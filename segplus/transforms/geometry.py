@@ -1,4 +1,4 @@
-"""Which part of an image becomes a training picture, and how it is cut out: image and mask by the same rectangle."""
+"""Which part of an image becomes a training image, and how it is cut out: image and mask by the same rectangle."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from segplus.images import Box
 
 Size = tuple[int, int]
 _SHARE_STRIDE = 4  # every 4th pixel a side is enough to know a class's share
-# How far each of Pillow's filters sees, in pixels of the smaller picture; newer ones see 4.5 pixels far at most.
+# How far each of Pillow's filters sees, in pixels of the smaller image; newer ones see 4.5 pixels far at most.
 _SUPPORT_PX = {
     Image.Resampling.NEAREST: 0.5,
     Image.Resampling.BOX: 0.5,
@@ -31,7 +31,7 @@ _MOST_SUPPORT_PX = 5.0
 
 @dataclass(frozen=True)
 class Cut:
-    """Two rectangles: of the image, and of the picture that it fills."""
+    """Two rectangles: of the image, and of the image that it fills."""
 
     source: Box
     target: Box
@@ -87,7 +87,7 @@ def draw_cut(rng: np.random.Generator, image: Size, scaled: Size, crop: Size, fo
         rng: Draws the place.
         image: (height, width) of the image.
         scaled: (height, width) to which the whole image would be resized.
-        crop: (height, width) of the picture; where it is larger than `scaled`, the rest stays empty.
+        crop: (height, width) of the image; where it is larger than `scaled`, the rest stays empty.
         focus: (row, column) of the image that the cut must hold.
     """
     rows = _draw_span(rng, image[0], scaled[0], crop[0], None if focus is None else focus[0])
@@ -98,7 +98,7 @@ def draw_cut(rng: np.random.Generator, image: Size, scaled: Size, crop: Size, fo
 def _draw_span(
     rng: np.random.Generator, side: int, scaled: int, crop: int, focus: int | None
 ) -> tuple[int, int, int, int]:
-    """Return start and length in the image, start and length in the picture, along one axis."""
+    """Return start and length in the image, start and length in the image, along one axis."""
     filled = min(scaled, crop)
     taken = min(max(round(filled * side / scaled), 1), side)
     low, high = 0, side - taken
@@ -113,16 +113,16 @@ def find_resample(settings: Mapping[str, Any]) -> int:
     return int(Image.Resampling.BILINEAR if resample is None else resample)
 
 
-def resize_bands(
+def resize_channels(
     image: npt.NDArray[np.uint8], size: Size, resample: int, part: tuple[int, int, int, int] | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Return an image of any number of bands, shape (H, W, C), at (height, width), each band as PIL resizes grey.
+    """Return an image of any number of channels, shape (H, W, C), at (height, width), each channel as PIL resizes grey.
 
     `part` is the (left, top, right, bottom) to resize alone.
     """
-    bands = [Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(image, 2, 0)]
+    channels = [Image.fromarray(np.ascontiguousarray(channel)) for channel in np.moveaxis(image, 2, 0)]
     filter_ = Image.Resampling(resample)
-    return np.stack([np.asarray(band.resize((size[1], size[0]), filter_, box=part)) for band in bands], axis=2)
+    return np.stack([np.asarray(channel.resize((size[1], size[0]), filter_, box=part)) for channel in channels], axis=2)
 
 
 def measure_class_share(label: npt.NDArray[Any], ignore_index: int) -> float:
@@ -155,7 +155,7 @@ def find_box(cut: Cut, image: Size, resample: int) -> Box:
 def cut_image(
     pixels: npt.NDArray[np.uint8], box: Box, cut: Cut, crop: Size, fill: tuple[int, ...], resample: int
 ) -> npt.NDArray[np.uint8]:
-    """Return the picture, uint8, shape (*crop, C): the cut resized, the rest filled.
+    """Return the image, uint8, shape (*crop, C): the cut resized, the rest filled.
 
     Shrinking uses the image processor's own filter, which averages; bilinear enlarging gives the same in either library
     to a rounding, and OpenCV is faster at it.
@@ -164,7 +164,7 @@ def cut_image(
         pixels: The image's pixels inside `box`, uint8, shape (h, w, C).
         box: From `find_box`.
         cut: From `draw_cut`.
-        crop: (height, width) of the picture.
+        crop: (height, width) of the image.
         fill: One value a channel.
         resample: Pillow's number of the image processor's filter.
     """
@@ -178,9 +178,9 @@ def cut_image(
         piece = _resize_inside(pixels, box, cut, resample)
     if size == crop:
         return np.array(piece, np.uint8, order="C")  # a copy: the steps may write, the caller's pixels stay
-    picture: npt.NDArray[np.uint8] = _draw_blank(crop, fill).copy()
-    picture[cut.target[0] : cut.target[0] + size[0], cut.target[1] : cut.target[1] + size[1]] = piece
-    return picture
+    image: npt.NDArray[np.uint8] = _draw_blank(crop, fill).copy()
+    image[cut.target[0] : cut.target[0] + size[0], cut.target[1] : cut.target[1] + size[1]] = piece
+    return image
 
 
 def _is_enlarged(cut: Cut, resample: int) -> bool:
@@ -192,24 +192,24 @@ def _resize_inside(pixels: npt.NDArray[np.uint8], box: Box, cut: Cut, resample: 
     top, left = cut.source[0] - box[0], cut.source[1] - box[1]
     part = (left, top, left + cut.source[3], top + cut.source[2])
     if pixels.shape[2] != 3:
-        return resize_bands(pixels, (cut.target[2], cut.target[3]), resample, part)
-    picture = Image.fromarray(pixels)
-    return np.asarray(picture.resize((cut.target[3], cut.target[2]), Image.Resampling(resample), box=part))
+        return resize_channels(pixels, (cut.target[2], cut.target[3]), resample, part)
+    image = Image.fromarray(pixels)
+    return np.asarray(image.resize((cut.target[3], cut.target[2]), Image.Resampling(resample), box=part))
 
 
 @lru_cache(maxsize=8)
 def _draw_blank(size: Size, fill: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """Return a picture of one colour; copying it is ten times faster than filling a new one."""
+    """Return an image of one colour; copying it is ten times faster than filling a new one."""
     return np.tile(np.array(fill, np.uint8), (*size, 1))
 
 
 def cut_label(label: npt.NDArray[Any], cut: Cut, crop: Size, ignore_index: int) -> npt.NDArray[Any]:
-    """Return the class ids of the picture, shape `crop`: the cut by nearest neighbour, the rest ignored.
+    """Return the class ids of the image, shape `crop`: the cut by nearest neighbour, the rest ignored.
 
     Args:
         label: The mask inside `cut.source`.
         cut: From `draw_cut`.
-        crop: (height, width) of the picture.
+        crop: (height, width) of the image.
         ignore_index: Fills the rest.
     """
     height, width = label.shape
@@ -219,9 +219,9 @@ def cut_label(label: npt.NDArray[Any], cut: Cut, crop: Size, ignore_index: int) 
         piece = piece.take(_find_nearest(rows, height), axis=0).take(_find_nearest(columns, width), axis=1)
     if (rows, columns) == crop:
         return np.array(piece, order="C")
-    picture = np.full(crop, ignore_index, label.dtype)
-    picture[down : down + rows, right : right + columns] = piece
-    return picture
+    image = np.full(crop, ignore_index, label.dtype)
+    image[down : down + rows, right : right + columns] = piece
+    return image
 
 
 def _find_nearest(length: int, source: int) -> npt.NDArray[np.int64]:

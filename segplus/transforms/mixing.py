@@ -125,7 +125,7 @@ def make_mosaic(
     rng: np.random.Generator,
     ignore_index: int,  # noqa: ARG001 - the four ways have one signature
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return pictures of four pieces around a random point, each cut without resizing from one image of the batch.
+    """Return images of four pieces around a random point, each cut without resizing from one image of the batch.
 
     Args:
         pixel_values: Shape (N, C, H, W).

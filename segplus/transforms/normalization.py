@@ -44,21 +44,21 @@ class Normalization:
             cv2.LUT(values, self.table[channel], dst=pixel_values[channel])
         return torch.from_numpy(pixel_values)
 
-    def split_bands(self, image: npt.NDArray[np.uint8]) -> torch.Tensor:
+    def split_channels(self, image: npt.NDArray[np.uint8]) -> torch.Tensor:
         """Return pixel values that are not normalised yet, uint8, shape (C, H, W), for `apply_to_batch`.
 
         Raises:
             InputError: If the image is not 8-bit or has another number of channels.
         """
         self._refuse_others(image)
-        bands = np.empty((image.shape[2], *image.shape[:2]), np.uint8)
-        cv2.split(image, list(bands))
-        return torch.from_numpy(bands)
+        channels = np.empty((image.shape[2], *image.shape[:2]), np.uint8)
+        cv2.split(image, list(channels))
+        return torch.from_numpy(channels)
 
     def _refuse_others(self, image: npt.NDArray[np.uint8]) -> None:
         channels = len(self.table)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels:
-            fix = "set data.channels to the number of bands"
+            fix = "set data.channels to the number of channels"
             raise InputError(
                 "image", found=f"{image.dtype} {image.shape}", allowed=f"uint8 (H, W, {channels})", fix=fix
             )

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 
 from segplus.classes import IGNORE_INDEX
 from segplus.errors import InputError
-from segplus.images import Box, OpenPair, Picture, measure_picture, take_box
+from segplus.images import Box, DecodedImage, OpenPair, measure_image, take_box
 from segplus.recipe.transforms_section import TransformsRecipe
 from segplus.transforms.geometry import (
     Cut,
@@ -39,11 +38,11 @@ class WholePair:
     """An image and a mask that are in memory already.
 
     Args:
-        picture: RGB PIL image, or array, shape (H, W, C).
+        pixels: RGB PIL image, or array, shape (H, W, C).
         labels: Class ids, shape (H, W).
     """
 
-    picture: Image.Image | npt.NDArray[Any]
+    pixels: DecodedImage
     labels: npt.NDArray[Any]
 
     @property
@@ -53,14 +52,14 @@ class WholePair:
         Raises:
             InputError: If image and mask differ in size.
         """
-        size = measure_picture(self.picture)
+        size = measure_image(self.pixels)
         if self.labels.shape != size:
             raise InputError("image and mask differ in size", found=f"mask {self.labels.shape}", allowed=size)
         return size
 
     def image(self, box: Box) -> npt.NDArray[Any]:
         """Return the image's pixels inside (top, left, height, width), shape (height, width, C)."""
-        return take_box(self.picture, box)
+        return take_box(self.pixels, box)
 
     def label(self, box: Box) -> npt.NDArray[Any]:
         """Return the class ids inside (top, left, height, width), shape (height, width)."""
@@ -108,7 +107,7 @@ class TrainingTransform:
 
     def __call__(
         self,
-        image: Picture,
+        image: DecodedImage,
         label: npt.NDArray[Any],
         rng: np.random.Generator | None = None,
         focus: tuple[int, int] | None = None,
@@ -138,11 +137,11 @@ class TrainingTransform:
         if pixels.dtype != np.uint8:
             fix = "state data.image_range, the values that become 0 and 255"
             raise InputError("image is not 8-bit", found=pixels.dtype, allowed="uint8", fix=fix)
-        picture = cut_image(pixels, box, cut, self.crop_size_px, self.normalization.fill, self.resample)
+        image = cut_image(pixels, box, cut, self.crop_size_px, self.normalization.fill, self.resample)
         labels = cut_label(piece, cut, self.crop_size_px, self.ignore_index)
         if self.steps is not None:
-            picture, labels = _change(self.steps, rng, picture, labels)
-        return {"pixel_values": self._finish(picture), "labels": wrap_label(labels)}
+            image, labels = _change(self.steps, rng, image, labels)
+        return {"pixel_values": self._finish(image), "labels": wrap_label(labels)}
 
     def _draw_cut(
         self, rng: np.random.Generator, pair: OpenPair, focus: tuple[int, int] | None
@@ -159,10 +158,10 @@ class TrainingTransform:
                 break
         return cut, piece
 
-    def _finish(self, picture: npt.NDArray[np.uint8]) -> torch.Tensor:
+    def _finish(self, image: npt.NDArray[np.uint8]) -> torch.Tensor:
         if self.normalize:
-            return self.normalization.apply(picture)
-        return self.normalization.split_bands(picture)
+            return self.normalization.apply(image)
+        return self.normalization.split_channels(image)
 
 
 class EvaluationTransform:
@@ -181,16 +180,14 @@ class EvaluationTransform:
         served_size = self.served_pixels.served_size
         return len({served_size.find(*size) for size in ((96, 96), (96, 192), (192, 96), (160, 128))}) == 1
 
-    def __call__(self, image: Picture, label: npt.NDArray[Any]) -> dict[str, torch.Tensor]:
+    def __call__(self, image: DecodedImage, label: npt.NDArray[Any]) -> dict[str, torch.Tensor]:
         """Return pixel_values (C, h', w') as served, labels (H, W) at the original size, sizes, int64, (2,).
 
         Raises:
             InputError: If image and mask differ in size, or the image is not 8-bit or has other channels.
         """
-        if label.shape != measure_picture(image):
-            raise InputError(
-                "image and mask differ in size", found=f"mask {label.shape}", allowed=measure_picture(image)
-            )
+        if label.shape != measure_image(image):
+            raise InputError("image and mask differ in size", found=f"mask {label.shape}", allowed=measure_image(image))
         pixel_values = self.served_pixels(image)[0]
         return {"pixel_values": pixel_values, "labels": wrap_label(label), "sizes": torch.tensor(label.shape)}
 
@@ -203,11 +200,11 @@ def wrap_label(label: npt.NDArray[Any]) -> torch.Tensor:
 
 
 def _change(
-    steps: Any, rng: np.random.Generator, picture: npt.NDArray[np.uint8], labels: npt.NDArray[Any]
+    steps: Any, rng: np.random.Generator, image: npt.NDArray[np.uint8], labels: npt.NDArray[Any]
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
     # set_random_seed would give every step the same seed, hence the same draws: all flips at once or none.
     steps.set_random_state(rng, random.Random(int(rng.integers(1 << 62))))
-    changed = steps(image=picture, mask=labels)
+    changed = steps(image=image, mask=labels)
     return changed["image"], changed["mask"]
 
 

@@ -37,7 +37,7 @@ def build_steps(
             mapping of the same form.
         ignore_index: What masks are filled with.
         fill: What images are filled with, one value a channel.
-        crop_size_px: (height, width) of the pictures; every step is tried on one.
+        crop_size_px: (height, width) of the images; every step is tried on one.
     Returns:
         Called with `image` and `mask`; gives a mapping of the same two.
     Raises:
@@ -59,7 +59,7 @@ def find_unfit_steps(
 ) -> list[str]:
     """Return the names of the steps that fail, or warn that they do nothing, on images of as many channels as `fill`.
 
-    Hue, saturation and grey are of colour pictures only. The arguments are those of `build_steps`.
+    Hue, saturation and grey are of colour images only. The arguments are those of `build_steps`.
     """
     unfit = []
     for name, arguments in steps.items():
@@ -72,8 +72,8 @@ def find_unfit_steps(
     return unfit
 
 
-class ManyBands:
-    """Steps on images of more bands than OpenCV fills with a value each: what they fill is marked and filled after.
+class ManyChannels:
+    """Steps on images of more channels than OpenCV fills with a value each: what they fill is marked and filled after.
 
     Args:
         compose: albumentations' Compose with a second mask, `outside`, which is 0 and filled as the labels are.
@@ -87,10 +87,10 @@ class ManyBands:
     def __call__(self, image: npt.NDArray[np.uint8], mask: npt.NDArray[Any]) -> dict[str, Any]:
         """Return the changed image and mask."""
         changed = self.compose(image=image, mask=mask, outside=np.zeros_like(mask))
-        picture = changed["image"]
-        if isinstance(picture, np.ndarray) and picture.shape == image.shape:
-            picture[changed["outside"] == self.ignore_index] = self.fill
-        return {"image": picture, "mask": changed["mask"]}
+        filled = changed["image"]
+        if isinstance(filled, np.ndarray) and filled.shape == image.shape:
+            filled[changed["outside"] == self.ignore_index] = self.fill
+        return {"image": filled, "mask": changed["mask"]}
 
     def set_random_state(self, rng: np.random.Generator, state: random.Random) -> None:
         """Hand the random states over."""
@@ -106,7 +106,7 @@ def _compose(steps: list[Any], ignore_index: int, fill: tuple[int, ...], strict:
     if len(fill) <= _MOST_FILLED:
         return albumentations.Compose(steps, strict=strict)
     compose = albumentations.Compose(steps, strict=strict, additional_targets={"outside": "mask"})
-    return ManyBands(compose, ignore_index, fill)
+    return ManyChannels(compose, ignore_index, fill)
 
 
 def merge_steps(preset: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def _fill_in(values: dict[str, Any], kind: Any, where: str, ignore_index: int, f
 
 
 def _try_step(name: str, step: Any, ignore_index: int, channels: int, size: tuple[int, int]) -> None:
-    """Run a step on a noise picture, so that what it breaks is known before training."""
+    """Run a step on a noise image, so that what it breaks is known before training."""
     where = f"transforms.steps.{name}"
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (*size, channels), dtype=np.uint8)
@@ -198,7 +198,7 @@ def _try_step(name: str, step: Any, ignore_index: int, channels: int, size: tupl
         new = set(np.unique(changed["mask"]).tolist()) - {7, 40, ignore_index}
         if new:
             raise InputError(f"{where}: makes labels that were not there", found=sorted(new), fix="leave this step out")
-        _check_picture(where, changed["image"], image.shape)
+        _check_image(where, changed["image"], image.shape)
         if changed["mask"].shape != label.shape or changed["mask"].dtype != label.dtype:
             raise InputError(
                 f"{where}: changes the mask's size or type", found=changed["mask"].shape, allowed=label.shape
@@ -215,13 +215,13 @@ def _run_probe(where: str, step: Any, image: npt.NDArray[Any], label: npt.NDArra
     return changed
 
 
-def _check_picture(where: str, picture: Any, shape: tuple[int, ...]) -> None:
-    if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8:
-        raise InputError(f"{where}: the picture is no longer 8-bit", fix="leave it out: the image processor normalises")
-    if picture.shape != shape:
+def _check_image(where: str, image: Any, shape: tuple[int, ...]) -> None:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        raise InputError(f"{where}: the image is no longer 8-bit", fix="leave it out: the image processor normalises")
+    if image.shape != shape:
         raise InputError(
-            f"{where}: changes the picture's size",
-            found=picture.shape[:2],
+            f"{where}: changes the image's size",
+            found=image.shape[:2],
             allowed=shape[:2],
             fix="use transforms.scale and transforms.crop_size_px; quarter turns need a square crop",
         )

@@ -1,4 +1,4 @@
-"""Pictures that Pillow would change without a word: colours of 16 bits, and channels kept as the pages of a TIFF."""
+"""Images that Pillow would change without a word: colours of 16 bits, and channels kept as the pages of a TIFF."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from PIL import Image, TiffImagePlugin
 from segplus.errors import InputError
 
 
-def is_cut_to_bytes(picture: Image.Image) -> bool:
-    """Return whether Pillow drops the lower 8 of the 16 bits of a picture's samples, as it does with colours."""
-    if not picture.tile or picture.mode not in ("RGB", "RGBA", "RGBX", "CMYK"):
+def is_cut_to_bytes(image: Image.Image) -> bool:
+    """Return whether Pillow drops the lower 8 of the 16 bits of an image's samples, as it does with colours."""
+    if not image.tile or image.mode not in ("RGB", "RGBA", "RGBX", "CMYK"):
         return False
-    arguments = picture.tile[0][3]
+    arguments = image.tile[0][3]
     raw_mode = arguments[0] if isinstance(arguments, tuple) else arguments
     return ";16" in str(raw_mode)
 
 
 def read_deep_colors(content: bytes) -> npt.NDArray[np.uint16]:
-    """Return the colours of a 16-bit picture, uint16, shape (H, W, 3), or (H, W, 4) with transparency.
+    """Return the colours of a 16-bit image, uint16, shape (H, W, 3), or (H, W, 4) with transparency.
 
     Raises:
         ValueError: If it cannot be decoded.
@@ -37,13 +37,13 @@ def lay_on_white(colors: npt.NDArray[np.uint16], white: float) -> npt.NDArray[np
     return np.rint(colors[..., :3] * share + white * (1 - share)).astype(np.uint16)
 
 
-def refuse_stack(picture: Image.Image, source: str) -> None:
-    """Refuse a TIFF of several equal pages of one band where a colour picture is asked for: they are its channels.
+def refuse_stack(image: Image.Image, source: str) -> None:
+    """Refuse a TIFF of several equal pages of one channel where a colour image is asked for: they are its channels.
 
     Raises:
         InputError: If so.
     """
-    pages = count_equal_pages(picture) if len(picture.getbands()) == 1 else 1
+    pages = count_equal_pages(image) if len(image.getbands()) == 1 else 1
     if pages > 1:
         raise InputError(
             f"{source}: not an image of 3 channels",
@@ -52,13 +52,13 @@ def refuse_stack(picture: Image.Image, source: str) -> None:
         )
 
 
-def count_equal_pages(picture: Image.Image) -> int:
+def count_equal_pages(image: Image.Image) -> int:
     """Return the number of pages of a TIFF that are all of one size; 1 of all others: they are smaller copies."""
-    if not isinstance(picture, TiffImagePlugin.TiffImageFile) or picture.n_frames == 1:
+    if not isinstance(image, TiffImagePlugin.TiffImageFile) or image.n_frames == 1:
         return 1
     sizes = set()
-    for page in range(picture.n_frames):
-        picture.seek(page)
-        sizes.add(picture.size)
-    picture.seek(0)
-    return picture.n_frames if len(sizes) == 1 else 1
+    for page in range(image.n_frames):
+        image.seek(page)
+        sizes.add(image.size)
+    image.seek(0)
+    return image.n_frames if len(sizes) == 1 else 1

@@ -1,6 +1,6 @@
 """JPEG and PNG files by their headers: check sums, kinds of chunks, and files that a decoder leaves early.
 
-A decoder of either format goes through the picture from top to bottom and stops at the height that the header states.
+A decoder of either format goes through the image from top to bottom and stops at the height that the header states.
 A smaller height in the header therefore saves the work below it, and the rows above stay what they were, bit by bit.
 """
 
@@ -21,7 +21,7 @@ _INFLATED_BYTES = 1 << 20  # held at a time
 _JPEG_START = b"\xff\xd8\xff"
 _HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended sequential, progressive
 _START_OF_SCAN = 0xDA
-_APPENDED = (0xE1, 0xE2)  # segments of metadata: EXIF and XMP turn a picture, MPF has more than one
+_APPENDED = (0xE1, 0xE2)  # segments of metadata: EXIF and XMP turn an image, MPF has more than one
 _METADATA = (b"Exif", b"http", b"MPF")
 _BLOCK_ROWS = 8
 

@@ -1,4 +1,4 @@
-"""Images as pixels: RGB pictures, or arrays where a picture has other than three channels."""
+"""Images as pixels: RGB images, or arrays where an image has other than three channels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedIm
 
 from segplus.data.decoding.depth import is_cut_to_bytes, lay_on_white, read_deep_colors, refuse_stack
 from segplus.data.decoding.headers import has_late_text
-from segplus.data.decoding.tiff import read_layout, read_tiff_bands
+from segplus.data.decoding.tiff import read_layout, read_tiff_channels
 from segplus.errors import InputError
 
 IMAGE_SUFFIXES = frozenset(
@@ -34,7 +34,7 @@ class ImageReader:
     """How image files become pixels.
 
     Args:
-        channels: 3 gives PIL pictures in RGB; any other number gives arrays of shape (H, W, channels).
+        channels: 3 gives PIL images in RGB; any other number gives arrays of shape (H, W, channels).
         value_range: Values that become 0 and 255 for samples deeper than 8 bits; None takes the type's whole range.
     """
 
@@ -42,14 +42,14 @@ class ImageReader:
     value_range: tuple[float, float] | None = None
 
     def read(self, stored: Stored, source: str) -> Image.Image | npt.NDArray[Any]:
-        """Return the picture, upright.
+        """Return the image, upright.
 
         Args:
             stored: Path, or {"bytes", "path"}.
             source: Name for messages.
 
         Returns:
-            PIL picture in RGB, or an array (H, W, channels) of the file's own type; uint8 where a range is given.
+            PIL image in RGB, or an array (H, W, channels) of the file's own type; uint8 where a range is given.
 
         Raises:
             InputError: If the file is missing, damaged, or has another number of channels.
@@ -57,84 +57,84 @@ class ImageReader:
         with report_damage(source):
             if find_suffix(stored) in (".npy", ".npz"):
                 return self._shape_array(load_array(stored), source)
-            if has_many_bands(stored):
-                return self._shape_array(read_tiff_bands(read_content(stored)), source)
-            with open_picture(stored) as picture:
-                if is_cut_to_bytes(picture):
-                    return self._shape_array(self._read_deep_colors(picture, stored), source)
+            if has_many_channels(stored):
+                return self._shape_array(read_tiff_channels(read_content(stored)), source)
+            with open_with_pillow(stored) as image:
+                if is_cut_to_bytes(image):
+                    return self._shape_array(self._read_deep_colors(image, stored), source)
                 if self.channels != 3:
-                    return self._shape_array(read_bands(picture), source)
-                refuse_stack(picture, source)
-                return convert_to_rgb(picture, self.value_range)
+                    return self._shape_array(read_channels(image), source)
+                refuse_stack(image, source)
+                return convert_to_rgb(image, self.value_range)
 
-    def _read_deep_colors(self, picture: Image.Image, stored: Stored) -> npt.NDArray[np.uint16]:
-        if find_orientation(picture) != 1:
-            raise ValueError("16-bit colours with an EXIF orientation; save the picture upright")
+    def _read_deep_colors(self, image: Image.Image, stored: Stored) -> npt.NDArray[np.uint16]:
+        if find_orientation(image) != 1:
+            raise ValueError("16-bit colours with an EXIF orientation; save the image upright")
         colors = read_deep_colors(read_content(stored))
         if self.channels == 3 and colors.shape[2] == 4:
             return lay_on_white(colors, 65535 if self.value_range is None else min(self.value_range[1], 65535))
         return colors
 
     def _shape_array(self, array: npt.NDArray[Any], source: str) -> Image.Image | npt.NDArray[Any]:
-        bands = self.scale_bands(self.arrange_bands(array, source), source)
-        return Image.fromarray(bands) if self.channels == 3 else bands
+        channels = self.scale_channels(self.arrange_channels(array, source), source)
+        return Image.fromarray(channels) if self.channels == 3 else channels
 
-    def arrange_bands(self, array: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:
+    def arrange_channels(self, array: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:
         """Return an array as (H, W, channels), a view of it.
 
         Raises:
             InputError: If it has another number of channels.
         """
-        bands = array[..., None] if array.ndim == 2 else array
-        if bands.ndim == 3 and bands.shape[-1] != self.channels and bands.shape[0] == self.channels:
-            bands = np.moveaxis(bands, 0, -1)  # (channels, H, W) -> (H, W, channels)
-        if bands.ndim != 3 or bands.shape[-1] != self.channels:
+        channels = array[..., None] if array.ndim == 2 else array
+        if channels.ndim == 3 and channels.shape[-1] != self.channels and channels.shape[0] == self.channels:
+            channels = np.moveaxis(channels, 0, -1)  # (channels, H, W) -> (H, W, channels)
+        if channels.ndim != 3 or channels.shape[-1] != self.channels:
             raise InputError(
                 f"{source}: not an image of {self.channels} channels",
                 found=f"shape {tuple(array.shape)}",
-                fix=f"set data.channels to the number of channels ({bands.shape[-1]}?)",
+                fix=f"set data.channels to the number of channels ({channels.shape[-1]}?)",
             )
-        return bands
+        return channels
 
-    def scale_bands(self, bands: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:
-        """Return bands as `read` gives them: 8-bit where there are three or a range is given, or else as they are.
+    def scale_channels(self, channels: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:
+        """Return channels as `read` gives them: 8-bit where there are three or a range is given, or else as they are.
 
         Raises:
             InputError: If values are not finite.
         """
-        if not np.isfinite(bands).all():
+        if not np.isfinite(channels).all():
             raise InputError(
-                f"{source}: values that are not finite", found=f"{int((~np.isfinite(bands)).sum())} values"
+                f"{source}: values that are not finite", found=f"{int((~np.isfinite(channels)).sum())} values"
             )
-        return scale_to_bytes(bands, self.value_range) if self.channels == 3 or self.value_range else bands
+        return scale_to_bytes(channels, self.value_range) if self.channels == 3 or self.value_range else channels
 
 
 def read_size(stored: Stored, source: str) -> tuple[int, int]:
-    """Return (height, width) of the upright picture, from its header only.
+    """Return (height, width) of the upright image, from its header only.
 
     Raises:
-        InputError: If the file is missing or is no picture.
+        InputError: If the file is missing or is no image.
     """
     with report_damage(source):
         if find_suffix(stored) in (".npy", ".npz"):
             shape = load_array(stored, header_only=True).shape
             # (H, W), (H, W, C) or (C, H, W): the two long axes.
             return (shape[1], shape[2]) if len(shape) == 3 and shape[0] < min(shape[1:]) else (shape[0], shape[1])
-        if has_many_bands(stored):
+        if has_many_channels(stored):
             return read_layout(map_content(stored)).size_px
-        with open_picture(stored) as picture:
-            width, height = picture.size
-            if isinstance(picture, TiffImagePlugin.TiffImageFile):  # some versions of Pillow give the upright size
-                width, height = picture.tag_v2[256], picture.tag_v2[257]
-            return (width, height) if find_orientation(picture) in (5, 6, 7, 8) else (height, width)
+        with open_with_pillow(stored) as image:
+            width, height = image.size
+            if isinstance(image, TiffImagePlugin.TiffImageFile):  # some versions of Pillow give the upright size
+                width, height = image.tag_v2[256], image.tag_v2[257]
+            return (width, height) if find_orientation(image) in (5, 6, 7, 8) else (height, width)
 
 
-def find_orientation(picture: Image.Image) -> int:
-    """Return the EXIF orientation of a picture that was just opened, 1 where it is upright; nothing is decoded."""
+def find_orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation of an image that was just opened, 1 where it is upright; nothing is decoded."""
     # Pillow decodes a PNG to look for EXIF behind the pixels.
-    file = picture.fp if isinstance(picture, PngImagePlugin.PngImageFile) else None
+    file = image.fp if isinstance(image, PngImagePlugin.PngImageFile) else None
     plain = file is not None and not has_late_text(file)
-    exif = Image.Image.getexif(picture) if plain else picture.getexif()
+    exif = Image.Image.getexif(image) if plain else image.getexif()
     return int(exif.get(_ORIENTATION_TAG, 1))
 
 
@@ -155,7 +155,7 @@ def report_damage(source: str) -> Iterator[None]:
         ) from None
     except Image.DecompressionBombError as error:
         raise InputError(
-            f"{source}: implausibly large picture", found=error, fix="check the file; tile it if it is real"
+            f"{source}: implausibly large image", found=error, fix="check the file; tile it if it is real"
         ) from None
     except UnidentifiedImageError:
         raise InputError(f"{source}: not an image file", fix="replace the file or remove the pair") from None
@@ -173,7 +173,7 @@ def find_suffix(stored: Stored) -> str:
 
 
 def describe_file(stored: Stored, source: str) -> str:
-    """Return the format and mode of a stored picture, or the type and shape of an array."""
+    """Return the format and mode of a stored image, or the type and shape of an array."""
     if isinstance(stored, list):
         return "rows of values"
     if isinstance(stored, str) and stored.startswith("{"):
@@ -182,24 +182,24 @@ def describe_file(stored: Stored, source: str) -> str:
         if find_suffix(stored) in (".npy", ".npz"):
             array = load_array(stored, header_only=True)
             return f"NumPy {array.dtype}, {array.ndim} axes"
-        if has_many_bands(stored):
+        if has_many_channels(stored):
             layout = read_layout(map_content(stored))
-            return f"TIFF {layout.dtype.name}, {layout.bands} bands"
-        with open_picture(stored) as picture:
-            return f"{picture.format} {picture.mode}"
+            return f"TIFF {layout.dtype.name}, {layout.channels} channels"
+        with open_with_pillow(stored) as image:
+            return f"{image.format} {image.mode}"
 
 
-def open_picture(stored: Stored) -> Image.Image:
-    """Return the opened, not yet decoded picture of a path or of {"bytes", "path"}."""
+def open_with_pillow(stored: Stored) -> Image.Image:
+    """Return the opened, not yet decoded image of a path or of {"bytes", "path"}."""
     if isinstance(stored, list):
-        raise ValueError("rows of values, not a picture")
+        raise ValueError("rows of values, not an image")
     if isinstance(stored, dict) and stored.get("bytes") is not None:
         return Image.open(io.BytesIO(stored["bytes"]))
-    picture = Image.open(stored if isinstance(stored, str) else stored["path"])
-    if not isinstance(picture, TiffImagePlugin.TiffImageFile) or picture.tag_v2.get(_ORIENTATION_TAG, 1) == 1:
-        return picture
-    picture.close()
-    # Pillow 13 maps plain files of grey into memory with rows of the upright picture's width: scrambled pixels.
+    image = Image.open(stored if isinstance(stored, str) else stored["path"])
+    if not isinstance(image, TiffImagePlugin.TiffImageFile) or image.tag_v2.get(_ORIENTATION_TAG, 1) == 1:
+        return image
+    image.close()
+    # Pillow 13 maps plain files of grey into memory with rows of the upright image's width: scrambled pixels.
     return Image.open(io.BytesIO(read_content(stored)))
 
 
@@ -221,15 +221,15 @@ def map_content(stored: Stored) -> bytes | mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def has_many_bands(stored: Stored) -> bool:
-    """Return whether a stored file is a TIFF of several bands that Pillow does not open, or cuts to 8 bits."""
+def has_many_channels(stored: Stored) -> bool:
+    """Return whether a stored file is a TIFF of several channels that Pillow does not open, or cuts to 8 bits."""
     if find_suffix(stored) not in (".tif", ".tiff"):
         return False
     try:
-        with open_picture(stored) as picture:
-            return is_cut_to_bytes(picture)
+        with open_with_pillow(stored) as image:
+            return is_cut_to_bytes(image)
     except UnidentifiedImageError:
-        return read_layout(map_content(stored)).bands > 1
+        return read_layout(map_content(stored)).channels > 1
 
 
 def load_array(stored: Stored, header_only: bool = False) -> npt.NDArray[Any]:
@@ -254,14 +254,14 @@ def load_array(stored: Stored, header_only: bool = False) -> npt.NDArray[Any]:
         return only
 
 
-def convert_to_rgb(picture: Image.Image, value_range: tuple[float, float] | None = None) -> Image.Image:
-    """Return the upright picture in RGB; transparency lies on white, deep greys are scaled, never clipped."""
-    upright = ImageOps.exif_transpose(picture)
+def convert_to_rgb(image: Image.Image, value_range: tuple[float, float] | None = None) -> Image.Image:
+    """Return the upright image in RGB; transparency lies on white, deep greys are scaled, never clipped."""
+    upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I") or upright.mode == "F":
         return Image.fromarray(scale_to_bytes(np.asarray(upright), value_range)).convert("RGB")
     if upright.mode == "RGB":
         upright.load()
-        return upright if upright is not picture else picture.copy()
+        return upright if upright is not image else image.copy()
     if "A" in upright.mode or "transparency" in upright.info:
         layered = upright.convert("RGBA")
         ground = Image.new("RGBA", layered.size, (255, 255, 255, 255))
@@ -292,11 +292,11 @@ def scale_to_bytes(values: npt.NDArray[Any], value_range: tuple[float, float] | 
     return rounded
 
 
-def read_bands(picture: Image.Image) -> npt.NDArray[Any]:
-    """Return all bands of a picture: channels of one page, or the pages of a multi-page file, shape (H, W, bands)."""
-    pages = picture.n_frames if isinstance(picture, TiffImagePlugin.TiffImageFile) else 1
+def read_channels(image: Image.Image) -> npt.NDArray[Any]:
+    """Return all channels of an image, of one page or one a page, shape (H, W, channels)."""
+    pages = image.n_frames if isinstance(image, TiffImagePlugin.TiffImageFile) else 1
     if pages == 1:
-        upright = ImageOps.exif_transpose(picture)
+        upright = ImageOps.exif_transpose(image)
         if upright.mode in ("1", "P"):  # what the bits and the palette stand for
             colors = np.asarray(upright.convert("RGB"))
             return colors[..., :1] if (colors == colors[..., :1]).all() else colors
@@ -304,6 +304,6 @@ def read_bands(picture: Image.Image) -> npt.NDArray[Any]:
         return array[..., None] if array.ndim == 2 else array
     planes = []
     for page in range(pages):
-        picture.seek(page)
-        planes.append(np.array(picture))
+        image.seek(page)
+        planes.append(np.array(image))
     return np.stack(planes, axis=-1)

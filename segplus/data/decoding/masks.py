@@ -18,7 +18,7 @@ from segplus.data.decoding.image_reader import (
     find_suffix,
     load_array,
     map_content,
-    open_picture,
+    open_with_pillow,
     read_content,
     report_damage,
 )
@@ -73,17 +73,17 @@ class MaskDecoder:
             if find_suffix(stored) in (".npy", ".npz"):
                 return self._read_values(load_array(stored), source)
             kinds: frozenset[bytes] = frozenset()
-            if find_suffix(stored) in (".png", ""):  # pictures in a table may come without a name
+            if find_suffix(stored) in (".png", ""):  # images in a table may come without a name
                 content = read_content(stored)
                 kinds = check_png(content)
                 ids = None if self.classes.legend else decode_grey_png(content, kinds)
                 if ids is not None:
                     return self._read_values(ids, source)
                 stored = {"bytes": content, "path": None}
-            with open_picture(stored) as picture:
-                if picture.format == "PNG" and not kinds:  # under another suffix
+            with open_with_pillow(stored) as image:
+                if image.format == "PNG" and not kinds:  # under another suffix
                     check_png(read_content(stored))
-                return self._read_picture(picture, source)
+                return self._read_image(image, source)
 
     def decode_values(self, values: Raw, source: str) -> npt.NDArray[np.unsignedinteger[Any]]:
         """Return the class ids of a part of a mask, shape (H, W), from its values as they are stored.
@@ -99,7 +99,7 @@ class MaskDecoder:
 
     def check(self, stored: Stored, source: str) -> None:
         """Raise InputError if a PNG mask has fewer pixels than its header promises."""
-        if is_picture_file(stored):
+        if is_image_file(stored):
             with report_damage(source):
                 check_png_pixels(map_content(stored))
 
@@ -107,9 +107,9 @@ class MaskDecoder:
         """Return whether a binary mask has values below the threshold that no noise makes, and none from it on."""
         with report_damage(source):
             is_lossy = False
-            if is_picture_file(stored):
-                with open_picture(stored) as picture:
-                    is_lossy = picture.format in _LOSSY_FORMATS
+            if is_image_file(stored):
+                with open_with_pillow(stored) as image:
+                    is_lossy = image.format in _LOSSY_FORMATS
         floor = _LOSSY_NOISE if is_lossy else 1
         if floor >= self.threshold or self.read_raw(stored, source).any():
             return False
@@ -117,39 +117,39 @@ class MaskDecoder:
 
     def read_palette(self, stored: Stored, source: str) -> bytes | None:
         """Return the palette (r, g, b, r, ...) of a mask that is read by index; None for every other mask."""
-        if self.classes.legend or self.encoding not in ("auto", "palette") or not is_picture_file(stored):
+        if self.classes.legend or self.encoding not in ("auto", "palette") or not is_image_file(stored):
             return None
-        with report_damage(source), open_picture(stored) as picture:
-            return bytes(picture.getpalette("RGB") or b"") if picture.mode == "P" else None
+        with report_damage(source), open_with_pillow(stored) as image:
+            return bytes(image.getpalette("RGB") or b"") if image.mode == "P" else None
 
-    def _read_picture(self, picture: Image.Image, source: str) -> Raw:
+    def _read_image(self, image: Image.Image, source: str) -> Raw:
         if self.encoding == "one_hot":
-            return self._read_planes(picture, source)
-        refuse_mask_pages(picture, source)
-        if picture.format in _LOSSY_FORMATS and self.encoding != "binary" and not self.color_tolerance:
+            return self._read_planes(image, source)
+        refuse_mask_pages(image, source)
+        if image.format in _LOSSY_FORMATS and self.encoding != "binary" and not self.color_tolerance:
             raise InputError(
                 f"{source}: JPEG masks hold values that were never drawn",
-                found=picture.format,
+                found=image.format,
                 fix="set data.encoding: binary with a data.threshold, or data.colors with a data.color_tolerance",
             )
-        if picture.getexif().get(0x0112, 1) != 1:
-            picture = ImageOps.exif_transpose(picture)
+        if image.getexif().get(0x0112, 1) != 1:
+            image = ImageOps.exif_transpose(image)
         if self.classes.legend:
-            return self._snap_colors(pack_colors(np.asarray(_flatten_alpha(picture, source))))
-        if picture.mode in ("P", "PA"):
-            return self._read_palette(picture, source)
-        return self._read_values(np.asarray(picture), source)
+            return self._snap_colors(pack_colors(np.asarray(_flatten_alpha(image, source))))
+        if image.mode in ("P", "PA"):
+            return self._read_palette(image, source)
+        return self._read_values(np.asarray(image), source)
 
-    def _read_palette(self, picture: Image.Image, source: str) -> Raw:
+    def _read_palette(self, image: Image.Image, source: str) -> Raw:
         if self.encoding == "binary":
-            return self._read_values(np.asarray(picture.convert("L")), source)
+            return self._read_values(np.asarray(image.convert("L")), source)
         if self.encoding in ("ids", "instances"):
             raise InputError(
                 f"{source}: a palette mask where ids were promised",
-                found=f"mode {picture.mode}",
+                found=f"mode {image.mode}",
                 fix="set data.encoding: palette to take the index, or data.encoding: colors with data.colors",
             )
-        return np.asarray(picture if picture.mode == "P" else picture.getchannel("P"))
+        return np.asarray(image if image.mode == "P" else image.getchannel("P"))
 
     def _read_values(self, values: Raw, source: str) -> Raw:
         if self.encoding == "one_hot":
@@ -192,11 +192,11 @@ class MaskDecoder:
             else "set data.encoding: colors and data.colors, or data.mask_channel",
         )
 
-    def _read_planes(self, picture: Image.Image, source: str) -> Raw:
+    def _read_planes(self, image: Image.Image, source: str) -> Raw:
         planes = []
-        for page in range(picture.n_frames if isinstance(picture, TiffImagePlugin.TiffImageFile) else 1):
-            picture.seek(page)
-            planes.append(np.array(picture))
+        for page in range(image.n_frames if isinstance(image, TiffImagePlugin.TiffImageFile) else 1):
+            image.seek(page)
+            planes.append(np.array(image))
         stack = planes[0] if len(planes) == 1 else np.stack(planes)  # (planes, H, W)
         return self._join_planes(stack, source)
 
@@ -234,13 +234,13 @@ class MaskDecoder:
         return snapped
 
 
-def refuse_mask_pages(picture: Image.Image, source: str) -> None:
+def refuse_mask_pages(image: Image.Image, source: str) -> None:
     """Refuse a mask of several equal pages, of which one alone would be read.
 
     Raises:
         InputError: If so.
     """
-    pages = count_equal_pages(picture)
+    pages = count_equal_pages(image)
     if pages > 1:
         raise InputError(
             f"{source}: a mask of several pages",
@@ -249,13 +249,13 @@ def refuse_mask_pages(picture: Image.Image, source: str) -> None:
         )
 
 
-def _flatten_alpha(picture: Image.Image, source: str) -> Image.Image:
-    if picture.mode.startswith("I") or picture.mode in ("F", "CMYK"):
-        raise InputError(f"{source}: not a colour mask", found=f"mode {picture.mode}", fix="set data.encoding: ids")
-    return picture.convert("RGB") if picture.mode != "RGB" else picture
+def _flatten_alpha(image: Image.Image, source: str) -> Image.Image:
+    if image.mode.startswith("I") or image.mode in ("F", "CMYK"):
+        raise InputError(f"{source}: not a colour mask", found=f"mode {image.mode}", fix="set data.encoding: ids")
+    return image.convert("RGB") if image.mode != "RGB" else image
 
 
-def is_picture_file(stored: Stored) -> bool:
+def is_image_file(stored: Stored) -> bool:
     """Return whether a stored mask is an image file, and neither shapes nor an array of values."""
     if isinstance(stored, list) or (isinstance(stored, str) and stored.startswith("{")):
         return False

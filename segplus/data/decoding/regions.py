@@ -18,10 +18,10 @@ from segplus.data.decoding.image_reader import (
     Stored,
     find_orientation,
     find_suffix,
-    has_many_bands,
+    has_many_channels,
     load_array,
     map_content,
-    open_picture,
+    open_with_pillow,
     read_content,
     report_damage,
 )
@@ -32,7 +32,7 @@ from segplus.images import Box, OpenPair, take_box
 
 Pixels = npt.NDArray[Any]
 _MOST_ROWS = 0.85  # of a JPEG; where more are needed, OpenCV decodes all sooner than Pillow these
-_PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", "")  # pictures in a table may come without a name
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", "")  # images in a table may come without a name
 _TIFF_SUFFIXES = (".tif", ".tiff")
 
 
@@ -68,7 +68,7 @@ def open_arrays(image: Pixels, label: Pixels) -> OpenPair:
 def open_image(reader: ImageReader, stored: Stored, source: str) -> Regions:
     """Return an image of which rectangles are read, with the pixels of `reader.read`.
 
-    Of .npy files, and of TIFF files by strips and tiles, only the rectangle is read; JPEG and PNG pictures are decoded
+    Of .npy files, and of TIFF files by strips and tiles, only the rectangle is read; JPEG and PNG images are decoded
     down to its last row. Every other kind is decoded here, whole.
 
     Raises:
@@ -76,13 +76,13 @@ def open_image(reader: ImageReader, stored: Stored, source: str) -> Regions:
     """
     with report_damage(source):
         if find_suffix(stored) == ".npy":
-            bands = reader.arrange_bands(load_array(stored, header_only=True), source)
-            size = int(bands.shape[0]), int(bands.shape[1])
-            return Regions(size, source, lambda box: reader.scale_bands(take_box(bands, box), source))
+            channels = reader.arrange_channels(load_array(stored, header_only=True), source)
+            size = int(channels.shape[0]), int(channels.shape[1])
+            return Regions(size, source, lambda box: reader.scale_channels(take_box(channels, box), source))
         if find_suffix(stored) in _TIFF_SUFFIXES:
             return _open_tiff(reader, stored, source) or _open_whole(reader, stored, source)
-        if reader.channels == 3 and find_suffix(stored) in _PICTURE_SUFFIXES:
-            return _open_picture(reader, stored, source)
+        if reader.channels == 3 and find_suffix(stored) in _IMAGE_SUFFIXES:
+            return _open_image(reader, stored, source)
         return _open_whole(reader, stored, source)
 
 
@@ -115,11 +115,11 @@ def _open_values(
         return None
     content = map_content(stored)
     layout = find_plain_layout(content)
-    if layout is None or layout.bands != (3 if decoder.classes.legend else 1):
+    if layout is None or layout.channels != (3 if decoder.classes.legend else 1):
         return None
     if not layout.is_alone:
-        with open_picture(stored) as picture:
-            refuse_mask_pages(picture, source)
+        with open_with_pillow(stored) as image:
+            refuse_mask_pages(image, source)
     whole = partial(read_tiff_box, content, layout)
     return layout.size_px, whole if decoder.classes.legend else lambda box: whole(box)[..., 0]
 
@@ -132,10 +132,10 @@ def _open_whole(reader: ImageReader, stored: Stored, source: str) -> Regions:
     return Regions((image.shape[0], image.shape[1]), source, partial(take_box, image))
 
 
-def _crop(picture: Image.Image, box: Box) -> Pixels:
+def _crop(image: Image.Image, box: Box) -> Pixels:
     top, left, height, width = box
-    whole = box == (0, 0, picture.height, picture.width)
-    part = picture if whole else picture.crop((left, top, left + width, top + height))
+    whole = box == (0, 0, image.height, image.width)
+    part = image if whole else image.crop((left, top, left + width, top + height))
     return np.asarray(part if part.mode == "RGB" else part.convert("RGB"))
 
 
@@ -143,30 +143,34 @@ def _open_tiff(reader: ImageReader, stored: Stored, source: str) -> Regions | No
     """Return a TIFF image of the kinds that are read by strips and tiles, or None."""
     content = map_content(stored)
     layout = find_plain_layout(content)
-    is_grey = layout is not None and layout.bands == 1  # its channels may be its pages
+    is_grey = layout is not None and layout.channels == 1  # its channels may be its pages
     if layout is None or layout.dtype != np.uint8 or (is_grey and not layout.is_alone):
-        if not has_many_bands(stored):
+        if not has_many_channels(stored):
             return None
         layout = read_layout(content)
-    elif layout.bands != reader.channels:
+    elif layout.channels != reader.channels:
         return None
     elif reader.channels == 3:
         return Regions(layout.size_px, source, partial(read_tiff_box, content, layout))
-    reader.arrange_bands(np.broadcast_to(np.zeros((), layout.dtype), (*layout.size_px, layout.bands)), source)
-    return Regions(layout.size_px, source, lambda box: reader.scale_bands(read_tiff_box(content, layout, box), source))
+    reader.arrange_channels(np.broadcast_to(np.zeros((), layout.dtype), (*layout.size_px, layout.channels)), source)
+
+    def take(box: Box) -> Pixels:
+        return reader.scale_channels(read_tiff_box(content, layout, box), source)
+
+    return Regions(layout.size_px, source, take)
 
 
-def _open_picture(reader: ImageReader, stored: Stored, source: str) -> Regions:
-    """Return a picture that is decoded down to the row that is needed, or, of other kinds, now and whole."""
+def _open_image(reader: ImageReader, stored: Stored, source: str) -> Regions:
+    """Return an image that is decoded down to the row that is needed, or, of other kinds, now and whole."""
     content = read_content(stored)
     size = find_plain_jpeg_size(content)
     if size is not None:
         return Regions(size, source, partial(_take_from_jpeg, content, size))
-    with open_picture({"bytes": content}) as picture:
-        plain = picture.mode in ("RGB", "L") and not is_cut_to_bytes(picture) and find_orientation(picture) == 1
-        plain_png = picture.format == "PNG" and not picture.info.keys() & {"transparency", "interlace"}
-        size = picture.height, picture.width
-    if plain and picture.format == "JPEG":
+    with open_with_pillow({"bytes": content}) as image:
+        plain = image.mode in ("RGB", "L") and not is_cut_to_bytes(image) and find_orientation(image) == 1
+        plain_png = image.format == "PNG" and not image.info.keys() & {"transparency", "interlace"}
+        size = image.height, image.width
+    if plain and image.format == "JPEG":
         return Regions(size, source, partial(_take_from_jpeg, content, size))
     if plain and plain_png:
         return Regions(size, source, partial(_take_rows, content, shorten_png))
@@ -183,5 +187,5 @@ def _take_from_jpeg(content: bytes, size: tuple[int, int], box: Box) -> Pixels:
 
 
 def _take_rows(content: bytes, shorten: Callable[[bytes, int], bytes], box: Box) -> Pixels:
-    with open_picture({"bytes": shorten(content, box[0] + box[2])}) as picture:
-        return _crop(picture, box)
+    with open_with_pillow({"bytes": shorten(content, box[0] + box[2])}) as image:
+        return _crop(image, box)

@@ -1,4 +1,4 @@
-"""TIFF files of more bands than picture libraries take: strips or tiles, interleaved or plane by plane.
+"""TIFF files of more channels than image libraries take: strips or tiles, interleaved or plane by plane.
 
 The compressed bytes of each plane are wrapped in a header that calls them 8-bit grey, so that Pillow's own decoders
 (LZW, Deflate, PackBits, ZSTD, ...) undo the compression; only the sample layout is undone here.
@@ -34,10 +34,10 @@ class TiffLayout:
 
     Args:
         size_px: (height, width).
-        bands: Samples per pixel.
+        channels: Samples per pixel.
         dtype: Type of a sample, in the file's byte order.
         compression: TIFF's code of the compression.
-        planes_apart: Each band has strips or tiles of its own.
+        planes_apart: Each channel has strips or tiles of its own.
         predictor: 1 none, 2 differences along the row.
         block_px: (height, width) of a strip or tile.
         tiled: Blocks are tiles.
@@ -48,7 +48,7 @@ class TiffLayout:
     """
 
     size_px: tuple[int, int]
-    bands: int
+    channels: int
     dtype: np.dtype[Any]
     compression: int
     planes_apart: bool
@@ -74,18 +74,18 @@ def read_layout(content: Content) -> TiffLayout:
     bits, kinds = set(tags.get(258, (1,))), set(tags.get(339, (1,)))
     if len(bits) != 1 or len(kinds) != 1 or next(iter(bits)) not in (8, 16, 32, 64) or not kinds <= _KINDS.keys():
         raise ValueError(
-            f"bands of {sorted(bits)} bits and sample formats {sorted(kinds)}; 8, 16, 32 or 64 bits are read"
+            f"channels of {sorted(bits)} bits and sample formats {sorted(kinds)}; 8, 16, 32 or 64 bits are read"
         )
     predictor = tags.get(317, (1,))[0]
     if predictor not in (1, 2):
         raise ValueError(f"predictor {predictor} is not read, save without it")
     height, width = tags[257][0], tags[256][0]
     tiled = 324 in tags
-    kind, depth, bands = kinds.pop(), bits.pop(), tags.get(277, (1,))[0]
+    kind, depth, channels = kinds.pop(), bits.pop(), tags.get(277, (1,))[0]
     upright = tags.get(274, (1,))[0] == 1 and tags.get(266, (1,))[0] == 1
     return TiffLayout(
         size_px=(height, width),
-        bands=bands,
+        channels=channels,
         dtype=np.dtype(f"{order}{_KINDS[kind]}{depth // 8}"),
         compression=tags.get(259, (1,))[0],
         planes_apart=tags.get(284, (1,))[0] == 2,
@@ -95,7 +95,7 @@ def read_layout(content: Content) -> TiffLayout:
         offsets=tags[324] if tiled else tags[273],
         counts=tags[325] if tiled else tags[279],
         is_alone=not following,
-        is_plain=upright and kind == 1 and (tags.get(262, (0,))[0], bands, depth) in _PLAIN,
+        is_plain=upright and kind == 1 and (tags.get(262, (0,))[0], channels, depth) in _PLAIN,
     )
 
 
@@ -128,8 +128,8 @@ def _read_tags(content: Content, order: str) -> tuple[dict[int, tuple[int, ...]]
     return tags, struct.unpack_from(f"{order}I", content, place + 2 + 12 * count_of_tags)[0]
 
 
-def read_tiff_bands(content: Content) -> npt.NDArray[Any]:
-    """Return all bands of the first page, shape (H, W, bands), in the machine's byte order.
+def read_tiff_channels(content: Content) -> npt.NDArray[Any]:
+    """Return all channels of the first page, shape (H, W, channels), in the machine's byte order.
 
     Raises:
         ValueError: If the file is of a kind that is not read, or damaged.
@@ -139,14 +139,14 @@ def read_tiff_bands(content: Content) -> npt.NDArray[Any]:
 
 
 def read_tiff_box(content: Content, layout: TiffLayout, box: Box) -> npt.NDArray[Any]:
-    """Return the bands inside (top, left, height, width), shape (height, width, bands), in the machine's byte order.
+    """Return the pixels inside (top, left, height, width), shape (height, width, channels), in native byte order.
 
     Only the strips or tiles that hold the rectangle are read.
 
     Raises:
         ValueError: If the file is damaged.
     """
-    groups = layout.bands if layout.planes_apart else 1
+    groups = layout.channels if layout.planes_apart else 1
     if len(layout.offsets) % groups:
         raise ValueError(f"{len(layout.offsets)} blocks for {groups} planes")
     per_group = len(layout.offsets) // groups
@@ -156,8 +156,8 @@ def read_tiff_box(content: Content, layout: TiffLayout, box: Box) -> npt.NDArray
 
 
 def _read_group(content: Content, layout: TiffLayout, first: int, box: Box) -> npt.NDArray[Any]:
-    """Return the samples of one set of blocks inside a rectangle, (height, width, bands), or (height, width, 1)."""
-    samples = 1 if layout.planes_apart else layout.bands
+    """Return the samples of one set of blocks inside a rectangle, (height, width, channels), or (height, width, 1)."""
+    samples = 1 if layout.planes_apart else layout.channels
     if layout.compression == _NO_COMPRESSION and layout.predictor == 1 and not layout.tiled:
         return _read_rows(content, layout, first, box)
     (height, width), (block_height, block_width) = layout.size_px, layout.block_px
@@ -167,8 +167,8 @@ def _read_group(content: Content, layout: TiffLayout, first: int, box: Box) -> n
     across = -(-width // block_width)
     blocks = [first + row * across + column for row in rows for column in columns]
     size = min(rows.stop * block_height, height) - top, min(columns.stop * block_width, width) - left
-    with Image.open(io.BytesIO(_wrap_as_grey(content, layout, blocks, size, samples))) as picture:
-        plain = np.asarray(picture)
+    with Image.open(io.BytesIO(_wrap_as_grey(content, layout, blocks, size, samples))) as image:
+        plain = np.asarray(image)
     pixels = np.ascontiguousarray(plain).view(layout.dtype).reshape(*size, samples)
     if layout.predictor == 2:
         pixels = _undo_differences(pixels, block_width)
@@ -177,7 +177,7 @@ def _read_group(content: Content, layout: TiffLayout, first: int, box: Box) -> n
 
 def _read_rows(content: Content, layout: TiffLayout, first: int, box: Box) -> npt.NDArray[Any]:
     """Return the samples of a rectangle of uncompressed strips, of which only its bytes are read."""
-    samples = 1 if layout.planes_apart else layout.bands
+    samples = 1 if layout.planes_apart else layout.channels
     pixel_bytes = samples * layout.dtype.itemsize
     rows = []
     for row in range(box[0], box[0] + box[2]):

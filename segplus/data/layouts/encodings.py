@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from segplus.data.decoding.image_reader import Stored, open_picture, report_damage
-from segplus.data.decoding.masks import is_picture_file
+from segplus.data.decoding.image_reader import Stored, open_with_pillow, report_damage
+from segplus.data.decoding.masks import is_image_file
 from segplus.data.layouts.source import Source
 from segplus.errors import InputError
 from segplus.recipe.data_section import DataRecipe
@@ -30,7 +30,7 @@ def find_encoding(section: DataRecipe, source: Source) -> tuple[str, bool]:
 
 
 def _find_mode(stored: Stored) -> str:
-    if not is_picture_file(stored):
+    if not is_image_file(stored):
         return "values"
-    with report_damage(stored if isinstance(stored, str) else "mask"), open_picture(stored) as picture:
-        return str(picture.mode)
+    with report_damage(stored if isinstance(stored, str) else "mask"), open_with_pillow(stored) as image:
+        return str(image.mode)

@@ -58,7 +58,7 @@ def load_repository(name: str, section: DataRecipe) -> Any:
 
 
 def take_rows(streams: Mapping[str, Any], section: DataRecipe) -> dict[str, datasets.Dataset]:
-    """Return the first data.max_images rows of each split of a stream, pictures still encoded, held in memory.
+    """Return the first data.max_images rows of each split of a stream, images still encoded, held in memory.
 
     Raises:
         InputError: If a split that is there has no limit.
@@ -113,9 +113,9 @@ def _find_limit(kind: str, section: DataRecipe) -> int:
 
 
 def keep_encoded(stream: datasets.IterableDataset) -> datasets.IterableDataset:
-    """Return the stream with pictures as they are stored, {"bytes", "path"}."""
+    """Return the stream with images as they are stored, {"bytes", "path"}."""
     for column, feature in (stream.features or {}).items():
-        if _is_picture(feature):
+        if _is_image(feature):
             stream = stream.cast_column(column, datasets.Image(decode=False))
     return stream
 
@@ -153,13 +153,13 @@ def find_columns(features: Mapping[str, Any], section: DataRecipe, where: str) -
     Raises:
         InputError: If a column is missing, or more than one could be meant.
     """
-    pictures = [column for column, feature in features.items() if _is_picture(feature)]
-    label = section.label_column or _pick(pictures, MASK_COLUMNS, (section.image_column,))
-    image = section.image_column or _pick(pictures, IMAGE_COLUMNS, (label,))
+    images = [column for column, feature in features.items() if _is_image(feature)]
+    label = section.label_column or _pick(images, MASK_COLUMNS, (section.image_column,))
+    image = section.image_column or _pick(images, IMAGE_COLUMNS, (label,))
     if label is None and image is not None:
-        label = _pick([c for c in pictures if c != image], (), ())
+        label = _pick([c for c in images if c != image], (), ())
     if image is None and label is not None:
-        image = _pick([c for c in pictures if c != label], (), ())
+        image = _pick([c for c in images if c != label], (), ())
     for key, column in (("image_column", image), ("label_column", label)):
         if column is None:
             raise InputError(f"{where}: which column is data.{key}?", found=", ".join(features), fix=f"set data.{key}")
@@ -176,7 +176,7 @@ def _pick(columns: list[str], usual: tuple[str, ...], taken: tuple[str | None, .
     return free[0] if len(free) == 1 and not usual else None
 
 
-def _is_picture(feature: Any) -> bool:
+def _is_image(feature: Any) -> bool:
     """Return whether a feature is an Image, or the struct {bytes, path} or plain bytes, as in Parquet files."""
     if isinstance(feature, datasets.Image):
         return True
@@ -186,17 +186,17 @@ def _is_picture(feature: Any) -> bool:
 
 
 def prepare_rows(rows: datasets.Dataset, image: str, label: str, split: str) -> datasets.Dataset:
-    """Return the table name, image, mask; pictures stay encoded, as {"bytes", "path"}."""
+    """Return the table name, image, mask; images stay encoded, as {"bytes", "path"}."""
     chosen = rows.select_columns(list(dict.fromkeys([image, label])))
     for column in (image, label):
-        if _is_picture(chosen.features[column]):
+        if _is_image(chosen.features[column]):
             chosen = chosen.cast_column(column, datasets.Image(decode=False))
     chosen = chosen.rename_columns({image: "image", label: "mask"})
     return chosen.add_column("name", _name_rows(chosen, split))
 
 
 def _name_rows(rows: datasets.Dataset, split: str) -> list[str]:
-    """Return the pictures' own file names where each has one and they differ, or split/number."""
+    """Return the images' own file names where each has one and they differ, or split/number."""
     numbered = [f"{split}/{index:06d}" for index in range(len(rows))]
     if not isinstance(rows.features["image"], datasets.Image) or not len(rows):
         return numbered

@@ -29,7 +29,7 @@ class Stream:
     """The training rows of a data set that is not held.
 
     Args:
-        rows: The stream, pictures not decoded.
+        rows: The stream, images not decoded.
         columns: Names of the image and the mask column.
         skipped: Rows at the beginning of each file that belong to another split.
     """

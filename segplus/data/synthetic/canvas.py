@@ -49,7 +49,7 @@ class Camera:
 
 
 class Canvas:
-    """A picture that is painted from far to near, with the class id and the depth of every pixel.
+    """An image that is painted from far to near, with the class id and the depth of every pixel.
 
     Args:
         height_px: Rows.
@@ -90,18 +90,18 @@ class Canvas:
         rim = np.stack([np.cos(angles) * axes_px[0], np.sin(angles) * axes_px[1]], axis=1)
         self.fill(np.asarray(center) + rim, color, class_id, depth_m)
 
-    def fill_picture(self, corners: npt.ArrayLike, picture: Array, class_id: int, depth_m: float) -> None:
-        """Paint a picture (h, w, 3) onto a quadrilateral: top left, top right, bottom right, bottom left."""
+    def fill_image(self, corners: npt.ArrayLike, image: Array, class_id: int, depth_m: float) -> None:
+        """Paint an image (h, w, 3) onto a quadrilateral: top left, top right, bottom right, bottom left."""
         cut = self._cut(corners)
         if cut is None:
             return
         mask, rows, columns = cut
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         target = np.asarray(corners, np.float32) - np.float32([columns.start, rows.start])
         source = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
         matrix = cv2.getPerspectiveTransform(source, target.astype(np.float32))
         size = (mask.shape[1], mask.shape[0])
-        warped = cv2.warpPerspective(picture, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        warped = cv2.warpPerspective(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         warped *= tint(1 + 0.07 * self.grain(*mask.shape), (1.0, 1.0, 1.0))
         self.paint(mask, rows, columns, warped, class_id, depth_m)
 
@@ -118,7 +118,7 @@ class Canvas:
         self, mask: Mask, rows: slice, columns: slice, colors: Array, class_id: int | None, depth_m: float
     ) -> None:
         """Paint colours (h, w, 3) where the mask (h, w) is set."""
-        # Of another type, OpenCV would copy into a new array and leave the picture as it is.
+        # Of another type, OpenCV would copy into a new array and leave the image as it is.
         cv2.copyTo(colors.astype(np.float32, copy=False), mask, self.image[rows, columns])
         if class_id is not None:
             covered = mask.view(bool)

@@ -18,7 +18,7 @@ from segplus.data.decoding.regions import OpenPair, open_arrays
 from segplus.data.layouts.names import build_class_map
 from segplus.data.layouts.source import Source
 from segplus.data.synthetic.scenes import CLASS_COLORS, CLASS_NAMES, SyntheticScenes
-from segplus.images import Picture
+from segplus.images import DecodedImage
 from segplus.recipe.data_section import DataRecipe
 
 _SEED_STRIDE = 1_000_003  # a prime, so that the splits of one seed and those of the next do not meet
@@ -79,7 +79,7 @@ class SyntheticSplit(SegmentationSplit):
         """The names of all pairs, in order."""
         return [self.name(index) for index in range(len(self))]
 
-    def image(self, index: int) -> Picture:
+    def image(self, index: int) -> DecodedImage:
         """Return the image only."""
         return self[index]["image"]
 
@@ -96,7 +96,7 @@ class SyntheticSplit(SegmentationSplit):
         self._scene(index)
         return self.drawn_size_px
 
-    def raw_pair(self, index: int) -> tuple[Picture, npt.NDArray[Any]]:
+    def raw_pair(self, index: int) -> tuple[DecodedImage, npt.NDArray[Any]]:
         """Return the image and the drawn ids, drawn once."""
         rgb, ids = self.scenes.draw(self._scene(index))
         return Image.fromarray(rgb), ids

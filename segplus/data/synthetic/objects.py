@@ -72,14 +72,14 @@ def paint_building(
     sunlit = float(rng.uniform(0.6, 0.95))
     canvas.fill(camera.project(front), scale_color(wall, sunlit), BUILDING, near)
     street = [(x, height, near), (x, height, far), (x, 0, far), (x, 0, near)]
-    canvas.fill_picture(camera.project(street), facade, BUILDING, (near + far) / 2)
+    canvas.fill_image(camera.project(street), facade, BUILDING, (near + far) / 2)
 
 
 def draw_facade(rng: Generator, wall: Color, columns: int, rows: int, lit: bool) -> npt.NDArray[np.float32]:
-    """Return a picture of a facade, float, shape (16 rows, 16 columns, 3): windows, ledges, a shop or a door below."""
+    """Return an image of a facade, float, shape (16 rows, 16 columns, 3): windows, ledges, a shop or a door below."""
     cell = 16
-    picture = np.empty((rows * cell, columns * cell, 3), np.float32)
-    picture[:] = wall
+    image = np.empty((rows * cell, columns * cell, 3), np.float32)
+    image[:] = wall
     glass = np.asarray(
         choose_color(rng, ((60, 70, 85), (120, 145, 170), (35, 38, 45), (150, 165, 180)), 12), np.float32
     )
@@ -88,12 +88,12 @@ def draw_facade(rng: Generator, wall: Color, columns: int, rows: int, lit: bool)
         for column in range(columns):
             y, x = row * cell, column * cell
             bright = (255, 215, 140) if lit and rng.random() < 0.4 else glass * rng.uniform(0.7, 1.25)
-            picture[y + top : y + 13, x + left : x + cell - left] = bright
-            picture[y + 13 : y + 14, x + left - 1 : x + cell - left + 1] = np.asarray(wall) * 1.2
+            image[y + top : y + 13, x + left : x + cell - left] = bright
+            image[y + 13 : y + 14, x + left - 1 : x + cell - left + 1] = np.asarray(wall) * 1.2
     if rows > 1 and rng.random() < 0.5:  # a shop board: the colours of a sign, and no sign
-        picture[-cell - 3 : -cell + 3] = choose_color(rng, _BOARDS)
-    picture[:2] = np.asarray(wall) * 0.75
-    return picture
+        image[-cell - 3 : -cell + 3] = choose_color(rng, _BOARDS)
+    image[:2] = np.asarray(wall) * 0.75
+    return image
 
 
 def paint_tree(canvas: Canvas, camera: Camera, rng: Generator, x: float, z: float, height_m: float) -> None:

@@ -267,7 +267,7 @@ def _add_small_things(rng: np.random.Generator, add: Callable[..., None], curb: 
 
 
 def _light(canvas: Canvas, rng: np.random.Generator, haze: Array, night: bool) -> npt.NDArray[np.uint8]:
-    """Return the picture as a camera takes it: haze by depth, exposure, white balance, vignette, blur, noise."""
+    """Return the image as a camera takes it: haze by depth, exposure, white balance, vignette, blur, noise."""
     height_px, width_px = canvas.ids.shape
     seen = np.exp(-canvas.depth_m / np.float32(np.exp(rng.uniform(np.log(50), np.log(900)))))
     seen[canvas.ids == SKY] = 1
