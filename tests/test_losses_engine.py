@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segplus.losses import LOSSES, build_criterion, concurrency, slabs, upsample
+from segplus.losses import LOSSES, build_criterion, concurrency, row_terms, upsample
 from segplus.losses.upsample import Phases, Slabs, choose_grid
 
 CLASSES, LOW = 4, (15, 6)
@@ -47,7 +47,7 @@ def test_phases_and_their_tiles_are_the_plain_way(term, piece_bytes, monkeypatch
 def test_many_slabs_are_the_plain_way(term, height, monkeypatch):
     """Neighbours are seen across slabs, and every row and region is counted once."""
     monkeypatch.setattr(upsample, "PIECE_BYTES", 4 * CLASSES * 23 * 3)
-    monkeypatch.setattr(slabs, "PIECE_BYTES", 1)
+    monkeypatch.setattr(row_terms, "PIECE_BYTES", 1)
     assert isinstance(choose_grid(LOW, (height, 23), CLASSES), Slabs)
     logits, labels = draw((height, 23))
     streamed, plain = (build_criterion({term: 1.0}, CLASSES, plain=plain)(logits, labels) for plain in (False, True))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from segplus.losses import LOSSES, build_criterion, slabs, upsample
+from segplus.losses import LOSSES, build_criterion, row_terms, upsample
 
 IMAGES, CLASSES, LOW, HIGH = 2, 48, (96, 8), (768, 64)
 ONE_IMAGE = 4 * CLASSES * HIGH[0] * HIGH[1]  # bytes of the upsampled logits of one image
@@ -42,7 +42,7 @@ def measure_step(config, *, high=HIGH, plain=False):
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
     monkeypatch.setattr(upsample, "PIECE_BYTES", 1 << 17)
-    monkeypatch.setattr(slabs, "PIECE_BYTES", 1 << 17)
+    monkeypatch.setattr(row_terms, "PIECE_BYTES", 1 << 17)
 
 
 @pytest.mark.parametrize("term", TERMS)

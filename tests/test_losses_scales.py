@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from loss_formulas import FORMULAS, VARIANTS
 
-from segplus.losses import LOSSES, build_criterion, slabs, upsample
+from segplus.losses import LOSSES, build_criterion, row_terms, upsample
 
 CLASSES = 5
 # Scales 1 to 32 with odd sides, one scale a direction, no whole number, one whole and one not, and below 1.
@@ -56,7 +56,7 @@ def test_every_term_has_a_formula():
 def test_every_scale(name, options, formula, arguments, low, high, least_phase_bytes, monkeypatch):
     monkeypatch.setattr(upsample, "LEAST_PHASE_BYTES", least_phase_bytes)
     monkeypatch.setattr(upsample, "PIECE_BYTES", 4000)  # several tiles and slabs an image
-    monkeypatch.setattr(slabs, "PIECE_BYTES", 4000)
+    monkeypatch.setattr(row_terms, "PIECE_BYTES", 4000)
     logits, labels = draw(low, high)
     value = build_criterion({name: options}, CLASSES, class_weights=WEIGHTS)(logits, labels)
     full = F.interpolate(logits, size=high, mode="bilinear", align_corners=False)

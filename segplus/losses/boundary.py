@@ -13,7 +13,7 @@ from torch import Tensor
 from segplus.errors import InputError
 from segplus.losses.channel_terms import Channels, ChannelTerm
 from segplus.losses.pixelwise import CrossEntropy
-from segplus.losses.slabs import Slab, SlabTerm
+from segplus.losses.row_terms import Slab, SlabTerm
 from segplus.losses.terms import ImageLabels, LabelBatch, Part, Reduction, require_at_least
 
 

@@ -15,13 +15,13 @@ from segplus.losses.channel_terms import ChannelTerm
 from segplus.losses.overlap import OverlapTerm
 from segplus.losses.pixelwise import PixelTerm
 from segplus.losses.plain import evaluate_plainly
+from segplus.losses.row_terms import SlabTerm, walk_slabs
 from segplus.losses.schedules import Schedule
 from segplus.losses.sigmoid import SigmoidTerm, walk_sigmoid
-from segplus.losses.slabs import SlabTerm, walk_slabs
 from segplus.losses.softmax import SAFE_RANGE, SoftmaxWalk
+from segplus.losses.softmax_terms import walk_softmax
 from segplus.losses.terms import LabelBatch, Part, Reduction, Term, TermType, widen_labels
 from segplus.losses.upsample import choose_grid
-from segplus.losses.walks import walk_softmax
 
 
 @dataclass(frozen=True)

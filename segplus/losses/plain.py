@@ -12,8 +12,8 @@ from torch import Tensor
 from segplus.losses.channel_terms import ChannelTerm
 from segplus.losses.overlap import Overlaps, OverlapTerm
 from segplus.losses.pixelwise import PixelTerm
+from segplus.losses.row_terms import SlabTerm, evaluate_slabs
 from segplus.losses.sigmoid import SigmoidTerm, evaluate_sigmoid
-from segplus.losses.slabs import SlabTerm, evaluate_slabs
 from segplus.losses.terms import LabelBatch, Part, Reduction, Term
 
 

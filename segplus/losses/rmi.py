@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segplus.errors import InputError
-from segplus.losses.slabs import Slab, SlabTerm
+from segplus.losses.row_terms import Slab, SlabTerm
 
 # Step of the average pooling and side of a region, in pooled pixels.
 POOL_PX = 3
