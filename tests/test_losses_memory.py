@@ -40,9 +40,9 @@ def measure_step(config, *, high=HIGH, plain=False):
 
 
 @pytest.fixture(autouse=True)
-def small_pieces(monkeypatch):
-    monkeypatch.setattr(upsample, "PIECE_BYTES", 1 << 17)
-    monkeypatch.setattr(row_terms, "PIECE_BYTES", 1 << 17)
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(upsample, "CHUNK_BYTES", 1 << 17)
+    monkeypatch.setattr(row_terms, "CHUNK_BYTES", 1 << 17)
 
 
 @pytest.mark.parametrize("term", TERMS)
@@ -54,7 +54,7 @@ def test_a_step_holds_no_upsampled_image(term, monkeypatch):
 
 
 @pytest.mark.parametrize("term", ["binary_cross_entropy", "cross_entropy", "dice", "lovasz_softmax"])
-def test_nor_does_a_step_by_slabs(term):
+def test_nor_does_a_step_by_rows(term):
     largest, alive = measure_step({term: 1.0}, high=(752, 62))
     assert largest <= LABEL_MAPS
     assert alive < ONE_IMAGE
