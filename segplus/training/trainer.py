@@ -151,14 +151,14 @@ class SegmentationTrainer(Trainer):
         outputs = model(pixel_values=inputs["pixel_values"])
         with torch.autocast(outputs.logits.device.type, enabled=False):
             loss = self._compute_criterion(self.criterion, outputs.logits, inputs["labels"], num_items_in_batch)
-            parts = dict(self.criterion.parts)
+            parts = dict(self.criterion.term_values)
             auxiliary = self._auxiliary_logits.take()
             if auxiliary is not None and self.auxiliary_loss_weight > 0:
                 extra = self._compute_criterion(
                     self.auxiliary_criterion, auxiliary, inputs["labels"], num_items_in_batch
                 )
                 loss = loss + self.auxiliary_loss_weight * extra
-                parts |= {f"auxiliary/{name}": value for name, value in self.auxiliary_criterion.parts.items()}
+                parts |= {f"auxiliary/{name}": value for name, value in self.auxiliary_criterion.term_values.items()}
         self.meters.add_parts(parts, images=len(inputs["labels"]))
         # DDP averages gradients over processes, while the denominators above already count all of them.
         loss = loss * self.accelerator.num_processes
