@@ -15,7 +15,7 @@ from segplus.commands.options import CHECKPOINT, DATA, add_evaluation_options, r
 from segplus.inference.checkpoint import choose_device, find_checkpoint
 from segplus.inference.evaluation_data import DataSource, format_settings, name_data, open_split
 from segplus.inference.example_predictions import predict_examples
-from segplus.inference.prediction_files import KINDS, check_kind, check_table_name, write_table
+from segplus.inference.prediction_files import MASK_FORMATS, check_mask_format, check_table_name, write_table
 from segplus.inference.scoring import evaluate_split, join_processes
 from segplus.metrics import Evaluator
 from segplus.recipe import EvaluationRecipe
@@ -64,7 +64,7 @@ def evaluate(
         found = find_checkpoint(checkpoint, trust_remote_code=trust_remote_code)
     loaded, name, chosen = open_split([found], data, split, progress=progress)
     if save_predictions:
-        check_kind(save_predictions, loaded.classes.num_classes)
+        check_mask_format(save_predictions, loaded.classes.num_classes)
     predictor = found.load(recipe.protocol, choose_device(device, state.local_process_index))
     folder = (output / "predictions", save_predictions) if save_predictions else None
     started = time.perf_counter()
@@ -116,7 +116,7 @@ def add_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("data", help=DATA)
     add_evaluation_options(verb, "runs/evaluation")
     verb.add_argument("--per-image", default="per_image.csv", help="file of scores per image, .csv or .parquet")
-    verb.add_argument("--save-predictions", choices=KINDS, help="also write the predicted masks")
+    verb.add_argument("--save-predictions", choices=MASK_FORMATS, help="also write the predicted masks")
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:

@@ -106,7 +106,7 @@ def load_segmentation_checkpoint(checkpoint: str, *, trust_remote_code: bool = F
     checkpoint = expand_checkpoint(checkpoint)
     with quiet_transformers(), explain_failures("checkpoint", checkpoint):
         config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=trust_remote_code)
-        _refuse_other_tasks(config, checkpoint)
+        refuse_other_tasks(config, f"checkpoint {checkpoint}")
         model, info = AutoModelForSemanticSegmentation.from_pretrained(
             checkpoint,
             config=config,
@@ -154,7 +154,8 @@ def _build_config(recipe: ModelRecipe, classes: ClassMap, use_auxiliary_head: bo
             config = AutoConfig.from_pretrained(
                 checkpoint, revision=recipe.revision or "main", trust_remote_code=recipe.trust_remote_code
             )
-    _refuse_other_tasks(config, recipe.checkpoint or f"model.config.model_type {model_type}")
+    source = recipe.checkpoint or f"model.config.model_type {model_type}"
+    refuse_other_tasks(config, source, is_fine_tuned=False)
     known = config.to_dict()
     for key in values:
         if key not in known:
@@ -189,17 +190,33 @@ def _choose_attention(recipe: ModelRecipe) -> dict[str, Any]:
     return {"attn_implementation": recipe.attn_implementation} if recipe.attn_implementation else {}
 
 
-def _refuse_other_tasks(config: PreTrainedConfig, source: str) -> None:
-    mapping = AutoModelForSemanticSegmentation._model_mapping
-    remote = "AutoModelForSemanticSegmentation" in (config.to_dict().get("auto_map") or {})
-    if type(config) in mapping or remote:
-        return
-    raise InputError(
-        f"{source} is no semantic-segmentation model",
-        found=f"model type '{config.model_type}'",
-        allowed=", ".join(_list_model_types()),
-        fix="choose a checkpoint that AutoModelForSemanticSegmentation loads",
-    )
+def refuse_other_tasks(config: PreTrainedConfig, source: str, *, is_fine_tuned: bool = True) -> None:
+    """Refuse a model that is none of semantic segmentation, by its config alone.
+
+    Args:
+        config: The model's config.
+        source: What a message calls the model.
+        is_fine_tuned: Whether it must have been saved with a segmentation head. Training may begin with an encoder, or
+            with a model of another task whose type has such a head.
+    Raises:
+        InputError: If so.
+    """
+    if "AutoModelForSemanticSegmentation" in (config.to_dict().get("auto_map") or {}):
+        return  # the checkpoint brings its own code
+    message = f"{source} is no semantic-segmentation model"
+    expected = AutoModelForSemanticSegmentation._model_mapping.get(type(config), None)
+    if expected is None:
+        raise InputError(
+            message,
+            found=f"model type '{config.model_type}'",
+            allowed=", ".join(_list_model_types()),
+            fix="choose a checkpoint that AutoModelForSemanticSegmentation loads",
+        )
+    saved = (config.architectures or [expected.__name__])[0]
+    if is_fine_tuned and saved != expected.__name__:
+        raise InputError(
+            message, found=saved, allowed=expected.__name__, fix="fine-tune it first, or name a checkpoint that was"
+        )
 
 
 def _refuse_empty_backbone(model: PreTrainedModel, new: list[str], checkpoint: str) -> None:
