@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -15,6 +14,7 @@ from segplus.data.contents import find_cache_folder
 from segplus.data.dataset import SegmentationSplit, refuse_different_sizes
 from segplus.data.parallel import map_pairs
 from segplus.errors import InputError
+from segplus.files import write_whole
 
 T = TypeVar("T")
 _FORMAT = 2  # of the remembered checks; raise it when a check is added
@@ -46,9 +46,9 @@ def check_split(split: SegmentationSplit, *, progress: bool = True) -> SplitChec
         InputError: If a pair is damaged, of two sizes, or holds a value outside the classes: the first one's message,
             with the names of others.
     """
-    place = find_cache_folder() / "checks" / f"{split.fingerprint}-{_FORMAT}.json"
-    if place.is_file():
-        return SplitCheck(**json.loads(place.read_text()))
+    path = find_cache_folder() / "checks" / f"{split.fingerprint}-{_FORMAT}.json"
+    if path.is_file():
+        return SplitCheck(**json.loads(path.read_text()))
     classes = split.classes
     total = np.zeros(classes.num_classes + 1, dtype=np.int64)
     present = np.zeros_like(total)
@@ -65,10 +65,8 @@ def check_split(split: SegmentationSplit, *, progress: bool = True) -> SplitChec
     refuse_hidden_foreground(split, total)
     refuse_mixed_palettes(split)
     check = SplitCheck(len(split), total.tolist(), present.tolist())
-    place.parent.mkdir(parents=True, exist_ok=True)
-    draft = place.with_suffix(f".{os.getpid()}.tmp")
-    draft.write_text(json.dumps(vars(check)))
-    draft.replace(place)
+    with write_whole(path) as temporary:
+        temporary.write_text(json.dumps(vars(check)))
     return check
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from torch.utils.data import Sampler
 
 from segplus.data.dataset import SegmentationSplit
+from segplus.files import write_whole
 
 Float = npt.NDArray[np.float64]
 
@@ -56,9 +56,8 @@ class ClassIndex:
 
     def save(self, file: Path) -> None:
         """Write the index, as .npz."""
-        part = file.with_name(f".{os.getpid()}.{file.name}")  # numpy adds .npz to any other ending
-        np.savez_compressed(part, counts=self.counts, starts=self.starts, points=self.points)
-        part.replace(file)
+        with write_whole(file) as temporary, temporary.open("wb") as opened:  # to a path, numpy would add .npz
+            np.savez_compressed(opened, counts=self.counts, starts=self.starts, points=self.points)
 
     @classmethod
     def load(cls, file: Path) -> ClassIndex:
