@@ -17,7 +17,7 @@ from segplus.classes import ClassMap
 from segplus.data import load_segmentation_dataset
 from segplus.data.decoding.image_reader import ImageReader, read_size
 from segplus.data.decoding.masks import MaskDecoder
-from segplus.data.decoding.polygons import expand_runs, unpack_counts
+from segplus.data.decoding.polygons import decode_runs
 from segplus.data.decoding.regions import open_label
 from segplus.data.decoding.tiff import read_tiff_channels
 from segplus.errors import InputError
@@ -249,13 +249,23 @@ def test_any_flipped_bit_in_a_png_mask_is_noticed(tmp_path: Path) -> None:
             count(tmp_path, encoding="ids")
 
 
-def test_run_lengths_agree_with_the_coco_library() -> None:
+def test_run_lengths_give_the_mask_they_were_made_of() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
         height, width = rng.integers(1, 40, 2)
         drawn = np.kron(rng.random((height, width)) < rng.random(), np.ones((3, 2))).astype(np.uint8)
-        packed = coco_mask.encode(np.asfortranarray(drawn))["counts"].decode()
-        np.testing.assert_array_equal(expand_runs(unpack_counts(packed), *drawn.shape), drawn)
+        text = coco_mask.encode(np.asfortranarray(drawn))["counts"].decode()
+        np.testing.assert_array_equal(decode_runs(text, *drawn.shape), drawn)
+        flat = drawn.T.ravel()
+        edges = np.flatnonzero(np.diff(flat, prepend=0, append=1 - flat[-1]))
+        counts = np.diff(edges, prepend=0).tolist()
+        np.testing.assert_array_equal(decode_runs(counts, *drawn.shape), drawn)
+
+
+@pytest.mark.parametrize("counts", ["", "23", "23P", "2P", "238", [], [2, 3], [2, 3, 8], [20, -8], [13]])
+def test_run_lengths_of_another_size_are_refused(counts: str | list[int]) -> None:
+    with pytest.raises(ValueError, match="(?i)run lengths|invalid RLE"):
+        decode_runs(counts, 3, 4)
 
 
 def read_image(root: Path, name: str, **section: Any) -> Any:
