@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from segplus.data.contents import find_cache_folder
 from segplus.data.dataset import SegmentationSplit, refuse_different_sizes
+from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.parallel import map_pairs
 from segplus.errors import InputError
 from segplus.files import write_whole
@@ -91,7 +92,7 @@ def count_labels(label: npt.NDArray[np.unsignedinteger], num_classes: int) -> np
 def refuse_hidden_foreground(split: SegmentationSplit, pixels: npt.NDArray[np.int64]) -> None:
     """Raise InputError if masks were read so that all of the foreground is ignored, or background."""
     classes = split.classes
-    if looks_like_bytes(split, pixels):
+    if looks_like_bytes(split.decoder, pixels):
         raw = np.unique(split.raw_label(0))
         if set(raw.tolist()) <= {0, 255}:
             raise InputError(
@@ -108,11 +109,10 @@ def refuse_hidden_foreground(split: SegmentationSplit, pixels: npt.NDArray[np.in
         )
 
 
-def looks_like_bytes(split: SegmentationSplit, pixels: npt.NDArray[np.int64]) -> bool:
+def looks_like_bytes(decoder: MaskDecoder, pixels: npt.NDArray[np.int64]) -> bool:
     """Return whether the second of two classes has no pixel, 255 has some, and the recipe does not call it void."""
-    decoder = split.decoder
     read_as_ids = decoder.encoding in ("ids", "auto") and not decoder.states_void
-    return bool(read_as_ids and split.classes.num_classes == 2 and pixels[1] == 0 and pixels[-1] > 0)
+    return bool(read_as_ids and decoder.classes.num_classes == 2 and pixels[1] == 0 and pixels[-1] > 0)
 
 
 def find_faint_masks(split: SegmentationSplit, pixels: npt.NDArray[np.int64]) -> list[str]:

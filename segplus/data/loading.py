@@ -74,9 +74,7 @@ def load_segmentation_dataset(section: DataRecipe | Mapping[str, Any]) -> Segmen
     Raises:
         InputError: If a key is unknown, a folder is missing, files do not pair, or classes have no names.
     """
-    recipe = (
-        section if isinstance(section, DataRecipe) else build_dataclass(DataRecipe, section, "data", "data section")
-    )
+    recipe = build_section(section)
     if recipe.dataset == "synthetic" or recipe.layout == "synthetic":
         drawn, classes = draw_splits(recipe)
         splits = _limit(_make_fold(drawn, recipe) if recipe.folds else drawn, recipe)

@@ -225,7 +225,7 @@ def find_misread_masks(splits: Mapping[str, SegmentationSplit], tallies: Mapping
     """Return findings on masks whose foreground counts nowhere, or as background, in the way they are read."""
     findings = []
     train = tallies.get("train")
-    if train is not None and not train.outside and looks_like_bytes(splits["train"], train.pixels):
+    if train is not None and not train.outside and looks_like_bytes(splits["train"].decoder, train.pixels):
         name = splits["train"].classes.names[1]
         message = f"class '{name}' has no pixel and 255 is ignored: these look like masks of 0 and 255"
         fix = "set data.encoding: binary, or data.void: [255] where 255 means nothing"
