@@ -52,6 +52,7 @@ def load_repository(name: str, section: DataRecipe) -> Any:
     try:
         return datasets.load_dataset(name, config, revision=revision, streaming=section.streaming)
     except RuntimeError as error:
+        # The library has no type of its own for this: a plain RuntimeError, told by its message alone.
         if "scripts are no longer supported" not in str(error) or revision is not None:
             raise
     return datasets.load_dataset(name, config, revision="refs/convert/parquet", streaming=section.streaming)
