@@ -144,7 +144,7 @@ def refuse_mixed_palettes(split: SegmentationSplit) -> None:
         source = split.sources(index)[1]
         palette = split.palette(index)
         if palette is None:
-            return  # masks of one data set are of one kind; single odd ones were refused when they were read
+            return  # masks of one data set are of one type; single odd ones were refused when they were read
         if palette in seen and len(seen) == 1:
             continue
         seen.add(palette)

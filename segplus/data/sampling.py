@@ -19,7 +19,7 @@ Float = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ClassIndex:
-    """How many pixels each class has in each image, and a few places where it is; made once by reading every mask.
+    """How many pixels each class has in each image, and a few of its pixels; made once by reading every mask.
 
     Args:
         counts: Pixels, int64, shape (images, classes).
@@ -79,9 +79,9 @@ def index_classes(
     Args:
         split: The masks.
         num_classes: Number of classes, C.
-        ignore_index: The label that counts nowhere.
-        points_per_class: At most so many places are kept per class and image.
-        seed: Chooses the places.
+        ignore_index: The label that is ignored.
+        points_per_class: At most so many points are kept per class and image.
+        seed: Chooses the points.
         tell: Wraps the positions, to show progress (tqdm).
     """
     counts = np.zeros((len(split), num_classes), np.int64)

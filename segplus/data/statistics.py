@@ -93,7 +93,7 @@ def count_class_pixels(labels: Iterable[npt.NDArray[Any] | Tensor], num_classes:
     """Return pixels by class, and the images' pixels that any class of them shares, in one streamed pass.
 
     Args:
-        labels: Class ids of any integer type, any shape; values outside [0, C) count nowhere.
+        labels: Class ids of any integer type, any shape; values outside [0, C) are ignored.
         num_classes: C.
     Returns:
         Int64, shape (2, C): pixels of class c; valid pixels of the images that contain class c.

@@ -71,7 +71,7 @@ def list_changed_keys(section: DataRecipe) -> dict[str, Any]:
 
 
 def measure_shares(tally: SplitTally) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return each class's share of the pixels that count, shape (C,)."""
+    """Return each class's share of the valid pixels, shape (C,)."""
     total = max(1, int(tally.pixels[:-1].sum()))
     shares: np.ndarray[Any, np.dtype[np.float64]] = tally.pixels[:-1] / total
     return shares

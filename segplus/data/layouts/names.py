@@ -218,10 +218,10 @@ def find_file(name: str, source: Source, key: str) -> Path:
         InputError: If it is in none of these.
     """
     path = Path(expand_path(name, key))
-    places = [path] if path.is_absolute() else [*([source.root / path] if source.root else []), path]
-    for place in places:
-        if place.is_file():
-            return place
+    candidates = [path] if path.is_absolute() else [*([source.root / path] if source.root else []), path]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
     if not path.is_absolute() and len(path.parts) >= 3:
         from huggingface_hub import hf_hub_download
 
@@ -231,4 +231,4 @@ def find_file(name: str, source: Source, key: str) -> Path:
             raise InputError(
                 f"{key}: no such file", found=name, fix=f"correct the path ({type(error).__name__} on the Hub)"
             ) from None
-    raise InputError(f"{key}: no such file", found=name, allowed=" or ".join(map(str, places)))
+    raise InputError(f"{key}: no such file", found=name, allowed=" or ".join(map(str, candidates)))
