@@ -60,10 +60,10 @@ class StreamedSplit:
         self.decoder, self.reader, self.buffer_images = decoder, reader, buffer_images
         # files before the last one that was read into are used up
         first = max((file for file, taken in enumerate(skipped) if taken), default=0)
-        kinds = dict(zip(("image", "mask"), (rows.features[column] for column in columns), strict=True))
+        types = dict(zip(("image", "mask"), (rows.features[column] for column in columns), strict=True))
         self.rows = datasets.IterableDataset.from_generator(
             _number_rows,
-            features=datasets.Features({**kinds, "name": datasets.Value("string")}),
+            features=datasets.Features({**types, "name": datasets.Value("string")}),
             # a list is what `datasets` divides among processes, and puts into another order in each pass
             gen_kwargs={"rows": rows, "columns": columns, "files": list(enumerate(skipped))[first:]},
         )
