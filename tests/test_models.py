@@ -1,4 +1,4 @@
-"""Loading any model, its processor, its parts; the folded head computes what the library's does."""
+"""Loading any model, its processor, its modules; the folded head computes what the library's does."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def _build_config_of_type(model_type: str) -> PreTrainedConfig:
 
 
 def _list_model_types() -> list[str]:
-    return sorted({kind.model_type for kind in AutoModelForSemanticSegmentation._model_mapping})
+    return sorted({config_class.model_type for config_class in AutoModelForSemanticSegmentation._model_mapping})
 
 
 def _build_random_model(config: PreTrainedConfig, recipe: ModelRecipe) -> PreTrainedModel:

@@ -59,7 +59,7 @@ class DataRecipe:
         classes: List of names, mapping of mask value to name, or path of an id2label.json; None reads the data's.
         colors: Mapping of class name to [red, green, blue], or path of a legend (JSON, or CSV of name, r, g, b).
         reduce_labels: Mask value 0 is ignored and every other value is lowered by one.
-        void: Mask values, class names, or colours that count nowhere.
+        void: Mask values, class names, or colours that are ignored.
         merge: New class name to the names that become it.
         unknown: What a value or colour outside the classes does: `error` or `ignore`.
         encoding: How masks hold classes; `auto` reads single-channel values, palettes, and colours with `colors`.
@@ -170,7 +170,7 @@ class DataRecipe:
             except re.error as error:
                 raise InputError(f"data.{key}: not a regular expression ({error})", found=pattern) from None
             if not groups:
-                raise InputError(f"data.{key}: no group", found=pattern, fix="put ( ) around the part that counts")
+                raise InputError(f"data.{key}: no group", found=pattern, fix="put ( ) around the part that names the key or group")
 
     def _check_meanings(self) -> None:
         if self.classes is not None and not isinstance(self.classes, str | list | dict):

@@ -102,7 +102,7 @@ def load_sections(
     Args:
         path: A recipe; None for the defaults.
         arguments: `--key value` of these two sections, over the file's.
-        dataset: In the place of the file's `data.dataset`.
+        dataset: Replaces the file's `data.dataset`.
     Raises:
         InputError: If the file cannot be read, a key of any section is unknown, a value has the wrong type, or nothing
             says where the data lie.

@@ -23,7 +23,7 @@ class TransformsRecipe:
         max_class_share: A crop with a larger share of one class is drawn again, up to ten times; 1 never; None takes
             the preset's.
         steps: albumentations transforms by name with their arguments, over the preset's: a name that the preset has is
-            replaced in its place, `null` removes it, a new one is appended.
+            replaced where it stands, `null` removes it, a new one is appended.
         rare_class_crop: Probability that a crop is laid over a pixel of one of the image's rarer classes.
         sampling: uniform; class_balanced draws a class, then an image that holds it; repeat_factor repeats images with
             rare classes (LVIS).

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 
 
 class StepMeters:
-    """Sums between two log lines, over the time that steps took: evaluating and saving is no part of a step.
+    """Sums between two log lines, over the time that steps took: evaluating and saving does not belong to a step.
 
     `seconds` is the time since the last report.
     """

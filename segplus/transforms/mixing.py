@@ -16,7 +16,7 @@ class BatchMixing:
 
     Args:
         recipe: The `transforms:` section.
-        ignore_index: The label that counts nowhere.
+        ignore_index: The label that is ignored.
     """
 
     def __init__(self, recipe: TransformsRecipe, ignore_index: int) -> None:
@@ -45,14 +45,14 @@ def mix_up(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return each image blended with another, with hard labels.
 
-    The weight is the larger part of a Beta(0.4, 0.4) draw. A pixel keeps the stronger image's label; where the two
+    The weight is the larger share of a Beta(0.4, 0.4) draw. A pixel keeps the stronger image's label; where the two
     labels differ and the weight is under 2/3, it is ignored, as neither label would be true.
 
     Args:
         pixel_values: Shape (N, C, H, W).
         labels: Class ids, shape (N, H, W).
         rng: Draws partner and weight.
-        ignore_index: The label that counts nowhere.
+        ignore_index: The label that is ignored.
     Reference:
         Zhang et al., mixup: Beyond Empirical Risk Minimization, 2018, eq. 1; the hard labels are segplus' own.
     """
@@ -105,7 +105,7 @@ def class_mix(
         pixel_values: Shape (N, C, H, W).
         labels: Class ids, shape (N, H, W).
         rng: Draws partner and classes.
-        ignore_index: The label that counts nowhere; its pixels are never pasted.
+        ignore_index: The label that is ignored; its pixels are never pasted.
     Reference:
         Olsson et al., ClassMix: Segmentation-Based Data Augmentation for Semi-Supervised Learning, 2021, algorithm 1.
     """
@@ -125,12 +125,12 @@ def make_mosaic(
     rng: np.random.Generator,
     ignore_index: int,  # noqa: ARG001 - the four ways have one signature
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return images of four pieces around a random point, each cut without resizing from one image of the batch.
+    """Return images of four crops around a random point, each cut without resizing from one image of the batch.
 
     Args:
         pixel_values: Shape (N, C, H, W).
         labels: Class ids, shape (N, H, W).
-        rng: Draws the images, the point and the pieces.
+        rng: Draws the images, the point and the crops.
         ignore_index: Not used: no label is made.
     Reference:
         Bochkovskiy et al., YOLOv4, 2020, section 3.3; cut instead of shrunk, so that objects keep their size.

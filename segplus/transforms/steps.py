@@ -137,7 +137,7 @@ def _build_step(name: str, arguments: Any, ignore_index: int, fill: tuple[int, .
         raise InputError(
             f"{where}: no arguments", found=repr(arguments), allowed="argument: value lines, or null to remove it"
         )
-    kind = getattr(albumentations, name)
+    transform_class = getattr(albumentations, name)
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
     try:
         if name in _GROUPS:
@@ -146,35 +146,33 @@ def _build_step(name: str, arguments: Any, ignore_index: int, fill: tuple[int, .
                 raise InputError(
                     f"{where}.transforms: no transforms", found=repr(members), allowed="name: arguments lines"
                 )
-            return kind([_build_step(n, a, ignore_index, fill) for n, a in members.items()], **values)
+            return transform_class([_build_step(n, a, ignore_index, fill) for n, a in members.items()], **values)
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # an unknown argument is dropped with a warning
-            return kind(**_fill_in(values, kind, where, ignore_index, fill))
+            return transform_class(**_fill_in(values, transform_class, where, ignore_index, fill))
     except InputError:
         raise
     except (TypeError, ValueError, UserWarning) as error:
-        allowed = ", ".join(p for p in inspect.signature(kind.__init__).parameters if p not in ("self", "kwargs"))
+        allowed = ", ".join(p for p in inspect.signature(transform_class.__init__).parameters if p not in ("self", "kwargs"))
         raise InputError(f"{where}: {error}", found=dict(arguments), allowed=allowed) from None
 
 
 def _list_names(albumentations: Any) -> list[str]:
     base = albumentations.BasicTransform
-    kinds = {
-        name: kind for name, kind in vars(albumentations).items() if inspect.isclass(kind) and issubclass(kind, base)
-    }
+    classes = [name for name, cls in vars(albumentations).items() if inspect.isclass(cls) and issubclass(cls, base)]
     abstract = {"BasicTransform", "DualTransform", "ImageOnlyTransform", "NoOp", "Transform3D"}
-    return [*(name for name in kinds if name not in abstract), *_GROUPS]
+    return [*(name for name in classes if name not in abstract), *_GROUPS]
 
 
-def _fill_in(values: dict[str, Any], kind: Any, where: str, ignore_index: int, fill: tuple[int, ...]) -> dict[str, Any]:
+def _fill_in(values: dict[str, Any], transform_class: Any, where: str, ignore_index: int, fill: tuple[int, ...]) -> dict[str, Any]:
     """Give masks the ignore index and nearest interpolation wherever the transform can be told so."""
-    parameters = inspect.signature(kind.__init__).parameters
+    parameters = inspect.signature(transform_class.__init__).parameters
     if "fill_mask" in parameters:
         if values.get("fill_mask", ignore_index) != ignore_index:
             raise InputError(
                 f"{where}.fill_mask", found=values["fill_mask"], allowed=f"{ignore_index}, the ignore index"
             )
-        plain = fill if len(fill) <= _MOST_FILLED else 0  # ManyBands fills the rest
+        plain = fill if len(fill) <= _MOST_FILLED else 0  # ManyChannels fills the rest
         values = {"fill": plain, **values, "fill_mask": ignore_index}
     if values.get("mask_interpolation", 0) != 0:
         raise InputError(
@@ -208,7 +206,7 @@ def _try_step(name: str, step: Any, ignore_index: int, channels: int, size: tupl
 def _run_probe(where: str, step: Any, image: npt.NDArray[Any], label: npt.NDArray[Any]) -> dict[str, Any]:
     try:
         changed: dict[str, Any] = step(image=image, mask=label)
-    except Exception as error:  # albumentations and OpenCV raise errors of many kinds here, all about this step
+    except Exception as error:  # albumentations and OpenCV raise errors of many types here, all about this step
         raise InputError(
             f"{where}: fails on an image with its mask ({error})", fix="change its arguments or leave it out"
         ) from None
