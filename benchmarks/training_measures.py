@@ -175,7 +175,7 @@ def _build_segplus_trainer(folder: Path, plan: Plan, images: int, training: dict
     from segplus.data import check_split, load_segmentation_dataset
     from segplus.models import load_image_processor, load_model
     from segplus.recipe import load_recipe
-    from segplus.training import build_trainer, build_training_arguments
+    from segplus.training import build_trainer, build_training_arguments, prepare_process
 
     recipe_file = folder / "recipe.yaml"
     text = yaml.safe_dump(
@@ -198,6 +198,7 @@ def _build_segplus_trainer(folder: Path, plan: Plan, images: int, training: dict
     )
     recipe_file.write_text(text, encoding="utf-8")
     recipe = load_recipe(recipe_file)
+    prepare_process()
     arguments = build_training_arguments(recipe)
     data = load_segmentation_dataset(recipe.data)
     for split in data.splits.values():

@@ -177,7 +177,7 @@ def _build_config_of_type(model_type: str) -> PreTrainedConfig:
 
 
 def _list_model_types() -> list[str]:
-    return sorted({config_class.model_type for config_class in AutoModelForSemanticSegmentation._model_mapping})
+    return sorted({config.model_type for config in AutoModelForSemanticSegmentation._model_mapping})
 
 
 def _build_random_model(config: PreTrainedConfig, recipe: ModelRecipe) -> PreTrainedModel:
@@ -222,7 +222,7 @@ def explain_failures(key: str, source: str) -> Iterator[None]:
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, AttributeError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         fix = "check the name, the connection, or use a local folder"
-        if "trust_remote_code" in str(error):
+        if "trust_remote_code" in str(error):  # transformers raises a bare ValueError: only its text tells
             fix = (
                 "read that code; if you trust it, say --trust-remote-code, or model.trust_remote_code: true in a recipe"
             )
@@ -231,11 +231,13 @@ def explain_failures(key: str, source: str) -> Iterator[None]:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence the library's list of new weights: LoadedModel.describe tells it in one line."""
-    before = transformers_logging.get_verbosity()
+    """Silence the library's progress bars and its list of new weights, which LoadedModel.describe tells in one line."""
+    verbosity, had_bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
-        transformers_logging.set_verbosity(before)
+        transformers_logging.set_verbosity(verbosity)
+        if had_bars:
+            transformers_logging.enable_progress_bar()

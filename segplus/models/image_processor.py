@@ -35,8 +35,8 @@ def load_image_processor(
         recipe: The model section; `image_processor` holds the values.
         config: The model's config, which names the processor where the checkpoint has none.
         image_range: The values that became 0 and 255 in images deeper than 8 bits; kept with the processor.
-        measure_channels: Gives mean and standard deviation of each channel in 0..255; called where the model takes other
-            than three channels and neither recipe nor checkpoint say what they are.
+        measure_channels: Gives mean and standard deviation of each channel in 0..255; called where the model takes
+            other than three channels and neither recipe nor checkpoint says what they are.
 
     Raises:
         InputError: If a key is unknown to the processor, or would serve another geometry than was evaluated.

@@ -170,7 +170,7 @@ class DataRecipe:
             except re.error as error:
                 raise InputError(f"data.{key}: not a regular expression ({error})", found=pattern) from None
             if not groups:
-                raise InputError(f"data.{key}: no group", found=pattern, fix="put ( ) around the part that names the key or group")
+                raise InputError(f"data.{key}: no group", found=pattern, fix="put ( ) around the part that counts")
 
     def _check_meanings(self) -> None:
         if self.classes is not None and not isinstance(self.classes, str | list | dict):

@@ -77,7 +77,7 @@ class EvaluationRecipe:
     Args:
         protocol: How predictions are formed.
         metrics: Beside the confusion matrix's: boundary_iou, trimap_iou, hausdorff_95, surface_dice, calibration.
-        boundary_share: Distance from a border within which boundary IoU measures, as a share of the image's diagonal.
+        boundary_share: Width of the region that boundary IoU measures, as a share of the image's diagonal.
         trimap_widths_px: Distances from a border of the truth within which trimap IoU counts.
         surface_tolerance: Distance up to which surface Dice takes two borders as equal, in units of `spacing`.
         spacing: Height and width of a pixel, for hausdorff_95 and surface_dice.

@@ -15,6 +15,9 @@ class StepMeters:
     """
 
     def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
         self.seconds = 0.0
         self._parts: dict[str, torch.Tensor] = {}
         self._images = 0
@@ -48,5 +51,5 @@ class StepMeters:
         report["images_per_second"] = self._images * accelerator.num_processes / seconds
         report["seconds"] = seconds
         report["data_wait_share"] = self._wait_seconds / seconds
-        self.__init__()  # type: ignore[misc]
+        self._reset()
         return report

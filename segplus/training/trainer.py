@@ -192,7 +192,10 @@ class SegmentationTrainer(Trainer):
         """Return the optimizer that training.optim names, over backbone and head groups."""
         if self.optimizer is None:
             optimizer_class, values = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-            if not (isinstance(optimizer_class, type) and issubclass(optimizer_class, torch.optim.Optimizer)) or "params" in values:
+            if (
+                not (isinstance(optimizer_class, type) and issubclass(optimizer_class, torch.optim.Optimizer))
+                or "params" in values
+            ):
                 raise InputError(
                     f"training.optim: {self.args.optim} makes its own groups", fix="use adamw_torch or sgd"
                 )

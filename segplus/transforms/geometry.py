@@ -122,7 +122,9 @@ def resize_channels(
     """
     channels = [Image.fromarray(np.ascontiguousarray(channel)) for channel in np.moveaxis(image, 2, 0)]
     filter_ = Image.Resampling(resample)
-    return np.stack([np.asarray(channel.resize((size[1], size[0]), filter_, box=region)) for channel in channels], axis=2)
+    return np.stack(
+        [np.asarray(channel.resize((size[1], size[0]), filter_, box=region)) for channel in channels], axis=2
+    )
 
 
 def measure_class_share(label: npt.NDArray[Any], ignore_index: int) -> float:

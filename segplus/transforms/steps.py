@@ -7,6 +7,7 @@ import os
 import random
 import warnings
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,22 @@ import numpy.typing as npt
 
 from segplus.errors import InputError, suggest
 
+NO_UPDATE_CHECK = "NO_ALBUMENTATIONS_UPDATE"
 _GROUPS = ("OneOf", "SomeOf", "Sequential", "RandomOrder")
 _PROBES = 6
 _MOST_FILLED = 4  # channels that OpenCV fills with a value each
 
 
+@cache
 def load_albumentations() -> Any:
-    """Return the albumentations module, told not to ask the network for its newest version."""
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    import albumentations
-
+    """Return the albumentations module, whose import is told not to ask the network for its newest version."""
+    before = os.environ.get(NO_UPDATE_CHECK)
+    os.environ.setdefault(NO_UPDATE_CHECK, "1")
+    try:
+        import albumentations
+    finally:
+        if before is None:
+            del os.environ[NO_UPDATE_CHECK]
     return albumentations
 
 
@@ -153,7 +160,9 @@ def _build_step(name: str, arguments: Any, ignore_index: int, fill: tuple[int, .
     except InputError:
         raise
     except (TypeError, ValueError, UserWarning) as error:
-        allowed = ", ".join(p for p in inspect.signature(transform_class.__init__).parameters if p not in ("self", "kwargs"))
+        allowed = ", ".join(
+            p for p in inspect.signature(transform_class.__init__).parameters if p not in ("self", "kwargs")
+        )
         raise InputError(f"{where}: {error}", found=dict(arguments), allowed=allowed) from None
 
 
@@ -164,7 +173,9 @@ def _list_names(albumentations: Any) -> list[str]:
     return [*(name for name in classes if name not in abstract), *_GROUPS]
 
 
-def _fill_in(values: dict[str, Any], transform_class: Any, where: str, ignore_index: int, fill: tuple[int, ...]) -> dict[str, Any]:
+def _fill_in(
+    values: dict[str, Any], transform_class: Any, where: str, ignore_index: int, fill: tuple[int, ...]
+) -> dict[str, Any]:
     """Give masks the ignore index and nearest interpolation wherever the transform can be told so."""
     parameters = inspect.signature(transform_class.__init__).parameters
     if "fill_mask" in parameters:
