@@ -342,7 +342,8 @@ def test_albumentations_asks_no_network_and_warns_of_nothing() -> None:
         "def refuse(*a, **k): raise AssertionError('network')\n"
         "socket.socket.connect = refuse; socket.getaddrinfo = refuse\n"
         "from segplus.transforms.steps import load_albumentations\n"
-        "print(load_albumentations().__version__)"
+        "print(load_albumentations().__version__)\n"
+        "import os; assert 'NO_ALBUMENTATIONS_UPDATE' not in os.environ"
     )
     environment = {key: value for key, value in os.environ.items() if key != "NO_ALBUMENTATIONS_UPDATE"}
     done = subprocess.run(

@@ -73,8 +73,9 @@ def load_model(
     """
     config = _build_config(recipe, classes, use_auxiliary_head, channels)
     if recipe.checkpoint is None:
-        fits = count_channels(config) == channels
-        model = _build_random_model(config if fits else set_channels(config, channels), recipe)
+        config = config if count_channels(config) == channels else set_channels(config, channels)
+        with explain_failures("model.config", config.model_type):
+            model = AutoModelForSemanticSegmentation.from_config(config, **_choose_attention(recipe))
         return LoadedModel(model.float(), [name for name, _ in model.named_parameters()])
     checkpoint = expand_checkpoint(recipe.checkpoint)
     with quiet_transformers(), explain_failures("model.checkpoint", checkpoint):
@@ -178,11 +179,6 @@ def _build_config_of_type(model_type: str) -> PreTrainedConfig:
 
 def _list_model_types() -> list[str]:
     return sorted({config.model_type for config in AutoModelForSemanticSegmentation._model_mapping})
-
-
-def _build_random_model(config: PreTrainedConfig, recipe: ModelRecipe) -> PreTrainedModel:
-    with explain_failures("model.config", config.model_type):
-        return AutoModelForSemanticSegmentation.from_config(config, **_choose_attention(recipe))
 
 
 def _choose_attention(recipe: ModelRecipe) -> dict[str, Any]:

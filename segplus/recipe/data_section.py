@@ -158,11 +158,8 @@ class DataRecipe:
             raise InputError("data.fold: no such fold", found=self.fold, allowed=f"0..{self.folds - 1}")
 
     def _check_patterns(self) -> None:
-        for key, pattern in (
-            ("group_pattern", self.group_pattern),
-            ("image_pattern", self.image_pattern),
-            ("mask_pattern", self.mask_pattern),
-        ):
+        patterns = ("group_pattern", "image_pattern", "mask_pattern")
+        for key, pattern in ((key, vars(self)[key]) for key in patterns):
             if pattern is None:
                 continue
             try:

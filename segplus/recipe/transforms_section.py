@@ -55,14 +55,9 @@ class TransformsRecipe:
             )
         if self.scale is not None and (len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]):
             raise InputError("transforms.scale: not a range", found=self.scale, allowed="[low, high], 0 < low <= high")
-        if self.max_class_share is not None and not 0 < self.max_class_share <= 1:
-            raise InputError(
-                "transforms.max_class_share: not a share", found=self.max_class_share, allowed="above 0, up to 1"
-            )
-        if not 0 < self.repeat_threshold <= 1:
-            raise InputError(
-                "transforms.repeat_threshold: not a share", found=self.repeat_threshold, allowed="above 0, up to 1"
-            )
+        for key, share in (("max_class_share", self.max_class_share), ("repeat_threshold", self.repeat_threshold)):
+            if share is not None and not 0 < share <= 1:
+                raise InputError(f"transforms.{key}: not a share", found=share, allowed="above 0, up to 1")
         self._check_probabilities()
 
     def _check_probabilities(self) -> None:

@@ -35,7 +35,9 @@ def prepare_process() -> None:
     if not torch.accelerator.is_available():
         # Subnormal numbers made one step of a pretrained MobileNetV2 take 56 s instead of 1.8 on a CPU.
         torch.set_flush_denormal(True)
-        _use_all_cores()
+        # accelerate launch's default of one thread a process halves the speed of two cores.
+        if "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
+            torch.set_num_threads(max(1, count_cores() // _count_local_processes()))
 
 
 def choose_precision(recipe: Recipe) -> Recipe:
@@ -149,13 +151,6 @@ def _check_trackers(names: Sequence[str]) -> None:
             raise InputError(
                 f"training.report_to: {name} is not installed", found=error, fix=f"install it, or choose among {others}"
             ) from None
-
-
-def _use_all_cores() -> None:
-    """Undo accelerate launch's default of one thread a process, which halves the speed of two cores."""
-    launched = "ACCELERATE_MIXED_PRECISION" in os.environ
-    if launched and os.environ.get("OMP_NUM_THREADS") == "1":
-        torch.set_num_threads(max(1, count_cores() // _count_local_processes()))
 
 
 def _count_local_processes() -> int:

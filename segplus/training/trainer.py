@@ -191,18 +191,15 @@ class SegmentationTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Return the optimizer that training.optim names, over backbone and head groups."""
         if self.optimizer is None:
-            optimizer_class, values = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-            if (
-                not (isinstance(optimizer_class, type) and issubclass(optimizer_class, torch.optim.Optimizer))
-                or "params" in values
-            ):
+            cls, values = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)) or "params" in values:
                 raise InputError(
                     f"training.optim: {self.args.optim} makes its own groups", fix="use adamw_torch or sgd"
                 )
             groups = group_parameters(
                 self.model, self.optimizer_recipe, self.args.learning_rate, self.args.weight_decay
             )
-            self.optimizer = optimizer_class(groups, **values)
+            self.optimizer = cls(groups, **values)
         return self.optimizer
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:

@@ -122,9 +122,8 @@ def resize_channels(
     """
     channels = [Image.fromarray(np.ascontiguousarray(channel)) for channel in np.moveaxis(image, 2, 0)]
     filter_ = Image.Resampling(resample)
-    return np.stack(
-        [np.asarray(channel.resize((size[1], size[0]), filter_, box=region)) for channel in channels], axis=2
-    )
+    resized = [channel.resize((size[1], size[0]), filter_, box=region) for channel in channels]
+    return np.stack([np.asarray(channel) for channel in resized], axis=2)
 
 
 def measure_class_share(label: npt.NDArray[Any], ignore_index: int) -> float:

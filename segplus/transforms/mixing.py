@@ -7,6 +7,8 @@ import torch
 
 from segplus.recipe.transforms_section import TransformsRecipe
 
+Batch = tuple[torch.Tensor, torch.Tensor]  # pixel values and labels
+
 # Under this weight the stronger image of a MixUp does not decide where the two disagree: such pixels are ignored.
 _CLEAR_WEIGHT = 2 / 3
 
@@ -28,9 +30,7 @@ class BatchMixing:
             make_mosaic: recipe.mosaic,
         }
 
-    def __call__(
-        self, pixel_values: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, pixel_values: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator) -> Batch:
         """Return pixel values (N, C, H, W) and labels (N, H, W), mixed or as they were; a batch of one stays."""
         draw, passed = rng.random(), 0.0
         for mix, probability in self.probabilities.items():
@@ -40,9 +40,7 @@ class BatchMixing:
         return pixel_values, labels
 
 
-def mix_up(
-    pixel_values: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator, ignore_index: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def mix_up(pixel_values: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator, ignore_index: int) -> Batch:
     """Return each image blended with another, with hard labels.
 
     The weight is the larger share of a Beta(0.4, 0.4) draw. A pixel keeps the stronger image's label; where the two
@@ -70,12 +68,7 @@ def _blend(first: torch.Tensor, second: torch.Tensor, weight: float) -> torch.Te
     return blended.round().to(first.dtype) if first.dtype == torch.uint8 else blended.to(first.dtype)
 
 
-def cut_mix(
-    pixel_values: torch.Tensor,
-    labels: torch.Tensor,
-    rng: np.random.Generator,
-    ignore_index: int,  # noqa: ARG001 - the four ways have one signature
-) -> tuple[torch.Tensor, torch.Tensor]:
+def cut_mix(pixel_values: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator, ignore_index: int) -> Batch:  # noqa: ARG001 - the four ways have one signature
     """Return each image with a rectangle of another, pixels and labels.
 
     Args:
@@ -96,9 +89,7 @@ def cut_mix(
     return _paste(pixel_values, labels, order, inside.expand(len(labels), -1, -1))
 
 
-def class_mix(
-    pixel_values: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator, ignore_index: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def class_mix(pixel_values: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator, ignore_index: int) -> Batch:
     """Return each image with the pixels of half the classes of another pasted over it.
 
     Args:
@@ -119,12 +110,7 @@ def class_mix(
     return _paste(pixel_values, labels, order, inside)
 
 
-def make_mosaic(
-    pixel_values: torch.Tensor,
-    labels: torch.Tensor,
-    rng: np.random.Generator,
-    ignore_index: int,  # noqa: ARG001 - the four ways have one signature
-) -> tuple[torch.Tensor, torch.Tensor]:
+def make_mosaic(pixel_values: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator, ignore_index: int) -> Batch:  # noqa: ARG001 - the four ways have one signature
     """Return images of four crops around a random point, each cut without resizing from one image of the batch.
 
     Args:
@@ -162,8 +148,6 @@ def _draw_partners(count: int, rng: np.random.Generator) -> torch.Tensor:
     return (torch.arange(count) + int(rng.integers(1, count))) % count
 
 
-def _paste(
-    pixel_values: torch.Tensor, labels: torch.Tensor, order: torch.Tensor, inside: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _paste(pixel_values: torch.Tensor, labels: torch.Tensor, order: torch.Tensor, inside: torch.Tensor) -> Batch:
     mixed = torch.where(inside[:, None], pixel_values[order], pixel_values)
     return mixed, torch.where(inside, labels[order], labels)

@@ -144,7 +144,7 @@ def _build_step(name: str, arguments: Any, ignore_index: int, fill: tuple[int, .
         raise InputError(
             f"{where}: no arguments", found=repr(arguments), allowed="argument: value lines, or null to remove it"
         )
-    transform_class = getattr(albumentations, name)
+    cls = getattr(albumentations, name)
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
     try:
         if name in _GROUPS:
@@ -153,16 +153,14 @@ def _build_step(name: str, arguments: Any, ignore_index: int, fill: tuple[int, .
                 raise InputError(
                     f"{where}.transforms: no transforms", found=repr(members), allowed="name: arguments lines"
                 )
-            return transform_class([_build_step(n, a, ignore_index, fill) for n, a in members.items()], **values)
+            return cls([_build_step(n, a, ignore_index, fill) for n, a in members.items()], **values)
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # an unknown argument is dropped with a warning
-            return transform_class(**_fill_in(values, transform_class, where, ignore_index, fill))
+            return cls(**_fill_in(values, cls, where, ignore_index, fill))
     except InputError:
         raise
     except (TypeError, ValueError, UserWarning) as error:
-        allowed = ", ".join(
-            p for p in inspect.signature(transform_class.__init__).parameters if p not in ("self", "kwargs")
-        )
+        allowed = ", ".join(p for p in inspect.signature(cls.__init__).parameters if p not in ("self", "kwargs"))
         raise InputError(f"{where}: {error}", found=dict(arguments), allowed=allowed) from None
 
 
@@ -173,11 +171,9 @@ def _list_names(albumentations: Any) -> list[str]:
     return [*(name for name in classes if name not in abstract), *_GROUPS]
 
 
-def _fill_in(
-    values: dict[str, Any], transform_class: Any, where: str, ignore_index: int, fill: tuple[int, ...]
-) -> dict[str, Any]:
+def _fill_in(values: dict[str, Any], cls: Any, where: str, ignore_index: int, fill: tuple[int, ...]) -> dict[str, Any]:
     """Give masks the ignore index and nearest interpolation wherever the transform can be told so."""
-    parameters = inspect.signature(transform_class.__init__).parameters
+    parameters = inspect.signature(cls.__init__).parameters
     if "fill_mask" in parameters:
         if values.get("fill_mask", ignore_index) != ignore_index:
             raise InputError(
