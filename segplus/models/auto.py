@@ -73,8 +73,9 @@ def load_model(
     """
     config = _build_config(recipe, classes, use_auxiliary_head, channels)
     if recipe.checkpoint is None:
-        fits = count_channels(config) == channels
-        model = _build_random_model(config if fits else set_channels(config, channels), recipe)
+        config = config if count_channels(config) == channels else set_channels(config, channels)
+        with explain_failures("model.config", config.model_type):
+            model = AutoModelForSemanticSegmentation.from_config(config, **_choose_attention(recipe))
         return LoadedModel(model.float(), [name for name, _ in model.named_parameters()])
     checkpoint = expand_checkpoint(recipe.checkpoint)
     with quiet_transformers(), explain_failures("model.checkpoint", checkpoint):
@@ -178,12 +179,7 @@ def _build_config_of_type(model_type: str) -> PreTrainedConfig:
 
 
 def _list_model_types() -> list[str]:
-    return sorted({kind.model_type for kind in AutoModelForSemanticSegmentation._model_mapping})
-
-
-def _build_random_model(config: PreTrainedConfig, recipe: ModelRecipe) -> PreTrainedModel:
-    with explain_failures("model.config", config.model_type):
-        return AutoModelForSemanticSegmentation.from_config(config, **_choose_attention(recipe))
+    return sorted({config.model_type for config in AutoModelForSemanticSegmentation._model_mapping})
 
 
 def _choose_attention(recipe: ModelRecipe) -> dict[str, Any]:
@@ -239,7 +235,7 @@ def explain_failures(key: str, source: str) -> Iterator[None]:
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, AttributeError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         fix = "check the name, the connection, or use a local folder"
-        if "trust_remote_code" in str(error):
+        if "trust_remote_code" in str(error):  # transformers raises a bare ValueError: only its text tells
             fix = (
                 "read that code; if you trust it, say --trust-remote-code, or model.trust_remote_code: true in a recipe"
             )
@@ -248,11 +244,13 @@ def explain_failures(key: str, source: str) -> Iterator[None]:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence the library's list of new weights: LoadedModel.describe tells it in one line."""
-    before = transformers_logging.get_verbosity()
+    """Silence the library's progress bars and its list of new weights, which LoadedModel.describe tells in one line."""
+    verbosity, had_bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
-        transformers_logging.set_verbosity(before)
+        transformers_logging.set_verbosity(verbosity)
+        if had_bars:
+            transformers_logging.enable_progress_bar()
