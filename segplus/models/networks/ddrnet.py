@@ -70,7 +70,7 @@ class DDRNetForSemanticSegmentation(SegmentationNetwork):
 
     Reference:
         Hong et al., Deep Dual-resolution Networks for Real-time and Accurate Semantic Segmentation of Road Scenes,
-        2021, table 1 and figures 3 to 5. https://arxiv.org/abs/2101.06085
+        2021, section 3. https://arxiv.org/abs/2101.06085
     """
 
     config_class = DDRNetConfig

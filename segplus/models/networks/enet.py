@@ -14,6 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from segplus.models.architecture import SegmentationNetwork, SegmentationOutput
 from segplus.models.networks.layers import ConvNormAct, Stage, crop_to_image, pad_to_multiple, require_positive
 
+_POOLED = 3  # channels of the pooled image beside the first convolution
 _NARROWING = 4  # channels outside a bottleneck, as a multiple of those inside
 # The repeated part of stages 2 and 3: dilations, and the sides of convolutions that are split in two.
 _SECTION: tuple[dict[str, Any], ...] = (
@@ -25,7 +26,7 @@ class ENetConfig(PreTrainedConfig):
     """Values of an ENet; the defaults are the published network.
 
     Args:
-        num_channels: Channels of an image, fewer than the first of hidden_sizes.
+        num_channels: Channels of an image.
         hidden_sizes: Channels at strides 2, 4 and 8, growing multiples of 4; the decoder has the first two again.
         first_depth: Bottlenecks at stride 4 after the reducing one.
         sections: How often the eight bottlenecks of different shapes come at stride 8.
@@ -54,13 +55,10 @@ class ENetConfig(PreTrainedConfig):
             first_depth=first_depth,
             sections=sections,
         )
-        sizes = [num_channels, *self.hidden_sizes]
+        sizes = self.hidden_sizes
         grows = all(narrow < wide for narrow, wide in pairwise(sizes))
-        if len(sizes) != 4 or not grows or any(size % _NARROWING for size in self.hidden_sizes):
-            raise ValueError(
-                f"{self.model_type}: hidden_sizes are three growing multiples of 4, above num_channels, "
-                f"found {self.hidden_sizes} for {num_channels} channels"
-            )
+        if len(sizes) != 3 or not grows or any(size % _NARROWING for size in sizes):
+            raise ValueError(f"{self.model_type}: hidden_sizes are three growing multiples of 4, found {sizes}")
         if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
             raise ValueError(f"{self.model_type}: dropout is a share from 0 to below 1, found {dropout!r}")
 
@@ -123,13 +121,18 @@ class Stem(nn.Module):
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, channels - in_channels, 3, stride=2, padding=1, bias=False)
+        self.conv = nn.Conv2d(in_channels, channels - _POOLED, 3, stride=2, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(channels)
         self.act = nn.PReLU()
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Return features at stride 2."""
-        return self.act(self.norm(torch.cat([self.conv(pixel_values), F.max_pool2d(pixel_values, 2)], dim=1)))
+        pooled = F.max_pool2d(pixel_values, 2)
+        given = pooled.shape[1]
+        if given != _POOLED:
+            # As a convolution is widened: what comes after sees three channels, whatever an image has.
+            pooled = torch.stack([pooled[:, place % given :: _POOLED].mean(1) for place in range(_POOLED)], dim=1)
+        return self.act(self.norm(torch.cat([self.conv(pixel_values), pooled], dim=1)))
 
 
 class EBottleneck(nn.Module):

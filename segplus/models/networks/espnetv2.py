@@ -18,6 +18,7 @@ from segplus.models.networks.layers import ConvNormAct, Stage, crop_to_image, pa
 _BRANCHES = 4
 _SCALES = (2.0, 1.5, 1.0, 0.5, 0.1)  # of the maps in the decoder's pyramids
 _SMALLEST = 5  # rows and columns of such a map
+_IMAGE = 3  # channels of the image where it comes in again
 _DECODER = (64, 48, 32)  # channels at strides 16 to 4, after each pyramid
 
 
@@ -72,7 +73,7 @@ class ESPNetV2ForSemanticSegmentation(SegmentationNetwork):
 
     Reference:
         Mehta et al., ESPNetv2: A Light-weight, Power Efficient, and General Purpose Convolutional Neural Network,
-        2019, sections 3 and 4.3. https://arxiv.org/abs/1811.11431
+        2019, section 3. https://arxiv.org/abs/1811.11431
     """
 
     config_class = ESPNetV2Config
@@ -158,8 +159,8 @@ class ReducingEESP(GradientCheckpointingLayer):
         super().__init__()
         self.pool = nn.AvgPool2d(3, stride=2, padding=1)
         self.pyramid = EESP(in_channels, out_channels - in_channels, dilations=(1, 2, 3, 4), stride=2)
-        self.image = ConvNormAct(image_channels, image_channels, 3, activation=nn.PReLU(image_channels))
-        self.image_project = ConvNormAct(image_channels, out_channels, 1)
+        self.image = ConvNormAct(image_channels, _IMAGE, 3, activation=nn.PReLU(_IMAGE))
+        self.image_project = ConvNormAct(_IMAGE, out_channels, 1)
         self.act = nn.PReLU(out_channels)
 
     def forward(self, hidden: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:

@@ -40,10 +40,10 @@ class ConvNormAct(nn.Sequential):
 
 
 class PooledNorm(nn.BatchNorm2d):
-    """BatchNorm of globally pooled features, which takes its running statistics where a batch of one image has none."""
+    """BatchNorm of pooled features, which takes its running statistics where a batch has one value a channel."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
-        """Return the normalised features, shape (N, C, 1, 1)."""
+        """Return the normalised features, shape (N, C, h, w)."""
         if self.training and input.shape[0] * input.shape[2] * input.shape[3] > 1:
             return super().forward(input)
         return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
@@ -133,7 +133,7 @@ def build_residual_stage(in_channels: int, out_channels: int, blocks: int, strid
 def build_pyramid_pools(in_channels: int, channels: int) -> nn.ModuleList:
     """Return the pooled branches of DDRNet's and PIDNet's pyramids: windows of 5, 9 and 17, and the whole map."""
     windows = [
-        nn.Sequential(nn.AvgPool2d(2 * stride + 1, stride, stride), NormActConv(in_channels, channels))
+        nn.Sequential(nn.AvgPool2d(2 * stride + 1, stride, stride), NormActConv(in_channels, channels, pooled=True))
         for stride in (2, 4, 8)
     ]
     whole = nn.Sequential(nn.AdaptiveAvgPool2d(1), NormActConv(in_channels, channels, pooled=True))

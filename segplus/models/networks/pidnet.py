@@ -73,7 +73,7 @@ class PIDNetForSemanticSegmentation(SegmentationNetwork):
     """Three branches and the boundary-attention-guided fusion (light Bag); logits at stride 8.
 
     Reference:
-        Xu et al., PIDNet: A Real-time Semantic Segmentation Network Inspired by PID Controllers, 2022, figures 4 to 7.
+        Xu et al., PIDNet: A Real-time Semantic Segmentation Network Inspired by PID Controllers, 2022, section 3.
         https://arxiv.org/abs/2206.02066
     """
 
