@@ -369,7 +369,8 @@ def test_a_compiled_network_gives_the_same_logits(architecture: Architecture) ->
 @pytest.mark.slow
 @EACH
 def test_four_images_are_learned_by_heart(architecture: Architecture, test_data: Path) -> None:
-    pixel_values, labels = read_camvid(test_data)
+    # Images are as large as logits of their labels' size, or of half that, ask for.
+    pixel_values, labels = read_camvid(test_data, scale=min(architecture.stride, 4))
     model = architecture.build(num_labels=11, **architecture.overfits_with)
     model = model.to(memory_format=torch.channels_last).train()
     criterion = build_criterion({"cross_entropy": 1.0}, 11)
@@ -392,13 +393,15 @@ def test_four_images_are_learned_by_heart(architecture: Architecture, test_data:
 STEPS = 300
 
 
-def read_camvid(test_data: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return four images of 192x256 and their labels at 48x64."""
+def read_camvid(test_data: Path, scale: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the labels of four images at 48x64, and the images so many times as large."""
     folder = test_data / "camvid" / "train"
     images, masks = [], []
     for path in sorted((folder / "images").iterdir())[::92][:4]:
         with Image.open(path) as image:
-            images.append(np.asarray(image.resize((256, 192), Image.Resampling.BILINEAR), dtype=np.float32))
+            images.append(
+                np.asarray(image.resize((64 * scale, 48 * scale), Image.Resampling.BILINEAR), dtype=np.float32)
+            )
         with Image.open(folder / "masks" / f"{path.stem}.png") as mask:
             masks.append(np.asarray(mask.resize((64, 48), Image.Resampling.NEAREST), dtype=np.int64))
     pixel_values = torch.from_numpy(np.stack(images)).movedim(-1, 1) / 64 - 2
