@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForSemanticSegmentation
 from segplus.models.architecture import SegmentationNetwork
 
 CITYSCAPES, CAMVID = 19, 11
+ALONE = {"use_auxiliary_head": False}
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,14 @@ ARCHITECTURES = (
         {"hidden_sizes": [4, 8, 8], "depths": [1, 1, 2]},
         stride=1,
         counts=(({"num_labels": CAMVID}, 29.45),),
-        overfits_with={"hidden_sizes": [16, 32, 32]},
+        overfits_with={"hidden_sizes": [32, 64, 64], "depths": [2, 2, 2]},
     ),
     Architecture(
         "segplus-enet",
         {"hidden_sizes": [8, 16, 32], "first_depth": 1, "sections": 1, "dropout": 0.0},
         stride=1,
         counts=(({"num_labels": CAMVID}, 0.351),),
-        overfits_with={"hidden_sizes": [16, 32, 64]},
+        overfits_with={"hidden_sizes": [16, 64, 128], "first_depth": 2},
     ),
     Architecture(
         "segplus-bisenet",
@@ -81,7 +82,7 @@ ARCHITECTURES = (
         stride=8,
         counts=_count_both(13.28, 13.43),
         auxiliary_heads=2,
-        overfits_with={"hidden_sizes": [16, 16, 32, 32], "spatial_channels": 32, "context_channels": 32},
+        overfits_with={"hidden_sizes": [16, 16, 32, 32], "spatial_channels": 32, "context_channels": 32, **ALONE},
     ),
     Architecture(
         "segplus-bisenetv2",
@@ -95,7 +96,12 @@ ARCHITECTURES = (
         stride=8,
         counts=_count_both(3.36, 5.23),
         auxiliary_heads=4,
-        overfits_with={"detail_channels": [16, 16, 32], "semantic_channels": [8, 16, 32, 32], "head_channels": 64},
+        overfits_with={
+            "detail_channels": [16, 16, 32],
+            "semantic_channels": [8, 16, 32, 32],
+            "head_channels": 64,
+            **ALONE,
+        },
     ),
     Architecture(
         "segplus-ddrnet",
@@ -103,7 +109,7 @@ ARCHITECTURES = (
         stride=8,
         counts=(*_count_both(5.70, 5.73), *_count_both(20.15, 20.30, width=64, head_channels=128)),
         auxiliary_heads=1,
-        overfits_with={"width": 12, "head_channels": 48},
+        overfits_with={"width": 12, "head_channels": 48, **ALONE},
     ),
     Architecture(
         "segplus-pidnet",
@@ -111,7 +117,7 @@ ARCHITECTURES = (
         stride=8,
         counts=_count_both(7.63, 7.72),
         auxiliary_heads=1,
-        overfits_with={"width": 12, "head_channels": 48},
+        overfits_with={"width": 12, "head_channels": 48, **ALONE},
     ),
     Architecture(
         "segplus-espnetv2",

@@ -208,6 +208,12 @@ class Pictures(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         return {"pixel_values": self.pixel_values[index], "labels": self.labels[index], "index": torch.tensor(index)}
 
 
+def drop_nothing(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout | nn.Dropout2d):
+            module.p = 0.0
+
+
 def train_one_step(model: SegmentationNetwork, folder: Path, batch_size: int, **values: object) -> SegmentationTrainer:
     """Train on the four pictures once, without moving a weight or a statistic."""
     trainer = SegmentationTrainer(
@@ -243,9 +249,7 @@ def test_auxiliary_losses_are_exact_under_accumulation(architecture: Architectur
     lines = []
     for batch_size in (4, 1):
         model = architecture.build()
-        for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
+        drop_nothing(model)
         lines.append(train_one_step(model, tmp_path / str(batch_size), batch_size).state.log_history[0])
     whole, parts = lines
     assert whole["loss/auxiliary/cross_entropy"] > 0.3 * architecture.auxiliary_heads
@@ -373,14 +377,12 @@ def test_four_images_are_learned_by_heart(architecture: Architecture, test_data:
     pixel_values, labels = read_camvid(test_data, scale=min(architecture.stride, 4))
     model = architecture.build(num_labels=11, **architecture.overfits_with)
     model = model.to(memory_format=torch.channels_last).train()
+    drop_nothing(model)
     criterion = build_criterion({"cross_entropy": 1.0}, 11)
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 8e-3, total_steps=STEPS)
     for _ in range(STEPS):
-        outputs = model(pixel_values)
-        loss = criterion(outputs.logits, labels)
-        for logits in outputs.auxiliary_logits or ():
-            loss = loss + 0.4 * criterion(logits, labels)
+        loss = criterion(model(pixel_values).logits, labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -60,7 +60,8 @@ class BoundaryHeadLoss(nn.Module):
             shares: Micro-batches of the accumulated step times processes.
         """
         counts = self.count_normalizers(labels) if normalizers is None else normalizers
-        scores = F.interpolate(boundary_logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+        work = boundary_logits.to(torch.promote_types(boundary_logits.dtype, torch.float32))
+        scores = F.interpolate(work, labels.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
         boundary, valid = mark_boundaries(labels, self.ignore_index), labels != self.ignore_index
         on_boundary, total = (counts[name].to(scores).clamp(min=1) for name in _COUNTS)
         share = on_boundary / total
