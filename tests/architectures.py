@@ -25,6 +25,7 @@ class Architecture:
         counts: Published counts in millions, each with the values of the config it holds for.
         auxiliary_heads: How many there are.
         overfits_with: Values of the config that learn four images by heart.
+        overfits_at: Height and width of these images, as a multiple of their labels'.
     """
 
     model_type: str
@@ -33,6 +34,7 @@ class Architecture:
     counts: tuple[tuple[dict[str, Any], float], ...] = ()
     auxiliary_heads: int = 0
     overfits_with: dict[str, Any] = field(default_factory=dict)
+    overfits_at: int = 1
 
     def build(self, num_labels: int = 3, **values: Any) -> SegmentationNetwork:
         """Return a small model, always with the same weights."""
@@ -69,6 +71,7 @@ ARCHITECTURES = (
         stride=1,
         counts=(({"num_labels": CAMVID}, 0.351),),
         overfits_with={"hidden_sizes": [16, 64, 128], "first_depth": 2},
+        overfits_at=3,
     ),
     Architecture(
         "segplus-bisenet",
@@ -83,6 +86,7 @@ ARCHITECTURES = (
         counts=_count_both(13.28, 13.43),
         auxiliary_heads=2,
         overfits_with={"hidden_sizes": [16, 16, 32, 32], "spatial_channels": 32, "context_channels": 32, **ALONE},
+        overfits_at=4,
     ),
     Architecture(
         "segplus-bisenetv2",
@@ -102,6 +106,7 @@ ARCHITECTURES = (
             "head_channels": 64,
             **ALONE,
         },
+        overfits_at=4,
     ),
     Architecture(
         "segplus-ddrnet",
@@ -110,6 +115,7 @@ ARCHITECTURES = (
         counts=(*_count_both(5.70, 5.73), *_count_both(20.15, 20.30, width=64, head_channels=128)),
         auxiliary_heads=1,
         overfits_with={"width": 12, "head_channels": 48, **ALONE},
+        overfits_at=4,
     ),
     Architecture(
         "segplus-pidnet",
@@ -118,6 +124,7 @@ ARCHITECTURES = (
         counts=_count_both(7.63, 7.72),
         auxiliary_heads=1,
         overfits_with={"width": 12, "head_channels": 48, **ALONE},
+        overfits_at=4,
     ),
     Architecture(
         "segplus-espnetv2",
@@ -125,5 +132,6 @@ ARCHITECTURES = (
         stride=2,
         counts=(({"num_labels": 20}, 0.789), ({"num_labels": 20, "hidden_sizes": [64, 128, 256]}, 0.234)),
         overfits_with={"pyramid_channels": 8},
+        overfits_at=2,
     ),
 )

@@ -373,8 +373,7 @@ def test_a_compiled_network_gives_the_same_logits(architecture: Architecture) ->
 @pytest.mark.slow
 @EACH
 def test_four_images_are_learned_by_heart(architecture: Architecture, test_data: Path) -> None:
-    # Images are as large as logits of their labels' size, or of half that, ask for.
-    pixel_values, labels = read_camvid(test_data, scale=min(architecture.stride, 4))
+    pixel_values, labels = read_camvid(test_data, architecture.overfits_at)
     model = architecture.build(num_labels=11, **architecture.overfits_with)
     model = model.to(memory_format=torch.channels_last).train()
     drop_nothing(model)
