@@ -11,7 +11,6 @@ from transformers import AutoConfig, AutoModelForSemanticSegmentation
 from segplus.models.architecture import SegmentationNetwork
 
 CITYSCAPES, CAMVID = 19, 11
-ALONE = {"use_auxiliary_head": False}
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ ARCHITECTURES = (
         stride=8,
         counts=_count_both(13.28, 13.43),
         auxiliary_heads=2,
-        overfits_with={"hidden_sizes": [16, 16, 32, 32], "spatial_channels": 32, "context_channels": 32, **ALONE},
+        overfits_with={"hidden_sizes": [16, 16, 32, 32], "spatial_channels": 32, "context_channels": 32},
         overfits_at=4,
     ),
     Architecture(
@@ -104,7 +103,6 @@ ARCHITECTURES = (
             "detail_channels": [16, 16, 32],
             "semantic_channels": [8, 16, 32, 32],
             "head_channels": 64,
-            **ALONE,
         },
         overfits_at=4,
     ),
@@ -114,7 +112,7 @@ ARCHITECTURES = (
         stride=8,
         counts=(*_count_both(5.70, 5.73), *_count_both(20.15, 20.30, width=64, head_channels=128)),
         auxiliary_heads=1,
-        overfits_with={"width": 12, "head_channels": 48, **ALONE},
+        overfits_with={"width": 12, "head_channels": 48},
         overfits_at=4,
     ),
     Architecture(
@@ -123,7 +121,7 @@ ARCHITECTURES = (
         stride=8,
         counts=_count_both(7.63, 7.72),
         auxiliary_heads=1,
-        overfits_with={"width": 12, "head_channels": 48, **ALONE},
+        overfits_with={"width": 12, "head_channels": 48},
         overfits_at=4,
     ),
     Architecture(

@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from architectures import ARCHITECTURES
 
-from segplus.models import ARCHITECTURES
+from segplus.models import ARCHITECTURES as CLASSES
+from segplus.models.architecture import SegmentationNetwork
 from segplus.models.flat_module import build_flat_module, name_flat_module
 
-MODULES = [architecture.__module__ for architecture in ARCHITECTURES]
+MODULES = [architecture.__module__ for architecture in CLASSES]
 
 
 @pytest.mark.parametrize("module_name", MODULES)
@@ -28,8 +30,19 @@ def test_no_line_needs_segplus(module_name: str) -> None:
     assert len(classes) == len(set(classes))
 
 
+def test_a_push_asks_for_what_was_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pushed: list[dict[str, object]] = []
+    monkeypatch.setattr(SegmentationNetwork, "push_to_hub", lambda _, **options: pushed.append(options))
+    model = ARCHITECTURES[0].build()
+    model.save_pretrained(tmp_path / "net", push_to_hub=True, token="secret", private=True)
+    model.save_pretrained(tmp_path / "net", push_to_hub=True, repo_id="you/net")
+    model.save_pretrained(tmp_path / "net")
+    assert pushed == [{"repo_id": "net", "token": "secret", "private": True}, {"repo_id": "you/net"}]
+    assert (tmp_path / "net" / "modeling_segplus_unet.py").is_file()
+
+
 def test_the_file_is_named_by_the_model_type() -> None:
-    names = {name_flat_module(architecture) for architecture in ARCHITECTURES}
+    names = {name_flat_module(architecture) for architecture in CLASSES}
     assert "modeling_segplus_bisenetv2" in names
     assert len(names) == len(ARCHITECTURES)
 

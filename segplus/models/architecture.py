@@ -100,12 +100,12 @@ class SegmentationNetwork(PreTrainedModel):
         module, config = name_flat_module(type(self)), type(self.config).__name__
         self.config.auto_map = {"AutoConfig": f"{module}.{config}"}
         self.config.auto_map |= {auto: f"{module}.{type(self).__name__}" for auto in AUTO_CLASSES}
-        of_hub = ("repo_id", "commit_message", "private", "token", "revision", "create_pr")
-        hub = {name: options.pop(name) for name in of_hub if name in options and (push_to_hub or name != "token")}
+        of_hub = ("repo_id", "commit_message", "private", "token", "revision", "create_pr") if push_to_hub else ()
+        hub = {name: options.pop(name) for name in of_hub if name in options}
         super().save_pretrained(save_directory, is_main_process=is_main_process, **options)
         if is_main_process:
             write_flat_module(type(self), save_directory)
-            if push_to_hub:
+            if push_to_hub:  # now that every file stands there
                 self.push_to_hub(**{"repo_id": os.path.basename(os.fspath(save_directory)), **hub})
 
     def _init_weights(self, module: nn.Module) -> None:
