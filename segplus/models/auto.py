@@ -166,7 +166,10 @@ def _build_config(recipe: ModelRecipe, classes: ClassMap, use_auxiliary_head: bo
     if not use_auxiliary_head and "use_auxiliary_head" in known:
         values["use_auxiliary_head"] = False
     # from_dict, not setattr: values that depend on each other are checked together, as in a file.
-    return type(config).from_dict({**known, **values})
+    try:
+        return type(config).from_dict({**known, **values})
+    except (TypeError, ValueError) as error:
+        raise InputError(f"model.config: {config.model_type} refuses these values", found=str(error)[:400]) from error
 
 
 def _build_config_of_type(model_type: str) -> PreTrainedConfig:
