@@ -15,8 +15,10 @@ from segplus.models.parts import (
     is_head_parameter,
     lay_out_channels_last,
 )
+from segplus.models.registration import ARCHITECTURES
 
 __all__ = [
+    "ARCHITECTURES",
     "AuxiliaryLogits",
     "LoadedModel",
     "check_input_size",

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.modeling_outputs import ModelOutput  # type: ignore[attr-defined]
 
 
 @dataclass
@@ -31,7 +31,7 @@ class SegmentationOutput(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
-class SegmentationNetwork(PreTrainedModel):
+class SegmentationNetwork(PreTrainedModel):  # type: ignore[no-untyped-call]
     """A semantic-segmentation network; a subclass writes `compute_logits`."""
 
     main_input_name = "pixel_values"
@@ -56,10 +56,15 @@ class SegmentationNetwork(PreTrainedModel):
             return_dict: False gives a tuple.
 
         Raises:
-            ValueError: If labels are given.
+            ValueError: If labels are given, or the images have another number of channels.
         """
         if labels is not None:
             raise ValueError(f"{type(self).__name__} computes no loss: hand its logits and the labels to a criterion")
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != self.config.num_channels:
+            raise ValueError(
+                f"{type(self).__name__} takes pixel_values of shape (N, {self.config.num_channels}, H, W), "
+                f"found {tuple(pixel_values.shape)}"
+            )
         output = self.compute_logits(pixel_values)
         wants_tuple = not (self.config.return_dict if return_dict is None else return_dict)
         return output.to_tuple() if wants_tuple else output

@@ -88,7 +88,6 @@ def _set_dilation(module: nn.Conv2d, dilation: int) -> None:
 
 def _list_strided(section: nn.Module) -> Iterator[nn.Module]:
     for module in section.modules():
-        if isinstance(module, nn.Conv2d) and module.stride[0] > 1:
-            yield module
-        elif isinstance(module, nn.AvgPool2d) and module.stride in (2, (2, 2)):
+        strides = module.stride if isinstance(module, nn.Conv2d | nn.AvgPool2d) else 1
+        if strides not in (1, (1, 1)):
             yield module

@@ -18,7 +18,7 @@ from segplus.models.heads.fcn import FCNHead
 from segplus.models.heads.simple_pyramid import SimplePyramid
 
 
-class EncoderHeadModel(SegmentationNetwork):
+class EncoderHeadForSemanticSegmentation(SegmentationNetwork):  # type: ignore[no-untyped-call]
     """An encoder, a pyramid where a head of several maps meets a plain transformer, a head, an auxiliary head.
 
     Args:
@@ -36,27 +36,27 @@ class EncoderHeadModel(SegmentationNetwork):
     _no_split_modules = ["MaskTransformerLayer", "UNetDecoderBlock", "ConvBlock"]  # noqa: RUF012
 
     def __init__(self, config: EncoderHeadConfig) -> None:
-        config.complete()
+        encoder, labels = config.complete(), config.num_labels or 2
         super().__init__(config)
         head = find_head(config.head)
         self.plan = plan_encoder(
-            config.backbone_config,
+            encoder,
             head.takes,
             with_auxiliary=config.use_auxiliary_head,
             output_stride=config.output_stride,
         )
-        self.backbone = build_encoder(config.backbone_config, self.plan, config.output_stride)
+        self.backbone = build_encoder(encoder, self.plan, config.output_stride)
         stages = list(self.plan.stages)
         needs_pyramid = self.plan.is_plain and head.takes in ("pyramid", "stem_pyramid")
         self.neck = SimplePyramid(stages[-1].channels) if needs_pyramid else None
         seen = stages if self.neck is None else self.neck.stages
-        self.decode_head = head(seen, config.num_labels, **config.head_config)
+        self.decode_head = head(seen, labels, **config.head_config)
         if config.use_auxiliary_head and len(stages) < 2:
             raise ValueError("use_auxiliary_head: the encoder gives one map, and an auxiliary head reads another")
-        self.auxiliary_head = FCNHead(stages[:-1], config.num_labels) if config.use_auxiliary_head else None
+        self.auxiliary_head = FCNHead(stages[:-1], labels) if config.use_auxiliary_head else None
         self.gradient_checkpointing = False
         self._blocks_are_checkpointed_here = not knows_checkpointing(self.backbone)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def compute_logits(self, pixel_values: torch.Tensor) -> SegmentationOutput:
         """Return logits at the head's stride; those of the auxiliary head in training."""
@@ -73,7 +73,7 @@ class EncoderHeadModel(SegmentationNetwork):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Initialise the heads; the encoder does so by itself."""
-        super()._init_weights(module)
+        super()._init_weights(module)  # type: ignore[no-untyped-call]
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.out_channels != self.config.num_labels:
             init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if isinstance(module, SegmentationHead):

@@ -15,7 +15,7 @@ from segplus.models.heads import check_head_values, name_nearest
 _STAGE_KEYS = ("out_features", "out_indices")
 
 
-class EncoderHeadConfig(PreTrainedConfig):
+class EncoderHeadConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     """Any encoder of the library under any head.
 
     Args:
@@ -66,12 +66,13 @@ class EncoderHeadConfig(PreTrainedConfig):
         elif own is not None:
             encoder.num_channels = self.num_channels
 
-    def complete(self) -> None:
-        """Write the default encoder into a config that names none, so that the saved file says all."""
+    def complete(self) -> PreTrainedConfig:
+        """Return the encoder's config; the default one is written down here, so that the saved file says all."""
         if self.backbone_config is None:
             self.backbone_config = CONFIG_MAPPING["resnet"]()
             self.output_stride = _resolve_stride(self.output_stride, self.backbone_config)
             self._share_channels(self.backbone_config)
+        return self.backbone_config
 
 
 def find_encoder_config(config: PreTrainedConfig) -> PreTrainedConfig:
@@ -102,7 +103,14 @@ def _resolve_encoder(given: PreTrainedConfig | dict[str, Any] | None, source: st
         if values:
             raise ValueError("backbone_config: it names no model_type, and there is no backbone to take it from")
         return None
-    return _apply_values(find_encoder_config(AutoConfig.from_pretrained(source)), values)
+    return _apply_values(_forget_origin(find_encoder_config(AutoConfig.from_pretrained(source))), values)
+
+
+def _forget_origin(config: PreTrainedConfig) -> PreTrainedConfig:
+    """Drop what an encoder's config says of the model that it was part of: its classes, its path."""
+    config.id2label, config.label2id = {0: "LABEL_0", 1: "LABEL_1"}, {"LABEL_0": 0, "LABEL_1": 1}
+    config.architectures, config.name_or_path, config.dtype = None, "", None
+    return config
 
 
 def _apply_values(config: PreTrainedConfig, values: dict[str, Any]) -> PreTrainedConfig:

@@ -30,6 +30,8 @@ ADAPTED_ENCODERS: dict[str, tuple[str, ...]] = {
 _STEMS = {"mobilenet_v2": "conv_stem", "resnet": "embedder.embedder", "rt_detr_resnet": "embedder.embedder"}
 _PROBED_SIDE_PX = 256
 _PLAIN_LAYERS = 4
+# What was found out about an encoder: a pass through a large one takes a second, and loading builds a model twice.
+_KNOWN_STAGES: dict[tuple[object, ...], tuple[list[int], list[Stage]]] = {}
 
 
 @dataclass(frozen=True)
@@ -130,9 +132,9 @@ def _build(config: PreTrainedConfig, indices: Sequence[int], output_stride: int 
         set_own_stride(config, output_stride)
     if has_backbone_class(config):
         config.out_indices = list(indices)
-        return AutoBackbone.from_config(config)  # type: ignore[no-any-return]
+        return AutoBackbone.from_config(config)  # type: ignore[no-any-return, no-untyped-call]
     pooling = {"add_pooling_layer": False} if config.model_type in ("vit", "deit") else {}
-    encoder = AutoModel.from_config(config, **pooling)
+    encoder = AutoModel.from_config(config, **pooling)  # type: ignore[no-untyped-call]
     for name in ADAPTED_ENCODERS[config.model_type]:
         encoder.set_submodule(name, nn.Identity())
     return encoder  # type: ignore[no-any-return]
@@ -166,8 +168,11 @@ def _probe(config: PreTrainedConfig, asked: Sequence[int] | None) -> tuple[list[
 
 
 def _probe_stages(config: PreTrainedConfig, indices: list[int]) -> tuple[list[int], list[Stage]]:
+    key = (config.to_json_string(use_diff=False), *indices)
+    if key in _KNOWN_STAGES:
+        return _KNOWN_STAGES[key]
     with torch.device("meta"), torch.no_grad():
-        encoder = _build(config, indices, 32).eval()
+        encoder = _build(config, indices, 32).eval()  # type: ignore[no-untyped-call]
         height, width = _find_size(config)
         maps = _run(encoder, None, torch.zeros(1, _count_inputs(config), height, width))
     stages = []
@@ -176,7 +181,8 @@ def _probe_stages(config: PreTrainedConfig, indices: list[int]) -> tuple[list[in
         if strides[0] != strides[1]:
             raise ValueError(f"backbone: {config.model_type} reduces height and width by different factors {strides}")
         stages.append(Stage(features.shape[1], strides[0]))
-    return indices or list(range(len(stages))), stages
+    _KNOWN_STAGES[key] = indices or list(range(len(stages))), stages
+    return _KNOWN_STAGES[key]
 
 
 def _find_size(config: PreTrainedConfig) -> tuple[int, int]:
@@ -203,21 +209,17 @@ def _choose_layers(plan: EncoderPlan, takes: str, with_auxiliary: bool, *, keep:
             chosen = list(range(total))
     else:
         chosen = [total - 1]
-    return replace(
-        plan, stages=tuple(plan.stages[i] for i in chosen), indices=tuple(plan.indices[i] for i in chosen)
-    )
+    return replace(plan, stages=tuple(plan.stages[i] for i in chosen), indices=tuple(plan.indices[i] for i in chosen))
 
 
-def _keep_last_of_stride(
-    indices: list[int], maps: list[Stage], finest: int
-) -> tuple[list[int], list[Stage]]:
+def _keep_last_of_stride(indices: list[int], maps: list[Stage], finest: int) -> tuple[list[int], list[Stage]]:
     last = {stage.stride: place for place, stage in enumerate(maps) if stage.stride >= finest}
     return [indices[place] for place in last.values()], [maps[place] for place in last.values()]
 
 
 def _add_stem(config: PreTrainedConfig, plan: EncoderPlan, stem: str) -> EncoderPlan:
     with torch.device("meta"), torch.no_grad():
-        encoder = _build(config, plan.indices, 32).eval()
+        encoder = _build(config, plan.indices, 32).eval()  # type: ignore[no-untyped-call]
         with_stem = replace(plan, stem=stem)
         channels = read_maps(encoder, with_stem, torch.zeros(1, _count_inputs(config), 64, 64))[0].shape[1]
     return replace(with_stem, stages=(Stage(channels, 2), *plan.stages))
@@ -250,4 +252,4 @@ def _run(encoder: PreTrainedModel, indices: Sequence[int] | None, pixel_values: 
 def _unflatten(tokens: torch.Tensor, pixel_values: torch.Tensor, patch: int) -> torch.Tensor:
     """Return the patches among tokens (N, T, D) as a map (N, D, h, w); class and other tokens come first."""
     height, width = pixel_values.shape[2] // patch, pixel_values.shape[3] // patch
-    return tokens[:, tokens.shape[1] - height * width :].transpose(1, 2).unflatten(2, (height, width))
+    return tokens[:, tokens.shape[1] - height * width :].transpose(1, 2).reshape(len(tokens), -1, height, width)

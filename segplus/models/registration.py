@@ -1,32 +1,30 @@
-"""The architectures of segplus' own, made known to the Auto classes when segplus.models is imported."""
+"""segplus' own architectures, made known to the Auto classes where `segplus.models` is imported."""
 
 from __future__ import annotations
 
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForSemanticSegmentation,
-    PreTrainedConfig,
-    SegformerConfig,
-)
+from typing import cast
+
+from transformers import AutoConfig, AutoModel, AutoModelForSemanticSegmentation, PreTrainedConfig, SegformerConfig
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
 from segplus.models.architecture import SegmentationNetwork
-from segplus.models.encoder_head import EncoderHeadModel
-from segplus.models.encoder_head_config import EncoderHeadConfig
+from segplus.models.encoder_head import EncoderHeadForSemanticSegmentation
+from segplus.models.loading import quiet_transformers
 
-ARCHITECTURES: tuple[tuple[type[PreTrainedConfig], type[SegmentationNetwork]], ...] = (
-    (EncoderHeadConfig, EncoderHeadModel),
-)
+ARCHITECTURES: tuple[type[SegmentationNetwork], ...] = (EncoderHeadForSemanticSegmentation,)
 
 
 def register_architectures() -> None:
-    """Let AutoConfig, AutoModel, AutoModelForSemanticSegmentation and AutoImageProcessor know every architecture."""
-    kinds = IMAGE_PROCESSOR_MAPPING[SegformerConfig]
-    for config, network in ARCHITECTURES:
+    """Register every architecture's config, model and image processor."""
+    with quiet_transformers():  # without torchvision the look-up itself warns
+        kinds = IMAGE_PROCESSOR_MAPPING[SegformerConfig]
+    for architecture in ARCHITECTURES:
+        config = cast("type[PreTrainedConfig]", architecture.config_class)
         AutoConfig.register(config.model_type, config, exist_ok=True)
-        AutoModel.register(config, network, exist_ok=True)
-        AutoModelForSemanticSegmentation.register(config, network, exist_ok=True)
-        # SegFormer's resizes, rescales and normalises, and knows how the pipeline reads label maps.
-        AutoImageProcessor.register(config, image_processor_classes=dict(kinds), exist_ok=True)
+        for auto in (AutoModel, AutoModelForSemanticSegmentation):
+            auto.register(config, architecture, exist_ok=True)
+        # SegFormer's resizes, rescales and normalises, and has a kind for each backend.
+        IMAGE_PROCESSOR_MAPPING.register(config, kinds, exist_ok=True)
+
+
+register_architectures()

@@ -164,10 +164,14 @@ def find_stage(stages: Sequence[Stage], stride: int, head: str) -> int:
         if stage.stride == stride:
             return index
     strides = ", ".join(str(stage.stride) for stage in stages)
-    raise ValueError(f"head {head} needs a map of stride {stride} before the last one; the encoder's strides: {strides}")
+    raise ValueError(
+        f"head {head} needs a map of stride {stride} before the last one; the encoder's strides: {strides}"
+    )
 
 
 def refuse_single_map(stages: Sequence[Stage], head: str) -> None:
     """Raise a ValueError where a head that fuses maps is given one."""
     if len(stages) < 2:
-        raise ValueError(f"head {head} fuses maps of several strides; the encoder gives one, of stride {stages[0].stride}")
+        raise ValueError(
+            f"head {head} fuses maps of several strides; the encoder gives one, of stride {stages[0].stride}"
+        )

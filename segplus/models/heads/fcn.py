@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import nn
 from transformers import initialization as init
 
-from segplus.models.heads.blocks import ConvBlock, SegmentationHead, Stage
+from segplus.models.heads.blocks import ConvBlock, SegmentationHead, Stage, resize
 
 
 class FCNHead(SegmentationHead):
@@ -70,7 +71,7 @@ class FCNFusionHead(SegmentationHead):
             nn.ConvTranspose2d(num_labels, num_labels, 4, stride=2, padding=1, bias=False)
             if coarse.stride != fine.stride
             else nn.Identity()
-            for coarse, fine in zip(used, used[1:], strict=False)
+            for coarse, fine in pairwise(used)
         )
 
     def initialize_weights(self) -> None:
@@ -80,14 +81,16 @@ class FCNFusionHead(SegmentationHead):
             if isinstance(module, nn.ConvTranspose2d):
                 every = torch.eye(module.in_channels)[:, :, None, None]  # a class goes to itself alone
                 init.copy_(module.weight, every * torch.outer(side, side))
-        for module in self.scores[1:]:
-            init.zeros_(module.weight)
+        for index, score in enumerate(self.scores):
+            if index and isinstance(score, nn.Conv2d):
+                init.zeros_(score.weight)
 
     def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return logits at the stride of the finest scored map."""
         logits = self.scores[0](maps[-1])
         for index, upsample in enumerate(self.upsampling):
             fine = maps[-2 - index]
-            # An odd map has half its height rounded up in the next: what lies beyond it is cut.
-            logits = upsample(logits)[..., : fine.shape[2], : fine.shape[3]] + self.scores[index + 1](fine)
+            # An odd map's half is rounded: up, and what lies beyond it is cut; down, and the rest is stretched over it.
+            larger = upsample(logits)[..., : fine.shape[2], : fine.shape[3]]
+            logits = resize(larger, fine) + self.scores[index + 1](fine)
         return logits  # type: ignore[no-any-return]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -72,9 +73,9 @@ class FPNHead(SegmentationHead):
             pyramid[index] = pyramid[index] + coarse
         levels = []
         for features, blocks, steps in zip(pyramid, self.levels, self.steps, strict=True):
-            for position, block in enumerate(blocks):
-                features = block(features)
-                features = resize(features, maps[steps[position]]) if steps else features
+            targets = [maps[step] for step in steps] or [features]
+            for block, target in zip(cast("nn.ModuleList", blocks), targets, strict=True):
+                features = resize(block(features), target)
             levels.append(features)
         return self.classifier(self.dropout(torch.stack(levels).sum(0)))  # type: ignore[no-any-return]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,9 +30,7 @@ class AllMLPHead(SegmentationHead):
 
     takes = "pyramid"
 
-    def __init__(
-        self, stages: Sequence[Stage], num_labels: int, *, channels: int = 256, dropout: float = 0.1
-    ) -> None:
+    def __init__(self, stages: Sequence[Stage], num_labels: int, *, channels: int = 256, dropout: float = 0.1) -> None:
         super().__init__()
         refuse_single_map(stages, "mlp")
         self.projections = nn.ModuleList(nn.Conv2d(stage.channels, channels, 1) for stage in stages)
@@ -41,10 +40,12 @@ class AllMLPHead(SegmentationHead):
 
     def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return logits at the finest map's stride."""
-        mixing, norm, activation = self.fusion
+        mixing, *rest = self.fusion
         parts = mixing.weight.chunk(len(maps), dim=1)  # D x D x 1 x 1 each
-        mixed: torch.Tensor | None = None
+        mixed: Any = None
         for features, projection, part in zip(maps, self.projections, parts, strict=True):
             level = resize(nn.functional.conv2d(projection(features), part), maps[0])
             mixed = level if mixed is None else mixed + level
-        return self.classifier(self.dropout(activation(norm(mixed))))  # type: ignore[no-any-return]
+        for layer in rest:
+            mixed = layer(mixed)
+        return self.classifier(self.dropout(mixed))  # type: ignore[no-any-return]

@@ -120,5 +120,5 @@ class SegmenterMaskHead(SegmentationHead):
         tokens = self.norm(tokens)
         patches = F.normalize(self.patch_projection(tokens[:, :-classes]), dim=-1)
         queries = F.normalize(self.class_projection(tokens[:, -classes:]), dim=-1)
-        masks = self.mask_norm(patches @ queries.transpose(1, 2))  # N, h w, C
-        return masks.transpose(1, 2).unflatten(2, (height, width))
+        masks: torch.Tensor = self.mask_norm(patches @ queries.transpose(1, 2))  # N, h w, C
+        return masks.transpose(1, 2).reshape(len(masks), classes, height, width)
