@@ -20,6 +20,7 @@ from segplus.models.encoders import ADAPTED_ENCODERS, plan_encoder, read_maps
 from segplus.models.heads import HEADS
 from segplus.models.heads.blocks import SegmentationHead, Stage
 
+DENSE = {"separable": False}
 RESNET: dict[str, Any] = {"model_type": "resnet"}
 VIT_SMALL: dict[str, Any] = {
     "model_type": "vit", "image_size": 512, "hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536,
@@ -43,12 +44,12 @@ def count_millions(parameters: Iterable[nn.Parameter]) -> float:
         ({"head": "fcn", "backbone_config": RESNET, "output_stride": 8}, 21, 32.96, 35.32),
         ({"head": "deeplabv3", "backbone_config": RESNET, "output_stride": 8}, 21, 39.64, 42.00),
         (
-            {"head": "deeplabv3plus", "head_config": {"separable": False}, "backbone_config": RESNET, "output_stride": 16},
+            {"head": "deeplabv3plus", "head_config": DENSE, "backbone_config": RESNET, "output_stride": 16},
             21, 39.76, None,
         ),
         (
             {
-                "head": "deeplabv3plus", "head_config": {"separable": False},
+                "head": "deeplabv3plus", "head_config": DENSE,
                 "backbone_config": {"model_type": "mobilenet_v2"}, "output_stride": 16,
             },
             21, 5.23, None,
@@ -63,7 +64,7 @@ def count_millions(parameters: Iterable[nn.Parameter]) -> float:
         ({"head": "segmenter_mask", "backbone_config": VIT_SMALL}, 150, 26.03, None),
         ({"head": "segmenter_linear", "backbone_config": VIT_SMALL}, 150, 22.04, None),
     ],
-    ids=["fcn-r50", "deeplabv3-r50", "deeplabv3plus-r50", "deeplabv3plus-mv2", "pspnet-r50", "segmenter-mask", "linear"],
+    ids=["fcn-r50", "deeplabv3-r50", "deeplabv3plus-r50", "deeplabv3plus-mv2", "pspnet-r50", "mask", "linear"],
 )  # fmt: skip
 def test_parameters_are_those_of_the_authors_code(
     values: dict[str, Any], labels: int, serving: float, training: float | None
@@ -112,7 +113,7 @@ def test_resnets_of_output_stride_8_have_torchvisions_strides_and_dilations() ->
         {"model_type": "rt_detr_resnet", "embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
         {"model_type": "mobilenet_v2", "depth_multiplier": 0.25},
         {"model_type": "mobilevit", "hidden_sizes": [16, 16, 16], "neck_hidden_sizes": [8] * 6 + [16]},
-        {"model_type": "bit", "embedding_size": 32, "hidden_sizes": [32, 32, 32, 32], "depths": [1, 1, 1, 1]},
+        {"model_type": "bit", "embedding_size": 32, "hidden_sizes": [128] * 4, "depths": [1, 1, 1, 1]},
         {"model_type": "efficientnet", "width_coefficient": 0.25, "depth_coefficient": 0.3},
         {"model_type": "hgnet_v2"},
     ],
@@ -262,21 +263,10 @@ def test_the_separable_deeplabv3plus_head_is_smps() -> None:
     assert_same(ours, classifier(theirs([torch.zeros(2, 3, 128, 96), torch.zeros(2, 8, 64, 48), *maps])), maps)
 
 
-@pytest.fixture(scope="module")
-def torchvision() -> Any:
-    """Beside the CPU torch the package index's torchvision misses two operators of its own, which nothing here calls."""
-    pytest.importorskip("importlib.util").find_spec("torchvision") or pytest.skip("torchvision is not installed")
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return pytest.importorskip("torchvision"), library
-
-
 @torch.no_grad()
-def test_the_lraspp_head_is_torchvisions(torchvision: Any) -> None:
-    from torchvision.models.segmentation.lraspp import LRASPPHead
-
-    theirs = LRASPPHead(16, 32, 5, 12).eval()
+def test_the_lraspp_head_is_torchvisions() -> None:
+    lraspp = pytest.importorskip("torchvision.models.segmentation.lraspp")
+    theirs = lraspp.LRASPPHead(16, 32, 5, 12).eval()
     ours = HEADS["lraspp"](STAGES, 5, channels=12)  # type: ignore[call-arg]
     scatter_statistics(theirs)
     copy_in_order(
@@ -289,9 +279,8 @@ def test_the_lraspp_head_is_torchvisions(torchvision: Any) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("head", ["fcn", "deeplabv3"])
-def test_whole_models_of_output_stride_8_are_torchvisions(head: str, torchvision: Any) -> None:
-    from torchvision.models import segmentation
-
+def test_whole_models_of_output_stride_8_are_torchvisions(head: str) -> None:
+    segmentation = pytest.importorskip("torchvision.models.segmentation")
     build = {"fcn": segmentation.fcn_resnet50, "deeplabv3": segmentation.deeplabv3_resnet50}[head]
     torch.manual_seed(0)
     theirs = build(weights=None, weights_backbone=None, num_classes=21, aux_loss=True).eval()
@@ -322,18 +311,33 @@ def rename(name: str) -> str:
 PARTS = {"conv": "convolution", "bn": "normalization"}
 
 
+@pytest.mark.parametrize("name", ["resnet18", "convnext_atto"])
+def test_timms_models_are_encoders(name: str) -> None:
+    pytest.importorskip("timm")
+    values = {"model_type": "timm_backbone", "backbone": name}
+    model = EncoderHeadForSemanticSegmentation(EncoderHeadConfig(backbone_config=values, head="fpn")).train()
+    model(torch.randn(2, 3, 64, 64)).logits.square().mean().backward()
+    assert any(p.grad is not None for p in model.backbone.parameters())
+    if name == "resnet18":
+        dilated = build_on_meta(backbone_config=values, head="deeplabv3", output_stride=8)
+        assert dilated.plan.stages[-1].stride == 8
+        with pytest.raises(ValueError, match="timm_backbone cannot be read as maps: Input height"):
+            build_on_meta(backbone_config={**values, "backbone": "vit_tiny_patch16_224"}, head="fpn")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("encoder", sorted({*MODEL_FOR_BACKBONE_MAPPING_NAMES, *ADAPTED_ENCODERS}))
 def test_every_encoder_of_the_library_gives_maps_or_says_why_not(encoder: str) -> None:
     refused = {
-        "dinat": (ImportError, "natten"),
-        "lw_detr_vit": (RuntimeError, "device"),
-        "pp_lcnet_v4": (ValueError, "reduces height and width by different factors"),
-        "timm_backbone": (ImportError, "timm"),
+        "dinat": "natten",
+        "lw_detr_vit": "device",
+        "pp_lcnet_v4": "reduces height and width by different factors",
+        "timm_backbone": "timm",
+        "vitpose_backbone": "gives tokens",
     }
     config = EncoderHeadConfig(backbone_config={"model_type": encoder}).complete()
     if encoder in refused:
-        with pytest.raises(refused[encoder][0], match=refused[encoder][1]):
+        with pytest.raises(ValueError, match=refused[encoder]):
             plan_encoder(config, "pyramid")
         return
     strides = [stage.stride for stage in plan_encoder(config, "pyramid").stages]

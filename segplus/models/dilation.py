@@ -17,7 +17,7 @@ _SECTIONS = {
     "rt_detr_resnet": ("encoder.stages", 4),
 }
 # Encoders whose own config says where to stop striding.
-_OWN_STRIDE = ("bit", "mobilenet_v2", "mobilevit")
+_OWN_STRIDE = ("bit", "mobilenet_v2", "mobilevit", "timm_backbone")
 
 
 def can_dilate(model_type: str) -> bool:
@@ -34,7 +34,9 @@ def set_own_stride(config: PreTrainedConfig, output_stride: int) -> bool:
     """Say the output stride in the encoder's own config; return whether it knows one."""
     if config.model_type not in _OWN_STRIDE:
         return False
-    config.output_stride = output_stride
+    # Not every model of timm knows the word; those that do have 32 by themselves.
+    is_default = config.model_type == "timm_backbone" and output_stride == 32
+    config.output_stride = None if is_default else output_stride
     return True
 
 

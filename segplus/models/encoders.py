@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -150,36 +151,60 @@ def _copy_config(config: PreTrainedConfig) -> PreTrainedConfig:
 
 def _list_asked_stages(config: PreTrainedConfig) -> list[int] | None:
     """Return the stages that the config names, or None where it names the last alone, which is the default."""
-    if not has_backbone_class(config) or not config.stage_names:
+    if not has_backbone_class(config):
         return None
-    asked = [index % len(config.stage_names) for index in config.out_indices or []]
-    return asked if len(asked) > 1 else None
+    asked = list(getattr(config, "out_indices", None) or [])
+    names = getattr(config, "stage_names", None)  # timm's are known once the model is built
+    return [index % len(names) if names else index for index in asked] if len(asked) > 1 else None
 
 
 def _probe(config: PreTrainedConfig, asked: Sequence[int] | None) -> tuple[list[int], list[Stage]]:
     """Return the encoder's stages, or those that are asked for, undilated."""
     if asked is not None or not has_backbone_class(config):
         return _probe_stages(config, list(asked or []))
-    every = list(range(len(config.stage_names or [])))
+    every = list(range(_count_stages(config)))
     try:
         return _probe_stages(config, every)
     except ValueError:  # MaskFormer's Swin has a stem that it does not give
         return _probe_stages(config, every[1:])
 
 
+def _count_stages(config: PreTrainedConfig) -> int:
+    names = getattr(config, "stage_names", None)
+    if names is None:
+        with torch.device("meta"), _explain_probe(config):
+            names = cast("list[str]", _build(config, [-1], 32).stage_names)
+    return len(names)
+
+
+@contextmanager
+def _explain_probe(config: PreTrainedConfig) -> Iterator[None]:
+    try:
+        yield
+    except (AssertionError, AttributeError, ImportError, IndexError, RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"backbone_config: {config.model_type} cannot be read as maps: {reason}") from error
+
+
 def _probe_stages(config: PreTrainedConfig, indices: list[int]) -> tuple[list[int], list[Stage]]:
     key = (config.to_json_string(use_diff=False), *indices)
     if key in _KNOWN_STAGES:
         return _KNOWN_STAGES[key]
-    with torch.device("meta"), torch.no_grad():
+    with torch.device("meta"), torch.no_grad(), _explain_probe(config):
         encoder = _build(config, indices, 32).eval()  # type: ignore[no-untyped-call]
         height, width = _find_size(config)
         maps = _run(encoder, None, torch.zeros(1, _count_inputs(config), height, width))
     stages = []
     for features in maps:
+        if features.ndim != 4:
+            raise ValueError(
+                f"backbone_config: {config.model_type} gives tokens of shape {tuple(features.shape)}, no map"
+            )
         strides = round(height / features.shape[2]), round(width / features.shape[3])
         if strides[0] != strides[1]:
-            raise ValueError(f"backbone: {config.model_type} reduces height and width by different factors {strides}")
+            raise ValueError(
+                f"backbone_config: {config.model_type} reduces height and width by different factors {strides}"
+            )
         stages.append(Stage(features.shape[1], strides[0]))
     _KNOWN_STAGES[key] = indices or list(range(len(stages))), stages
     return _KNOWN_STAGES[key]
@@ -187,6 +212,8 @@ def _probe_stages(config: PreTrainedConfig, indices: list[int]) -> tuple[list[in
 
 def _find_size(config: PreTrainedConfig) -> tuple[int, int]:
     side = vars(config).get("image_size") or _PROBED_SIDE_PX
+    if isinstance(side, int) and side % 32 and _find_patch(config) == 1:
+        side = _PROBED_SIDE_PX  # a convolutional encoder takes any size; this one has whole strides
     return (side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -40,12 +40,10 @@ class AllMLPHead(SegmentationHead):
 
     def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return logits at the finest map's stride."""
-        mixing, *rest = self.fusion
-        parts = mixing.weight.chunk(len(maps), dim=1)  # D x D x 1 x 1 each
+        mixing, norm, activation = self.fusion
+        parts = cast("torch.Tensor", mixing.weight).chunk(len(maps), dim=1)  # D x D x 1 x 1 each
         mixed: Any = None
         for features, projection, part in zip(maps, self.projections, parts, strict=True):
             level = resize(nn.functional.conv2d(projection(features), part), maps[0])
             mixed = level if mixed is None else mixed + level
-        for layer in rest:
-            mixed = layer(mixed)
-        return self.classifier(self.dropout(mixed))  # type: ignore[no-any-return]
+        return self.classifier(self.dropout(activation(norm(mixed))))  # type: ignore[no-any-return]
