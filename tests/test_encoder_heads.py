@@ -213,3 +213,55 @@ def test_light_heads_stay_light() -> None:
     path = Path(str(__import__("segplus.models.heads.lraspp", fromlist=["x"]).__file__))
     assert len(path.read_text().splitlines()) < 60
     assert set(TINY_HEADS) == set(HEADS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["deeplabv3plus", "fpn", "lraspp", "mlp", "pspnet", "unet", "upernet"])
+def test_four_images_of_camvid_are_learned_by_heart(head: str, test_data: Path) -> None:
+    folder = test_data / "camvid" / "train"
+    names = sorted(path.name for path in (folder / "images").iterdir())[:400:100]
+    images = [Image.open(folder / "images" / name).convert("RGB").resize((160, 128)) for name in names]
+    masks = [
+        Image.open((folder / "masks" / name).with_suffix(".png")).resize((160, 128), Image.Resampling.NEAREST)
+        for name in names
+    ]
+    pixel_values = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images]) / 127.5 - 1
+    labels = torch.stack([torch.from_numpy(np.array(mask)).long() for mask in masks])
+    labels[labels >= 11] = 255
+    recipe = ModelRecipe(
+        config={
+            "model_type": "segplus-encoder-head",
+            "backbone": str(test_data / "models" / "mobilenet-v2-imagenet-hf"),
+            "head": head,
+            "output_stride": 8 if head in ("deeplabv3plus", "lraspp", "pspnet") else 32,
+        }
+    )
+    torch.manual_seed(0)
+    model = load_model(recipe, ClassMap.build([f"class {index}" for index in range(11)])).model.train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d) and module in set(model.backbone.modules()):
+            module.eval()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    torch.set_flush_denormal(True)
+    scores: list[float] = []
+    for step in range(400):
+        logits = model(pixel_values).logits
+        logits = torch.nn.functional.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=False)
+        if step % 20 == 0:
+            scores.append(measure_mean_iou(logits.argmax(1), labels))
+            if scores[-1] > 0.95:
+                return
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(logits, labels, ignore_index=255).backward()
+        optimizer.step()
+    pytest.fail(f"{head} reached {max(scores):.3f}")
+
+
+def measure_mean_iou(predicted: torch.Tensor, labels: torch.Tensor) -> float:
+    valid = labels != 255
+    found, true = predicted[valid], labels[valid]
+    ious = []
+    for label in true.unique():
+        both = ((found == label) & (true == label)).sum()
+        ious.append(float(both / ((found == label) | (true == label)).sum()))
+    return sum(ious) / len(ious)
