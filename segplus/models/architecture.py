@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
+
+from segplus.models.checkpointing import keep_statistics
 
 
 @dataclass
@@ -142,20 +142,7 @@ def _run_once(model: nn.Module, run_checkpoint: Callable[..., Any], function: Ca
         runs += 1
         if runs == 1:
             return function(*arguments)
-        with _keep_statistics(model):
+        with keep_statistics(model):
             return function(*arguments)
 
     return run_checkpoint(run, *inputs)
-
-
-@contextmanager
-def _keep_statistics(model: nn.Module) -> Iterator[None]:
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
-    try:
-        yield
-    finally:
-        for norm, (momentum, tracked) in zip(norms, before, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, tracked

@@ -15,6 +15,7 @@ from transformers import (
 from transformers.utils import is_torchvision_available
 
 from segplus.models.architecture import SegmentationNetwork
+from segplus.models.encoder_head import EncoderHeadForSemanticSegmentation
 from segplus.models.networks.bisenet import BiSeNetForSemanticSegmentation
 from segplus.models.networks.bisenetv2 import BiSeNetV2ForSemanticSegmentation
 from segplus.models.networks.ddrnet import DDRNetForSemanticSegmentation
@@ -28,6 +29,7 @@ ARCHITECTURES: tuple[type[SegmentationNetwork], ...] = (
     BiSeNetForSemanticSegmentation,
     BiSeNetV2ForSemanticSegmentation,
     DDRNetForSemanticSegmentation,
+    EncoderHeadForSemanticSegmentation,
     ENetForSemanticSegmentation,
     ESPNetV2ForSemanticSegmentation,
     PIDNetForSemanticSegmentation,
