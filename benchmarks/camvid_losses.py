@@ -29,7 +29,7 @@ from segplus.losses.class_weights import compute_class_weights
 VOID, IGNORE = 11, 255
 CROP_PX, BATCH = (240, 320), 4
 
-# Name in the image -> losses, and the class weights' formula.
+# Row of the drawn table -> losses, and the class weights' formula.
 RUNS: dict[str, tuple[dict[str, object], str | None]] = {
     "cross_entropy": ({"cross_entropy": 1.0}, None),
     "cross_entropy, median frequency": ({"cross_entropy": 1.0}, "median_frequency"),
@@ -121,7 +121,7 @@ def draw_svg(rows: dict[str, list[float]], names: list[str]) -> str:
     """Return a table as an image: one row a loss, one column a class, darker is better, a number in every cell."""
     width, height, left, top = 62, 26, 245, 70
     columns = ["mean", *names]
-    parts = [
+    elements = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width * len(columns) + 10}" '
         f'height="{top + height * len(rows) + 10}" font-family="sans-serif" font-size="12">',
         '<rect width="100%" height="100%" fill="white"/>',
@@ -129,20 +129,20 @@ def draw_svg(rows: dict[str, list[float]], names: list[str]) -> str:
     ]
     for column, name in enumerate(columns):
         middle = left + width * column + width / 2
-        parts.append(f'<text x="{middle}" y="{top - 8}" text-anchor="middle" font-size="10">{name}</text>')
+        elements.append(f'<text x="{middle}" y="{top - 8}" text-anchor="middle" font-size="10">{name}</text>')
     for row, (title, values) in enumerate(rows.items()):
         y = top + height * row
-        parts.append(f'<text x="8" y="{y + 17}">{title}</text>')
+        elements.append(f'<text x="8" y="{y + 17}">{title}</text>')
         for column, value in enumerate([float(np.nanmean(values)), *values]):
             shade = 0.0 if np.isnan(value) else value
             red, green, blue = (round(255 + (end - 255) * shade) for end in (0, 90, 160))
             x = left + width * column
             ink = "white" if shade > 0.55 else "black"
-            parts += [
+            elements += [
                 f'<rect x="{x}" y="{y}" width="{width - 2}" height="{height - 2}" fill="rgb({red},{green},{blue})"/>',
                 f'<text x="{x + width / 2 - 1}" y="{y + 17}" text-anchor="middle" fill="{ink}">{value:.3f}</text>',
             ]
-    return "\n".join([*parts, "</svg>"]) + "\n"
+    return "\n".join([*elements, "</svg>"]) + "\n"
 
 
 def write_report(rows: dict[str, list[float]], names: list[str], steps: int, images: int) -> None:

@@ -143,9 +143,9 @@ def measure_size(
     size_px: tuple[int, int], images: int, repeats: int
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Return, for one image size, way -> milliseconds a sample, and way -> samples a second with 1 and 2 workers."""
-    with tempfile.TemporaryDirectory() as place:
-        write_files(Path(place), size_px, images)
-        ways = build_ways(Path(place))
+    with tempfile.TemporaryDirectory() as folder:
+        write_files(Path(folder), size_px, images)
+        ways = build_ways(Path(folder))
         for dataset in ways.values():
             measure_one_core(dataset)
         alone: dict[str, list[float]] = {name: [] for name in ways}
@@ -177,9 +177,9 @@ def measure_formats(repeats: int, crops: int = 8) -> dict[str, tuple[float, floa
     image, rng = np.tile(scene, (*LARGE_TIMES, 1)), np.random.default_rng(0)
     corners = rng.integers(0, (image.shape[0] - CROP_PX, image.shape[1] - CROP_PX), (crops, 2)).tolist()
     reader, found = ImageReader(), {}
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as folder:
         for name, options in FORMATS.items():
-            path = Path(place) / f"image.{name.split(',')[0].lower().replace('jpeg', 'jpg')}"
+            path = Path(folder) / f"image.{name.split(',')[0].lower().replace('jpeg', 'jpg')}"
             np.save(path, image) if name == "npy" else Image.fromarray(image).save(path, **options)
             found[name] = _time_format(reader, str(path), corners, repeats)
             print(f"{name}: {found[name][0]:.1f} ms whole, {found[name][1]:.1f} ms the rectangle", flush=True)
@@ -194,10 +194,10 @@ def _time_format(reader: ImageReader, path: str, corners: list[list[int]], repea
             box = (left, top, left + CROP_PX, top + CROP_PX)
             wanted = np.array(reader.read(path, path).crop(box))  # type: ignore[union-attr]
             middle = time.process_time()
-            part = np.array(open_image(reader, path, path).read((top, left, CROP_PX, CROP_PX)))
+            found = np.array(open_image(reader, path, path).read((top, left, CROP_PX, CROP_PX)))
             times[0].append(middle - start)
             times[1].append(time.process_time() - middle)
-            if not np.array_equal(wanted, part):
+            if not np.array_equal(wanted, found):
                 raise SystemExit(f"{path}: the rectangle has other pixels than the whole")
     return statistics.mean(times[0]) * 1000, statistics.mean(times[1]) * 1000
 
@@ -235,13 +235,15 @@ def write_page(plan: argparse.Namespace, sizes: dict[Any, Any], normalizing: flo
         "",
         "## A crop of a large image",
         "",
-        f"{CROP_PX}x{CROP_PX} pixels of an image of {side}, CPU milliseconds, the mean of 8 places and {plan.repeats}"
-        " repeats. The pixels are the same.",
+        f"{CROP_PX}x{CROP_PX} pixels of an image of {side}, CPU milliseconds, the mean of 8 positions and"
+        f" {plan.repeats} repeats. The pixels are the same.",
         "",
         "| Format | The whole, then the crop | The rectangle | Times faster |",
         "|---|---:|---:|---:|",
     ]
-    lines += [f"| {name} | {whole:.1f} | {part:.1f} | {whole / part:.1f} |" for name, (whole, part) in formats.items()]
+    lines += [
+        f"| {name} | {whole:.1f} | {alone:.1f} | {whole / alone:.1f} |" for name, (whole, alone) in formats.items()
+    ]
     machine = describe_machine("torch", "albumentations", "opencv-python-headless", "pillow", "numpy")
     return "\n".join([*lines, "", "## Machine", "", *machine, "- torch and OpenCV on one thread"]) + "\n"
 

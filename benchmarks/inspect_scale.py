@@ -55,19 +55,19 @@ class NumberedSplit(SegmentationSplit):
 def write_links(folder: Path, pairs: int) -> None:
     """Make a folder of so many pairs, train and val, all of them links."""
     rng = np.random.default_rng(0)
-    for kind in ("images", "masks"):
-        (folder / "originals" / kind).mkdir(parents=True)
+    for side in ("images", "masks"):
+        (folder / "originals" / side).mkdir(parents=True)
         for number in range(ORIGINALS):
-            channels = (3,) if kind == "images" else ()
+            channels = (3,) if side == "images" else ()
             pixels = np.kron(rng.integers(0, 3, (5, 6, *channels)), np.ones((8, 8, *(1 for _ in channels)), dtype=int))
-            Image.fromarray((pixels * (80 if kind == "images" else 1)).astype(np.uint8)).save(
-                folder / "originals" / kind / f"{number}.png"
+            Image.fromarray((pixels * (80 if side == "images" else 1)).astype(np.uint8)).save(
+                folder / "originals" / side / f"{number}.png"
             )
         for split, count in (("train", pairs * 4 // 5), ("val", pairs - pairs * 4 // 5)):
-            place = folder / "data" / split / kind
-            place.mkdir(parents=True)
+            target = folder / "data" / split / side
+            target.mkdir(parents=True)
             for index in range(count):
-                os.link(folder / "originals" / kind / f"{index % ORIGINALS}.png", place / f"{split}_{index:06d}.png")
+                os.link(folder / "originals" / side / f"{index % ORIGINALS}.png", target / f"{split}_{index:06d}.png")
 
 
 def inspect_links(pairs: int) -> dict[str, float]:

@@ -45,9 +45,9 @@ def measure_mixed_share(logits: Tensor) -> float:
     return float(torch.stack([corner != corners[0] for corner in corners[1:]]).any(0).float().mean())
 
 
-def draw_logits(kind: str, classes: int, height: int, width: int) -> Tensor:
+def draw_logits(texture: str, classes: int, height: int, width: int) -> Tensor:
     """Return noise, or smooth logits whose coarseness gives a share of mixed cells next to 15 %."""
-    if kind == "noise":
+    if texture == "noise":
         return torch.randn(1, classes, height, width, generator=torch.Generator().manual_seed(0))
 
     def draw(coarseness: int) -> Tensor:
@@ -70,9 +70,9 @@ def time_ways(logits: Tensor, size: tuple[int, int], repeats: int) -> dict[str, 
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def print_peak(way: str, kind: str, classes: int, layout: str, low: tuple[int, int], size: tuple[int, int]) -> None:
+def print_peak(way: str, texture: str, classes: int, layout: str, low: tuple[int, int], size: tuple[int, int]) -> None:
     """Print by how many MiB a way raises the peak; for a process of its own."""
-    logits = draw_logits(kind, classes, *low).contiguous(memory_format=LAYOUTS[layout])
+    logits = draw_logits(texture, classes, *low).contiguous(memory_format=LAYOUTS[layout])
     before = start_peak()
     WAYS[way](logits, size)
     print(f"{read_memory_mib('VmHWM') - before:.0f}")
@@ -86,18 +86,18 @@ def main() -> None:
     options = parser.parse_args()
     low, size = ((32, 64), (128, 256)) if options.smoke else ((256, 512), (1024, 2048))
     rows = []
-    for kind in ("smooth", "noise"):
+    for texture in ("smooth", "noise"):
         for classes in (19, 150):
-            drawn = draw_logits(kind, classes, *low)
+            drawn = draw_logits(texture, classes, *low)
             for layout, memory_format in LAYOUTS.items():
                 logits = drawn.contiguous(memory_format=memory_format)
                 differing = int((label_map(logits, size) != interpolate_and_argmax(logits, size)).sum())
                 peer, ours = time_ways(logits, size, options.repeats).values()
-                cases = [(way, kind, classes, layout, low, size) for way in WAYS]
+                cases = [(way, texture, classes, layout, low, size) for way in WAYS]
                 peaks = [run_alone("label_map", f"print_peak{case!r}")[0] for case in cases]
-                goal = GOALS.get((kind, classes, layout), 1 if kind == "noise" else None)
+                goal = GOALS.get((texture, classes, layout), 1 if texture == "noise" else None)
                 share, times = f"{measure_mixed_share(drawn):.1%}", [f"{1e3 * seconds:.1f}" for seconds in (peer, ours)]
-                cells = [kind, classes, layout, share, *times, f"{peer / ours:.1f}", goal or "", *peaks, differing]
+                cells = [texture, classes, layout, share, *times, f"{peer / ours:.1f}", goal or "", *peaks, differing]
                 rows.append(f"| {' | '.join(map(str, cells))} |")
                 print(rows[-1], flush=True)
     columns = (

@@ -167,8 +167,8 @@ def _write_timed(plan: Plan, evaluation: dict[str, dict[int, Result]]) -> list[s
         "|---|---|---:|---:|---:|---:|",
     ]
     for way, row in rows.items():
-        parts = [f"{row[key]:.2f} | {base[key] / row[key]:.2f}" for key in ("seconds", "scoring_seconds")]
-        lines.append(f"| {way} | {row['dtype']} | {' | '.join(parts)} |")
+        cells = [f"{row[key]:.2f} | {base[key] / row[key]:.2f}" for key in ("seconds", "scoring_seconds")]
+        lines.append(f"| {way} | {row['dtype']} | {' | '.join(cells)} |")
     return lines
 
 
@@ -228,8 +228,8 @@ def main() -> None:
     plan, start = QUICK if arguments.quick else Plan(), time.perf_counter()
     plan = replace(plan, repeats=arguments.repeats or plan.repeats)
     output = arguments.output or (None if arguments.quick else DEFAULT_OUTPUT)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         write_files(folder, plan)
         print(f"files written after {time.perf_counter() - start:.0f} s", flush=True)
         training, evaluation = compare_training(folder, plan), compare_evaluation(folder, plan)

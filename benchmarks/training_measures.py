@@ -46,8 +46,8 @@ def write_files(folder: Path, plan: Plan) -> None:
     set_seed(0)
     SegformerForSemanticSegmentation(SegformerConfig(num_labels=NUM_CLASSES)).save_pretrained(folder / "model")
     for split in ("train", "validation"):
-        for kind in ("images", "masks"):
-            (folder / split / kind).mkdir(parents=True)
+        for name in ("images", "masks"):
+            (folder / split / name).mkdir(parents=True)
     names = json.dumps({str(i): f"class {i}" for i in range(NUM_CLASSES)})
     (folder / "id2label.json").write_text(names, encoding="utf-8")
     with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
@@ -62,14 +62,14 @@ def _write_scene(folder: Path, plan: Plan, scene: int) -> None:
 
     height, width = plan.crop_px, plan.crop_px * 4 // 3
     image, ids = SyntheticScenes(plan.scenes, (height, width)).draw(scene)
-    tiles = (np.arange(height)[:, None] * 4 // height) * 4 + np.arange(width) * 4 // width
+    cells = (np.arange(height)[:, None] * 4 // height) * 4 + np.arange(width) * 4 // width
     for split, count, right in (("train", plan.train_images, width), ("validation", max(plan.segplus_images), height)):
         for index in range(scene, count, plan.scenes):
-            # Nine classes of the scene times sixteen tiles, from another start in each image: all 150, and 0 for void.
-            mask = np.where(ids == 255, 0, 1 + (ids + 9 * tiles + 7 * index) % NUM_CLASSES).astype(np.uint8)
-            for kind, pixels, suffix in (("images", image, "jpg"), ("masks", mask, "png")):
-                place = folder / split / kind / f"{index:04d}.{suffix}"
-                Image.fromarray(np.ascontiguousarray(pixels[:, :right])).save(place, quality=95)
+            # Nine classes of the scene times sixteen cells, from another start in each image: all 150, and 0 for void.
+            mask = np.where(ids == 255, 0, 1 + (ids + 9 * cells + 7 * index) % NUM_CLASSES).astype(np.uint8)
+            for name, pixels, suffix in (("images", image, "jpg"), ("masks", mask, "png")):
+                path = folder / split / name / f"{index:04d}.{suffix}"
+                Image.fromarray(np.ascontiguousarray(pixels[:, :right])).save(path, quality=95)
 
 
 def measure_training(way: str, folder: Path, plan: Plan) -> Result:
@@ -175,7 +175,7 @@ def _build_segplus_trainer(folder: Path, plan: Plan, images: int, training: dict
     from segplus.data import check_split, load_segmentation_dataset
     from segplus.models import load_image_processor, load_model
     from segplus.recipe import load_recipe
-    from segplus.training import build_trainer, build_training_arguments
+    from segplus.training import build_trainer, build_training_arguments, prepare_process
 
     recipe_file = folder / "recipe.yaml"
     text = yaml.safe_dump(
@@ -198,6 +198,7 @@ def _build_segplus_trainer(folder: Path, plan: Plan, images: int, training: dict
     )
     recipe_file.write_text(text, encoding="utf-8")
     recipe = load_recipe(recipe_file)
+    prepare_process()
     arguments = build_training_arguments(recipe)
     data = load_segmentation_dataset(recipe.data)
     for split in data.splits.values():

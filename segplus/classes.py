@@ -25,7 +25,7 @@ class ClassMap:
         names: Class names; position is the class id.
         raw_to_class: Raw mask value -> class id, or the ignore index. A value that is not a key is outside the classes.
         colors: One RGB colour a class, for drawing.
-        ignore_index: The label that counts nowhere; 255, or 65535 above 255 classes.
+        ignore_index: The label that is ignored; 255, or 65535 above 255 classes.
         unknown: "error" refuses values outside the classes; "ignore" turns them into the ignore index.
         legend: Raw values are packed colours, red * 65536 + green * 256 + blue.
     """
@@ -182,8 +182,8 @@ class ClassMap:
         found, counts = np.unique(values, return_counts=True)
         shown = [str(unpack_color(int(value)) if self.legend else value) for value in found[:5]]
         listed = ", ".join(f"{value} ({count} pixels)" for value, count in zip(shown, counts, strict=False))
-        kind = "colours" if self.legend else "values"
-        more = f" and {len(found) - 5} more {kind}" if len(found) > 5 else ""
+        noun = "colours" if self.legend else "values"
+        more = f" and {len(found) - 5} more {noun}" if len(found) > 5 else ""
         if self.legend:
             return InputError(
                 f"{source}: mask colours outside the legend",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from functools import partial
 
 EXIT_CODE_INPUT = 2
 EXIT_CODE_DIVERGED = 3
@@ -21,25 +22,19 @@ class InputError(ValueError):
     """
 
     def __init__(self, what: str, *, found: object = None, allowed: object = None, fix: str | None = None) -> None:
-        parts = [what.rstrip(".")]
-        parts += [] if found is None else [f"found: {found}"]
-        parts += [] if allowed is None else [f"allowed: {allowed}"]
-        parts += [] if fix is None else [f"fix: {fix}"]
-        super().__init__("\n  ".join(parts))
+        given = {"found": found, "allowed": allowed, "fix": fix}
+        lines = [what.rstrip("."), *(f"{name}: {value}" for name, value in given.items() if value is not None)]
+        super().__init__("\n  ".join(lines))
         self.what, self.found, self.allowed, self.fix = what, found, allowed, fix
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Survive the way back from a worker process with every part intact."""
-        return _rebuild, (self.what, self.found, self.allowed, self.fix)
+        """Survive the way back from a worker process with every attribute intact."""
+        return partial(type(self), self.what, found=self.found, allowed=self.allowed, fix=self.fix), ()
 
 
 def describe_error(error: Exception) -> str:
     """Return the message of an error; of one that a data loader's worker sent with its traceback, the message alone."""
     return str(error).rpartition(f"{InputError.__name__}: ")[2].strip()
-
-
-def _rebuild(what: str, found: object, allowed: object, fix: str | None) -> InputError:
-    return InputError(what, found=found, allowed=allowed, fix=fix)
 
 
 def suggest(name: str, allowed: Iterable[str]) -> str:

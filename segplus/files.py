@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,16 +12,17 @@ from pathlib import Path
 def write_whole(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside the target, which takes the target's name when the block ends well.
 
-    What a killed process leaves is hidden, has no suffix of an image or table, and is written over by the next one.
+    Two processes may write the same file at once: each has a temporary file of its own, and the last one stands. What a
+    killed process leaves is hidden and has no suffix of an image or table.
 
     Args:
         path: The file; folders on the way are made.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
-        yield part
-        part.replace(target)
+        yield temporary
+        temporary.replace(target)
     finally:
-        part.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

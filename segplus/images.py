@@ -27,8 +27,8 @@ def take_box(image: DecodedImage, box: Box) -> npt.NDArray[Any]:
     top, left, height, width = box
     if isinstance(image, Image.Image):
         return np.asarray(image.crop((left, top, left + width, top + height)))
-    part: npt.NDArray[Any] = image[top : top + height, left : left + width]
-    return part
+    pixels: npt.NDArray[Any] = image[top : top + height, left : left + width]
+    return pixels
 
 
 def show_as_rgb(image: DecodedImage) -> Image.Image:

@@ -37,12 +37,12 @@ def compute_ohem(full, labels, weights, share=None, threshold=None, least=1):
     kept = []
     for image, label in zip(full, labels, strict=True):
         logits, truth = keep_valid(image[None], label[None])
-        losses, places = F.cross_entropy(logits, truth, reduction="none").sort(descending=True)
+        losses, order = F.cross_entropy(logits, truth, reduction="none").sort(descending=True)
         if threshold is None:
             count = math.ceil(len(losses) * share)
         else:
             count = max(min(least, len(losses)), int((losses > -math.log(threshold)).sum()))
-        kept.append((losses * weights[truth[places]])[:count])
+        kept.append((losses * weights[truth[order]])[:count])
     return torch.cat(kept).mean()
 
 
@@ -138,7 +138,7 @@ def measure_all_pairs(points, size):
 
 
 def compute_boundary(full, labels, weights, background=True):
-    """Ignored pixels count nowhere, and are neither inside nor outside of a region."""
+    """Ignored pixels add nothing, and are neither inside nor outside of a region."""
     probabilities, total = full.softmax(1), full.sum() * 0
     for image, label in zip(probabilities, labels, strict=True):
         valid = label != IGNORED

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
+import cv2
 import pytest
+import torch
 from launching import write_recipe
+from transformers.utils import logging
 
 from segplus.data import parallel
 from segplus.errors import InputError
-from segplus.recipe import load_recipe
-from segplus.training import build_training_arguments
+from segplus.recipe import format_recipe, load_recipe
+from segplus.training import arguments, build_training_arguments, choose_precision, prepare_process
 from segplus.training.arguments import choose_workers
 from segplus.training.checkpoints import claim_output_dir
 
@@ -75,10 +79,37 @@ def test_cores_are_those_of_the_container(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_run_gets_the_machines_workers_and_its_recipe_keeps_none_of_them(tmp_path: Path) -> None:
     recipe = load_recipe(write_recipe(tmp_path))
     assert recipe.training.pop("dataloader_num_workers") == 0  # of the tests' own recipe
-    arguments = build_training_arguments(recipe)
+    built = build_training_arguments(recipe)
     expected = choose_workers({}, parallel.count_cores())
-    assert {key: vars(arguments)[key] for key in KEYS} == expected
+    assert {key: vars(built)[key] for key in KEYS} == expected
     assert not any(key in recipe.training for key in KEYS)
+
+
+def test_arguments_change_neither_the_recipe_nor_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe(write_recipe(tmp_path))
+    del recipe.training["bf16"]
+    monkeypatch.setattr(arguments, "has_fast_bfloat16", lambda: False)
+    subnormal, before, threads = torch.tensor(1e-40), format_recipe(recipe), cv2.getNumThreads()
+    assert not build_training_arguments(recipe).bf16
+    assert format_recipe(recipe) == before
+    assert (cv2.getNumThreads(), float(subnormal * 0.5) > 0) == (threads, True)
+    assert choose_precision(recipe).training == recipe.training | {"bf16": False}
+
+
+def test_a_run_prepares_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_ALBUMENTATIONS_UPDATE", "")  # so that it is put back
+    monkeypatch.delenv("NO_ALBUMENTATIONS_UPDATE")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    threads, had_bars = cv2.getNumThreads(), logging.is_progress_bar_enabled()
+    try:
+        prepare_process()
+        assert (cv2.getNumThreads(), logging.is_progress_bar_enabled()) == (1, False)
+        assert os.environ["NO_ALBUMENTATIONS_UPDATE"] == "1"
+        assert float(torch.tensor(1e-40) * 0.5) == 0
+    finally:
+        cv2.setNumThreads(threads if threads > 1 else 0)
+        if had_bars:
+            logging.enable_progress_bar()
 
 
 def test_a_prefetch_without_workers_is_refused(tmp_path: Path) -> None:

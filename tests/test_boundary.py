@@ -115,9 +115,9 @@ def test_surface_distances_equal_monai(shape, spacing, ignored):
         dice = compute_surface_dice(*pair, class_thresholds=[1.5] * 5, include_background=True, spacing=list(spacing))
         np.testing.assert_allclose(measured[1], dice[0].numpy(), atol=1e-6)
         for class_id in range(5):
-            present = [bool(part[0, class_id].any()) for part in pair]
+            present = [bool(masks[0, class_id].any()) for masks in pair]
             if all(present):
-                one = [part[:, class_id : class_id + 1] for part in pair]
+                one = [masks[:, class_id : class_id + 1] for masks in pair]
                 distance = compute_hausdorff_distance(
                     *one, include_background=True, percentile=95, spacing=list(spacing)
                 )

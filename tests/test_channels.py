@@ -167,18 +167,18 @@ def write_grey_set(folder: Path) -> Path:
     """Write two splits of one-channel images whose mean and deviation are known: values 10, 20 and 60."""
     for split, rows in (("train", ([[10, 20], [10, 20]], [[60, 60]])), ("validation", ([[0, 0]],))):
         for number, values in enumerate(rows):
-            for kind in ("images", "masks"):
-                path = folder / kind / split / f"{number}.png"
+            for side in ("images", "masks"):
+                path = folder / side / split / f"{number}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                pixels = np.array(values if kind == "images" else np.zeros_like(values), np.uint8)
+                pixels = np.array(values if side == "images" else np.zeros_like(values), np.uint8)
                 Image.fromarray(pixels).save(path)
     return folder
 
 
 def test_mean_and_deviation_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEGPLUS_CACHE", str(tmp_path / "cache"))
-    place = write_grey_set(tmp_path / "data")
-    section = {"dataset": str(place), "channels": 1, "classes": ["ground", "water"]}
+    root = write_grey_set(tmp_path / "data")
+    section = {"dataset": str(root), "channels": 1, "classes": ["ground", "water"]}
     train = load_segmentation_dataset(section).splits["train"]
     statistics = measure_channels(train, progress=False)
     assert statistics.mean == (30.0,)
@@ -328,8 +328,8 @@ def write_set(folder: Path, channels: int) -> Path:
         top, left = rng.integers(0, 20, 2)
         label[top : top + 18, left : left + 22] = 1
         label[:, 40:] = 2
-        for kind in ("images", "masks"):
-            (folder / kind / split).mkdir(parents=True, exist_ok=True)
+        for side in ("images", "masks"):
+            (folder / side / split).mkdir(parents=True, exist_ok=True)
         Image.fromarray(label).save(folder / "masks" / split / f"{number}.png")
         image = draw_channels(label, channels, rng)
         path = folder / "images" / split / str(number)
@@ -344,8 +344,8 @@ def write_set(folder: Path, channels: int) -> Path:
 def draw_channels(label: npt.NDArray[np.uint8], channels: int, rng: np.random.Generator) -> npt.NDArray[Any]:
     """Return the channels of a mask: 16 bits of 0..10000 for several, 8 bits for one."""
     levels = np.array([[1000, 5000, 9000], [8000, 2000, 300], [100, 9000, 4000], [500, 700, 900], [9000, 100, 5000]])
-    bands = levels[:channels, label].transpose(1, 2, 0) + rng.integers(-90, 90, (*label.shape, channels))
-    return (bands / 40).astype(np.uint8) if channels == 1 else bands.astype(np.uint16)
+    values = levels[:channels, label].transpose(1, 2, 0) + rng.integers(-90, 90, (*label.shape, channels))
+    return (values / 40).astype(np.uint8) if channels == 1 else values.astype(np.uint16)
 
 
 def write_recipe(folder: Path, channels: int, model: dict[str, Any], **data: Any) -> Path:
@@ -405,12 +405,12 @@ def test_five_channels_of_sixteen_bits_from_files_to_scores(
     assert settings["image_mean"] == pytest.approx(channels.mean(0), rel=1e-9)
     assert settings["image_std"] == pytest.approx(channels.std(0), rel=1e-9)
 
-    place = str(tmp_path / "data")
-    assert evaluate_again(run, tmp_path / "again", place) == reported
+    root = str(tmp_path / "data")
+    assert evaluate_again(run, tmp_path / "again", root) == reported
     # Where no recipe travels along, channels and range are the checkpoint's own.
     (run / "recipe.yaml").rename(tmp_path / "moved.yaml")
     names = "--data.classes", str(list(CLASSES.names))
-    assert evaluate_again(run, tmp_path / "bare", place, *names) == reported
+    assert evaluate_again(run, tmp_path / "bare", root, *names) == reported
     check_predictions(run, tmp_path, data.splits["validation"])
     card = (run / "README.md").read_text()
     assert "pipeline(" not in card
@@ -477,8 +477,8 @@ def test_colours_of_sixteen_bits_keep_them(suffix: str, value_range: tuple[float
     reader = ImageReader(3, value_range)
     wanted = np.rint(colors / (10000 if value_range else 65535) * 255)
     assert np.abs(np.asarray(reader.read(stored, "a")) - wanted).max() == 0
-    part = open_image(reader, stored, "a").read((3, 5, 10, 12))
-    assert np.array_equal(part, wanted[3:13, 5:17])
+    found = open_image(reader, stored, "a").read((3, 5, 10, 12))
+    assert np.array_equal(found, wanted[3:13, 5:17])
 
 
 def test_transparent_colours_of_sixteen_bits_lie_on_white() -> None:
@@ -502,18 +502,18 @@ def test_inspect_asks_for_a_range_and_proposes_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SEGPLUS_CACHE", str(tmp_path / "cache"))
-    place = write_set(tmp_path / "data", 5)
+    root = write_set(tmp_path / "data", 5)
     values = ["--data.channels", "5", "--data.classes", str(list(CLASSES.names))]
-    assert main(["inspect", str(place), "--json", *values]) == 1
+    assert main(["inspect", str(root), "--json", *values]) == 1
     report = json.loads(capsys.readouterr().out)
     errors = [finding for finding in report["findings"] if finding["level"] == "error"]
     assert [finding["kind"] for finding in errors] == ["no range", "no range"]
-    stored = [np.asarray(page) for path in (place / "images").rglob("*.tif") for page in iterate_pages(path)]
+    stored = [np.asarray(page) for path in (root / "images").rglob("*.tif") for page in iterate_pages(path)]
     proposed = yaml.safe_load(report["recipe"])["data"]
     assert proposed["image_range"] == [0.0, float(np.max(stored))]
     assert proposed["channels"] == 5
     values += ["--data.image_range", str(proposed["image_range"]), "--page", str(tmp_path / "page.html")]
-    assert main(["inspect", str(place), *values]) == 0
+    assert main(["inspect", str(root), *values]) == 0
     assert "data:image/webp" in (tmp_path / "page.html").read_text()
 
 

@@ -31,7 +31,7 @@ def test_every_integer_type_decodes_alike(dtype: type) -> None:
     assert labels.dtype == np.uint8
 
 
-def test_negative_values_have_a_place() -> None:
+def test_negative_values_are_looked_up() -> None:
     classes = ClassMap.build({0: "a", -1: "b"}, void=[-2])
     assert classes.names == ("b", "a")
     assert classes.decode(np.array([[-1, 0, -2]]), "m").tolist() == [[0, 1, 255]]

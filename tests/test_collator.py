@@ -95,15 +95,15 @@ def test_pasted_pixels_bring_their_labels(name: str) -> None:
 def test_mix_up_by_hand() -> None:
     pixels = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 1, 1, 2).clone()
     labels = torch.tensor([[[0, 1]], [[2, 1]]])
-    kinds = set()
+    clear = set()
     for seed in range(60):
         mixed, mixed_labels = mix_up(pixels, labels, np.random.default_rng(seed), 255)
         weight = 1 - float(mixed[0, 0, 0, 0])
         assert weight >= 0.5
         assert torch.allclose(mixed[1, 0, 0], torch.full((2,), weight))
-        kinds.add(weight >= 2 / 3)
+        clear.add(weight >= 2 / 3)
         assert mixed_labels.tolist() == (labels.tolist() if weight >= 2 / 3 else [[[255, 1]], [[255, 1]]])
-    assert kinds == {True, False}
+    assert clear == {True, False}
 
 
 def test_class_mix_pastes_half_of_the_classes_whole() -> None:

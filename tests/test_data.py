@@ -258,7 +258,7 @@ def test_pickled_size_does_not_hold_pixels(tmp_path: Path) -> None:
 def test_seven_to_three_and_seeded(tmp_path: Path) -> None:
     section = save_pairs(tmp_path)
     first = load_segmentation_dataset(section)
-    assert {kind: len(split) for kind, split in first.splits.items()} == {"train": 7, "validation": 3}
+    assert {name: len(split) for name, split in first.splits.items()} == {"train": 7, "validation": 3}
     assert load_segmentation_dataset(section).splits["train"].names == first.splits["train"].names
     other = load_segmentation_dataset({**section, "split_seed": 1})
     assert other.splits["train"].names != first.splits["train"].names

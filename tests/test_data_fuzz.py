@@ -23,37 +23,45 @@ from segplus.errors import InputError
 from segplus.inspection import inspect_dataset
 
 SIZE = (40, 56)
-KINDS = ("truncated", "wrong type", "empty", "huge header", "bit flips in a mask", "bit flips in an image", "cut array")
+DAMAGES = (
+    "truncated",
+    "wrong type",
+    "empty",
+    "huge header",
+    "bit flips in a mask",
+    "bit flips in an image",
+    "cut array",
+)
 FORMATS = ("PNG", "TIFF", "GIF", "BMP", "NPY")
 UNCHECKED = frozenset({"TIFF", "GIF", "BMP", "NPY"})  # a PNG's chunks and the members of an .npz have check sums
 
 
-def encode(pixels: np.ndarray, kind: str) -> bytes:
+def encode(pixels: np.ndarray, file_format: str) -> bytes:
     buffer = io.BytesIO()
-    if kind == "NPY":
+    if file_format == "NPY":
         np.save(buffer, pixels)
     else:
-        Image.fromarray(pixels).save(buffer, kind)
+        Image.fromarray(pixels).save(buffer, file_format)
     return buffer.getvalue()
 
 
 def flip_bits(content: bytes, rng: np.random.Generator) -> bytes:
     damaged = bytearray(content)
     for _ in range(int(rng.integers(1, 9))):
-        place = int(rng.integers(0, len(damaged)))
-        damaged[place] ^= 1 << int(rng.integers(0, 8))
+        position = int(rng.integers(0, len(damaged)))
+        damaged[position] ^= 1 << int(rng.integers(0, 8))
     return bytes(damaged)
 
 
-def claim_huge_size(content: bytes, kind: str) -> bytes:
-    if kind == "PNG":
+def claim_huge_size(content: bytes, file_format: str) -> bytes:
+    if file_format == "PNG":
         header = struct.pack(">II", 60_000, 60_000) + content[24:29]
         return content[:16] + header + struct.pack(">I", zlib.crc32(b"IHDR" + header)) + content[33:]
-    if kind == "NPY":
+    if file_format == "NPY":
         return resize_array_header(content)
-    if kind == "BMP":
+    if file_format == "BMP":
         return content[:18] + struct.pack("<ii", 60_000, 60_000) + content[26:]
-    if kind == "GIF":
+    if file_format == "GIF":
         return content[:6] + struct.pack("<HH", 65_000, 65_000) + content[10:]
     return content[: len(content) // 3]
 
@@ -63,37 +71,37 @@ def resize_array_header(content: bytes) -> bytes:
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + content[128:]
 
 
-def damage(content: bytes, kind: str, file_format: str, rng: np.random.Generator) -> bytes:
-    if kind in ("truncated", "cut array"):
+def damage_content(content: bytes, damage: str, file_format: str, rng: np.random.Generator) -> bytes:
+    if damage in ("truncated", "cut array"):
         return content[: int(rng.integers(1, max(2, len(content) - 8)))]
-    if kind == "wrong type":
+    if damage == "wrong type":
         return bytes(rng.integers(0, 256, 300, dtype=np.uint8)) if rng.random() < 0.5 else b"<html>not found</html>" * 9
-    if kind == "empty":
+    if damage == "empty":
         return b""
-    if kind == "huge header":
+    if damage == "huge header":
         return claim_huge_size(content, file_format)
     return flip_bits(content, rng)
 
 
 def save_specimen(root: Path, number: int, rng: np.random.Generator) -> tuple[str, str, Path, np.ndarray]:
-    """Save one pair of which one file is damaged, and return its kind, format and damaged file, and the ids."""
-    kind = KINDS[number % len(KINDS)]
-    file_format = "NPY" if kind == "cut array" else FORMATS[number // len(KINDS) % len(FORMATS)]
+    """Save one pair of which one file is damaged, and return its damage, format and damaged file, and the ids."""
+    damage = DAMAGES[number % len(DAMAGES)]
+    file_format = "NPY" if damage == "cut array" else FORMATS[number // len(DAMAGES) % len(FORMATS)]
     image = rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8)
     ids = (rng.random(SIZE) < 0.3).astype(np.uint8)
     suffix = {"PNG": ".png", "TIFF": ".tif", "GIF": ".gif", "BMP": ".bmp", "NPY": ".npy"}[file_format]
-    in_image = kind == "bit flips in an image" or (kind in ("truncated", "empty", "wrong type") and number % 2 == 0)
+    in_image = damage == "bit flips in an image" or (damage in ("truncated", "empty", "wrong type") and number % 2 == 0)
     names = {"images": suffix if in_image else ".png", "masks": ".png" if in_image else suffix}
     contents = {
         "images": encode(image, file_format if in_image else "PNG"),
         "masks": encode(ids, "PNG" if in_image else file_format),
     }
     target = "images" if in_image else "masks"
-    contents[target] = damage(contents[target], kind, file_format, rng)
+    contents[target] = damage_content(contents[target], damage, file_format, rng)
     for folder, content in contents.items():
         (root / folder).mkdir(parents=True, exist_ok=True)
         (root / folder / f"p{number:03d}{names[folder]}").write_bytes(content)
-    return kind, file_format, root / target / f"p{number:03d}{names[target]}", ids
+    return damage, file_format, root / target / f"p{number:03d}{names[target]}", ids
 
 
 def read_pair(split: SegmentationSplit, index: int) -> Pair | InputError:
@@ -111,30 +119,30 @@ def test_damaged_files_end_in_named_errors(tmp_path: Path) -> None:
     split = load_segmentation_dataset(section).splits["train"]
     assert len(split) == 500
     outcomes: Counter[tuple[str, str]] = Counter()
-    for index, (kind, file_format, path, ids) in enumerate(specimens):
+    for index, (damage, file_format, path, ids) in enumerate(specimens):
         pair = read_pair(split, index)
         if isinstance(pair, InputError):
             assert path.name in str(pair)
-            outcomes[kind, "refused"] += 1
+            outcomes[damage, "refused"] += 1
             continue
         assert pair["label"].shape == SIZE
-        if kind == "bit flips in a mask" and file_format in UNCHECKED:
+        if damage == "bit flips in a mask" and file_format in UNCHECKED:
             assert set(np.unique(pair["label"])) <= {0, 1, 255}
         else:  # what was damaged is not what the labels come from
             np.testing.assert_array_equal(pair["label"], ids, err_msg=str(path))
-        outcomes[kind, "read"] += 1
-    for kind in ("wrong type", "empty", "cut array"):
-        assert outcomes[kind, "read"] == 0
+        outcomes[damage, "read"] += 1
+    for damage in ("wrong type", "empty", "cut array"):
+        assert outcomes[damage, "read"] == 0
     assert outcomes["bit flips in a mask", "refused"] > 30
     assert inspect_dataset(section, progress=False).exit_code == 1
 
 
 def join_chunks(*chunks: tuple[bytes, bytes]) -> bytes:
     """Return a PNG of these chunks, their check sums right."""
-    parts = [
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    packed = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
     ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
 
 @pytest.mark.parametrize("damage_of", ["rows missing", "stream cut off", "sum of the stream", "no pixels"])
@@ -179,8 +187,8 @@ def test_whole_png_files_pass_the_check_of_their_pixels(mode: str, size: tuple[i
 def test_whole_interlaced_png_files_pass(size: tuple[int, int]) -> None:
     ids = np.random.default_rng(0).integers(0, 9, size, dtype=np.uint8)
     steps = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-    parts = [ids[top::down, left::across] for left, top, across, down in steps]
-    stream = b"".join(b"\0" + row.tobytes() for part in parts if part.size for row in part)
+    passes = [ids[top::down, left::across] for left, top, across, down in steps]
+    stream = b"".join(b"\0" + row.tobytes() for image in passes if image.size for row in image)
     header = struct.pack(">IIBBBBB", size[1], size[0], 8, 0, 0, 0, 1)
     whole, cut = (
         join_chunks((b"IHDR", header), (b"IDAT", zlib.compress(data)), (b"IEND", b"")) for data in (stream, stream[:-1])
@@ -196,10 +204,10 @@ def test_a_png_under_another_suffix_is_checked_as_well(tmp_path: Path, suffix: s
     ids = (np.random.default_rng(3).random(SIZE) < 0.3).astype(np.uint8)
     content = encode(ids, "PNG")
     np.testing.assert_array_equal(read_lone_mask(tmp_path, content, suffix), ids)
-    for place in range(8 * 41, 8 * len(content), 37):
+    for position in range(8 * 41, 8 * len(content), 37):
         damaged = bytearray(content)
-        damaged[place // 8] ^= 1 << place % 8
-        assert isinstance(read_lone_mask(tmp_path, bytes(damaged), suffix), InputError), place
+        damaged[position // 8] ^= 1 << position % 8
+        assert isinstance(read_lone_mask(tmp_path, bytes(damaged), suffix), InputError), position
 
 
 def read_lone_mask(root: Path, content: bytes, suffix: str, check: bool = False) -> np.ndarray | InputError:

@@ -126,13 +126,15 @@ def test_orphans_are_named(tmp_path: Path) -> None:
         load_segmentation_dataset(whole(tmp_path))
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "csv"])
-def test_imagefolder_with_metadata(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_imagefolder_with_metadata(tmp_path: Path, suffix: str) -> None:
     for split, things in (("train", 4), ("test", 8)):
         save_image(tmp_path / split / "a.png")
         save_mask(tmp_path / split / "m" / "a.png", draw_ids(things))
-        lines = '{"file_name": "a.png", "mask": "m/a.png"}\n' if kind == "jsonl" else "file_name,mask\na.png,m/a.png\n"
-        (tmp_path / split / f"metadata.{kind}").write_text(lines)
+        lines = (
+            '{"file_name": "a.png", "mask": "m/a.png"}\n' if suffix == "jsonl" else "file_name,mask\na.png,m/a.png\n"
+        )
+        (tmp_path / split / f"metadata.{suffix}").write_text(lines)
     assert count(whole(tmp_path)) == [20, 4, 0]
     assert count(whole(tmp_path), "test") == [16, 8, 0]
 
@@ -142,11 +144,11 @@ def test_manifest(tmp_path: Path) -> None:
         save_image(tmp_path / "x" / f"{stem}.png")
         save_mask(tmp_path / "y" / f"{stem}.png", draw_ids(things))
     path = tmp_path / "pairs.csv"
-    path.write_text("image,mask,split\nx/a.png,y/a.png,train\nx/b.png,y/b.png,val\n")
-    section = whole(path, image_column="image")
+    path.write_text("shot,mask,split\nx/a.png,y/a.png,train\nx/b.png,y/b.png,val\n")
+    section = whole(path, image_column="shot")
     assert count(section) == [22, 2, 0]
     assert count(section, "validation") == [19, 5, 0]
-    path.write_text("image,mask\nx/a.png,y/none.png\n")
+    path.write_text("shot,mask\nx/a.png,y/none.png\n")
     with pytest.raises(InputError, match="row 1: no such file"):
         load_segmentation_dataset(section)
 
@@ -243,14 +245,14 @@ def test_voc(tmp_path: Path) -> None:
     assert count(section, "validation") == [0, 24, 0]
 
 
-@pytest.mark.parametrize(("kind", "thing"), [("labelIds", 26), ("labelTrainIds", 13)])
-def test_cityscapes(tmp_path: Path, kind: str, thing: int) -> None:
-    ids = np.full((4, 6), 7 if kind == "labelIds" else 0, dtype=np.uint8)
+@pytest.mark.parametrize(("suffix", "thing"), [("labelIds", 26), ("labelTrainIds", 13)])
+def test_cityscapes(tmp_path: Path, suffix: str, thing: int) -> None:
+    ids = np.full((4, 6), 7 if suffix == "labelIds" else 0, dtype=np.uint8)
     ids.flat[:5] = thing
-    ids.flat[5:7] = 4 if kind == "labelIds" else 255
+    ids.flat[5:7] = 4 if suffix == "labelIds" else 255
     save_image(tmp_path / "leftImg8bit" / "train" / "ulm" / "ulm_000_leftImg8bit.png")
-    save_mask(tmp_path / "gtFine" / "train" / "ulm" / f"ulm_000_gtFine_{kind}.png", ids)
-    counts = count({"dataset": str(tmp_path), "masks": kind, "validation_share": 0.0})
+    save_mask(tmp_path / "gtFine" / "train" / "ulm" / f"ulm_000_gtFine_{suffix}.png", ids)
+    counts = count({"dataset": str(tmp_path), "masks": suffix, "validation_share": 0.0})
     assert (counts[0], counts[13], counts[-1], len(counts)) == (17, 5, 2, 20)
 
 
@@ -336,14 +338,14 @@ def test_synthetic() -> None:
         "void": ["sky"],
     }
     data = load_segmentation_dataset(section)
-    assert {split: len(part) for split, part in data.splits.items()} == {"train": 3, "test": 2}
+    assert {name: len(split) for name, split in data.splits.items()} == {"train": 3, "test": 2}
     pair = data.splits["train"][0]
     assert (pair["image"].size, pair["label"].shape) == ((96, 64), (64, 96))
     assert "sky" not in data.classes.names
     assert (data.splits["train"].label(0) == pair["label"]).all()
 
 
-@pytest.mark.parametrize("name", ["no/such/place", "/no/such", "./none"])
+@pytest.mark.parametrize("name", ["no/such/folder", "/no/such", "./none"])
 def test_missing_folder(name: str) -> None:
     with pytest.raises(InputError, match="no such folder or file"):
         load_segmentation_dataset({"dataset": name})

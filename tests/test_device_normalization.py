@@ -49,9 +49,9 @@ def test_channels_of_8_bits_come_first(channels: int) -> None:
     processor = SegformerImageProcessorPil(do_resize=False, image_mean=[0.5] * channels, image_std=[0.5] * channels)
     image = np.random.default_rng(0).integers(0, 256, (7, 9, channels), dtype=np.uint8)
     image.setflags(write=False)
-    bands = Normalization(processor, channels).split_channels(image)
-    assert bands.dtype == torch.uint8
-    assert np.array_equal(bands.numpy(), image.transpose(2, 0, 1))
+    pixel_values = Normalization(processor, channels).split_channels(image)
+    assert pixel_values.dtype == torch.uint8
+    assert np.array_equal(pixel_values.numpy(), image.transpose(2, 0, 1))
 
 
 def build_trainer(folder: Path, normalize: bool, **transforms: Any) -> tuple[SegmentationTrainer, KeepGradient]:

@@ -19,15 +19,15 @@ def compare_all(first: list[int], second: list[int]) -> list[tuple[int, int]]:
     """Compare every hash with every other one; 0 is none, of equally near ones the first counts."""
     pairs = []
     for row, value in enumerate(first):
-        distances = [(bin(value ^ other).count("1"), place) for place, other in enumerate(second) if other]
+        distances = [(bin(value ^ other).count("1"), position) for position, other in enumerate(second) if other]
         if value and distances and min(distances)[0] <= NEAR_BITS:
             pairs.append((row, min(distances)[1]))
     return pairs
 
 
-def flip_bits(value: int, places: list[int]) -> int:
-    for place in places:
-        value ^= 1 << place
+def flip_bits(value: int, positions: list[int]) -> int:
+    for position in positions:
+        value ^= 1 << position
     return value
 
 
@@ -43,7 +43,7 @@ HASH = st.integers(0, 2**64 - 1)
 def test_near_pairs_are_those_of_comparing_all_with_all(
     second: list[int], changes: list[tuple[int, list[int]]], others: list[int]
 ) -> None:
-    near = [flip_bits(second[place % len(second)], bits) for place, bits in changes if second]
+    near = [flip_bits(second[position % len(second)], bits) for position, bits in changes if second]
     first = [*others, *near, 0]
     assert find_near_pairs(first, second) == compare_all(first, second)
 
@@ -55,10 +55,10 @@ def test_five_differing_bits_are_near_and_six_are_not(bits: list[int]) -> None:
     assert find_near_pairs([flip_bits(value, [*bits, 55])], [7, value]) == []
 
 
-def test_many_hashes_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_hashes_are_compared_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("segplus.inspection.duplicates._AT_ONCE", 7)
     rng = np.random.default_rng(0)
-    second = [int(value) for value in rng.integers(1, 2**10, 60)]  # all in the same channels but the lowest
+    second = [int(value) for value in rng.integers(1, 2**10, 60)]  # equal in every range of bits but the lowest
     first = [flip_bits(value, [int(rng.integers(0, 64))]) for value in second[:40]]
     assert find_near_pairs(first, second) == compare_all(first, second)
 

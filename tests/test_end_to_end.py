@@ -135,7 +135,7 @@ def test_push_to_hub_uploads_the_run_in_one_commit(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.slow
 def test_two_processes_evaluate_like_one(finished_run: Path, tmp_path: Path) -> None:
-    """Seven images on two processes: the padded repeat counts nowhere. Weights and statistics stand still."""
+    """Seven images on two processes: the padded repeat is ignored. Weights and statistics stand still."""
     figures = {}
     for processes in (1, 2):
         folder = tmp_path / str(processes)

@@ -170,16 +170,16 @@ def test_more_than_255_classes():
 
 
 @settings(max_examples=40, deadline=None)
-@given(classes=st.integers(1, 8), seed=st.integers(0, 2**16), parts=st.integers(1, 4))
-def test_whole_is_the_sum_of_parts(classes, seed, parts):
+@given(classes=st.integers(1, 8), seed=st.integers(0, 2**16), chunks=st.integers(1, 4))
+def test_whole_is_the_sum_of_chunks(classes, seed, chunks):
     predictions, labels = (torch.from_numpy(array) for array in draw_masks(classes, images=4, seed=seed))
     whole = ConfusionMatrix(classes)
     whole.update(predictions, labels)
     merged = ConfusionMatrix(classes)
-    for p, t in zip(predictions.chunk(parts), labels.chunk(parts), strict=True):
-        part = ConfusionMatrix(classes)
-        part.update(p, t)
-        merged.merge(part)
+    for p, t in zip(predictions.chunk(chunks), labels.chunk(chunks), strict=True):
+        chunk = ConfusionMatrix(classes)
+        chunk.update(p, t)
+        merged.merge(chunk)
     assert torch.equal(whole.matrix, merged.matrix)
     changed = torch.where(labels == IGNORED, 0, predictions)
     ignored = ConfusionMatrix(classes)
@@ -219,8 +219,8 @@ def test_merged_evaluators_equal_one():
     predictions, labels = draw_masks(4, images=7)
     labels[5] = IGNORED
     whole = build_evaluator(predictions, labels, 4, range(7)).compute(resamples=50)
-    parts = build_evaluator(predictions, labels, 4, range(0, 7, 2))
-    merged = parts.merge(build_evaluator(predictions, labels, 4, range(1, 7, 2)))
+    even = build_evaluator(predictions, labels, 4, range(0, 7, 2))
+    merged = even.merge(build_evaluator(predictions, labels, 4, range(1, 7, 2)))
     assert [image.index for image in merged.images] == list(range(7))
     assert str(merged.compute(resamples=50)) == str(whole)  # as text NaN equals itself
     assert whole["images"] == 7

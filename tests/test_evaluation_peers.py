@@ -134,7 +134,7 @@ def test_boundary_iou_on_real_masks(pairs: list[tuple[Mask, Mask]]) -> None:
         metric.update(guess, truth)
         valid = truth != IGNORED
         for class_id in range(CLASSES):
-            one, two = (find_boundary((part == class_id) & valid, 12) for part in (guess, truth))  # 2 % of 600
+            one, two = (find_boundary((labels == class_id) & valid, 12) for labels in (guess, truth))  # 2 % of 600
             both[class_id] += (one & two).sum()
             either[class_id] += (one | two).sum()
     with np.errstate(invalid="ignore"):
@@ -172,10 +172,13 @@ def test_surface_distances_on_real_masks_equal_monai(
         measured.append(metric.update(guess, truth))
         valid = torch.from_numpy(truth != IGNORED)
         encoded = [
-            (F.one_hot(torch.from_numpy(np.where(truth == IGNORED, 0, part)).long(), CLASSES).permute(2, 0, 1) * valid)
-            for part in (guess, truth)
+            (
+                F.one_hot(torch.from_numpy(np.where(truth == IGNORED, 0, labels)).long(), CLASSES).permute(2, 0, 1)
+                * valid
+            )
+            for labels in (guess, truth)
         ]
-        one, two = (part[None].float() for part in encoded)
+        one, two = (masks[None].float() for masks in encoded)
         dice = compute_surface_dice(one, two, [2.0] * CLASSES, include_background=True, spacing=list(spacing))
         np.testing.assert_allclose(measured[-1][1], dice[0].numpy(), atol=1e-6)
         distance = compute_hausdorff_distance(one, two, include_background=True, percentile=95, spacing=list(spacing))

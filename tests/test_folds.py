@@ -30,9 +30,9 @@ def write_fold(folder: Path, fold: int, folds: int = 2, arguments: tuple[str, ..
     """Write what a fold's run leaves: recipe.yaml and metrics.json."""
     chosen = ["--folds", str(folds), "--fold", str(fold), *arguments]
     recipe = load_recipe(write_recipe(folder), chosen)
-    place = Path(recipe.training["output_dir"])
-    place.mkdir(parents=True)
-    save_recipe(recipe, place / "recipe.yaml")
+    run_folder = Path(recipe.training["output_dir"])
+    run_folder.mkdir(parents=True)
+    save_recipe(recipe, run_folder / "recipe.yaml")
     evaluations = {
         "validation": {**compute_scores(np.array(MATRICES[fold % 2])), "confusion_matrix": MATRICES[fold % 2]},
         "test": {**compute_scores(np.array(TEST)), "confusion_matrix": TEST},
@@ -40,8 +40,8 @@ def write_fold(folder: Path, fold: int, folds: int = 2, arguments: tuple[str, ..
     for evaluation in evaluations.values():
         evaluation["images"] = 4 + fold
     metrics = {"dataset": "streets", "class_names": ["a", "b", "c"], "evaluations": evaluations}
-    write_metrics(place / "metrics.json", metrics)
-    return place
+    write_metrics(run_folder / "metrics.json", metrics)
+    return run_folder
 
 
 @pytest.fixture
@@ -139,12 +139,12 @@ def test_a_fold_that_is_there_twice_is_refused(two_folds: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("there", [True, False])
 def test_a_folder_without_folds_is_told(tmp_path: Path, there: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    place = tmp_path / "nothing"
+    folder = tmp_path / "nothing"
     if there:
-        place.mkdir()
-        save_recipe(load_recipe(write_recipe(tmp_path)), place / "recipe.yaml")
-    assert main(["folds", str(place)]) == 2
-    assert f"{place}: no run of a fold" in capsys.readouterr().err
+        folder.mkdir()
+        save_recipe(load_recipe(write_recipe(tmp_path)), folder / "recipe.yaml")
+    assert main(["folds", str(folder)]) == 2
+    assert f"{folder}: no run of a fold" in capsys.readouterr().err
 
 
 def test_an_unknown_option_is_refused(two_folds: Path, capsys: pytest.CaptureFixture[str]) -> None:

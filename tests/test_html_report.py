@@ -192,9 +192,9 @@ def test_curves_stay_in_the_frame_and_long_ones_are_thinned() -> None:
     svg = draw_curves({"loss": [(step, math.sin(step / 100)) for step in range(5000)], "one": [(0, 0.0)]}, "step")
     points = re.search(r'points="([^"]*)"', svg)
     assert points is not None
-    places = [tuple(map(float, pair.split(","))) for pair in points[1].split()]
-    assert len(places) == 400
-    assert all(0 <= x <= 360 and 0 <= y <= 236 for x, y in places)
+    points_drawn = [tuple(map(float, pair.split(","))) for pair in points[1].split()]
+    assert len(points_drawn) == 400
+    assert all(0 <= x <= 360 and 0 <= y <= 236 for x, y in points_drawn)
     assert svg.count("<circle") == 1
     assert draw_curves({"loss": [(1, math.nan)]}, "step") == ""
 
@@ -280,11 +280,11 @@ class Browser:
         self.call("POST", f"{self.session}/element/{next(iter(found.values()))}/click", {})
 
     def press(self, *keys: str) -> None:
-        actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
+        actions = [{"type": event, "value": key} for key in keys for event in ("keyDown", "keyUp")]
         self.call("POST", f"{self.session}/actions", {"actions": [{"type": "key", "id": "keys", "actions": actions}]})
 
-    def read_log(self, kind: str) -> list[dict[str, Any]]:
-        entries: list[dict[str, Any]] = self.call("POST", f"{self.session}/se/log", {"type": kind})
+    def read_log(self, log_type: str) -> list[dict[str, Any]]:
+        entries: list[dict[str, Any]] = self.call("POST", f"{self.session}/se/log", {"type": log_type})
         return entries
 
     def close(self) -> None:
@@ -394,8 +394,8 @@ def test_image_enlarges(page: Browser) -> None:
 def test_pointing_at_a_image_names_its_classes(page: Browser) -> None:
     point = """
         const stage = document.querySelectorAll('.stage')[{0}], box = stage.getBoundingClientRect();
-        const place = {{clientX: box.left + {1} * box.width, clientY: box.top + {2} * box.height, bubbles: true}};
-        stage.dispatchEvent(new PointerEvent('pointermove', place));
+        const position = {{clientX: box.left + {1} * box.width, clientY: box.top + {2} * box.height, bubbles: true}};
+        stage.dispatchEvent(new PointerEvent('pointermove', position));
         return stage.parentElement.querySelector('.pointed').textContent"""
     assert page.run(point.format(1, 0.9, 0.75)) == "truth: road · prediction: road"
     assert page.run(point.format(1, 0.1, 0.25)) == f"truth: sky · prediction: {NAMES[2]}"
@@ -433,8 +433,8 @@ def test_a_class_is_shown_alone(page: Browser) -> None:
     assert [count_shown("truth"), count_shown("prediction")] == [size // 2, size * 5 // 8]
     point = """
         const stage = document.querySelectorAll('.stage')[1], box = stage.getBoundingClientRect();
-        const place = {clientX: box.left + 0.9 * box.width, clientY: box.top + 0.25 * box.height, bubbles: true};
-        stage.dispatchEvent(new PointerEvent('pointerdown', place));
+        const position = {clientX: box.left + 0.9 * box.width, clientY: box.top + 0.25 * box.height, bubbles: true};
+        stage.dispatchEvent(new PointerEvent('pointerdown', position));
         return stage.parentElement.querySelector('.pointed').textContent"""
     assert page.run(point) == "truth: sky · prediction: sky"
     page.click(".legend button[data-class='1']")
@@ -518,8 +518,8 @@ def test_frequencies_lie_on_a_logarithmic_axis(report: Path) -> None:
     total = 1060
     expected = [(907, 1000), (120, 50), (33, 10), (0, 0)]
     for (predicted, truth), (predicted_pixels, truth_pixels) in zip(rows, expected, strict=True):
-        for place, pixels in ((predicted, predicted_pixels), (truth, truth_pixels)):
+        for position, pixels in ((predicted, predicted_pixels), (truth, truth_pixels)):
             share = pixels / total
-            assert float(place) == pytest.approx(
+            assert float(position) == pytest.approx(
                 max(0.0, 100 * (1 + math.log10(share) / 3)) if share else 0.0, abs=0.06
             )

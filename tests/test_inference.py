@@ -15,7 +15,7 @@ from transformers.models.segformer.image_processing_pil_segformer import Segform
 
 from segplus.errors import InputError
 from segplus.inference import Predictor
-from segplus.inference.passes import ScorePass, average_passes, cut_strips
+from segplus.inference.passes import ScorePass, average_passes, cut_chunks
 from segplus.inference.pixel_values import PixelReader, scale_image
 from segplus.inference.windows import lay_windows, place_windows
 from segplus.metrics import label_map
@@ -219,17 +219,19 @@ def test_strips_join_as_one_grid(strides):
     scores = torch.randn(4, 23, 9, generator=torch.Generator().manual_seed(0))
     covers = (23 * strides, 9 * strides)
     whole = label_map(scores[None], covers)[0, :, : 9 * strides - 1]
-    parts = ((part, 23) for part in scores.split([1, 7, 2, 13], 1))
-    strips = list(cut_strips(ScorePass(parts, covers)))
-    assert len(strips) == 4
-    assert torch.equal(torch.cat([strip.find_labels(9 * strides - 1) for strip in strips]), whole)
+    blocks = ((block, 23) for block in scores.split([1, 7, 2, 13], 1))
+    chunks = list(cut_chunks(ScorePass(blocks, covers)))
+    assert len(chunks) == 4
+    assert torch.equal(torch.cat([chunk.find_labels(9 * strides - 1) for chunk in chunks]), whole)
     exact = F.interpolate(scores[None], size=covers, mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
-    rows = torch.cat([slab for strip in strips for slab in strip.interpolate(9 * strides - 1)])
+    rows = torch.cat([scored for chunk in chunks for scored in chunk.interpolate(9 * strides - 1)])
     torch.testing.assert_close(rows, exact[:, :-1], atol=1e-5, rtol=1e-5)
-    parts = ((part, 23) for part in scores.split([1, 7, 2, 13], 1))
-    slabs = torch.cat([slab for _, slab in average_passes([ScorePass(parts, covers)], (23 * strides, 9 * strides))])
+    blocks = ((block, 23) for block in scores.split([1, 7, 2, 13], 1))
+    averaged = torch.cat(
+        [scored for _, scored in average_passes([ScorePass(blocks, covers)], (23 * strides, 9 * strides))]
+    )
     expected = F.interpolate(scores[None], size=covers, mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
-    torch.testing.assert_close(slabs, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(averaged, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("total", [32, 64, 96, 512, 992])
@@ -289,12 +291,12 @@ def blend_pixels_slowly(model, pixel_values, tops, lefts, window, shares):
     weights = torch.zeros(pixel_values.shape[-2:], dtype=torch.float64)
     for top in tops:
         for left in lefts:
-            place = slice(top, top + window), slice(left, left + window)
+            window_slices = slice(top, top + window), slice(left, left + window)
             with torch.no_grad():
-                scores = model(pixel_values=pixel_values[(..., *place)]).logits
+                scores = model(pixel_values=pixel_values[(..., *window_slices)]).logits
             scores = F.interpolate(scores.double(), size=(window, window), mode="bilinear", align_corners=False)[0]
-            sums[(..., *place)] += scores * (shares[:, None] * shares)
-            weights[place] += shares[:, None] * shares
+            sums[(..., *window_slices)] += scores * (shares[:, None] * shares)
+            weights[window_slices] += shares[:, None] * shares
     return sums / weights
 
 

@@ -181,7 +181,7 @@ def test_a_checkpoint_for_another_task_is_one_message(
 ) -> None:
     backbone = test_data / "models" / "mobilenet-v2-imagenet-hf"
     assert "found: MobileNetV2ForImageClassification" in refuse(capsys, "evaluate", backbone, data, "-o", tmp_path)
-    assert "holds no semantic-segmentation model" in refuse(capsys, "predict", backbone, data, "-o", tmp_path / "out")
+    assert "is no semantic-segmentation model" in refuse(capsys, "predict", backbone, data, "-o", tmp_path / "out")
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ print(read_peak() - before)
 @pytest.mark.slow
 @pytest.mark.skipif(not CLEAR.exists(), reason="peak memory is read from Linux' /proc")
 @pytest.mark.parametrize(
-    ("protocol", "kind", "most_mib"),
+    ("protocol", "variant", "most_mib"),
     [
         # A label map takes 9 MiB, a confidence 34; an image processor copies the image several times, 26 MiB each.
         ({}, "labels", 150),
@@ -64,8 +64,8 @@ print(read_peak() - before)
     ],
     ids=["fixed", "scales", "scales, confidence", "sliding", "sliding, confidence", "by pixels"],
 )
-def test_peak_memory(protocol: dict, kind: str, most_mib: int) -> None:
-    command = [sys.executable, "-c", SCRIPT, json.dumps(protocol), kind, str(SIDE)]
+def test_peak_memory(protocol: dict, variant: str, most_mib: int) -> None:
+    command = [sys.executable, "-c", SCRIPT, json.dumps(protocol), variant, str(SIDE)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -1,4 +1,4 @@
-"""The data doctor: exact counts, and a specimen of every kind of trouble."""
+"""The data doctor: exact counts, and a specimen of every trouble."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def save_pair(root: Path, split: str, name: str, image: np.ndarray, ids: np.ndar
         Image.fromarray(pixels).save(root / split / folder / f"{name}.png")
 
 
-def find_kinds(section: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return kind -> finding."""
+def list_findings(section: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return finding by its name."""
     return {finding["kind"]: finding for finding in inspect_dataset(section, progress=False).report["findings"]}
 
 
@@ -61,10 +61,10 @@ def test_sound_data_have_no_findings_and_exact_counts(section: dict[str, Any]) -
     audit = inspect_dataset(section, progress=False)
     assert audit.report["findings"] == []
     assert audit.exit_code == 0
-    for split, part in load_segmentation_dataset(section).splits.items():
-        counted = np.sum([np.bincount(pair["label"].ravel(), minlength=3) for pair in part], axis=0)
+    for name, split in load_segmentation_dataset(section).splits.items():
+        counted = np.sum([np.bincount(pair["label"].ravel(), minlength=3) for pair in split], axis=0)
         assert list(audit.report["splits"][split]["pixel_counts"].values()) == counted.tolist()
-        assert audit.report["splits"][split]["pairs"] == len(part)
+        assert audit.report["splits"][name]["pairs"] == len(split)
 
 
 def test_objects_and_weights_of_a_hand_made_mask(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_values_outside_are_an_error_with_files_and_pixels(section: dict[str, An
     ids = np.array(Image.open(path))
     ids[0, :7] = 9
     Image.fromarray(ids).save(path)
-    finding = find_kinds(section)["outside the classes"]
+    finding = list_findings(section)["outside the classes"]
     assert finding["level"] == "error"
     assert "9 (7 pixels)" in finding["message"]
     assert finding["files"] == [str(path)]
@@ -107,10 +107,10 @@ def test_orphans_sizes_and_damage_are_errors_and_the_rest_is_still_counted(secti
     (root / "train" / "masks" / "scene000.png").unlink()
     Image.new("L", (10, 10)).save(root / "train" / "masks" / "scene001.png")
     (root / "train" / "images" / "scene002.png").write_bytes(b"no image")
-    kinds = find_kinds(section)
-    assert "1 images without a mask (scene000.png)" in kinds["orphans"]["message"]
-    assert "image 128 x 96, mask 10 x 10" in kinds["sizes differ"]["message"]
-    assert "not an image file" in kinds["unreadable"]["message"]
+    findings = list_findings(section)
+    assert "1 images without a mask (scene000.png)" in findings["orphans"]["message"]
+    assert "image 128 x 96, mask 10 x 10" in findings["sizes differ"]["message"]
+    assert "not an image file" in findings["unreadable"]["message"]
     assert inspect_dataset(section, progress=False).report["splits"]["train"]["pairs"] == 6
 
 
@@ -125,7 +125,7 @@ def test_missing_names_list_the_values(section: dict[str, Any]) -> None:
 def test_shifted_masks(section: dict[str, Any]) -> None:
     for path in Path(section["dataset"]).glob("*/masks/*.png"):
         Image.fromarray(np.roll(np.array(Image.open(path)), (3, 8), axis=(0, 1))).save(path)
-    message = find_kinds(section)["shifted masks"]["message"]
+    message = list_findings(section)["shifted masks"]["message"]
     across, down = [int(word) for word in message.replace(",", " ").split() if word.lstrip("+-").isdigit()]
     assert abs(across + 8) <= 1
     assert abs(down + 3) <= 1
@@ -134,7 +134,7 @@ def test_shifted_masks(section: dict[str, Any]) -> None:
 def test_flipped_masks(section: dict[str, Any]) -> None:
     for path in Path(section["dataset"]).glob("*/masks/*.png"):
         Image.fromarray(np.array(Image.open(path))[:, ::-1]).save(path)
-    assert "flipped left-right" in find_kinds(section)["turned masks"]["message"]
+    assert "flipped left-right" in list_findings(section)["turned masks"]["message"]
 
 
 def test_interpolated_masks(section: dict[str, Any]) -> None:
@@ -142,7 +142,7 @@ def test_interpolated_masks(section: dict[str, Any]) -> None:
         wide = Image.fromarray(np.array(Image.open(path)) * 20).filter(ImageFilter.BoxBlur(1))
         wide.save(path)
     section["classes"] = {value: f"c{value}" for value in range(256)}
-    assert "8 pairs" in find_kinds(section)["interpolated mask"]["message"]
+    assert "8 pairs" in list_findings(section)["interpolated mask"]["message"]
 
 
 COLORS = {"ground": [128, 64, 128], "brick": [0, 0, 0], "grass": [64, 0, 192]}
@@ -165,12 +165,12 @@ def test_interpolated_masks_of_colours(section: dict[str, Any], resample: str, f
             size = round(image.width * factor), round(image.height * factor)
             image.resize(size, Image.Resampling[resample]).save(file)
     for unknown in ("error", "ignore"):
-        assert "8 pairs" in find_kinds({**section, "unknown": unknown})["interpolated mask"]["message"]
+        assert "8 pairs" in list_findings({**section, "unknown": unknown})["interpolated mask"]["message"]
 
 
 def test_sharp_masks_of_colours_are_not_called_interpolated(section: dict[str, Any]) -> None:
     paths = paint_masks(section)
-    assert find_kinds(section) == {}
+    assert list_findings(section) == {}
     for path in paths:  # resized as it should be, and a class that the legend lacks, its colour between two others
         mask = Image.open(path)
         pixels = np.array(
@@ -178,9 +178,9 @@ def test_sharp_masks_of_colours_are_not_called_interpolated(section: dict[str, A
         )
         pixels[(pixels == COLORS["grass"]).all(axis=-1)] = [64, 32, 64]
         Image.fromarray(pixels).save(path)
-    kinds = find_kinds(section)
-    assert "(64, 32, 64)" in kinds["outside the classes"]["message"]
-    assert "interpolated mask" not in kinds
+    findings = list_findings(section)
+    assert "(64, 32, 64)" in findings["outside the classes"]["message"]
+    assert "interpolated mask" not in findings
 
 
 def test_colours_between_others() -> None:
@@ -205,7 +205,7 @@ def test_quarter_turns_of_square_pairs(tmp_path: Path, turn: Any, said: str) -> 
         image, ids = draw_scene(seed)
         save_pair(tmp_path, "train", f"scene{seed}", image[:96, :96], turn(ids[:96, :96]))
     section = {"dataset": str(tmp_path), "classes": ["ground", "brick", "grass"], "validation_share": 0}
-    assert find_kinds(section)["turned masks"]["message"].endswith(said)
+    assert list_findings(section)["turned masks"]["message"].endswith(said)
 
 
 def test_duplicates_within_and_across_splits(section: dict[str, Any]) -> None:
@@ -214,11 +214,11 @@ def test_duplicates_within_and_across_splits(section: dict[str, Any]) -> None:
     save_pair(root, "train", "copy", image, 2 - ids)
     nudged = np.clip(image.astype(int) + 3, 0, 255).astype(np.uint8)
     save_pair(root, "val", "brighter", nudged, ids)
-    kinds = find_kinds(section)
-    assert kinds["equal images"]["files"] == ["train/copy = train/scene002"]
-    assert "1 equal images" in kinds["equal images with different masks"]["message"]
-    assert "1 images of validation look like one of train" in kinds["near-duplicates across splits"]["message"]
-    assert kinds["near-duplicates across splits"]["files"][0].startswith("validation/brighter ~ train/")
+    findings = list_findings(section)
+    assert findings["equal images"]["files"] == ["train/copy = train/scene002"]
+    assert "1 equal images" in findings["equal images with different masks"]["message"]
+    assert "1 images of validation look like one of train" in findings["near-duplicates across splits"]["message"]
+    assert findings["near-duplicates across splits"]["files"][0].startswith("validation/brighter ~ train/")
 
 
 def test_looks_of_images_and_masks(section: dict[str, Any]) -> None:
@@ -228,36 +228,36 @@ def test_looks_of_images_and_masks(section: dict[str, Any]) -> None:
     save_pair(root, "train", "flat", np.full_like(image, 77), ids)
     save_pair(root, "train", "grey", np.repeat(image[..., :1], 3, axis=-1), np.zeros_like(ids))
     save_pair(root, "train", "empty", draw_scene(51)[0], np.full_like(ids, 255))
-    kinds = find_kinds(section)
-    for kind, name in (
+    findings = list_findings(section)
+    for problem, name in (
         ("dark image", "images/dark"),
         ("constant image", "images/flat"),
         ("grey image", "images/grey"),
         ("constant mask", "masks/grey"),
         ("ignored mask", "masks/empty"),
     ):
-        assert kinds[kind]["files"] == [f"{root}/train/{name}.png"], kind
+        assert findings[problem]["files"] == [f"{root}/train/{name}.png"], problem
 
 
 def test_binary_masks_read_as_ids(section: dict[str, Any]) -> None:
     for path in Path(section["dataset"]).glob("*/masks/*.png"):
         Image.fromarray(np.where(np.array(Image.open(path)) > 0, 255, 0).astype(np.uint8)).save(path)
     section["classes"] = ["ground", "thing"]
-    assert find_kinds(section)["binary masks read as ids"]["level"] == "error"
+    assert list_findings(section)["binary masks read as ids"]["level"] == "error"
     proposed = yaml.safe_load(inspect_dataset(section, progress=False).report["recipe"])["data"]
     assert proposed["encoding"] == "binary"
-    assert "binary masks read as ids" not in find_kinds(proposed)
+    assert "binary masks read as ids" not in list_findings(proposed)
 
 
 def test_binary_masks_of_0_and_1(section: dict[str, Any]) -> None:
     for path in Path(section["dataset"]).glob("*/masks/*.png"):
         Image.fromarray((np.array(Image.open(path)) > 0).astype(np.uint8)).save(path)
     section |= {"classes": ["ground", "thing"], "encoding": "binary"}
-    finding = find_kinds(section)["foreground below the threshold"]
+    finding = list_findings(section)["foreground below the threshold"]
     assert finding["level"] == "error"
     assert "data.threshold" in finding["fix"]
     assert inspect(section, output=io.StringIO()) == 1
-    assert "foreground below the threshold" not in find_kinds({**section, "threshold": 1})
+    assert "foreground below the threshold" not in list_findings({**section, "threshold": 1})
 
 
 def test_palettes_that_differ(section: dict[str, Any]) -> None:
@@ -265,7 +265,7 @@ def test_palettes_that_differ(section: dict[str, Any]) -> None:
         mask = Image.open(path).copy()
         mask.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0] if number else [0, 0, 0, 0, 255, 0, 255, 0, 0])
         mask.save(path)
-    finding = find_kinds(section)["palettes that differ"]
+    finding = list_findings(section)["palettes that differ"]
     assert finding["level"] == "error"
     assert "palette index 1 has another colour" in finding["message"]
 
@@ -318,9 +318,9 @@ def test_camvid(test_data: Path, tmp_path: Path) -> None:
         assert found["pairs"] == truth[name]["pairs"]
         assert found["pixel_counts"] == truth[name]["pixel_counts"]
         assert found["images_containing"] == truth[name]["images_containing"]
-    kinds = {finding["kind"]: finding for finding in audit.report["findings"]}
-    assert set(kinds) == {"class named like void", "sequences across splits"}
-    assert kinds["sequences across splits"]["files"] == [
+    findings = {finding["kind"]: finding for finding in audit.report["findings"]}
+    assert set(findings) == {"class named like void", "sequences across splits"}
+    assert findings["sequences across splits"]["files"] == [
         "0001TP: train 62, test 62",
         "0016E5: train 204, validation 101",
     ]

@@ -16,12 +16,12 @@ SIZES = [(37, 53), (41, 29), (16, 61), (53, 37), (29, 41), (31, 47)]
 RUN = Path(__file__).with_name("perfect_run.py")
 
 
-def run_perfect(folder: Path, kind: str, processes: int, count: int = 5) -> dict:
+def run_perfect(folder: Path, encoding: str, processes: int, count: int = 5) -> dict:
     """Score the perfect model on pairs of odd sizes; three of the six pairs are the validation split."""
-    perfect.write_images(folder / "data", SIZES, count, kind=kind)
+    perfect.write_images(folder / "data", SIZES, count, kind=encoding)
     output = folder / "output"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "SEGPLUS_CACHE": str(folder / "cache")}
-    command = [*build_launcher(processes), str(RUN), str(folder / "data"), str(output), kind, str(count)]
+    command = [*build_launcher(processes), str(RUN), str(folder / "data"), str(output), encoding, str(count)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((output / "scores.json").read_text())
@@ -44,13 +44,13 @@ def assert_perfect(scores: dict, images: int, processes: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["reduced", pytest.param("void", marks=pytest.mark.slow), pytest.param("ids", marks=pytest.mark.slow)]
+    "encoding", ["reduced", pytest.param("void", marks=pytest.mark.slow), pytest.param("ids", marks=pytest.mark.slow)]
 )
-def test_a_perfect_prediction_scores_exactly_one(tmp_path: Path, kind: str) -> None:
-    assert_perfect(run_perfect(tmp_path, kind, processes=1), images=3, processes=1)
+def test_a_perfect_prediction_scores_exactly_one(tmp_path: Path, encoding: str) -> None:
+    assert_perfect(run_perfect(tmp_path, encoding, processes=1), images=3, processes=1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["reduced", "void"])
-def test_two_processes_score_a_perfect_prediction_exactly_one(tmp_path: Path, kind: str) -> None:
-    assert_perfect(run_perfect(tmp_path, kind, processes=2), images=3, processes=2)
+@pytest.mark.parametrize("encoding", ["reduced", "void"])
+def test_two_processes_score_a_perfect_prediction_exactly_one(tmp_path: Path, encoding: str) -> None:
+    assert_perfect(run_perfect(tmp_path, encoding, processes=2), images=3, processes=2)

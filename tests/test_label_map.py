@@ -31,9 +31,9 @@ def interpolate(logits, size):
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 
-def make_logits(kind, classes, height, width, seed=0, images=2):
+def make_logits(texture, classes, height, width, seed=0, images=2):
     generator = torch.Generator().manual_seed(seed)
-    if kind == "smooth":
+    if texture == "smooth":
         coarse = torch.randn(images, classes, max(1, height // 6), max(1, width // 6), generator=generator)
         return F.interpolate(coarse * 3, size=(height, width), mode="bicubic")
     return torch.randn(images, classes, height, width, generator=generator)
@@ -51,10 +51,10 @@ def assert_best(labels, logits, size):
 
 @pytest.mark.parametrize("shape", SIZES, ids=str)
 @pytest.mark.parametrize("classes", [1, 2, 19, 150])
-@pytest.mark.parametrize("kind", ["noise", "smooth"])
-def test_equals_interpolation_and_argmax(shape, classes, kind):
+@pytest.mark.parametrize("texture", ["noise", "smooth"])
+def test_equals_interpolation_and_argmax(shape, classes, texture):
     height, width, *size = shape
-    logits = make_logits(kind, classes, height, width)
+    logits = make_logits(texture, classes, height, width)
     reference = interpolate(logits, size).argmax(1)
     for layout in (torch.contiguous_format, torch.channels_last):
         labels = label_map(logits.contiguous(memory_format=layout), size)
@@ -137,11 +137,11 @@ def test_type_holds_every_class_and_leaves_255_free(classes, dtype):
     assert int(labels.min()) == classes - 1
 
 
-def test_channels_and_chunks_join_without_seams(monkeypatch):
+def test_chunks_join_without_seams(monkeypatch):
     logits = make_logits("smooth", 7, 40, 23)
     whole = label_map(logits, (131, 92))
     assert torch.equal(whole.long(), interpolate(logits, (131, 92)).argmax(1))
-    monkeypatch.setattr(module, "_BAND_CELLS", 50)
+    monkeypatch.setattr(module, "_CHUNK_CELLS", 50)
     monkeypatch.setattr(module, "count_values", lambda _: 100)
     assert torch.equal(label_map(logits, (131, 92)), whole)
     monkeypatch.setattr(module, "_MIXED_SHARE", 0.0)

@@ -29,7 +29,7 @@ NAMES = [" + ".join(f"{name}({','.join(map(str, row[name]))})" if isinstance(row
          for row in ROWS]  # fmt: skip
 EACH_ROW = pytest.mark.parametrize("row", ROWS, ids=NAMES)
 # Images of tests are small: without this they would never be walked by phases.
-GRIDS = pytest.mark.parametrize("least_phase_bytes", [0, 1 << 40], ids=["phases", "slabs"])
+GRIDS = pytest.mark.parametrize("least_phase_bytes", [0, 1 << 40], ids=["phases", "rows"])
 SIZES = [((5, 6), (20, 24)), ((12, 9), (12, 9)), ((5, 7), (37, 23))]
 
 
@@ -71,7 +71,7 @@ def test_streamed_is_plain(row, low, high, weighted, least_phase_bytes, monkeypa
     expected, expected_gradient = differentiate(plain, logits, labels)
     assert abs(value - expected) <= 1e-10 * max(1.0, abs(expected))
     assert relative(gradient, expected_gradient) < 1e-10
-    assert streamed.parts.keys() == plain.parts.keys() == row.keys()
+    assert streamed.term_values.keys() == plain.term_values.keys() == row.keys()
     with torch.no_grad():
         assert abs(streamed(logits, labels) - expected) <= 1e-10 * max(1.0, abs(expected))
 
@@ -172,19 +172,19 @@ def test_overlap_terms_are_averaged_over_micro_batches():
     logits, labels = draw(images=2)
     criterion = build_criterion({"dice": 1.0}, 5)
     assert criterion.count_normalizers(labels) == {}
-    parts = [criterion(logits[i : i + 1], labels[i : i + 1]) for i in range(2)]
+    alone = [criterion(logits[i : i + 1], labels[i : i + 1]) for i in range(2)]
     shares = [
         criterion(logits[i : i + 1], labels[i : i + 1], normalizers={}, accumulation_steps=2) for i in range(2)
     ]  # fmt: skip
-    assert torch.allclose(sum(shares), sum(parts) / 2)
+    assert torch.allclose(sum(shares), sum(alone) / 2)
 
 
-def test_parts_and_weights_add_up():
+def test_terms_and_weights_add_up():
     logits, labels = draw()
     criterion = build_criterion({"focal": 1.0, "dice": {"weight": 0.5, "squared": True}}, 5)
     total = criterion(logits, labels)
-    assert not criterion.parts["dice"].requires_grad
-    assert torch.allclose(total, criterion.parts["focal"] + 0.5 * criterion.parts["dice"])
+    assert not criterion.term_values["dice"].requires_grad
+    assert torch.allclose(total, criterion.term_values["focal"] + 0.5 * criterion.term_values["dice"])
 
 
 def test_schedules_move_weights_and_parameters():

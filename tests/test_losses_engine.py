@@ -1,4 +1,4 @@
-"""The engine where small images do not reach by themselves: phases and tiles, many many slabs, threads."""
+"""The engine where small images do not reach by themselves: phases a few rows at a time, many chunks, threads."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segplus.losses import LOSSES, build_criterion, concurrency, slabs, upsample
-from segplus.losses.upsample import Phases, Slabs, choose_grid
+from segplus.losses import LOSSES, build_criterion, concurrency, row_terms, upsample
+from segplus.losses.upsample import Phases, Rows, choose_grid
 
 CLASSES, LOW = 4, (15, 6)
 EACH_TERM = pytest.mark.parametrize("term", sorted(LOSSES))
@@ -31,10 +31,10 @@ def assert_near(found, expected):
 
 
 @EACH_TERM
-@pytest.mark.parametrize("piece_bytes", [1, 4 * CLASSES * 8 * 4, 1 << 21])
-def test_phases_and_their_tiles_are_the_plain_way(term, piece_bytes, monkeypatch):
+@pytest.mark.parametrize("chunk_bytes", [1, 4 * CLASSES * 8 * 4, 1 << 21])
+def test_phases_in_chunks_are_the_plain_way(term, chunk_bytes, monkeypatch):
     monkeypatch.setattr(upsample, "LEAST_PHASE_BYTES", 0)
-    monkeypatch.setattr(upsample, "PIECE_BYTES", piece_bytes)
+    monkeypatch.setattr(upsample, "CHUNK_BYTES", chunk_bytes)
     high = (4 * LOW[0], 2 * LOW[1])
     assert isinstance(choose_grid(LOW, high, CLASSES), Phases)
     logits, labels = draw(high)
@@ -44,11 +44,11 @@ def test_phases_and_their_tiles_are_the_plain_way(term, piece_bytes, monkeypatch
 
 @EACH_TERM
 @pytest.mark.parametrize("height", [56, 60, 64])
-def test_many_slabs_are_the_plain_way(term, height, monkeypatch):
-    """Neighbours are seen across slabs, and every row and region is counted once."""
-    monkeypatch.setattr(upsample, "PIECE_BYTES", 4 * CLASSES * 23 * 3)
-    monkeypatch.setattr(slabs, "PIECE_BYTES", 1)
-    assert isinstance(choose_grid(LOW, (height, 23), CLASSES), Slabs)
+def test_many_chunks_of_rows_are_the_plain_way(term, height, monkeypatch):
+    """Neighbours are seen across chunks, and every row and region is counted once."""
+    monkeypatch.setattr(upsample, "CHUNK_BYTES", 4 * CLASSES * 23 * 3)
+    monkeypatch.setattr(row_terms, "CHUNK_BYTES", 1)
+    assert isinstance(choose_grid(LOW, (height, 23), CLASSES), Rows)
     logits, labels = draw((height, 23))
     streamed, plain = (build_criterion({term: 1.0}, CLASSES, plain=plain)(logits, labels) for plain in (False, True))
     assert_near(differentiate(streamed, logits), differentiate(plain, logits))
@@ -101,11 +101,11 @@ def test_given_normalizers_are_not_counted_again(monkeypatch):
     assert criterion(logits, labels, normalizers=counts) == expected
 
 
-def test_slabs_of_a_batch_share_their_weights():
-    grid, image, seen = Slabs((5, 4), (19, 9), rows=4), torch.randn(2, 5, 4), []
-    grid.visit(image, lambda *piece: seen.append(piece), None)
+def test_chunks_of_a_batch_share_their_weights():
+    grid, image, seen = Rows((5, 4), (19, 9), rows=4), torch.randn(2, 5, 4), []
+    grid.visit(image, lambda *chunk: seen.append(chunk), None)
     first = {key: id(value) for key, value in grid._weights.items()}
-    grid.visit(image, lambda *piece: seen.append(piece), None)
+    grid.visit(image, lambda *chunk: seen.append(chunk), None)
     assert {key: id(value) for key, value in grid._weights.items()} == first
     assert len(first) == 5
     assert len(seen) == 10

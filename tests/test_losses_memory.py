@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from segplus.losses import LOSSES, build_criterion, slabs, upsample
+from segplus.losses import LOSSES, build_criterion, row_terms, upsample
 
 IMAGES, CLASSES, LOW, HIGH = 2, 48, (96, 8), (768, 64)
 ONE_IMAGE = 4 * CLASSES * HIGH[0] * HIGH[1]  # bytes of the upsampled logits of one image
@@ -40,9 +40,9 @@ def measure_step(config, *, high=HIGH, plain=False):
 
 
 @pytest.fixture(autouse=True)
-def small_pieces(monkeypatch):
-    monkeypatch.setattr(upsample, "PIECE_BYTES", 1 << 17)
-    monkeypatch.setattr(slabs, "PIECE_BYTES", 1 << 17)
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(upsample, "CHUNK_BYTES", 1 << 17)
+    monkeypatch.setattr(row_terms, "CHUNK_BYTES", 1 << 17)
 
 
 @pytest.mark.parametrize("term", TERMS)
@@ -54,7 +54,7 @@ def test_a_step_holds_no_upsampled_image(term, monkeypatch):
 
 
 @pytest.mark.parametrize("term", ["binary_cross_entropy", "cross_entropy", "dice", "lovasz_softmax"])
-def test_nor_does_a_step_by_slabs(term):
+def test_nor_does_a_step_by_rows(term):
     largest, alive = measure_step({term: 1.0}, high=(752, 62))
     assert largest <= LABEL_MAPS
     assert alive < ONE_IMAGE

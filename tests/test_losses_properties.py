@@ -90,10 +90,10 @@ def test_the_whole_is_the_sum_of_all_terms_in_one_criterion():
     total = criterion(leaf, labels)
     total.backward()
     alone = {name: differentiate({name: 1.0}, logits, labels) for name in config}
-    assert list(criterion.parts) == list(config)
+    assert list(criterion.term_values) == list(config)
     for name, (value, _) in alone.items():
-        assert criterion.parts[name] == pytest.approx(float(value), rel=1e-10)
-        assert not criterion.parts[name].requires_grad
+        assert criterion.term_values[name] == pytest.approx(float(value), rel=1e-10)
+        assert not criterion.term_values[name].requires_grad
     assert float(total.detach()) == pytest.approx(sum(config[name] * float(alone[name][0]) for name in config))
     assert relative(leaf.grad, sum(config[name] * alone[name][1] for name in config)) < 1e-10
 

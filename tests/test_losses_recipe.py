@@ -68,7 +68,7 @@ def test_the_engine_is_streamed_unless_the_recipe_says_plain(tmp_path: Path) -> 
 
 
 def test_both_engines_train_the_same_model(tmp_path: Path) -> None:
-    """Two runs of the script, from the same seed: every logged loss and part is the same."""
+    """Two runs of the script, from the same seed: every logged loss and term is the same."""
     logs = []
     for engine in ("streamed", "plain"):
         (tmp_path / engine).mkdir()
@@ -109,8 +109,8 @@ def test_a_mistake_ends_the_run_before_training(
     said = capsys.readouterr().err
     assert "Traceback" not in said
     assert said.count("error: ") == 1
-    for part in told:
-        assert part in said[said.index("error: ") :]
+    for text in told:
+        assert text in said[said.index("error: ") :]
     assert not list((tmp_path / "run").glob("checkpoint-*"))
 
 

@@ -142,7 +142,7 @@ def test_soft_boundary_f1_misses_all_of_an_empty_prediction():
 
 
 def draw_wrong_square():
-    """Return the logits of a blurred square two columns right of its place."""
+    """Return the logits of a blurred square two columns to the right of the labels' square."""
     return F.avg_pool2d(draw_square(6)[0].clamp(-4, 4), 3, 1, 1)
 
 
@@ -158,7 +158,7 @@ def descend(criterion, logits, labels):
 
 
 @pytest.mark.parametrize("term", ["boundary", "boundary_cross_entropy"])
-def test_the_gradient_of_a_boundary_term_moves_a_square_to_its_place(term):
+def test_the_gradient_of_a_boundary_term_moves_a_square_to_its_labels(term):
     labels, wrong = draw_square(4)[1], draw_wrong_square()
     assert int((wrong.argmax(1) != labels).sum()) >= 12
     assert torch.equal(descend(build_criterion({term: 1.0}, 2), wrong, labels).argmax(1), labels)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from loss_formulas import FORMULAS, VARIANTS
 
-from segplus.losses import LOSSES, build_criterion, slabs, upsample
+from segplus.losses import LOSSES, build_criterion, row_terms, upsample
 
 CLASSES = 5
 # Scales 1 to 32 with odd sides, one scale a direction, no whole number, one whole and one not, and below 1.
@@ -51,12 +51,12 @@ def test_every_term_has_a_formula():
     assert set(FORMULAS) == set(LOSSES)
 
 
-@pytest.mark.parametrize("least_phase_bytes", [0, 1 << 40], ids=["phases", "slabs"])
+@pytest.mark.parametrize("least_phase_bytes", [0, 1 << 40], ids=["phases", "rows"])
 @pytest.mark.parametrize(("name", "options", "formula", "arguments", "low", "high"), ROWS, ids=NAMES)
 def test_every_scale(name, options, formula, arguments, low, high, least_phase_bytes, monkeypatch):
     monkeypatch.setattr(upsample, "LEAST_PHASE_BYTES", least_phase_bytes)
-    monkeypatch.setattr(upsample, "PIECE_BYTES", 4000)  # several tiles and slabs an image
-    monkeypatch.setattr(slabs, "PIECE_BYTES", 4000)
+    monkeypatch.setattr(upsample, "CHUNK_BYTES", 4000)  # several chunks an image
+    monkeypatch.setattr(row_terms, "CHUNK_BYTES", 4000)
     logits, labels = draw(low, high)
     value = build_criterion({name: options}, CLASSES, class_weights=WEIGHTS)(logits, labels)
     full = F.interpolate(logits, size=high, mode="bilinear", align_corners=False)

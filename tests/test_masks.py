@@ -17,7 +17,7 @@ from segplus.classes import ClassMap
 from segplus.data import load_segmentation_dataset
 from segplus.data.decoding.image_reader import ImageReader, read_size
 from segplus.data.decoding.masks import MaskDecoder
-from segplus.data.decoding.polygons import expand_runs, unpack_counts
+from segplus.data.decoding.polygons import decode_runs
 from segplus.data.decoding.regions import open_label
 from segplus.data.decoding.tiff import read_tiff_channels
 from segplus.errors import InputError
@@ -241,21 +241,31 @@ def test_any_flipped_bit_in_a_png_mask_is_noticed(tmp_path: Path) -> None:
     path = place_pair(tmp_path)
     Image.fromarray(draw_ids(v1=12).astype(np.uint8)).save(path)
     content = path.read_bytes()
-    for place in range(0, len(content), 4):
+    for position in range(0, len(content), 4):
         damaged = bytearray(content)
-        damaged[place] ^= 1 << place % 8
+        damaged[position] ^= 1 << position % 8
         path.write_bytes(damaged)
         with pytest.raises(InputError, match=r"a\.png"):
             count(tmp_path, encoding="ids")
 
 
-def test_run_lengths_agree_with_the_coco_library() -> None:
+def test_run_lengths_give_the_mask_they_were_made_of() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
         height, width = rng.integers(1, 40, 2)
         drawn = np.kron(rng.random((height, width)) < rng.random(), np.ones((3, 2))).astype(np.uint8)
-        packed = coco_mask.encode(np.asfortranarray(drawn))["counts"].decode()
-        np.testing.assert_array_equal(expand_runs(unpack_counts(packed), *drawn.shape), drawn)
+        text = coco_mask.encode(np.asfortranarray(drawn))["counts"].decode()
+        np.testing.assert_array_equal(decode_runs(text, *drawn.shape), drawn)
+        flat = drawn.T.ravel()
+        edges = np.flatnonzero(np.diff(flat, prepend=0, append=1 - flat[-1]))
+        counts = np.diff(edges, prepend=0).tolist()
+        np.testing.assert_array_equal(decode_runs(counts, *drawn.shape), drawn)
+
+
+@pytest.mark.parametrize("counts", ["", "23", "23P", "2P", "238", [], [2, 3], [2, 3, 8], [20, -8], [13]])
+def test_run_lengths_of_another_size_are_refused(counts: str | list[int]) -> None:
+    with pytest.raises(ValueError, match="(?i)run lengths|invalid RLE"):
+        decode_runs(counts, 3, 4)
 
 
 def read_image(root: Path, name: str, **section: Any) -> Any:
@@ -319,16 +329,16 @@ def test_exif_orientation_is_applied_to_the_image(images: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["rgb.tif", "grey.tif", "deep.tif", "lzw.tif", "deep.png", "rgb.png"])
-def test_the_size_of_turned_images(tmp_path: Path, orientation: int, kind: str) -> None:
-    stored = np.zeros(SIZE, dtype=np.uint16 if "deep" in kind else np.uint8)
-    stored[:10, :20] = 65535 if "deep" in kind else 255  # a mark in the corner, and no square
-    picture = Image.fromarray(stored)
+@pytest.mark.parametrize("name", ["rgb.tif", "grey.tif", "deep.tif", "lzw.tif", "deep.png", "rgb.png"])
+def test_the_size_of_turned_images(tmp_path: Path, orientation: int, name: str) -> None:
+    stored = np.zeros(SIZE, dtype=np.uint16 if "deep" in name else np.uint8)
+    stored[:10, :20] = 65535 if "deep" in name else 255  # a mark in the corner, and no square
+    source = Image.fromarray(stored)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options = {"compression": "tiff_lzw"} if kind.startswith("lzw") else {}
-    path = str(tmp_path / kind)
-    (picture.convert("RGB") if "rgb" in kind else picture).save(path, exif=exif, **options)
+    options = {"compression": "tiff_lzw"} if name.startswith("lzw") else {}
+    path = str(tmp_path / name)
+    (source.convert("RGB") if "rgb" in name else source).save(path, exif=exif, **options)
     marked = stored > 0
     turns = {2: marked[:, ::-1], 3: marked[::-1, ::-1], 4: marked[::-1], 5: marked.T, 6: marked.T[:, ::-1]}
     turns |= {7: marked.T[::-1, ::-1], 8: marked.T[::-1]}
@@ -336,7 +346,7 @@ def test_the_size_of_turned_images(tmp_path: Path, orientation: int, kind: str) 
     image = ImageReader().read(path, "a")
     assert read_size(path, "a") == (image.height, image.width) == upright.shape
     np.testing.assert_array_equal(np.asarray(image)[..., 0] > 127, upright)
-    if kind in ("grey.tif", "lzw.tif"):
+    if name in ("grey.tif", "lzw.tif"):
         decoder = MaskDecoder(ClassMap.build({0: "ground", 255: "thing"}))
         np.testing.assert_array_equal(decoder.read(path, "a"), upright)
         np.testing.assert_array_equal(open_label(decoder, path, "a").read((0, 0, *upright.shape)), upright)
@@ -349,8 +359,8 @@ def write_tags(tags: dict[int, list[int]], length: int, order: str = "<") -> byt
     for tag, values in tags.items():
         packed = struct.pack(f"{order}{len(values)}I", *values)
         if len(values) > 1:
-            place, tail = data_at + len(tail), tail + packed
-            packed = struct.pack(f"{order}I", place)
+            position, tail = data_at + len(tail), tail + packed
+            packed = struct.pack(f"{order}I", position)
         head += struct.pack(f"{order}HHI", tag, 4, len(values)) + packed
     return (head + struct.pack(f"{order}I", 0) + tail).ljust(length, b"\0")
 
@@ -360,20 +370,20 @@ def build_tiff(
 ) -> bytes:
     """Return a TIFF of many channels in strips of `rows` rows, written tag by tag."""
     height, width, count = channels.shape
-    parts = np.moveaxis(channels, -1, 0)[..., None] if planes_apart else channels[None]
+    planes = np.moveaxis(channels, -1, 0)[..., None] if planes_apart else channels[None]
     strips = []
-    for part in parts:
-        values = part.copy()
+    for plane in planes:
+        values = plane.copy()
         if predictor == 2:
-            values[:, 1:] -= part[:, :-1]
+            values[:, 1:] -= plane[:, :-1]
         blocks = [values[top : top + rows] for top in range(0, height, rows)]
         strips += [block.astype(block.dtype.newbyteorder(order)).tobytes() for block in blocks]
     strips = [zlib.compress(strip) for strip in strips] if deflated else strips
-    kind = {"u": 1, "f": 3}[channels.dtype.kind]
+    sample_format = {"u": 1, "f": 3}[channels.dtype.kind]
     tags = {256: [width], 257: [height], 258: [8 * channels.dtype.itemsize] * count}
     tags |= {259: [8 if deflated else 1], 262: [1]}
     tags |= {273: [0] * len(strips), 277: [count], 278: [rows], 279: [len(strip) for strip in strips]}
-    tags |= {284: [2 if planes_apart else 1], 317: [predictor], 339: [kind] * count}
+    tags |= {284: [2 if planes_apart else 1], 317: [predictor], 339: [sample_format] * count}
     data_at = 8 + 2 + 12 * len(tags) + 4
     first = data_at + 4 * sum(len(values) for values in tags.values())
     tags[273] = [first + sum(map(len, strips[:index])) for index in range(len(strips))]

@@ -1,4 +1,4 @@
-"""Loading any model, its processor, its parts; the folded head computes what the library's does."""
+"""Loading any model, its processor, its modules; the folded head computes what the library's does."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from transformers import (
     SegformerForSemanticSegmentation,
     SegformerImageProcessor,
 )
+from transformers.utils import logging
 
 from segplus.classes import ClassMap
 from segplus.errors import InputError
@@ -161,6 +162,19 @@ def test_a_refused_size_names_one_that_is_taken() -> None:
         InputError, match=r"key: DPTForSemanticSegmentation cannot take this size[\s\S]*fix: use (\d+) x \1"
     ):
         check_input_size(model, (48, 64), "key")
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_loading_leaves_progress_bars_as_they_were(tmp_path: Path, shown: bool) -> None:
+    build_segformer().save_pretrained(tmp_path)
+    switches = {True: logging.enable_progress_bar, False: logging.disable_progress_bar}
+    before = logging.is_progress_bar_enabled()
+    try:
+        switches[shown]()
+        load_segmentation_checkpoint(str(tmp_path))
+        assert logging.is_progress_bar_enabled() is shown
+    finally:
+        switches[before]()
 
 
 def test_freezing_the_encoder_leaves_the_head_to_learn() -> None:

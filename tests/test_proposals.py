@@ -17,7 +17,7 @@ from segplus.inspection.proposals import choose_crop, choose_served_size
 from segplus.inspection.tallies import SplitTally
 from segplus.recipe import load_recipe
 
-# In the place of the checkpoint, which has to be downloaded: random weights of the same kind, small.
+# In place of the checkpoint, which has to be downloaded: a small model of the same type with random weights.
 TINY = {"model_type": "segformer", "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "decoder_hidden_size": 16}
 SHORT = {
     "--model.checkpoint": "null",
@@ -74,8 +74,8 @@ def test_the_recipe_for_camvid_trains_as_printed(
 
 def write_pairs(folder: Path, values: list[int], names: dict[str, str] | None) -> Path:
     rng = np.random.default_rng(0)
-    for kind in ("images", "masks"):
-        (folder / kind).mkdir(parents=True)
+    for side in ("images", "masks"):
+        (folder / side).mkdir(parents=True)
     for index in range(6):
         photo = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
         mask = np.kron(rng.choice(values, (6, 8)), np.ones((8, 8), dtype=int)).astype(np.uint8)

@@ -60,9 +60,9 @@ def check_image(reader: ImageReader, path: Path) -> None:
         opened = open_image(reader, stored, path.name)
         assert opened.size_px == whole.shape[:2] == read_size(stored, path.name)
         for box in BOXES:
-            part = opened.read(box)
-            assert part.dtype == whole.dtype
-            np.testing.assert_array_equal(part, take(whole, box))
+            pixels = opened.read(box)
+            assert pixels.dtype == whole.dtype
+            np.testing.assert_array_equal(pixels, take(whole, box))
 
 
 JPEG_SETTINGS: dict[str, dict[str, Any]] = {
@@ -173,8 +173,8 @@ def join_png(header: bytes, pixels: bytes, *more: tuple[bytes, bytes], idat_byte
     chunks = [(b"IHDR", header)]
     chunks += [(b"IDAT", packed[start : start + idat_bytes]) for start in range(0, len(packed), idat_bytes)]
     content = b"\x89PNG\r\n\x1a\n"
-    for kind, body in (*chunks, *more, (b"IEND", b"")):
-        content += struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    for name, body in (*chunks, *more, (b"IEND", b"")):
+        content += struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
     return content
 
 
@@ -188,8 +188,8 @@ def test_png(tmp_path: Path, mode: str) -> None:
     if mode == "interlaced":
         grey = image[..., 0]
         passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
-        parts = [np.pad(grey[y::dy, x::dx], ((0, 0), (1, 0))).tobytes() for y, x, dy, dx in passes]
-        path.write_bytes(join_png(struct.pack(">IIBBBBB", SIZE[1], SIZE[0], 8, 0, 0, 0, 1), b"".join(parts)))
+        images = [np.pad(grey[y::dy, x::dx], ((0, 0), (1, 0))).tobytes() for y, x, dy, dx in passes]
+        path.write_bytes(join_png(struct.pack(">IIBBBBB", SIZE[1], SIZE[0], 8, 0, 0, 0, 1), b"".join(images)))
     elif mode == "small chunks":
         path.write_bytes(join_png(header, rows.tobytes(), idat_bytes=100))
     elif mode == "deep":
@@ -227,9 +227,9 @@ def test_orientation_behind_the_pixels_of_a_png() -> None:
         np.testing.assert_array_equal(np.asarray(image), [[1, 2], [3, 4]])
 
 
-@pytest.mark.parametrize("kind", ["bmp", "gif", "webp", "ppm"])
-def test_other_formats_are_read_whole(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / f"a.{kind}"
+@pytest.mark.parametrize("suffix", ["bmp", "gif", "webp", "ppm"])
+def test_other_formats_are_read_whole(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
     Image.fromarray(draw_image()).save(path)
     check_image(ImageReader(), path)
 
@@ -238,10 +238,10 @@ def test_other_formats_are_read_whole(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("first", [False, True])
 def test_arrays(tmp_path: Path, channels: int, deep: bool, first: bool) -> None:
-    bands = np.random.default_rng(3).integers(0, 256, (*SIZE, channels))
-    bands = (bands * 200).astype(np.uint16) if deep else bands.astype(np.uint8)
-    np.save(tmp_path / "a.npy", np.moveaxis(bands, -1, 0) if first else bands)
-    np.savez(tmp_path / "b.npz", bands)
+    pixels = np.random.default_rng(3).integers(0, 256, (*SIZE, channels))
+    pixels = (pixels * 200).astype(np.uint16) if deep else pixels.astype(np.uint8)
+    np.save(tmp_path / "a.npy", np.moveaxis(pixels, -1, 0) if first else pixels)
+    np.savez(tmp_path / "b.npz", pixels)
     reader = ImageReader(channels, (0.0, 60_000.0) if deep else None)
     check_image(reader, tmp_path / "a.npy")
     check_image(reader, tmp_path / "b.npz")
@@ -347,9 +347,9 @@ def check_label(decoder: MaskDecoder, stored: Any) -> None:
     opened = open_label(decoder, stored, "mask")
     assert opened.size_px == whole.shape
     for box in BOXES:
-        part = opened.read(box)
-        assert part.dtype == whole.dtype
-        np.testing.assert_array_equal(part, take(whole, box))
+        pixels = opened.read(box)
+        assert pixels.dtype == whole.dtype
+        np.testing.assert_array_equal(pixels, take(whole, box))
 
 
 @pytest.mark.parametrize("form", ["png", "npy", "npy wide", "tif", "tif lzw", "tif 16", "tif palette", "rows"])
@@ -404,9 +404,9 @@ def test_rows_below_are_not_decoded() -> None:
     """What lies below the rectangle may be damaged: those bytes are not looked at."""
     image = draw_image()
     noise = np.random.default_rng(9).integers(0, 256, image.shape, dtype=np.uint8)
-    for kind in ("JPEG", "PNG"):
+    for file_format in ("JPEG", "PNG"):
         content = io.BytesIO()
-        Image.fromarray(noise).save(content, kind)
+        Image.fromarray(noise).save(content, file_format)
         half = content.getvalue()[: len(content.getvalue()) // 2] + bytes(len(content.getvalue()) // 2)
         whole = np.asarray(ImageReader().read({"bytes": content.getvalue()}, "a"))
         opened = open_image(ImageReader(), {"bytes": half}, "a")
@@ -486,26 +486,26 @@ def test_a_filter_sees_past_the_cut(resample: Image.Resampling, scale: float, ch
     for seed in range(8):
         cut = draw_cut(np.random.default_rng(seed), (60, 80), scaled, crop, None)
         box = find_box(cut, (60, 80), resample)
-        picture = cut_image(take(image, box), box, cut, crop, (0,) * channels, resample)
+        found = cut_image(take(image, box), box, cut, crop, (0,) * channels, resample)
         top, left, height, width = cut.source
         edges = (left, top, left + width, top + height)
-        bands = [Image.fromarray(channel) for channel in np.moveaxis(image, 2, 0).copy()]
-        wanted = np.stack([channel.resize((16, 12), resample, box=edges) for channel in bands], axis=2)
+        planes = [Image.fromarray(channel) for channel in np.moveaxis(image, 2, 0).copy()]
+        wanted = np.stack([channel.resize((16, 12), resample, box=edges) for channel in planes], axis=2)
         # OpenCV enlarges bilinearly, and repeats the cut's border where Pillow sees past it.
         inner = slice(1, -1) if scale > 1 and resample == Image.Resampling.BILINEAR else slice(None)
-        assert np.abs(picture.astype(int) - wanted)[inner, inner].max() <= 1
+        assert np.abs(found.astype(int) - wanted)[inner, inner].max() <= 1
 
 
 def test_the_cache_reads_only_the_rectangle(tmp_path: Path) -> None:
     split = write_pairs(tmp_path, "png", "png", (256, 512))
     cached = open_cache(split, tmp_path / "cache")
-    pixels = np.memmap(cached.place / "images.bin", np.uint8, mode="r+").reshape(3, 256, 512, 3)
+    pixels = np.memmap(cached.path / "images.bin", np.uint8, mode="r+").reshape(3, 256, 512, 3)
     wanted = pixels[1, 100:140, 30:90].copy()
     pixels[1, :100] = pixels[1, 140:] = 0
     pixels.flush()
-    part = cached.open(1).image((100, 30, 40, 60))
-    np.testing.assert_array_equal(part, wanted)
-    assert np.shares_memory(part, cached._images)
+    found = cached.open(1).image((100, 30, 40, 60))
+    np.testing.assert_array_equal(found, wanted)
+    assert np.shares_memory(found, cached._images)
     assert cached.open(2).label((5, 6, 7, 8)).shape == (7, 8)
 
 

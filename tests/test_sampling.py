@@ -1,4 +1,4 @@
-"""Sampling: hand-computed weights, epochs of one length, places that hold the class they are said to hold."""
+"""Sampling: hand-computed weights, epochs of one length, points that hold the class they are said to hold."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from segplus.data.sampling import (
     index_classes,
 )
 
-# Four images; class 0 in all, class 1 in one of them, class 2 in two, class 3 nowhere.
+# Four images; class 0 in all, class 1 in one of them, class 2 in two, class 3 in none.
 COUNTS = np.array([[9, 1, 0, 0], [5, 0, 5, 0], [10, 0, 0, 0], [7, 0, 3, 0]])
 
 
@@ -98,17 +98,17 @@ def test_samplers_by_name() -> None:
     assert len(repeated) == round(10 * (np.sqrt(2) + 3))
 
 
-def test_class_index_counts_and_places() -> None:
+def test_class_index_counts_and_points() -> None:
     masks = make_masks()
     index = index_classes(masks, 3, 255, points_per_class=4)
     for image, label in enumerate(masks.labels):
         for class_id in range(3):
             cell = image * 3 + class_id
-            places = index.points[index.starts[cell] : index.starts[cell + 1]]
+            points = index.points[index.starts[cell] : index.starts[cell + 1]]
             assert index.counts[image, class_id] == (label == class_id).sum()
-            assert len(places) == min(4, index.counts[image, class_id])
-            assert len(np.unique(places, axis=0)) == len(places)
-            assert (label[places[:, 0], places[:, 1]] == class_id).all()
+            assert len(points) == min(4, index.counts[image, class_id])
+            assert len(np.unique(points, axis=0)) == len(points)
+            assert (label[points[:, 0], points[:, 1]] == class_id).all()
 
 
 def test_focus_prefers_the_rare_class() -> None:
@@ -116,7 +116,7 @@ def test_focus_prefers_the_rare_class() -> None:
     index = index_classes(masks, 3, 255)
     rng = np.random.default_rng(0)
     focus = [index.draw_focus(0, rng) for _ in range(300)]
-    classes = np.bincount([masks.labels[0][place] for place in focus if place is not None], minlength=3) / 300
+    classes = np.bincount([masks.labels[0][point] for point in focus if point is not None], minlength=3) / 300
     rarity = 1 / index.counts.sum(axis=0)
     assert classes == pytest.approx(rarity / rarity.sum(), abs=0.08)
     assert index.draw_focus(3, rng) is None
@@ -130,8 +130,8 @@ def test_class_index_survives_the_disk_and_selection(tmp_path: Path) -> None:
     for name in ("counts", "starts", "points"):
         assert np.array_equal(getattr(loaded, name), getattr(index, name))
     assert np.array_equal(chosen.counts, wanted.counts[[4, 0]])
-    for place, image in enumerate((4, 0)):
+    for position, image in enumerate((4, 0)):
         for class_id in range(3):
-            mine, theirs = place * 3 + class_id, image * 3 + class_id
+            mine, theirs = position * 3 + class_id, image * 3 + class_id
             mine_points = chosen.points[chosen.starts[mine] : chosen.starts[mine + 1]]
             assert np.array_equal(mine_points, wanted.points[wanted.starts[theirs] : wanted.starts[theirs + 1]])

@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader
 
 import run_segmentation
 from segplus.data import load_segmentation_dataset
-from segplus.data.streaming import RowSampler, read_ahead
+from segplus.data.parallel import read_ahead
+from segplus.data.streaming import RowSampler
 from segplus.errors import InputError
 from segplus.inspection import inspect_dataset
 from segplus.recipe import load_recipe

@@ -80,7 +80,7 @@ def test_what_is_labelled_is_painted(dtype: type) -> None:
 
 
 def test_trees_have_a_texture_of_their_own() -> None:
-    """Leaves are rough and walls are smooth, in every kind of light: a class is seen, not just labelled."""
+    """Leaves are rough and walls are smooth, in every light: a class is seen, not just labelled."""
     scenes = SyntheticScenes(40, (192, 256), seed=0)
     rough = {name: [] for name in ("sky", "building", "tree")}  # type: ignore[var-annotated]
     for index in range(40):

@@ -57,9 +57,9 @@ def test_the_panel_is_drawn_at_every_evaluation(events: EventAccumulator) -> Non
     assert (width, channels) == (4 * 320 + 3 * 8 + 2 * 14, 3)
     # The same photographs and truths at both steps: only predictions and errors change.
     left = slice(None), slice(0, 14 + 2 * 320 + 8)
-    tiles = height - 60  # without the legend, which names the classes that occur
-    np.testing.assert_array_equal(images[0][:tiles][left], images[1][:tiles][left])
-    assert (images[0][:tiles, width // 2 :] != images[1][:tiles, width // 2 :]).any()
+    drawn = height - 60  # without the legend, which names the classes that occur
+    np.testing.assert_array_equal(images[0][:drawn][left], images[1][:drawn][left])
+    assert (images[0][:drawn, width // 2 :] != images[1][:drawn, width // 2 :]).any()
 
 
 def test_the_iou_of_each_class_is_a_scalar(run: Path, events: EventAccumulator) -> None:

@@ -30,7 +30,7 @@ LEVELS = np.array([20, 70, 120, 170, 220], np.uint8)
 
 
 def draw_blocks(height: int = 96, width: int = 96) -> tuple[np.ndarray, np.ndarray]:
-    """Return an image whose grey value tells the class: blocks of five classes, and a strip that is ignored."""
+    """Return an image whose grey value tells the class: blocks of five classes, and a margin that is ignored."""
     y, x = np.mgrid[:height, :width]
     label = ((y // 24 + 2 * (x // 32)) % 5).astype(np.uint8)
     image = np.repeat(LEVELS[label][..., None], 3, axis=2)
@@ -89,10 +89,10 @@ def test_image_and_mask_stay_aligned(preset: str) -> None:
     checked = 0
     for seed in range(25):
         sample = transform(Image.fromarray(image), label, np.random.default_rng(seed))
-        labels, picture = sample["labels"].numpy(), sample["pixel_values"].numpy()[0].astype(int)
+        labels, pixels = sample["labels"].numpy(), sample["pixel_values"].numpy()[0].astype(int)
         sure = find_inner(labels) & (labels != 255)
         assert set(np.unique(labels).tolist()) <= {0, 1, 2, 3, 4, 255}
-        assert np.abs(picture[sure] - LEVELS[labels[sure]]).max(initial=0) <= 4
+        assert np.abs(pixels[sure] - LEVELS[labels[sure]]).max(initial=0) <= 4
         checked += int(sure.sum())
     assert checked > 25 * 1000
 
@@ -342,7 +342,8 @@ def test_albumentations_asks_no_network_and_warns_of_nothing() -> None:
         "def refuse(*a, **k): raise AssertionError('network')\n"
         "socket.socket.connect = refuse; socket.getaddrinfo = refuse\n"
         "from segplus.transforms.steps import load_albumentations\n"
-        "print(load_albumentations().__version__)"
+        "print(load_albumentations().__version__)\n"
+        "import os; assert 'NO_ALBUMENTATIONS_UPDATE' not in os.environ"
     )
     environment = {key: value for key, value in os.environ.items() if key != "NO_ALBUMENTATIONS_UPDATE"}
     done = subprocess.run(

@@ -78,8 +78,8 @@ def compare(
     with state.main_process_first():
         found = [find_checkpoint(source, trust_remote_code=trust_remote_code) for source in checkpoints]
     loaded, name, chosen = open_split(found, data, split, progress=progress)
-    place = choose_device(device, state.local_process_index)
-    predictors = [checkpoint.load(recipe.protocol, place) for checkpoint in found]
+    chosen_device = choose_device(device, state.local_process_index)
+    predictors = [checkpoint.load(recipe.protocol, chosen_device) for checkpoint in found]
     evaluators, disagreements = score_together(predictors, chosen, loaded.classes, recipe, name, progress)
     result = {
         "dataset": name_data(data),
@@ -135,7 +135,7 @@ def score_together(
         own = [scores.compute()["mean_iou"] for _, scores in scored]
         row = {"name": pair["name"], "disagreement": int(differs.sum()) / pixels if pixels else math.nan}
         rows.append({"index": index, **row, **{f"mean_iou/{number}": value for number, value in enumerate(own, 1)}})
-    gathered = [row for part in merge_processes(rows) for row in part]
+    gathered = [row for share in merge_processes(rows) for row in share]
     # An image without a valid pixel has no share; it comes last.
     gathered.sort(key=lambda row: (math.isnan(row["disagreement"]), -row["disagreement"], row["index"]))
     return [merge_evaluators(evaluator) for evaluator in evaluators], gathered
@@ -160,8 +160,8 @@ def write_disagreements(
         }
         title = f"{pair['name']}, {100 * row['disagreement']:.1f} % labelled differently"
         sheet = draw_comparison(show_as_rgb(pair["image"]), pair["label"], predictions, classes, title)
-        with write_whole(folder / f"{rank}.png") as part:
-            sheet.save(part, "PNG")
+        with write_whole(folder / f"{rank}.png") as temporary:
+            sheet.save(temporary, "PNG")
 
 
 def measure_differences(

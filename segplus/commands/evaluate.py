@@ -15,7 +15,7 @@ from segplus.commands.chosen_sections import read_sections
 from segplus.inference.checkpoint import choose_device, find_checkpoint
 from segplus.inference.evaluation_data import DataSource, format_settings, name_data, open_split
 from segplus.inference.example_predictions import predict_examples
-from segplus.inference.prediction_files import check_kind, check_table_name, write_table
+from segplus.inference.prediction_files import check_mask_format, check_table_name, write_table
 from segplus.inference.scoring import evaluate_split, join_processes
 from segplus.metrics import Evaluator
 from segplus.recipe import EvaluationRecipe
@@ -64,7 +64,7 @@ def evaluate(
         found = find_checkpoint(checkpoint, trust_remote_code=trust_remote_code)
     loaded, name, chosen = open_split([found], data, split, progress=progress)
     if save_predictions:
-        check_kind(save_predictions, loaded.classes.num_classes)
+        check_mask_format(save_predictions, loaded.classes.num_classes)
     predictor = found.load(recipe.protocol, choose_device(device, state.local_process_index))
     folder = (output / "predictions", save_predictions) if save_predictions else None
     started = time.perf_counter()

@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 
 from segplus.errors import InputError
+from segplus.files import write_whole
 from segplus.metrics import compute_scores
 from segplus.recipe.differences import find_difference, keep_learning_keys
 from segplus.recipe.paths import is_fold_folder
@@ -73,7 +74,8 @@ def summarize_folds(folders: Sequence[str | Path], output: str | Path | None = N
     }
     target = Path(output) if output is not None else _find_parent(runs)
     write_metrics(target / "folds.json", summary)
-    (target / "folds.md").write_text(render_folds(summary), encoding="utf-8")
+    with write_whole(target / "folds.md") as temporary:
+        temporary.write_text(render_folds(summary), encoding="utf-8")
     return {**summary, "written_to": str(target)}
 
 
@@ -87,7 +89,7 @@ def read_runs(folders: Sequence[str | Path]) -> list[FoldRun]:
     recipes = {path: _read_recipe(path) for path in dict.fromkeys(found)}
     first = next(iter(recipes))
     total = int(recipes[first]["data"]["folds"])
-    places: dict[int, Path] = {}
+    paths: dict[int, Path] = {}
     for path, recipe in recipes.items():
         difference = find_difference(_keep_shared(recipes[first]), _keep_shared(recipe))
         if difference is not None:
@@ -98,20 +100,18 @@ def read_runs(folders: Sequence[str | Path]) -> list[FoldRun]:
                 fix="summarize runs of one recipe that differ in data.fold alone",
             )
         fold = int(recipe["data"]["fold"])
-        if fold in places:
-            raise InputError(f"fold {fold} is there twice", found=f"{places[fold]} and {path}", fix="name one of them")
-        places[fold] = path
-    missing = [fold for fold in range(total) if fold not in places or not (places[fold] / _METRICS).is_file()]
+        if fold in paths:
+            raise InputError(f"fold {fold} is there twice", found=f"{paths[fold]} and {path}", fix="name one of them")
+        paths[fold] = path
+    missing = [fold for fold in range(total) if fold not in paths or not (paths[fold] / _METRICS).is_file()]
     if missing:
-        unfinished = [str(places[fold]) for fold in missing if fold in places]
+        unfinished = [str(paths[fold]) for fold in missing if fold in paths]
         raise InputError(
             f"folds {', '.join(map(str, missing))} of {total} have no finished run",
-            found=f"no {_METRICS} in {', '.join(unfinished)}" if unfinished else f"runs of folds {sorted(places)}",
+            found=f"no {_METRICS} in {', '.join(unfinished)}" if unfinished else f"runs of folds {sorted(paths)}",
             fix=f"run_segmentation.py RECIPE.yaml --folds {total} --fold {missing[0]}",
         )
-    runs = [
-        FoldRun(places[fold], fold, recipes[places[fold]], read_metrics(places[fold] / _METRICS)) for fold in places
-    ]
+    runs = [FoldRun(paths[fold], fold, recipes[paths[fold]], read_metrics(paths[fold] / _METRICS)) for fold in paths]
     return sorted(runs, key=lambda run: run.fold)
 
 

@@ -16,11 +16,12 @@ from tqdm import tqdm
 from segplus.classes import ClassMap
 from segplus.commands.chosen_sections import read_sections
 from segplus.data.decoding.image_reader import IMAGE_SUFFIXES, ImageReader, read_size
+from segplus.data.parallel import read_ahead
 from segplus.errors import InputError
 from segplus.files import write_whole
 from segplus.inference.checkpoint import Checkpoint, choose_device, find_checkpoint
-from segplus.inference.prediction_files import check_kind, write_labels
-from segplus.inference.scoring import read_ahead
+from segplus.inference.prediction_files import check_mask_format, write_labels
+from segplus.inference.scoring import READ_AHEAD
 from segplus.recipe.evaluation_section import ProtocolRecipe
 from segplus.reporting.metrics_file import read_metrics
 
@@ -33,7 +34,7 @@ def predict(
     output: str | Path,
     *,
     protocol: ProtocolRecipe | None = None,
-    kind: str = "ids",
+    mask_format: str = "ids",
     classes: ClassMap | None = None,
     device: str | torch.device | None = None,
     trust_remote_code: bool = False,
@@ -46,7 +47,7 @@ def predict(
         source: An image, a folder (searched with its subfolders) or a pattern such as `photos/*.jpg`.
         output: A folder that gets `<name>.png`; for one image also a file, named *.png, which is always written anew.
         protocol: How predictions are formed.
-        kind: `ids` (grey values), `palette` (ids with colours) or `overlay` (colours over the image).
+        mask_format: `ids` (grey values), `palette` (ids with colours) or `overlay` (colours over the image).
         classes: Colours; by default those of the run that left the checkpoint, or others for its class names.
         device: Where to run; by default the accelerator, or else the CPU.
         trust_remote_code: Run the model code that lies in the checkpoint.
@@ -55,7 +56,7 @@ def predict(
         The paths of all PNGs, in the order of the images.
     Raises:
         InputError: If there is no image, one cannot be read, the checkpoint cannot be loaded, or the folder holds the
-            predictions of another model, protocol or kind.
+            predictions of another model, protocol or mask format.
     """
     protocol = protocol or ProtocolRecipe()
     targets = list_targets(Path(source), Path(output))
@@ -64,16 +65,16 @@ def predict(
         classes = read_classes(found)
     else:
         found.refuse_other_classes(classes)
-    check_kind(kind, classes.num_classes)
+    check_mask_format(mask_format, classes.num_classes)
     if not is_image_target(Path(output)):
-        claim_folder(Path(output), found, protocol, kind)
+        claim_folder(Path(output), found, protocol, mask_format)
         waiting = [(image, target) for image, target in targets if not target.exists()]
     else:
         waiting = targets
     for image, _ in waiting:
         read_size(str(image), str(image))
     if waiting:
-        _predict_files(found, waiting, protocol, kind, classes, choose_device(device), progress)
+        _predict_files(found, waiting, protocol, mask_format, classes, choose_device(device), progress)
     return [target for _, target in targets]
 
 
@@ -81,7 +82,7 @@ def _predict_files(
     found: Checkpoint,
     waiting: list[tuple[Path, Path]],
     protocol: ProtocolRecipe,
-    kind: str,
+    mask_format: str,
     classes: ClassMap,
     device: torch.device,
     progress: bool,
@@ -89,10 +90,10 @@ def _predict_files(
     predictor = found.load(protocol, device)
     reader = ImageReader(found.channels, found.image_range)
     sources = [str(image) for image, _ in waiting]
-    images = read_ahead(lambda index: reader.read(sources[index], sources[index]), list(range(len(sources))))
+    images = read_ahead(map(reader.read, sources, sources), READ_AHEAD)
     bar = tqdm(images, total=len(waiting), unit=" images", desc="predicting", disable=None if progress else True)
     for image, (_, target) in zip(bar, waiting, strict=True):
-        write_labels(target, predictor.predict(image).cpu().numpy(), image, classes, kind)
+        write_labels(target, predictor.predict(image).cpu().numpy(), image, classes, mask_format)
 
 
 def is_image_target(output: Path) -> bool:
@@ -105,7 +106,7 @@ def list_targets(source: Path, output: Path) -> list[tuple[Path, Path]]:
 
     Raises:
         InputError: If there is no image, two would become one PNG, several are to become one file, or a PNG would
-            take its own image's place.
+            overwrite its own image.
     """
     if source.is_file():
         images, root = [source], source.parent
@@ -151,16 +152,16 @@ def _find_common_folder(images: list[Path]) -> Path:
     return max(shared, key=lambda folder: len(folder.parts))
 
 
-def claim_folder(output: Path, found: Checkpoint, protocol: ProtocolRecipe, kind: str) -> None:
+def claim_folder(output: Path, found: Checkpoint, protocol: ProtocolRecipe, mask_format: str) -> None:
     """Note in the folder what its images were made with.
 
     Raises:
-        InputError: If another model, protocol or kind made those that lie there.
+        InputError: If another model, protocol or mask format made those that lie there.
     """
     wanted: dict[str, Any] = {
         "checkpoint": str(Path(found.source).resolve()) if Path(found.source).exists() else found.source,
         "protocol": dataclasses.asdict(protocol),
-        "kind": kind,
+        "kind": mask_format,
         "class_names": found.class_names,
     }
     path = output / _NOTE
@@ -175,8 +176,8 @@ def claim_folder(output: Path, found: Checkpoint, protocol: ProtocolRecipe, kind
                 fix="name another folder, or remove this one",
             )
         return
-    with write_whole(path) as part:
-        part.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+    with write_whole(path) as temporary:
+        temporary.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
 
 
 def read_classes(found: Checkpoint) -> ClassMap:
@@ -206,7 +207,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
         options.input,
         options.output,
         protocol=recipe.protocol,
-        kind=options.kind,
+        mask_format=options.kind,
         trust_remote_code=options.trust_remote_code,
     )
     print(f"{len(written)} images lie in {options.output}" if len(written) != 1 else f"written: {written[0]}")

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
-from transformers.utils import logging as transformers_logging
 
 from segplus.data import check_split, load_segmentation_dataset
 from segplus.errors import EXIT_CODE_DIVERGED, EXIT_CODE_INPUT, InputError, describe_error
@@ -37,6 +36,8 @@ from segplus.training import (
     build_image_processor,
     build_trainer,
     build_training_arguments,
+    choose_precision,
+    prepare_process,
     require_splits,
 )
 from segplus.training.checkpoints import claim_output_dir, find_resumable_checkpoint
@@ -44,7 +45,8 @@ from segplus.training.checkpoints import claim_output_dir, find_resumable_checkp
 
 def train(recipe: Recipe) -> None:
     """Train, evaluate, report and push."""
-    transformers_logging.disable_progress_bar()  # bars for loading and saving weights; training has its own
+    prepare_process()
+    recipe = choose_precision(recipe)  # saved with the run
     arguments = build_training_arguments(recipe)
     output_dir = Path(arguments.output_dir)
 

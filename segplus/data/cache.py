@@ -48,10 +48,10 @@ def open_cache(
     Raises:
         InputError: If the disk is too small.
     """
-    place = folder / f"{split.fingerprint}-{_FORMAT}"
-    if not (place / "index.json").is_file():
-        _write_cache(split, place, tell)
-    return CachedSplit(split, place)
+    path = folder / f"{split.fingerprint}-{_FORMAT}"
+    if not (path / "index.json").is_file():
+        _write_cache(split, path, tell)
+    return CachedSplit(split, path)
 
 
 class CachedSplit:
@@ -59,14 +59,14 @@ class CachedSplit:
 
     Args:
         split: The split that was cached.
-        place: The folder of its cache.
+        path: The folder of its cache.
     """
 
-    def __init__(self, split: Any, place: Path) -> None:
-        self.split, self.place = split, place
-        stored = json.loads((place / "index.json").read_text(encoding="utf-8"))
+    def __init__(self, split: Any, path: Path) -> None:
+        self.split, self.path = split, path
+        stored = json.loads((path / "index.json").read_text(encoding="utf-8"))
         self._image_dtype, self._label_dtype = np.dtype(stored["image_dtype"]), np.dtype(stored["label_dtype"])
-        self._table: npt.NDArray[np.int64] = np.load(place / "table.npy")
+        self._table: npt.NDArray[np.int64] = np.load(path / "table.npy")
 
     def __len__(self) -> int:
         return len(self._table)
@@ -77,10 +77,10 @@ class CachedSplit:
 
     def image(self, index: int) -> DecodedImage:
         """Return the image only; read-only."""
-        start, _, height, width, channels, image = self._table[index].tolist()
+        start, _, height, width, channels, is_rgb = self._table[index].tolist()
         size = height * width * channels
         pixels = self._images[start : start + size * self._image_dtype.itemsize]
-        if image:
+        if is_rgb:
             return Image.frombuffer("RGB", (width, height), pixels, "raw", "RGB", 0, 1)
         return np.frombuffer(pixels, self._image_dtype).reshape(height, width, channels)
 
@@ -103,11 +103,11 @@ class CachedSplit:
 
     @cached_property
     def _images(self) -> npt.NDArray[np.uint8]:
-        return np.memmap(self.place / "images.bin", np.uint8, mode="r")
+        return np.memmap(self.path / "images.bin", np.uint8, mode="r")
 
     @cached_property
     def _labels(self) -> npt.NDArray[np.uint8]:
-        return np.memmap(self.place / "labels.bin", np.uint8, mode="r")
+        return np.memmap(self.path / "labels.bin", np.uint8, mode="r")
 
     @property
     def classes(self) -> Any:
@@ -135,7 +135,7 @@ class CachedSplit:
 
     def select(self, indices: npt.ArrayLike, title: str | None = None) -> CachedSplit:
         """Return the split that holds only these pairs, in this order, from the same cache."""
-        chosen = CachedSplit(self.split.select(indices, title), self.place)
+        chosen = CachedSplit(self.split.select(indices, title), self.path)
         chosen._table = self._table[np.asarray(indices, dtype=np.int64)]
         return chosen
 
@@ -144,24 +144,24 @@ class CachedSplit:
         return {key: value for key, value in self.__dict__.items() if key not in ("_images", "_labels")}
 
 
-def _write_cache(split: SegmentationSplit, place: Path, tell: Callable[[Iterable[int]], Iterable[int]]) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    needed, free = measure_cache(split), shutil.disk_usage(place.parent).free
+def _write_cache(split: SegmentationSplit, path: Path, tell: Callable[[Iterable[int]], Iterable[int]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    needed, free = measure_cache(split), shutil.disk_usage(path.parent).free
     if needed > 0.95 * free:
         raise InputError(
-            f"{place.parent}: too little room for the cache",
+            f"{path.parent}: too little room for the cache",
             found=f"{free / 2**20:.0f} MiB free",
             allowed=f"{needed / 2**20:.0f} MiB and 5 % spare",
             fix="name another folder, or train without the cache",
         )
-    beside = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
         _write_files(split, beside, tell)
         beside.chmod(0o755)
         try:
-            os.rename(beside, place)
+            os.rename(beside, path)
         except OSError:
-            if not (place / "index.json").is_file():  # else another process was first, with the same content
+            if not (path / "index.json").is_file():  # else another process was first, with the same content
                 raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -169,19 +169,19 @@ def _write_cache(split: SegmentationSplit, place: Path, tell: Callable[[Iterable
 
 def _write_files(split: SegmentationSplit, beside: Path, tell: Callable[[Iterable[int]], Iterable[int]]) -> None:
     table = np.zeros((len(split), 6), np.int64)
-    kinds: set[tuple[str, str]] = set()
+    types: set[tuple[str, str]] = set()
     with (beside / "images.bin").open("wb") as images, (beside / "labels.bin").open("wb") as labels:
         for index in tell(range(len(split))):
             pair = split[index]
             image, label = _to_array(pair["image"]), pair["label"]
-            kinds.add((image.dtype.str, label.dtype.str))
+            types.add((image.dtype.str, label.dtype.str))
             is_rgb = int(isinstance(pair["image"], Image.Image))
             table[index] = (_append(images, image), _append(labels, label), *image.shape, is_rgb)
-    if len(kinds) > 1:
+    if len(types) > 1:
         raise InputError(
-            "cache: images or masks of different depths in one split", found=sorted(kinds), allowed="one depth"
+            "cache: images or masks of different depths in one split", found=sorted(types), allowed="one depth"
         )
-    image_dtype, label_dtype = next(iter(kinds), ("|u1", "|u1"))
+    image_dtype, label_dtype = next(iter(types), ("|u1", "|u1"))
     np.save(beside / "table.npy", table)
     # Written last: a folder with this file is whole.
     (beside / "index.json").write_text(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -13,8 +12,10 @@ import numpy.typing as npt
 
 from segplus.data.contents import find_cache_folder
 from segplus.data.dataset import SegmentationSplit, refuse_different_sizes
+from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.parallel import map_pairs
 from segplus.errors import InputError
+from segplus.files import write_whole
 
 T = TypeVar("T")
 _FORMAT = 2  # of the remembered checks; raise it when a check is added
@@ -46,9 +47,9 @@ def check_split(split: SegmentationSplit, *, progress: bool = True) -> SplitChec
         InputError: If a pair is damaged, of two sizes, or holds a value outside the classes: the first one's message,
             with the names of others.
     """
-    place = find_cache_folder() / "checks" / f"{split.fingerprint}-{_FORMAT}.json"
-    if place.is_file():
-        return SplitCheck(**json.loads(place.read_text()))
+    path = find_cache_folder() / "checks" / f"{split.fingerprint}-{_FORMAT}.json"
+    if path.is_file():
+        return SplitCheck(**json.loads(path.read_text()))
     classes = split.classes
     total = np.zeros(classes.num_classes + 1, dtype=np.int64)
     present = np.zeros_like(total)
@@ -65,10 +66,8 @@ def check_split(split: SegmentationSplit, *, progress: bool = True) -> SplitChec
     refuse_hidden_foreground(split, total)
     refuse_mixed_palettes(split)
     check = SplitCheck(len(split), total.tolist(), present.tolist())
-    place.parent.mkdir(parents=True, exist_ok=True)
-    draft = place.with_suffix(f".{os.getpid()}.tmp")
-    draft.write_text(json.dumps(vars(check)))
-    draft.replace(place)
+    with write_whole(path) as temporary:
+        temporary.write_text(json.dumps(vars(check)))
     return check
 
 
@@ -93,7 +92,7 @@ def count_labels(label: npt.NDArray[np.unsignedinteger], num_classes: int) -> np
 def refuse_hidden_foreground(split: SegmentationSplit, pixels: npt.NDArray[np.int64]) -> None:
     """Raise InputError if masks were read so that all of the foreground is ignored, or background."""
     classes = split.classes
-    if looks_like_bytes(split, pixels):
+    if looks_like_bytes(split.decoder, pixels):
         raw = np.unique(split.raw_label(0))
         if set(raw.tolist()) <= {0, 255}:
             raise InputError(
@@ -110,11 +109,10 @@ def refuse_hidden_foreground(split: SegmentationSplit, pixels: npt.NDArray[np.in
         )
 
 
-def looks_like_bytes(split: SegmentationSplit, pixels: npt.NDArray[np.int64]) -> bool:
+def looks_like_bytes(decoder: MaskDecoder, pixels: npt.NDArray[np.int64]) -> bool:
     """Return whether the second of two classes has no pixel, 255 has some, and the recipe does not call it void."""
-    decoder = split.decoder
     read_as_ids = decoder.encoding in ("ids", "auto") and not decoder.states_void
-    return bool(read_as_ids and split.classes.num_classes == 2 and pixels[1] == 0 and pixels[-1] > 0)
+    return bool(read_as_ids and decoder.classes.num_classes == 2 and pixels[1] == 0 and pixels[-1] > 0)
 
 
 def find_faint_masks(split: SegmentationSplit, pixels: npt.NDArray[np.int64]) -> list[str]:
@@ -146,7 +144,7 @@ def refuse_mixed_palettes(split: SegmentationSplit) -> None:
         source = split.sources(index)[1]
         palette = split.palette(index)
         if palette is None:
-            return  # masks of one data set are of one kind; single odd ones were refused when they were read
+            return  # masks of one data set are of one type; single odd ones were refused when they were read
         if palette in seen and len(seen) == 1:
             continue
         seen.add(palette)

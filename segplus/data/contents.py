@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
+from segplus.files import write_whole
+
 _AT_ONCE = 1024  # files in flight: memory does not grow with their number
 _THREADS = 8  # hashing and reading both leave Python's lock
 
@@ -28,18 +30,16 @@ def digest_contents(entries: Iterable[str], stamps: str) -> str:
         entries: Paths, and texts that stand for themselves (JSON objects).
         stamps: Digest of the entries with the files' sizes and modification times: what was found is kept under it.
     """
-    place = find_cache_folder() / "contents" / stamps
-    if place.is_file():
-        return place.read_text()
+    path = find_cache_folder() / "contents" / stamps
+    if path.is_file():
+        return path.read_text()
     digest, coming = hashlib.blake2b(digest_size=16), iter(entries)
     with ThreadPoolExecutor(_THREADS) as pool:
         while some := list(islice(coming, _AT_ONCE)):
-            for part in pool.map(_digest_entry, some):
-                digest.update(part)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    draft = place.with_name(f".{stamps}.{os.getpid()}")
-    draft.write_text(digest.hexdigest())
-    draft.replace(place)
+            for digested in pool.map(_digest_entry, some):
+                digest.update(digested)
+    with write_whole(path) as temporary:
+        temporary.write_text(digest.hexdigest())
     return digest.hexdigest()
 
 

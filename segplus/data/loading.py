@@ -74,9 +74,7 @@ def load_segmentation_dataset(section: DataRecipe | Mapping[str, Any]) -> Segmen
     Raises:
         InputError: If a key is unknown, a folder is missing, files do not pair, or classes have no names.
     """
-    recipe = (
-        section if isinstance(section, DataRecipe) else build_dataclass(DataRecipe, section, "data", "data section")
-    )
+    recipe = build_section(section)
     if recipe.dataset == "synthetic" or recipe.layout == "synthetic":
         drawn, classes = draw_splits(recipe)
         splits = _limit(_make_fold(drawn, recipe) if recipe.folds else drawn, recipe)
@@ -107,15 +105,15 @@ def assemble(source: Source, recipe: DataRecipe) -> SegmentationData:
     )
     value_range = None if recipe.image_range is None else (recipe.image_range[0], recipe.image_range[1])
     reader = ImageReader(recipe.channels, value_range)
-    parts = {name: SegmentationSplit(rows, decoder, reader, name) for name, rows in source.splits.items()}
-    empty = [name for name, part in parts.items() if not len(part)]
+    available = {name: SegmentationSplit(rows, decoder, reader, name) for name, rows in source.splits.items()}
+    empty = [name for name, split in available.items() if not len(split)]
     if empty:
         raise InputError(f"{recipe.dataset}: a split without images", found=", ".join(empty))
     stream = None
     if source.stream is not None:
         rows, columns, skipped = source.stream.rows, source.stream.columns, source.stream.skipped
         stream = StreamedSplit(rows, columns, skipped, decoder, reader, recipe.shuffle_buffer_images)
-    splits = choose_splits(parts, recipe) if stream is None else parts
+    splits = choose_splits(available, recipe) if stream is None else available
     return SegmentationData(splits, classes, (source.found, *source.notes, *_describe_splits(splits)), stream)
 
 
@@ -128,22 +126,22 @@ def read_source(section: DataRecipe) -> Source:
     """Return the table of pairs of each split, and what the layout knows.
 
     Raises:
-        InputError: If the place does not exist, or its layout is not recognised.
+        InputError: If the path does not exist, or its layout is not recognised.
     """
-    place = expand_path(section.dataset, "data.dataset")
-    path = Path(place)
+    name = expand_path(section.dataset, "data.dataset")
+    path = Path(name)
     looks_like_path = (
-        place != section.dataset or path.is_absolute() or place.startswith((".", "~")) or place.count("/") != 1
+        name != section.dataset or path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1
     )
     if section.layout == "hub" or (section.layout == "auto" and not path.exists() and not looks_like_path):
-        return read_hub(place, section)
+        return read_hub(name, section)
     if not path.exists():
         raise InputError(
-            "data.dataset: no such folder or file", found=place, fix="correct the path, or give a Hub id: owner/name"
+            "data.dataset: no such folder or file", found=name, fix="correct the path, or give a Hub id: owner/name"
         )
     layout = section.layout if section.layout != "auto" else find_layout(path, section)
     if layout == "hub":
-        return read_hub(place, section)
+        return read_hub(name, section)
     if section.streaming:
         raise InputError(
             "data.streaming: only what the `datasets` library loads can be streamed: the Hub and Parquet files",
@@ -153,30 +151,32 @@ def read_source(section: DataRecipe) -> Source:
     if path.is_file() != (layout in _LISTS):
         raise InputError(
             f"data.layout: {layout} is {'a file that lists pairs' if layout in _LISTS else 'a folder'}",
-            found=f"{place}, {'a file' if path.is_file() else 'a folder'}",
+            found=f"{name}, {'a file' if path.is_file() else 'a folder'}",
             fix="correct data.dataset, or set data.layout: auto",
         )
     return _READERS[layout](path, section)
 
 
-def choose_splits(parts: Mapping[str, SegmentationSplit], section: DataRecipe) -> dict[str, SegmentationSplit]:
+def choose_splits(available: Mapping[str, SegmentationSplit], section: DataRecipe) -> dict[str, SegmentationSplit]:
     """Return train, validation and test: those that are there, and those that must be made."""
     asked = section.split_names
-    found = {kind: find_split(list(parts), kind, name) for kind, name in asked.items()}
-    splits = {kind: parts[name] for kind, name in found.items() if name is not None}
+    found = {split: find_split(list(available), split, name) for split, name in asked.items()}
+    splits = {split: available[name] for split, name in found.items() if name is not None}
     if "train" not in splits:
-        if len(parts) != 1:
-            raise InputError("data.train_split: no training split", found=", ".join(parts), fix="set data.train_split")
-        splits = {"train": next(iter(parts.values()))}
+        if len(available) != 1:
+            raise InputError(
+                "data.train_split: no training split", found=", ".join(available), fix="set data.train_split"
+            )
+        splits = {"train": next(iter(available.values()))}
     return _limit(_make_fold(splits, section) if section.folds else _make_shares(splits, section, asked), section)
 
 
 def _limit(splits: Mapping[str, SegmentationSplit], section: DataRecipe) -> dict[str, SegmentationSplit]:
     limited = {}
-    for kind, part in splits.items():
-        limit = section.max_images.get(kind, len(part))
-        limited[kind] = part.select(range(limit), kind) if limit < len(part) else part
-        limited[kind].title = kind
+    for name, split in splits.items():
+        limit = section.max_images.get(name, len(split))
+        limited[name] = split.select(range(limit), name) if limit < len(split) else split
+        limited[name].title = name
     return limited
 
 
@@ -187,7 +187,7 @@ def _make_shares(
         "validation": section.validation_share if "validation" not in splits and asked["validation"] != "none" else 0.0,
         "test": section.test_share if "test" not in splits and asked["test"] != "none" else 0.0,
     }
-    made = {kind: share for kind, share in shares.items() if share > 0}
+    made = {name: share for name, share in shares.items() if share > 0}
     if not made:
         return splits
     whole = splits["train"]
@@ -197,8 +197,8 @@ def _make_shares(
         section.split_seed,
         _read_presence(whole, section),
     )
-    kinds = ["train", *made]
-    return {**splits, **{kind: whole.select(part, kind) for kind, part in zip(kinds, parts, strict=True)}}
+    names = ["train", *made]
+    return {**splits, **{name: whole.select(part, name) for name, part in zip(names, parts, strict=True)}}
 
 
 def _make_fold(splits: dict[str, SegmentationSplit], section: DataRecipe) -> dict[str, SegmentationSplit]:
@@ -223,4 +223,4 @@ def _read_presence(split: SegmentationSplit, section: DataRecipe) -> npt.NDArray
 
 
 def _describe_splits(splits: Mapping[str, SegmentationSplit]) -> list[str]:
-    return ["splits: " + ", ".join(f"{kind} {len(part)}" for kind, part in splits.items())]
+    return ["splits: " + ", ".join(f"{name} {len(split)}" for name, split in splits.items())]

@@ -1,14 +1,16 @@
-"""Work over all pairs of a split, side by side, and the number of processors that do it."""
+"""Threads that work over all pairs of a split or read ahead, and the number of processors that do it."""
 
 from __future__ import annotations
 
 import math
 import os
+import queue
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -35,6 +37,44 @@ def map_pairs(work: Callable[[int], T], count: int, title: str | None) -> Iterat
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def read_ahead(items: Iterator[T], most: int) -> Iterator[T]:
+    """Yield the items of an iterator that a thread of its own advances; at most so many wait, while one more is read.
+
+    What the iterator raises is raised where its item was awaited.
+    """
+    waiting: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(most)
+    stopped = threading.Event()
+
+    def read() -> None:
+        try:
+            for item in items:
+                if not _put(waiting, (item,), stopped):
+                    return
+            _put(waiting, None, stopped)
+        except BaseException as error:
+            _put(waiting, error, stopped)
+
+    threading.Thread(target=read, name="segplus-read-ahead", daemon=True).start()
+    try:
+        while (entry := waiting.get()) is not None:
+            if isinstance(entry, BaseException):
+                raise entry
+            yield entry[0]
+    finally:
+        stopped.set()
+
+
+def _put(waiting: queue.Queue[Any], item: Any, stopped: threading.Event) -> bool:
+    """Put an item as soon as there is room; return False if nobody waits for it any more."""
+    while not stopped.is_set():
+        try:
+            waiting.put(item, timeout=0.2)
+        except queue.Full:
+            continue
+        return True
+    return False
 
 
 def count_workers() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,14 @@ import numpy.typing as npt
 from torch.utils.data import Sampler
 
 from segplus.data.dataset import SegmentationSplit
+from segplus.files import write_whole
 
 Float = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class ClassIndex:
-    """How many pixels each class has in each image, and a few places where it is; made once by reading every mask.
+    """How many pixels each class has in each image, and a few of its pixels; made once by reading every mask.
 
     Args:
         counts: Pixels, int64, shape (images, classes).
@@ -56,9 +56,8 @@ class ClassIndex:
 
     def save(self, file: Path) -> None:
         """Write the index, as .npz."""
-        part = file.with_name(f".{os.getpid()}.{file.name}")  # numpy adds .npz to any other ending
-        np.savez_compressed(part, counts=self.counts, starts=self.starts, points=self.points)
-        part.replace(file)
+        with write_whole(file) as temporary, temporary.open("wb") as opened:  # to a path, numpy would add .npz
+            np.savez_compressed(opened, counts=self.counts, starts=self.starts, points=self.points)
 
     @classmethod
     def load(cls, file: Path) -> ClassIndex:
@@ -80,9 +79,9 @@ def index_classes(
     Args:
         split: The masks.
         num_classes: Number of classes, C.
-        ignore_index: The label that counts nowhere.
-        points_per_class: At most so many places are kept per class and image.
-        seed: Chooses the places.
+        ignore_index: The label that is ignored.
+        points_per_class: At most so many points are kept per class and image.
+        seed: Chooses the points.
         tell: Wraps the positions, to show progress (tqdm).
     """
     counts = np.zeros((len(split), num_classes), np.int64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from segplus.data.contents import find_cache_folder
 from segplus.data.dataset import SegmentationSplit
 from segplus.data.parallel import map_pairs
 from segplus.errors import InputError
+from segplus.files import write_whole
 
 Counts = npt.NDArray[np.int64]
 _FORMAT = 1  # of the remembered statistics
@@ -48,17 +48,15 @@ def measure_channels(split: SegmentationSplit, *, progress: bool = True) -> Chan
     Raises:
         InputError: If an image is damaged, or is not 8-bit because no range is stated for its depth.
     """
-    place = find_cache_folder() / "bands" / f"{split.fingerprint}-{_FORMAT}.json"
-    if place.is_file():
-        stored = json.loads(place.read_text())
+    path = find_cache_folder() / "bands" / f"{split.fingerprint}-{_FORMAT}.json"
+    if path.is_file():
+        stored = json.loads(path.read_text())
         return ChannelStatistics(tuple(stored["mean"]), tuple(stored["std"]))
     title = f"measure channels of {split.title}" if progress else None
     counts = sum(map_pairs(lambda index: _count_values(split, index), len(split), title))
     statistics = summarize_counts(np.asarray(counts))
-    place.parent.mkdir(parents=True, exist_ok=True)
-    draft = place.with_suffix(f".{os.getpid()}.tmp")
-    draft.write_text(json.dumps(asdict(statistics)))
-    draft.replace(place)
+    with write_whole(path) as temporary:
+        temporary.write_text(json.dumps(asdict(statistics)))
     return statistics
 
 
@@ -95,7 +93,7 @@ def count_class_pixels(labels: Iterable[npt.NDArray[Any] | Tensor], num_classes:
     """Return pixels by class, and the images' pixels that any class of them shares, in one streamed pass.
 
     Args:
-        labels: Class ids of any integer type, any shape; values outside [0, C) count nowhere.
+        labels: Class ids of any integer type, any shape; values outside [0, C) are ignored.
         num_classes: C.
     Returns:
         Int64, shape (2, C): pixels of class c; valid pixels of the images that contain class c.
@@ -131,10 +129,8 @@ def count_split(
             total += counts
             bar.update(images)
     if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(json.dumps(total.tolist()))
-        partial.replace(file)
+        with write_whole(file) as temporary:
+            temporary.write_text(json.dumps(total.tolist()))
     return total
 
 

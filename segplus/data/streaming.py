@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any, TypedDict
@@ -17,6 +15,7 @@ from segplus.data.dataset import Pair, name_source, open_pair, read_pair
 from segplus.data.decoding.image_reader import ImageReader, Stored
 from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.decoding.regions import OpenPair
+from segplus.data.parallel import read_ahead
 from segplus.errors import InputError
 
 _READ_AHEAD = 64  # rows between the reader's thread and the loader
@@ -61,10 +60,10 @@ class StreamedSplit:
         self.decoder, self.reader, self.buffer_images = decoder, reader, buffer_images
         # files before the last one that was read into are used up
         first = max((file for file, taken in enumerate(skipped) if taken), default=0)
-        kinds = dict(zip(("image", "mask"), (rows.features[column] for column in columns), strict=True))
+        types = dict(zip(("image", "mask"), (rows.features[column] for column in columns), strict=True))
         self.rows = datasets.IterableDataset.from_generator(
             _number_rows,
-            features=datasets.Features({**kinds, "name": datasets.Value("string")}),
+            features=datasets.Features({**types, "name": datasets.Value("string")}),
             # a list is what `datasets` divides among processes, and puts into another order in each pass
             gen_kwargs={"rows": rows, "columns": columns, "files": list(enumerate(skipped))[first:]},
         )
@@ -160,41 +159,6 @@ class RowSampler(Sampler[StreamedRow]):
     def name(self, position: int) -> str:
         """Return the name of a row that was drawn lately."""
         return self._names.get(position, f"row {position} of the stream")
-
-
-def read_ahead(rows: Iterator[StreamedRow], most: int) -> Iterator[StreamedRow]:
-    """Yield the rows of an iterator that a thread of its own advances, at most so many rows ahead."""
-    waiting: queue.Queue[StreamedRow | BaseException] = queue.Queue(most)
-    stopped = threading.Event()
-
-    def read() -> None:
-        try:
-            for row in rows:
-                if not _put(waiting, row, stopped):
-                    return
-        except BaseException as error:
-            _put(waiting, error, stopped)
-
-    threading.Thread(target=read, name="segplus-stream", daemon=True).start()
-    try:
-        while True:
-            row = waiting.get()
-            if isinstance(row, BaseException):
-                raise row
-            yield row
-    finally:
-        stopped.set()
-
-
-def _put(waiting: queue.Queue[Any], item: Any, stopped: threading.Event) -> bool:
-    """Put an item as soon as there is room; return False if nobody waits for it any more."""
-    while not stopped.is_set():
-        try:
-            waiting.put(item, timeout=0.2)
-        except queue.Full:
-            continue
-        return True
-    return False
 
 
 def _number_rows(

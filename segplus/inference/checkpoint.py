@@ -5,19 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModelForSemanticSegmentation,
-    BaseImageProcessor,
-    PreTrainedConfig,
-)
+from transformers import AutoConfig, AutoImageProcessor, BaseImageProcessor, PreTrainedConfig
 
 from segplus.classes import ClassMap
 from segplus.errors import InputError
 from segplus.inference.predictor import Predictor
 from segplus.models import count_channels, find_image_range, load_segmentation_checkpoint
-from segplus.models.auto import expand_checkpoint, explain_failures, quiet_transformers
+from segplus.models.auto import expand_checkpoint, explain_failures, quiet_transformers, refuse_other_tasks
 from segplus.recipe import DataRecipe
 from segplus.recipe.evaluation_section import ProtocolRecipe
 
@@ -76,7 +70,7 @@ class Checkpoint:
         """
         if section.channels not in (3, self.channels):
             raise InputError(
-                f"checkpoint {self.source}: takes images of other channels than the data's",
+                f"checkpoint {self.source}: takes images with other channels than the data's",
                 found=f"data.channels: {section.channels}",
                 allowed=self.channels,
                 fix="choose the checkpoint that was trained on these channels",
@@ -89,7 +83,7 @@ class Checkpoint:
         """Refuse a model whose classes are not those of the data.
 
         Raises:
-            InputError: If the number differs, or a name that both have stands at another place.
+            InputError: If the number differs, or a name that both have stands at another index.
         """
         names = self.class_names
         if len(names) != classes.num_classes:
@@ -121,28 +115,9 @@ def find_checkpoint(source: str, *, trust_remote_code: bool = False) -> Checkpoi
     expanded = expand_checkpoint(source)
     with quiet_transformers(), explain_failures("checkpoint", expanded):
         config = AutoConfig.from_pretrained(expanded, trust_remote_code=trust_remote_code)
-        refuse_other_tasks(config, expanded)
+        refuse_other_tasks(config, f"checkpoint {expanded}")
         processor = AutoImageProcessor.from_pretrained(expanded, trust_remote_code=trust_remote_code)
     return Checkpoint(expanded, config, processor, trust_remote_code)
-
-
-def refuse_other_tasks(config: PreTrainedConfig, source: str) -> None:
-    """Refuse a model that was saved for another task than semantic segmentation, by its config alone.
-
-    Raises:
-        InputError: If so.
-    """
-    if "AutoModelForSemanticSegmentation" in (config.to_dict().get("auto_map") or {}):
-        return  # the checkpoint brings its own code
-    expected = AutoModelForSemanticSegmentation._model_mapping.get(type(config), None)
-    saved = (config.architectures or [None])[0]
-    if expected is None or saved not in (None, expected.__name__):
-        raise InputError(
-            f"checkpoint {source} holds no semantic-segmentation model",
-            found=saved or f"model type '{config.model_type}'",
-            allowed="what AutoModelForSemanticSegmentation loads" if expected is None else expected.__name__,
-            fix="fine-tune it first, or name a checkpoint that was",
-        )
 
 
 def choose_device(device: str | torch.device | None, local_rank: int = 0) -> torch.device:

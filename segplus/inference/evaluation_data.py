@@ -23,7 +23,7 @@ _PREFERRED_SPLITS = ("test", "validation", "train")
 def open_split(
     checkpoints: Sequence[Checkpoint], data: DataSource, split: str | None, *, progress: bool = True
 ) -> tuple[SegmentationData, str, SegmentationSplit]:
-    """Return the data, and name and images of a split that the checkpoints can be scored on.
+    """Return the data, and the name and the images of a split that the checkpoints can be scored on.
 
     Every mask is read once before, and a split that passed is remembered; data that come loaded are taken as checked.
 
@@ -45,7 +45,7 @@ def load_data(data: DataSource, checkpoints: Sequence[Checkpoint] = ()) -> Segme
     """Return the data that a data section, a folder or a Hub id stands for, read as the checkpoints take images.
 
     Raises:
-        InputError: If the data cannot be read, or the checkpoints take images of other channels.
+        InputError: If the data cannot be read, or the checkpoints take images with other channels.
     """
     if isinstance(data, SegmentationData):
         return data
@@ -54,7 +54,7 @@ def load_data(data: DataSource, checkpoints: Sequence[Checkpoint] = ()) -> Segme
     for other in fitted[1:]:
         if other != fitted[0]:
             raise InputError(
-                "the checkpoints take images of different kinds",
+                "the checkpoints take images of different channels or ranges",
                 found=" and ".join(f"{one.channels} channels, range {one.image_range}" for one in (fitted[0], other)),
                 fix="compare models that were trained on the same channels and data.image_range",
             )
@@ -83,7 +83,7 @@ def _list_data_settings(data: DataRecipe | Mapping[str, Any] | str) -> dict[str,
 
 
 def choose_split(data: SegmentationData, name: str | None) -> tuple[str, SegmentationSplit]:
-    """Return name and images of the split asked for, or of the first of test, validation and train.
+    """Return the name and the images of the split asked for, or of the first of test, validation and train.
 
     Raises:
         InputError: If there is no such split or it is empty.

@@ -58,14 +58,14 @@ class ScorePass:
 
 
 @dataclass(frozen=True)
-class Strip:
+class GridChunk:
     """Some rows of a grid that fits the pixels.
 
     Args:
-        scores: The rows, shape (C, n, w), with one row of the strip above, if there is one.
+        scores: The rows, shape (C, n, w), with one row of the chunk above, if there is one.
         size: Height and width that they stretch over, in pixels.
-        start: First row of pixels that belongs to this strip.
-        end: The row after the last; the pixels below it lie nearer to the next strip.
+        start: First row of pixels that belongs to this chunk.
+        end: The row after the last; the pixels below it lie nearer to the next chunk.
     """
 
     scores: Tensor
@@ -74,42 +74,42 @@ class Strip:
     end: int
 
     def find_labels(self, width: int) -> Tensor:
-        """Return the label map of the strip's own pixels, as wide as the image."""
+        """Return the label map of the chunk's own pixels, as wide as the image."""
         return label_map(self.scores[None], self.size)[0, self.start : self.end, :width]
 
     def interpolate(self, width: int) -> Iterator[Tensor]:
-        """Yield the scores of the strip's own pixels a few rows at a time, (rows, width, C)."""
+        """Yield the scores of the chunk's own pixels a few rows at a time, (rows, width, C)."""
         alone = ScorePass(iter([(self.scores, self.scores.shape[1])]), self.size)
-        for top, slab in average_passes([alone], (self.size[0], width)):
-            yield slab[max(0, self.start - top) : max(0, self.end - top)]
+        for top, scores in average_passes([alone], (self.size[0], width)):
+            yield scores[max(0, self.start - top) : max(0, self.end - top)]
 
 
-def cut_strips(scores: ScorePass) -> Iterator[Strip]:
-    """Yield the strips of one pass whose grid fits the pixels, top to bottom; one strip where the grid is whole."""
+def cut_chunks(scores: ScorePass) -> Iterator[GridChunk]:
+    """Yield the chunks of one pass whose grid fits the pixels, top to bottom; one chunk where the grid is whole."""
     covered_height, covered_width = (round(side) for side in scores.covers)
     if scores.is_whole:
-        yield Strip(scores.held, (covered_height, covered_width), 0, covered_height)
+        yield GridChunk(scores.held, (covered_height, covered_width), 0, covered_height)
         return
     stride = covered_height // scores.height
     above: Tensor | None = None
     row = 0
     for block in scores.take_blocks():
         row += block.shape[1]
-        slab = block if above is None else torch.cat([above, block], 1)
-        height, half = slab.shape[1] * stride, stride // 2
-        # Pixels between a slab's last row and the next one wait for the next slab.
+        rows = block if above is None else torch.cat([above, block], 1)
+        height, half = rows.shape[1] * stride, stride // 2
+        # Pixels between a chunk's last row and the next one wait for the next chunk.
         end = height if row == scores.height else height - stride + half
-        yield Strip(slab, (height, covered_width), 0 if above is None else half, end)
+        yield GridChunk(rows, (height, covered_width), 0 if above is None else half, end)
         above = block[:, -1:].clone()
 
 
-def fill_rows(target: Tensor, top: int, part: Tensor) -> int:
+def fill_rows(target: Tensor, top: int, rows: Tensor) -> int:
     """Write rows into a tensor that begin at a row of it, and return the row after them; those beyond it are left out.
 
     Rows go into one block of memory: small tensors that are kept between large temporary ones would pin those.
     """
-    bottom = min(top + len(part), len(target))
-    target[top:bottom] = part[: bottom - top]
+    bottom = min(top + len(rows), len(target))
+    target[top:bottom] = rows[: bottom - top]
     return bottom
 
 
@@ -134,8 +134,8 @@ def average_passes(passes: list[ScorePass], size: tuple[int, int]) -> Iterator[t
         bottom = min(top + rows, height)
         total: Tensor | None = None
         for scores, (vertical, horizontal) in zip(passes, axes, strict=True):
-            slab = interpolate_columns(interpolate_rows(scores.read, vertical, top, bottom), horizontal)
+            chunk = interpolate_columns(interpolate_rows(scores.read, vertical, top, bottom), horizontal)
             # One scale's windows may be blended on the CPU and another's on the accelerator.
-            total = slab if total is None else total.add_(slab.to(total.device))
+            total = chunk if total is None else total.add_(chunk.to(total.device))
         assert total is not None
         yield top, total if len(passes) == 1 else total / len(passes)

@@ -58,10 +58,10 @@ class PixelReader:
         full_height, full_width = measure_image(image)
         bottom, right = min(top + height, full_height), min(left + width, full_width)
         if isinstance(image, Image.Image):
-            part: DecodedImage = image.crop((left, top, right, bottom))
+            window: DecodedImage = image.crop((left, top, right, bottom))
         else:
-            part = image[top:bottom, left:right]
+            window = image[top:bottom, left:right]
         off = {key: False for key in _GEOMETRY if key in self.settings}
-        pixel_values = self.served_pixels(part, **off)
+        pixel_values = self.served_pixels(window, **off)
         missing = (0, width - (right - left), 0, height - (bottom - top))
         return F.pad(pixel_values, missing, mode="replicate") if any(missing) else pixel_values

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,46 +20,47 @@ from segplus.images import show_as_rgb
 from segplus.inference.pixel_values import DecodedImage
 from segplus.reporting.drawing import draw_overlay
 
-Kind = Literal["ids", "palette", "overlay"]
-KINDS: tuple[Kind, ...] = ("ids", "palette", "overlay")
+MASK_FORMATS = ("ids", "palette", "overlay")
 TABLE_SUFFIXES = (".csv", ".parquet")
 
 
-def check_kind(kind: str, num_classes: int) -> None:
-    """Refuse a kind of label image that there is not, or that cannot hold the classes.
+def check_mask_format(mask_format: str, num_classes: int) -> None:
+    """Refuse a mask format that there is not, or that cannot hold the classes.
 
     Raises:
         InputError: If so.
     """
-    if kind not in KINDS:
-        raise InputError("kind of prediction", found=kind, allowed=", ".join(KINDS))
-    if kind == "palette" and num_classes > 256:
+    if mask_format not in MASK_FORMATS:
+        raise InputError("mask format of the predictions", found=mask_format, allowed=", ".join(MASK_FORMATS))
+    if mask_format == "palette" and num_classes > 256:
         raise InputError("a palette PNG holds 256 classes", found=num_classes, fix="write ids, as 16-bit PNG")
 
 
-def draw_labels(labels: npt.NDArray[Any], image: DecodedImage, classes: ClassMap, kind: str) -> Image.Image:
+def draw_labels(labels: npt.NDArray[Any], image: DecodedImage, classes: ClassMap, mask_format: str) -> Image.Image:
     """Return class ids as an image.
 
     Args:
         labels: Class ids, shape (H, W).
         image: What they were predicted from; only `overlay` shows it.
         classes: Colours, for `palette` and `overlay`.
-        kind: `ids` gives grey values, 8 bits up to 256 classes and 16 above; `palette` 8-bit ids with a colour table;
-            `overlay` the colours over the image.
+        mask_format: `ids` gives grey values, 8 bits up to 256 classes and 16 above; `palette` 8-bit ids with a colour
+            table; `overlay` the colours over the image.
     """
-    if kind == "overlay":
+    if mask_format == "overlay":
         return draw_overlay(show_as_rgb(image), labels, classes)
-    if kind == "palette":
+    if mask_format == "palette":
         drawn = Image.fromarray(labels.astype(np.uint8))
         drawn.putpalette([channel for color in classes.colors for channel in color])
         return drawn
     return Image.fromarray(labels.astype(np.uint8 if classes.num_classes <= 256 else np.uint16))
 
 
-def write_labels(path: Path, labels: npt.NDArray[Any], image: DecodedImage, classes: ClassMap, kind: str) -> None:
+def write_labels(
+    path: Path, labels: npt.NDArray[Any], image: DecodedImage, classes: ClassMap, mask_format: str
+) -> None:
     """Write class ids as a PNG; see `draw_labels`."""
-    with write_whole(path) as part:
-        draw_labels(labels, image, classes, kind).save(part, "PNG")
+    with write_whole(path) as temporary:
+        draw_labels(labels, image, classes, mask_format).save(temporary, "PNG")
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -70,11 +71,11 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """
     check_table_name(path)
     columns = list(rows[0]) if rows else []
-    with write_whole(path) as part:
+    with write_whole(path) as temporary:
         if path.suffix == ".parquet":
-            pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), part)
+            pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), temporary)
             return
-        with part.open("w", newline="", encoding="utf-8") as file:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(columns)
             # An absent number is an empty cell.

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from segplus.errors import InputError
-from segplus.inference.passes import ScorePass, average_passes, cut_strips, fill_rows
+from segplus.inference.passes import ScorePass, average_passes, cut_chunks, fill_rows
 from segplus.inference.pixel_values import DecodedImage, PixelReader, measure_image, scale_image
 from segplus.inference.windows import blend_windows, lay_windows, pad_size
 from segplus.metrics import label_map
@@ -98,15 +98,15 @@ class Predictor:
         labels = self._make_labels(passes, size)
         confidence = torch.empty(size, dtype=torch.float32, device=self.model.device)
         if len(passes) > 1 or not passes[0].fits_pixels:
-            for top, slab in average_passes(passes, size):
-                fill_rows(labels, top, slab.argmax(-1))
-                fill_rows(confidence, top, self._normalise(slab).amax(-1))
+            for top, scores in average_passes(passes, size):
+                fill_rows(labels, top, scores.argmax(-1))
+                fill_rows(confidence, top, self._normalise(scores).amax(-1))
             return labels, confidence
         row = top = 0
-        for strip in cut_strips(passes[0]):
-            row = fill_rows(labels, row, strip.find_labels(size[1]))
-            for slab in strip.interpolate(size[1]):
-                top = fill_rows(confidence, top, self._normalise(slab).amax(-1))
+        for chunk in cut_chunks(passes[0]):
+            row = fill_rows(labels, row, chunk.find_labels(size[1]))
+            for scores in chunk.interpolate(size[1]):
+                top = fill_rows(confidence, top, self._normalise(scores).amax(-1))
         return labels, confidence
 
     def predict_probabilities(self, image: DecodedImage) -> Tensor:
@@ -114,12 +114,12 @@ class Predictor:
         size = measure_image(image)
         passes = self._start_passes(image)
         probabilities = torch.empty(*size, len(passes[0].held), device=self.model.device)
-        for top, slab in average_passes(passes, size):
-            fill_rows(probabilities, top, self._normalise(slab))
+        for top, scores in average_passes(passes, size):
+            fill_rows(probabilities, top, self._normalise(scores))
         return probabilities.permute(2, 0, 1).contiguous()
 
-    def _normalise(self, slab: Tensor) -> Tensor:
-        return slab if self.protocol.average == "probabilities" else slab.softmax(-1)
+    def _normalise(self, scores: Tensor) -> Tensor:
+        return scores if self.protocol.average == "probabilities" else scores.softmax(-1)
 
     def _make_labels(self, passes: list[ScorePass], size: tuple[int, int]) -> Tensor:
         return torch.empty(size, dtype=choose_label_dtype(len(passes[0].held)), device=self.model.device)
@@ -127,12 +127,12 @@ class Predictor:
     def _label(self, passes: list[ScorePass], size: tuple[int, int]) -> Tensor:
         labels = self._make_labels(passes, size)
         if len(passes) > 1 or not passes[0].fits_pixels:
-            for top, slab in average_passes(passes, size):
-                fill_rows(labels, top, slab.argmax(-1))
+            for top, scores in average_passes(passes, size):
+                fill_rows(labels, top, scores.argmax(-1))
             return labels
         row = 0
-        for strip in cut_strips(passes[0]):
-            row = fill_rows(labels, row, strip.find_labels(size[1]))
+        for chunk in cut_chunks(passes[0]):
+            row = fill_rows(labels, row, chunk.find_labels(size[1]))
         return labels
 
     def _start_passes(self, image: DecodedImage) -> list[ScorePass]:

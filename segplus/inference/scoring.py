@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +13,7 @@ from tqdm import tqdm
 
 from segplus.classes import ClassMap
 from segplus.data import SegmentationSplit
+from segplus.data.parallel import read_ahead
 from segplus.inference.pixel_values import DecodedImage
 from segplus.inference.prediction_files import write_labels
 from segplus.inference.predictor import Predictor
@@ -23,7 +22,7 @@ from segplus.metrics.evaluator import BorderMetric, ImageScores
 from segplus.recipe.evaluation_section import EvaluationRecipe
 
 T = TypeVar("T")
-_READ_AHEAD = 4
+READ_AHEAD = 2  # decoded images that wait beside the one that is scored and the one that is read
 
 
 def build_evaluator(recipe: EvaluationRecipe, classes: ClassMap) -> Evaluator:
@@ -40,19 +39,8 @@ def build_evaluator(recipe: EvaluationRecipe, classes: ClassMap) -> Evaluator:
     return Evaluator(count, ignored, metrics, calibration)
 
 
-def read_ahead(read: Callable[[int], T], indices: list[int]) -> Iterator[T]:
-    """Yield what is read for each index, in order, reading a few ahead in a second thread."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting = deque(pool.submit(read, index) for index in indices[:_READ_AHEAD])
-        for index in indices[_READ_AHEAD:]:
-            yield waiting.popleft().result()
-            waiting.append(pool.submit(read, index))
-        while waiting:
-            yield waiting.popleft().result()
-
-
 def join_processes() -> PartialState:
-    """Return this process's place among those that accelerate launch or torchrun started; alone it is the only one."""
+    """Return this process's state among those that accelerate launch or torchrun started; alone it is the only one."""
     # Without cpu=True accelerate does not see that several processes without an accelerator belong together.
     return PartialState(cpu=not torch.cuda.is_available())
 
@@ -75,7 +63,7 @@ def iterate_split(split: SegmentationSplit, title: str, *, progress: bool) -> It
     state = join_processes()
     indices = list(range(state.process_index, len(split), state.num_processes))
     bar = tqdm(
-        read_ahead(split.__getitem__, indices),
+        read_ahead(map(split.__getitem__, indices), READ_AHEAD),
         desc=title,
         total=len(indices),
         unit=" images",
@@ -104,7 +92,7 @@ def evaluate_split(
         split: The images and masks.
         classes: Their classes.
         recipe: The metrics.
-        folder: Where label maps are written, and of which kind; None writes none.
+        folder: Where label maps are written, and in which mask format; None writes none.
         title: Stands before the progress bar.
         progress: Show a progress bar.
     """

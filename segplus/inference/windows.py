@@ -102,7 +102,7 @@ def find_strides(layout: WindowLayout, grid: tuple[int, int], total: tuple[int, 
     if (grid[0] * strides[0], grid[1] * strides[1]) != (layout.height, layout.width):
         return None
     starts = (*layout.tops, total[0]), (*layout.lefts, total[1])
-    is_exact = all(place % stride == 0 for places, stride in zip(starts, strides, strict=True) for place in places)
+    is_exact = all(start % stride == 0 for axis, stride in zip(starts, strides, strict=True) for start in axis)
     return strides if is_exact else None
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from segplus.classes import ClassMap
 from segplus.data.dataset import SegmentationSplit
 from segplus.data.decoding.masks import MaskDecoder
+from segplus.data.layouts.names import NoClassNamesError
 from segplus.data.layouts.source import Source
 from segplus.data.loading import SegmentationData, assemble, build_section, load_segmentation_dataset, read_source
 from segplus.data.parallel import map_pairs
@@ -111,9 +112,7 @@ def open_tolerantly(recipe: DataRecipe, findings: list[Finding], progress: bool)
     recipe = replace(recipe, stratify=False)  # it reads masks that may be damaged
     try:
         return assemble(source, recipe), True
-    except InputError as error:
-        if not error.what.startswith("data.classes: no class names"):
-            raise
+    except NoClassNamesError as error:
         findings.append(Finding("error", "no class names", error.what, fix=error.fix))
         return assemble(source, replace(recipe, classes=list_values(source, recipe, progress))), False
 
@@ -169,7 +168,7 @@ def build_report(
             formula: dict(zip(data.classes.names, weights, strict=True))
             for formula, weights in weigh_by_frequency(train).items()
         }
-        report["recipe"] = render_recipe(propose_recipe(recipe, data.classes, tallies, named))
+        report["recipe"] = render_recipe(propose_recipe(recipe, data.splits["train"].decoder, tallies, named))
     return report
 
 

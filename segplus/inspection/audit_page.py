@@ -6,17 +6,14 @@ import base64
 import io
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jinja2
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from segplus.classes import ClassMap
 from segplus.data.dataset import SegmentationSplit
 from segplus.images import measure_image, show_as_rgb
 from segplus.inspection.audit import Audit
+from segplus.reporting.drawing import colorize
 
 _WIDTH_PX = 360
 
@@ -58,7 +55,7 @@ def draw_pair(split: SegmentationSplit, index: int, remark: str) -> dict[str, st
     height, width = measure_image(image)
     size = (_WIDTH_PX, max(1, round(_WIDTH_PX * height / width)))
     left = show_as_rgb(image).resize(size, Image.Resampling.BILINEAR)
-    right = Image.fromarray(color_labels(label, split.classes)).resize(size, Image.Resampling.NEAREST)
+    right = Image.fromarray(colorize(label, split.classes)).resize(size, Image.Resampling.NEAREST)
     joined = Image.new("RGB", (2 * size[0] + 4, size[1]), (255, 255, 255))
     joined.paste(left, (0, 0))
     joined.paste(right, (size[0] + 4, 0))
@@ -66,12 +63,3 @@ def draw_pair(split: SegmentationSplit, index: int, remark: str) -> dict[str, st
     joined.save(buffer, "WEBP", quality=80)
     address = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
     return {"name": split.name(index), "remark": remark, "address": address}
-
-
-def color_labels(label: npt.NDArray[Any], classes: ClassMap) -> npt.NDArray[np.uint8]:
-    """Return the labels in the classes' colours, ignored pixels black, shape (H, W, 3)."""
-    table = np.zeros((max(classes.num_classes, classes.ignore_index) + 1, 3), dtype=np.uint8)
-    table[: classes.num_classes] = classes.colors
-    table[classes.ignore_index] = 0
-    colored: npt.NDArray[np.uint8] = table[label]
-    return colored

@@ -29,7 +29,7 @@ def _render_splits(splits: Mapping[str, Mapping[str, Any]]) -> list[str]:
         )
         more = f" and {split['distinct_sizes'] - 3} more sizes" if split["distinct_sizes"] > 3 else ""
         images, masks = (
-            ", ".join(f"{kind} ({count})" for kind, count in split[key].items())
+            ", ".join(f"{encoding} ({count})" for encoding, count in split[key].items())
             for key in ("image_encodings", "mask_encodings")
         )
         lines += [

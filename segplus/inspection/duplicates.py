@@ -11,44 +11,44 @@ import numpy as np
 import numpy.typing as npt
 
 _BITS = np.array([bin(value).count("1") for value in range(65536)], dtype=np.uint8)
-NEAR_BITS = 5  # of 64: neighbouring frames and re-encoded copies differ less, other images of one place more
+NEAR_BITS = 5  # of 64: neighbouring frames and re-encoded copies differ less, other images of one scene more
 NOTHING_NEAR = np.uint64(2**64 - 1)
-_PLACE = np.uint64(2**32 - 1)
+_POSITION = np.uint64(2**32 - 1)
 _AT_ONCE = 1_000_000  # comparisons: about 50 MB
-_CHANNELS = list(pairwise(round(64 * cut / (NEAR_BITS + 1)) for cut in range(NEAR_BITS + 2)))
+_RANGES = list(pairwise(round(64 * cut / (NEAR_BITS + 1)) for cut in range(NEAR_BITS + 2)))
 
 
 def find_near_pairs(first: npt.ArrayLike, second: npt.ArrayLike) -> list[tuple[int, int]]:
     """Return (index in first, index of its nearest in second) of the images that have a near-duplicate there.
 
-    Two hashes that differ in up to NEAR_BITS bits are equal in at least one of NEAR_BITS + 1 channels of bits, so only
-    images that share a channel are compared: time and memory do not grow with the product of the numbers.
+    Two hashes that differ in up to NEAR_BITS bits are equal in at least one of NEAR_BITS + 1 ranges of bits, so only
+    images that share a range are compared: time and memory do not grow with the product of the numbers.
 
     Args:
         first: 64-bit hashes, shape (N,); 0 stands for none.
         second: 64-bit hashes, shape (M,).
     """
     left, back = np.unique(np.asarray(first, dtype=np.uint64), return_inverse=True)
-    right, places = np.unique(np.asarray(second, dtype=np.uint64), return_index=True)
-    right, places = right[right != 0], places[right != 0]
-    # Distance and place of the nearest in one number, so that of two equally near ones the first is taken.
+    right, positions = np.unique(np.asarray(second, dtype=np.uint64), return_index=True)
+    right, positions = right[right != 0], positions[right != 0]
+    # Distance and position of the nearest in one number, so that of two equally near ones the first is taken.
     best = np.full(len(left), NOTHING_NEAR, dtype=np.uint64)
-    for low, high in _CHANNELS:
-        _compare_band(left, right, places, (np.uint64(low), np.uint64((1 << (high - low)) - 1)), best)
+    for low, high in _RANGES:
+        _compare_range(left, right, positions, (np.uint64(low), np.uint64((1 << (high - low)) - 1)), best)
     best[left == 0] = NOTHING_NEAR
     nearest = best[back]
-    return [(int(row), int(nearest[row] & _PLACE)) for row in np.flatnonzero(nearest != NOTHING_NEAR)]
+    return [(int(row), int(nearest[row] & _POSITION)) for row in np.flatnonzero(nearest != NOTHING_NEAR)]
 
 
-def _compare_band(
+def _compare_range(
     left: npt.NDArray[np.uint64],
     right: npt.NDArray[np.uint64],
-    places: npt.NDArray[np.int64],
-    channel: tuple[np.uint64, np.uint64],
+    positions: npt.NDArray[np.int64],
+    bits: tuple[np.uint64, np.uint64],
     best: npt.NDArray[np.uint64],
 ) -> None:
-    """Lower `best` by the distances to hashes that have the same bits in one channel (shift, mask)."""
-    shift, mask = channel
+    """Lower `best` by the distances to hashes that have the same bits in one range (shift, mask)."""
+    shift, mask = bits
     order = np.argsort((right >> shift) & mask, kind="stable")
     keys, asked = ((right >> shift) & mask)[order], (left >> shift) & mask
     starts, ends = np.searchsorted(keys, asked, "left"), np.searchsorted(keys, asked, "right")
@@ -62,7 +62,7 @@ def _compare_band(
         offsets = np.cumsum(counts) - counts
         candidates = order[np.arange(counts.sum()) + np.repeat(starts[some] - offsets, counts)]
         differing = _count_bits(np.repeat(left[some], counts) ^ right[candidates])
-        found = (differing.astype(np.uint64) << np.uint64(32)) | places[candidates].astype(np.uint64)
+        found = (differing.astype(np.uint64) << np.uint64(32)) | positions[candidates].astype(np.uint64)
         found[differing > NEAR_BITS] = NOTHING_NEAR
         best[some] = np.minimum(best[some], np.minimum.reduceat(found, offsets))
 
@@ -93,11 +93,11 @@ def find_equal_images(digests: Mapping[str, npt.ArrayLike]) -> list[list[tuple[s
         if length > 1 and ordered[begin]
     ]
 
-    def locate(place: int) -> tuple[str, int]:
-        part = int(np.searchsorted(ends, place, "right"))
-        return names[part], place - int(ends[part]) + len(columns[names[part]])
+    def locate(position: int) -> tuple[str, int]:
+        split = int(np.searchsorted(ends, position, "right"))
+        return names[split], position - int(ends[split]) + len(columns[names[split]])
 
-    return [[locate(int(place)) for place in group] for group in sorted(groups, key=lambda group: int(group[0]))]
+    return [[locate(int(position)) for position in group] for group in sorted(groups, key=lambda group: int(group[0]))]
 
 
 def name_sequences(names: Sequence[str], pattern: str | None = None) -> list[str]:

@@ -21,7 +21,7 @@ VOID_WORDS = frozenset(
     {"void", "unlabelled", "unlabeled", "ignore", "ignored", "unknown", "undefined", "dontcare", "out of roi"}
 )
 
-# Kind of problem of single pairs -> (level, sentence after "N pairs ").
+# Problem of single pairs -> (level, sentence after "N pairs ").
 _PAIR_PROBLEMS: dict[str, tuple[Level, str]] = {
     "unreadable": ("error", "cannot be read"),
     "sizes differ": ("error", "have an image and a mask of different sizes"),
@@ -66,15 +66,15 @@ def find_pair_problems(tallies: Mapping[str, SplitTally], classes: ClassMap) -> 
     """Return the findings on single pairs: unreadable, of two sizes, values outside the classes, ..."""
     findings = []
     for split, tally in tallies.items():
-        for kind, (level, sentence) in _PAIR_PROBLEMS.items():
-            problem = tally.problems.get(kind)
+        for name, (level, sentence) in _PAIR_PROBLEMS.items():
+            problem = tally.problems.get(name)
             if problem is None:
                 continue
             details = "; ".join(
                 f"{text}{f' ({count} times)' if count > 1 else ''}" for text, count in problem.details.items()
             )
             message = f"{split}: {problem.count} pairs {sentence}" + (f": {details}" if details else "")
-            findings.append(Finding(level, kind, message, problem.files))
+            findings.append(Finding(level, name, message, problem.files))
         findings += _describe_outside(split, tally, classes) + _describe_range(split, tally)
     return findings
 
@@ -181,7 +181,7 @@ def _find_near(
 
 def find_sequences(splits: Mapping[str, SegmentationSplit], pattern: str | None) -> list[Finding]:
     """Return findings on sequences that splits share."""
-    shared = find_shared_sequences({split: part.names for split, part in splits.items()}, pattern)
+    shared = find_shared_sequences({name: split.names for name, split in splits.items()}, pattern)
     lines = [
         f"{key}: " + ", ".join(f"{split} {count}" for split, count in counts.items()) for key, counts in shared.items()
     ]
@@ -217,15 +217,15 @@ def find_class_problems(tallies: Mapping[str, SplitTally], classes: ClassMap) ->
             )
     if train is not None and train.pixels.sum() and train.pixels[-1] > 0.5 * train.pixels.sum():
         share = 100 * train.pixels[-1] / train.pixels.sum()
-        findings.append(Finding("warning", "mostly void", f"train: {share:.0f} % of the pixels count nowhere"))
+        findings.append(Finding("warning", "mostly void", f"train: {share:.0f} % of the pixels are ignored"))
     return findings
 
 
 def find_misread_masks(splits: Mapping[str, SegmentationSplit], tallies: Mapping[str, SplitTally]) -> list[Finding]:
-    """Return findings on masks whose foreground counts nowhere, or as background, in the way they are read."""
+    """Return findings on masks whose foreground is ignored, or taken for background, in the way they are read."""
     findings = []
     train = tallies.get("train")
-    if train is not None and not train.outside and looks_like_bytes(splits["train"], train.pixels):
+    if train is not None and not train.outside and looks_like_bytes(splits["train"].decoder, train.pixels):
         name = splits["train"].classes.names[1]
         message = f"class '{name}' has no pixel and 255 is ignored: these look like masks of 0 and 255"
         fix = "set data.encoding: binary, or data.void: [255] where 255 means nothing"

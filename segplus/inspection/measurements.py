@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -52,7 +52,6 @@ class PairFacts:
         shift_scale: Pixels of the image for one of the reduced image.
         is_interpolated: The mask looks resized with interpolation: classes change through values between the two.
         value_range: Least and greatest value of an image that is not 8-bit, or None.
-        problems: Messages of what is wrong with the pair, each with its kind.
     """
 
     size_px: tuple[int, int]
@@ -72,7 +71,6 @@ class PairFacts:
     shift_scale: float = 1.0
     is_interpolated: bool = False
     value_range: tuple[float, float] | None = None
-    problems: list[tuple[str, str]] = field(default_factory=list)
 
 
 def measure_pair(split: SegmentationSplit, index: int, tolerant: ClassMap) -> PairFacts | InputError:
@@ -173,9 +171,9 @@ def count_objects(labels: npt.NDArray[Any], num_classes: int) -> tuple[npt.NDArr
     for class_id in np.flatnonzero(np.bincount(labels.ravel(), minlength=num_classes)[:num_classes]):
         plane = np.asarray(labels == class_id, dtype=np.uint8)
         left, top, width, height = cv2.boundingRect(plane)
-        part = np.ascontiguousarray(plane[top : top + height, left : left + width])
+        cropped = np.ascontiguousarray(plane[top : top + height, left : left + width])
         # Counting the labels afterwards takes a third of the time of connectedComponentsWithStats.
-        found, numbered = cv2.connectedComponents(part, connectivity=8)
+        found, numbered = cv2.connectedComponents(cropped, connectivity=8)
         objects[class_id] = found - 1
         smallest[class_id] = np.bincount(numbered.ravel(), minlength=found)[1:].min()
     return objects, smallest
@@ -208,8 +206,8 @@ def measure_blends(raw: npt.NDArray[Any], classes: ClassMap) -> float:
     colors = _unpack(raw)
     outside = ~np.isin(raw, legend)
     between, changes = [], 0
-    for channels, others in ((colors, outside), (colors.swapaxes(0, 1), outside.T)):
-        left, middle, right = channels[:, :-2], channels[:, 1:-1], channels[:, 2:]
+    for plane, others in ((colors, outside), (colors.swapaxes(0, 1), outside.T)):
+        left, middle, right = plane[:, :-2], plane[:, 1:-1], plane[:, 2:]
         changed = (left != right).any(axis=-1)
         inside = (np.minimum(left, right) <= middle) & (middle <= np.maximum(left, right))
         differs = (middle != left).any(axis=-1) & (middle != right).any(axis=-1)
@@ -224,8 +222,8 @@ def measure_blends(raw: npt.NDArray[Any], classes: ClassMap) -> float:
 def lie_between(colors: npt.NDArray[np.int32], legend: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
     """Return whether each colour, shape (N, 3), lies on the line between two of the legend, up to rounding, (N,)."""
     result = np.zeros(len(colors), dtype=np.bool_)
-    for place, start in enumerate(legend[:-1]):
-        spans = (legend[place + 1 :] - start).astype(np.float64)  # (others, 3)
+    for position, start in enumerate(legend[:-1]):
+        spans = (legend[position + 1 :] - start).astype(np.float64)  # (others, 3)
         offsets = (colors - start)[:, None].astype(np.float64)  # (N, 1, 3)
         along = (offsets * spans).sum(axis=-1) / (spans**2).sum(axis=-1)  # (N, others)
         away = np.abs(offsets - along[..., None] * spans).max(axis=-1)

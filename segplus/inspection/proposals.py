@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from segplus.classes import ClassMap
+from segplus.data.checking import looks_like_bytes
+from segplus.data.decoding.masks import MaskDecoder
 from segplus.inspection.findings import VOID_WORDS
 from segplus.inspection.tallies import SplitTally
 from segplus.recipe.data_section import DataRecipe
@@ -19,16 +20,17 @@ _LARGEST_SERVED_PX = 2048
 
 
 def propose_recipe(
-    section: DataRecipe, classes: ClassMap, tallies: Mapping[str, SplitTally], named: bool
+    section: DataRecipe, decoder: MaskDecoder, tallies: Mapping[str, SplitTally], named: bool
 ) -> dict[str, Any]:
     """Return a whole recipe, as a mapping, for these data.
 
     Args:
         section: The data section that was inspected.
-        classes: Its classes.
+        decoder: How its masks were read, with the classes.
         tallies: What the splits hold.
         named: The classes have names; otherwise the found values are listed for a person to name.
     """
+    classes = decoder.classes
     train = tallies.get("train") or next(iter(tallies.values()))
     data = list_changed_keys(section)
     if not named:
@@ -40,7 +42,7 @@ def propose_recipe(
     void = [name for name in classes.names if name.lower() in VOID_WORDS]
     if void:
         data["void"] = [*data.get("void", []), *void]
-    if looks_binary(train, classes) and 255 not in section.void:
+    if not train.outside and looks_like_bytes(decoder, train.pixels):
         data["encoding"] = "binary"
     ranges = [tally.value_range for tally in tallies.values() if tally.value_range is not None]
     if ranges:
@@ -68,13 +70,8 @@ def list_changed_keys(section: DataRecipe) -> dict[str, Any]:
     return changed
 
 
-def looks_binary(tally: SplitTally, classes: ClassMap) -> bool:
-    """Return whether masks of 0 and 255 were read as ids of two classes."""
-    return bool(classes.num_classes == 2 and tally.pixels[1] == 0 and tally.pixels[-1] and not tally.outside)
-
-
 def measure_shares(tally: SplitTally) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return each class's share of the pixels that count, shape (C,)."""
+    """Return each class's share of the valid pixels, shape (C,)."""
     total = max(1, int(tally.pixels[:-1].sum()))
     shares: np.ndarray[Any, np.dtype[np.float64]] = tally.pixels[:-1] / total
     return shares

@@ -15,7 +15,7 @@ from segplus.errors import InputError
 from segplus.inspection.measurements import TURNS, WINDOW_PX, PairFacts
 
 MOST_OUTSIDE = 1 << 16  # values outside the classes that are told apart: lossy colours would be millions
-NAMED = 20  # files that are named of each kind of problem; the others are counted
+NAMED = 20  # files that are named of each problem; the others are counted
 _IMAGES = 6
 
 
@@ -92,11 +92,11 @@ class SplitTally:
         if len(self.examples) < _IMAGES:
             self.examples.append(index)
         self._add_edges(facts)
-        before = {kind: problem.count for kind, problem in self.problems.items()}
+        before = {name: problem.count for name, problem in self.problems.items()}
         self._add_problems(facts, sources)
-        kinds = [kind for kind, problem in self.problems.items() if problem.count > before.get(kind, 0)]
-        if kinds and len(self.suspects) < 2 * _IMAGES and max(before.get(kind, 0) for kind in kinds) < _IMAGES:
-            self.suspects.append((index, ", ".join(kinds)))
+        names = [name for name, problem in self.problems.items() if problem.count > before.get(name, 0)]
+        if names and len(self.suspects) < 2 * _IMAGES and max(before.get(name, 0) for name in names) < _IMAGES:
+            self.suspects.append((index, ", ".join(names)))
 
     def _add_edges(self, facts: PairFacts) -> None:
         if facts.shift_profile is None or facts.turn_scores is None:

@@ -13,8 +13,8 @@ from torch import Tensor
 from segplus.errors import InputError
 from segplus.losses.channel_terms import Channels, ChannelTerm
 from segplus.losses.pixelwise import CrossEntropy
-from segplus.losses.slabs import Slab, SlabTerm
-from segplus.losses.terms import ImageLabels, LabelBatch, Part, Reduction, require_at_least
+from segplus.losses.row_terms import RowChunk, RowTerm
+from segplus.losses.terms import ImageLabels, LabelBatch, Reduction, Summand, require_at_least
 
 
 @dataclass(frozen=True)
@@ -110,24 +110,24 @@ class Boundary(ChannelTerm):
         """Return the number of pixels that count."""
         return batch.count_pixels()
 
-    def walk(self, part: Part[ChannelTerm], channels: Channels, reduction: Reduction) -> None:
-        """Add the value to the part, and the gradient by `channels.pull`."""
+    def walk(self, summand: Summand[ChannelTerm], channels: Channels, reduction: Reduction) -> None:
+        """Add the value to the summand, and the gradient by `channels.add_gradient`."""
         for i in range(len(channels.logits)):
             for index, weights in self.weigh(channels.batch, i, channels.classes):
                 probability = channels.upsample(slice(i, i + 1), index)
-                slopes = weights.to(probability)[None] * part.scale
-                part.value += (probability * slopes).sum()
-                channels.pull(slice(i, i + 1), index, probability, slopes.mul_(part.weight))
+                slopes = weights.to(probability)[None] * summand.scale
+                summand.value += (probability * slopes).sum()
+                channels.add_gradient(slice(i, i + 1), index, probability, slopes.mul_(summand.weight))
 
     def evaluate(
-        self, part: Part[ChannelTerm], probabilities: Tensor, batch: LabelBatch, reduction: Reduction
+        self, summand: Summand[ChannelTerm], probabilities: Tensor, batch: LabelBatch, reduction: Reduction
     ) -> Tensor:
         """Return the value the plain way, from probabilities (N, C, H, W)."""
         total = probabilities.sum() * 0
         for i, image in enumerate(probabilities):
             for index, weights in self.weigh(batch, i, len(image)):
                 total = total + (image[index] * weights.to(image)).sum()
-        return total * part.scale
+        return total * summand.scale
 
     def weigh(self, batch: LabelBatch, i: int, num_classes: int) -> Iterator[tuple[int, Tensor]]:
         """Yield every class that image i contains and that counts, with the weights of its probabilities, (H, W)."""
@@ -139,7 +139,7 @@ class Boundary(ChannelTerm):
 
 
 @dataclass(frozen=True)
-class SoftBoundaryF1(SlabTerm):
+class SoftBoundaryF1(RowTerm):
     """1 - F1 of predicted and true boundaries, both drawn by max-pooling, so that it has a gradient everywhere.
 
     Precision and recall of every class that has a boundary in the image, averaged over these classes and over images.
@@ -157,7 +157,7 @@ class SoftBoundaryF1(SlabTerm):
 
     @property
     def halo_px(self) -> int:
-        """Rows that a slab must see beyond its own."""
+        """Rows that a chunk must see beyond its own."""
         return (self.width_px - 1) // 2 + (self.tolerance_px - 1) // 2
 
     def check(self, key: str) -> None:
@@ -166,13 +166,13 @@ class SoftBoundaryF1(SlabTerm):
             if value < 3 or value % 2 == 0:
                 raise InputError(f"{key}.{name}", found=value, allowed="an odd number from 3")
 
-    def measure(self, slab: Slab) -> Tensor:
+    def measure(self, chunk: RowChunk) -> Tensor:
         """Return hits and areas of predicted and of true boundaries, shape (4, C)."""
-        predicted = _draw_boundary(slab.probabilities, slab.valid, self.width_px)
-        true = _draw_boundary(slab.truth, slab.valid, self.width_px)
+        predicted = _draw_boundary(chunk.probabilities, chunk.valid, self.width_px)
+        true = _draw_boundary(chunk.truth, chunk.valid, self.width_px)
         near_predicted, near_true = _pool(predicted, self.tolerance_px), _pool(true, self.tolerance_px)
         maps = (predicted * near_true, predicted, true * near_predicted, true)
-        return torch.stack([values[:, slab.own].sum((1, 2)) for values in maps])
+        return torch.stack([values[:, chunk.own].sum((1, 2)) for values in maps])
 
     def finish(self, sums: Tensor) -> Tensor:
         """Return the loss of one image; 0 without a boundary."""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segplus.losses.softmax import LOG2_E, SoftmaxWalk
-from segplus.losses.terms import LabelBatch, Part, Reduction, Term
+from segplus.losses.terms import LabelBatch, Reduction, Summand, Term
 
 
 class Channels:
@@ -26,8 +26,8 @@ class Channels:
         self.batch, self.classes, self.gradient = walk.batch, walk.classes, gradient
         self.logits, self.peaks = walk.logits, walk.logits.amax(1, keepdim=True)
         self.log_norms = walk.grid.restore(torch.stack(list(log_norms)))  # (N, H, W)
-        # The sum over classes of p dL/dp: what the last walk lowers the factor of the probabilities by.
-        self.lift = torch.zeros_like(self.log_norms)
+        # The sum over classes of p dL/dp of every pixel: a softmax's gradient is p (dL/dp - mean_slope).
+        self.mean_slope = torch.zeros_like(self.log_norms)
 
     def upsample(self, images: slice, index: int) -> Tensor:
         """Return the probabilities of one class in some images, shape (n, H, W)."""
@@ -35,12 +35,12 @@ class Channels:
         full = F.interpolate(channel, size=self.log_norms.shape[1:], mode="bilinear", align_corners=False)[:, 0]
         return full.sub_(self.log_norms[images]).exp2_()
 
-    def pull(self, images: slice, index: int, probabilities: Tensor, slopes: Tensor) -> None:
+    def add_gradient(self, images: slice, index: int, probabilities: Tensor, slopes: Tensor) -> None:
         """Add the gradient of the loss by the probabilities of one class, `slopes`, which is overwritten."""
         if self.gradient is None:
             return
         slopes.mul_(probabilities)
-        self.lift[images] += slopes
+        self.mean_slope[images] += slopes
         size, shape = list(slopes.shape[1:]), [len(slopes), 1, *self.logits.shape[2:]]
         back = torch.ops.aten.upsample_bilinear2d_backward(slopes[:, None], size, shape, False, None, None)
         self.gradient[images, index] += back[:, 0]
@@ -50,18 +50,18 @@ class Channels:
 class ChannelTerm(Term):
     """A loss of whole maps of probabilities, one class after the other."""
 
-    def walk(self, part: Part[ChannelTerm], channels: Channels, reduction: Reduction) -> None:
-        """Add the value to the part, and the gradient by `channels.pull`.
+    def walk(self, summand: Summand[ChannelTerm], channels: Channels, reduction: Reduction) -> None:
+        """Add the value to the summand, and the gradient by `channels.add_gradient`.
 
         Args:
-            part: This term with its weight.
+            summand: This term with its weight.
             channels: The batch.
             reduction: How processes share a batch.
         """
         raise NotImplementedError
 
     def evaluate(
-        self, part: Part[ChannelTerm], probabilities: Tensor, batch: LabelBatch, reduction: Reduction
+        self, summand: Summand[ChannelTerm], probabilities: Tensor, batch: LabelBatch, reduction: Reduction
     ) -> Tensor:
         """Return the value the plain way, from probabilities (N, C, H, W)."""
         raise NotImplementedError

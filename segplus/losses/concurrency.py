@@ -1,4 +1,4 @@
-"""Images side by side on a CPU: one thread an image, in place of all threads on every small operation."""
+"""Images side by side on a CPU: one thread an image instead of all threads on every small operation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEAST_VALUES = 4_000_000
 def map_images(function: Callable[[int], Result], count: int, device: torch.device, values: int) -> list[Result]:
     """Return the function's results for every image of a batch, in order.
 
-    Operations on a piece take tens of microseconds. Shared by several threads, each would end in a barrier, which costs
+    Operations on a chunk take tens of microseconds. Shared by several threads, each would end in a barrier, which costs
     little on an idle machine and many times the work where data-loading workers want the same cores. So threads take
     whole images, and the results do not depend on their number. Where that would leave half of the threads idle, or on
     other devices, images come one after the other.

@@ -53,7 +53,7 @@ def build_criterion(
     Args:
         config: Term -> weight, or term -> {weight: ..., parameter: ...}.
         num_classes: C.
-        ignore_index: The label that counts nowhere.
+        ignore_index: The label that is ignored.
         class_weights: One weight a class, or weights by class name (the others weigh 1).
         class_names: Names of the classes, for weights by name.
         plain: Build the upsampled logits and use autograd, for comparison: the same numbers, slower and larger.
@@ -80,21 +80,21 @@ def read_entry(name: str, options: Any, num_classes: int, class_names: Sequence[
     """
     if name not in LOSSES:
         raise InputError("losses: no such term", found=name, fix=suggest(str(name), LOSSES))
-    kind, key = LOSSES[name], f"losses.{name}"
-    if num_classes == 1 and kind.needs_softmax:
+    term_type, key = LOSSES[name], f"losses.{name}"
+    if num_classes == 1 and term_type.needs_softmax:
         fix = "use binary_cross_entropy or sigmoid_focal for one logit, or two classes"
         raise InputError(f"{key}: it needs at least two classes", found="num_classes=1", fix=fix)
     plain_weight = not isinstance(options, Mapping) or "schedule" in options
     given: dict[str, Any] = {"weight": options} if plain_weight else dict(options)
     weight = read_number(f"{key}.weight", given.pop("weight", 1.0))
-    known = {field.name: field for field in fields(kind)}
+    known = {field.name: field for field in fields(term_type)}
     values = {}
     for parameter, value in given.items():
         if parameter not in known:
             fix = suggest(str(parameter), [*known, "weight"])
             raise InputError(f"{key}: no such parameter", found=parameter, fix=fix)
         values[parameter] = read_parameter(f"{key}.{parameter}", known[parameter], value, num_classes, class_names)
-    entry = Entry(weight, kind, values)
+    entry = Entry(weight, term_type, values)
     for percent in range(101):  # a whole number on its way may be one that is not allowed
         weight_now, term = entry.build(percent / 100)
         term.check(key)

@@ -15,13 +15,13 @@ from segplus.losses.channel_terms import ChannelTerm
 from segplus.losses.overlap import OverlapTerm
 from segplus.losses.pixelwise import PixelTerm
 from segplus.losses.plain import evaluate_plainly
+from segplus.losses.row_terms import RowTerm, stream_row_terms
 from segplus.losses.schedules import Schedule
-from segplus.losses.sigmoid import SigmoidTerm, walk_sigmoid
-from segplus.losses.slabs import SlabTerm, walk_slabs
+from segplus.losses.sigmoid import SigmoidTerm, stream_sigmoid_terms
 from segplus.losses.softmax import SAFE_RANGE, SoftmaxWalk
-from segplus.losses.terms import LabelBatch, Part, Reduction, Term, TermType, widen_labels
+from segplus.losses.softmax_terms import stream_softmax_terms
+from segplus.losses.terms import LabelBatch, Reduction, Summand, Term, TermType, widen_labels
 from segplus.losses.upsample import choose_grid
-from segplus.losses.walks import walk_softmax
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,18 @@ class Entry:
 
     Args:
         weight: The weight in the sum.
-        kind: The term.
+        term_type: The term.
         values: Its parameters that are given; numbers may be schedules.
     """
 
     weight: float | Schedule
-    kind: type[Term]
+    term_type: type[Term]
     values: dict[str, Any]
 
     def build(self, share: float, tensors: Mapping[str, Tensor] | None = None) -> tuple[float, Term]:
         """Return weight and term at a share of the training, with these copies of its tensors."""
         values = {name: _evaluate(value, share) for name, value in (self.values | dict(tensors or {})).items()}
-        return float(_evaluate(self.weight, share)), self.kind(**values)
+        return float(_evaluate(self.weight, share)), self.term_type(**values)
 
 
 def _evaluate(value: Any, share: float) -> Any:
@@ -67,7 +67,7 @@ class _Streamed(torch.autograd.Function):
 class Criterion(nn.Module):
     """The weighted sum of named terms; see `build_criterion`.
 
-    `parts` keeps the detached, unweighted value of every term of the last call by its name.
+    `term_values` keeps the detached, unweighted value of every term of the last call by its name.
     """
 
     class_weights: Tensor | None
@@ -86,7 +86,7 @@ class Criterion(nn.Module):
         self.register_buffer("class_weights", class_weights, persistent=False)
         for key, tensor in self._list_tensors():
             self.register_buffer(key, tensor, persistent=False)
-        self.parts: dict[str, Tensor] = {}
+        self.term_values: dict[str, Tensor] = {}
         self.set_progress(0.0)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -102,7 +102,7 @@ class Criterion(nn.Module):
 
         Args:
             logits: Raw scores at the model's stride, any float type, shape (N, C, h, w).
-            labels: Class ids of any integer type, shape (N, H, W); ignore_index counts nowhere.
+            labels: Class ids of any integer type, shape (N, H, W); ignore_index is ignored.
             normalizers: Denominators by term: `count_normalizers` summed over the micro-batches of an accumulated step
                 and over processes. The value then is this call's share: shares add up, over micro-batches and
                 processes, to the value of the whole batch. None where the call is a whole batch by itself.
@@ -118,10 +118,10 @@ class Criterion(nn.Module):
         with torch.autocast(logits.device.type, enabled=False):
             work = logits.to(torch.promote_types(logits.dtype, torch.float32))
             stable = self._inspect(work.detach(), batch)
-            parts = self._open_parts(batch, normalizers, work.new_zeros(()))
+            summands = self._open_summands(batch, normalizers, work.new_zeros(()))
             if self.plain:
-                return self._add_parts(evaluate_plainly(parts, work, batch, reduction))
-            return self._stream(logits, work.detach(), batch, parts, reduction, stable)
+                return self._add_terms(evaluate_plainly(summands, work, batch, reduction))
+            return self._stream(logits, work.detach(), batch, summands, reduction, stable)
 
     def count_normalizers(self, labels: Tensor) -> dict[str, Tensor]:
         """Return the denominators of one micro-batch by term; terms that have none are absent.
@@ -181,10 +181,10 @@ class Criterion(nn.Module):
         share = 1 / (processes * steps)
         return Reduction(processes, 1 / steps, share, share)
 
-    def _open_parts(
+    def _open_summands(
         self, batch: LabelBatch, normalizers: Mapping[str, Tensor] | None, zero: Tensor
-    ) -> dict[str, Part[Term]]:
-        parts = {}
+    ) -> dict[str, Summand[Any]]:
+        summands = {}
         for name, (weight, term) in self.terms.items():
             if normalizers is not None and name in normalizers:
                 count: Tensor | None = normalizers[name].to(zero.device)
@@ -192,39 +192,39 @@ class Criterion(nn.Module):
                 count = term.count(batch)
                 if normalizers is not None and count is not None:
                     raise InputError("normalizers: a term is missing", found=sorted(normalizers), allowed=name)
-            parts[name] = Part(term, weight, count, zero.clone())
-        return parts
+            summands[name] = Summand(term, weight, count, zero.clone())
+        return summands
 
     def _stream(
         self,
         logits: Tensor,
         work: Tensor,
         batch: LabelBatch,
-        parts: Mapping[str, Part[Term]],
+        summands: Mapping[str, Summand[Any]],
         reduction: Reduction,
         stable: bool,
     ) -> Tensor:
         wants_gradient = torch.is_grad_enabled() and logits.requires_grad
         with torch.no_grad():
             gradient = torch.zeros_like(work, memory_format=torch.contiguous_format) if wants_gradient else None
-            pixels, overlaps = _select(parts, PixelTerm), _select(parts, OverlapTerm)
-            channelled, sigmoids = _select(parts, ChannelTerm), _select(parts, SigmoidTerm)
-            smoothed = any(part.term.smoothing > 0 for part in pixels)
-            grid = choose_grid(_size(work), _size(batch.labels), self.num_classes + int(smoothed))
+            pixels, overlaps = _select(summands, PixelTerm), _select(summands, OverlapTerm)
+            channelled, sigmoids = _select(summands, ChannelTerm), _select(summands, SigmoidTerm)
+            smoothed = any(summand.term.smoothing > 0 for summand in pixels)
+            grid = choose_grid((work.shape[2], work.shape[3]), batch.size, self.num_classes + int(smoothed))
             if pixels or overlaps or channelled:
                 walk = SoftmaxWalk(work, batch, grid, stable, smoothed)
-                walk_softmax(walk, pixels, overlaps, channelled, reduction, gradient)
+                stream_softmax_terms(walk, pixels, overlaps, channelled, reduction, gradient)
             if sigmoids:
-                walk_sigmoid(work, batch, grid, sigmoids, gradient)
-            for part in _select(parts, SlabTerm):
-                walk_slabs(work, batch, part, gradient)
-            total = self._add_parts({name: part.value for name, part in parts.items()})
+                stream_sigmoid_terms(work, batch, grid, sigmoids, gradient)
+            for summand in _select(summands, RowTerm):
+                stream_row_terms(work, batch, summand, gradient)
+            total = self._add_terms({name: summand.value for name, summand in summands.items()})
         if gradient is None:
             return total
         return cast("Tensor", _Streamed.apply(logits, total, gradient))  # type: ignore[no-untyped-call]
 
-    def _add_parts(self, values: Mapping[str, Tensor]) -> Tensor:
-        self.parts = {name: values[name].detach() for name in self.terms}
+    def _add_terms(self, values: Mapping[str, Tensor]) -> Tensor:
+        self.term_values = {name: values[name].detach() for name in self.terms}
         return torch.stack([values[name] * weight for name, (weight, _) in self.terms.items()]).sum()
 
     def _inspect(self, logits: Tensor, batch: LabelBatch) -> bool:
@@ -241,9 +241,5 @@ class Criterion(nn.Module):
         return not widest < SAFE_RANGE
 
 
-def _size(maps: Tensor) -> tuple[int, int]:
-    return maps.shape[-2], maps.shape[-1]
-
-
-def _select(parts: Mapping[str, Part[Term]], kind: type[TermType]) -> list[Part[TermType]]:
-    return [cast("Part[TermType]", part) for part in parts.values() if isinstance(part.term, kind)]
+def _select(summands: Mapping[str, Summand[Any]], term_type: type[TermType]) -> list[Summand[TermType]]:
+    return [summand for summand in summands.values() if isinstance(summand.term, term_type)]

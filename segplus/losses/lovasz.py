@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from segplus.losses.channel_terms import Channels, ChannelTerm
-from segplus.losses.terms import LabelBatch, Part, Reduction
+from segplus.losses.terms import LabelBatch, Reduction, Summand
 
 ALONE = Reduction(1, 1.0, 1.0, 1.0)
 
@@ -34,19 +34,19 @@ class LovaszSoftmax(ChannelTerm):
         """Return the number of images that count, where images are finished one by one."""
         return batch.count_images() if self.per_image else None
 
-    def walk(self, part: Part[ChannelTerm], channels: Channels, reduction: Reduction) -> None:
-        """Add the value to the part, and the gradient by `channels.pull`."""
+    def walk(self, summand: Summand[ChannelTerm], channels: Channels, reduction: Reduction) -> None:
+        """Add the value to the summand, and the gradient by `channels.add_gradient`."""
         if self.per_image:
             for i in range(len(channels.logits)):
-                self._walk_region(part, channels, slice(i, i + 1), (ALONE, part.scale, part.scale))
+                self._walk_region(summand, channels, slice(i, i + 1), (ALONE, summand.scale, summand.scale))
             return
         synced = self.sync and reduction.processes > 1
         shares = (reduction.gradient_share, reduction.value_share) if synced else (reduction.lone_share,) * 2
         scales = channels.logits.new_tensor(shares)
-        self._walk_region(part, channels, slice(None), (reduction if synced else ALONE, scales[0], scales[1]))
+        self._walk_region(summand, channels, slice(None), (reduction if synced else ALONE, scales[0], scales[1]))
 
     def _walk_region(
-        self, part: Part[ChannelTerm], channels: Channels, images: slice, how: tuple[Reduction, Tensor, Tensor]
+        self, summand: Summand[ChannelTerm], channels: Channels, images: slice, how: tuple[Reduction, Tensor, Tensor]
     ) -> None:
         """Treat some images as one region."""
         reduction, gradient_scale, value_scale = how
@@ -58,13 +58,13 @@ class LovaszSoftmax(ChannelTerm):
             kept = valid & (truth | (errors >= find_floor(errors, truth, valid, reduction)))
             everyone, own = reduction.gather_over_processes(errors[kept], truth[kept])
             steps = weigh_errors(Errors(*everyone))
-            part.value += (everyone[0] * steps).sum() * (value_scale / len(classes))
+            summand.value += (everyone[0] * steps).sum() * (value_scale / len(classes))
             slopes, sign = torch.zeros_like(probability), 1 - 2 * truth[kept].to(steps.dtype)
-            slopes[kept] = steps[own] * sign * (gradient_scale * part.weight / len(classes))
-            channels.pull(images, index, probability, slopes)
+            slopes[kept] = steps[own] * sign * (gradient_scale * summand.weight / len(classes))
+            channels.add_gradient(images, index, probability, slopes)
 
     def evaluate(
-        self, part: Part[ChannelTerm], probabilities: Tensor, batch: LabelBatch, reduction: Reduction
+        self, summand: Summand[ChannelTerm], probabilities: Tensor, batch: LabelBatch, reduction: Reduction
     ) -> Tensor:
         """Return the value the plain way, every error sorted, from probabilities (N, C, H, W)."""
         if not self.per_image:
@@ -73,7 +73,7 @@ class LovaszSoftmax(ChannelTerm):
             return self._evaluate_region(probabilities, batch, slice(None), ALONE) * reduction.lone_share
         images = [slice(i, i + 1) for i in range(len(probabilities))]
         values = [self._evaluate_region(probabilities, batch, image, ALONE) for image in images]
-        return torch.stack(values).sum() * part.scale
+        return torch.stack(values).sum() * summand.scale
 
     def _evaluate_region(self, probabilities: Tensor, batch: LabelBatch, images: slice, reduction: Reduction) -> Tensor:
         maps, labels, valid = probabilities[images], batch.labels[images], batch.valid[images]

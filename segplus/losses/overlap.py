@@ -138,7 +138,7 @@ class Jaccard(OverlapTerm):
 
 @dataclass(frozen=True)
 class Tversky(OverlapTerm):
-    """1 - TP / (TP + alpha FP + beta FN): Dice with a price for each kind of error.
+    """1 - TP / (TP + alpha FP + beta FN): Dice with a price for each type of error.
 
     Prices of 0.5 and 0.5 are Dice, 1 and 1 Jaccard.
 
@@ -168,7 +168,7 @@ class FocalTversky(Tversky):
     Args:
         gamma: The root; 1 is Tversky, the paper uses 4 / 3.
     Reference:
-        Abraham and Khan, A Novel Focal Tversky Loss Function, 2018, equation 4, where alpha and beta change places.
+        Abraham and Khan, A Novel Focal Tversky Loss Function, 2018, equation 4, where alpha and beta are swapped.
         https://arxiv.org/abs/1810.07842
     """
 

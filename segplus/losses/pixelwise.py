@@ -57,7 +57,20 @@ class PixelTerm(Term):
 
 
 @dataclass(frozen=True)
-class CrossEntropy(PixelTerm):
+class LogLossTerm(PixelTerm):
+    """A loss of minus the log-probability of a pixel's true class."""
+
+    def losses(self, log_target: Tensor) -> Tensor:
+        """Return minus the log-probability."""
+        return -log_target
+
+    def slopes(self, log_target: Tensor) -> Tensor:
+        """Return -1."""
+        return -torch.ones_like(log_target)
+
+
+@dataclass(frozen=True)
+class CrossEntropy(LogLossTerm):
     """Minus the log-probability of the true class, averaged over valid pixels with class weights.
 
     Args:
@@ -78,14 +91,6 @@ class CrossEntropy(PixelTerm):
         """Raise InputError where the smoothing is outside [0, 1)."""
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"{key}.label_smoothing", found=self.label_smoothing, allowed="[0, 1)")
-
-    def losses(self, log_target: Tensor) -> Tensor:
-        """Return minus the log-probability."""
-        return -log_target
-
-    def slopes(self, log_target: Tensor) -> Tensor:
-        """Return -1."""
-        return -torch.ones_like(log_target)
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ class Focal(PixelTerm):
 
 
 @dataclass(frozen=True)
-class OhemCrossEntropy(PixelTerm):
+class OhemCrossEntropy(LogLossTerm):
     """Cross-entropy of the hardest pixels of every image (online hard example mining).
 
     Args:
@@ -180,11 +185,3 @@ class OhemCrossEntropy(PixelTerm):
         if not self.sync:
             return kept / reduction.lone_share
         return reduction.add_over_processes(kept) / reduction.gradient_share
-
-    def losses(self, log_target: Tensor) -> Tensor:
-        """Return minus the log-probability."""
-        return -log_target
-
-    def slopes(self, log_target: Tensor) -> Tensor:
-        """Return -1."""
-        return -torch.ones_like(log_target)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,40 +12,37 @@ from torch import Tensor
 from segplus.losses.channel_terms import ChannelTerm
 from segplus.losses.overlap import Overlaps, OverlapTerm
 from segplus.losses.pixelwise import PixelTerm
+from segplus.losses.row_terms import RowTerm, evaluate_rows
 from segplus.losses.sigmoid import SigmoidTerm, evaluate_sigmoid
-from segplus.losses.slabs import SlabTerm, evaluate_slabs
-from segplus.losses.terms import LabelBatch, Part, Reduction, Term
+from segplus.losses.terms import LabelBatch, Reduction, Summand
 
 
 def evaluate_plainly(
-    parts: Mapping[str, Part[Term]], logits: Tensor, batch: LabelBatch, reduction: Reduction
+    summands: Mapping[str, Summand[Any]], logits: Tensor, batch: LabelBatch, reduction: Reduction
 ) -> dict[str, Tensor]:
     """Return the value of every term by its name, differentiable by the logits, shape (N, C, h, w)."""
-    size = (batch.labels.shape[-2], batch.labels.shape[-1])
-    full = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+    full = F.interpolate(logits, size=batch.size, mode="bilinear", align_corners=False)
     log_probabilities = full.log_softmax(1)
     values = {}
-    for name, part in parts.items():
-        term = part.term
-        if isinstance(term, PixelTerm):
-            values[name] = evaluate_pixels(cast("Part[PixelTerm]", part), log_probabilities, batch, reduction)
-        elif isinstance(term, OverlapTerm):
-            values[name] = evaluate_overlap(cast("Part[OverlapTerm]", part), log_probabilities.exp(), batch, reduction)
-        elif isinstance(term, ChannelTerm):
-            channelled = cast("Part[ChannelTerm]", part)
-            values[name] = term.evaluate(channelled, log_probabilities.exp(), batch, reduction)
-        elif isinstance(term, SigmoidTerm):
-            values[name] = evaluate_sigmoid(cast("Part[SigmoidTerm]", part), full, batch)
-        elif isinstance(term, SlabTerm):
-            values[name] = evaluate_slabs(cast("Part[SlabTerm]", part), full, batch)
+    for name, summand in summands.items():
+        if isinstance(summand.term, PixelTerm):
+            values[name] = evaluate_pixels(summand, log_probabilities, batch, reduction)
+        elif isinstance(summand.term, OverlapTerm):
+            values[name] = evaluate_overlap(summand, log_probabilities.exp(), batch, reduction)
+        elif isinstance(summand.term, ChannelTerm):
+            values[name] = summand.term.evaluate(summand, log_probabilities.exp(), batch, reduction)
+        elif isinstance(summand.term, SigmoidTerm):
+            values[name] = evaluate_sigmoid(summand, full, batch)
+        elif isinstance(summand.term, RowTerm):
+            values[name] = evaluate_rows(summand, full, batch)
     return values
 
 
 def evaluate_pixels(
-    part: Part[PixelTerm], log_probabilities: Tensor, batch: LabelBatch, reduction: Reduction
+    summand: Summand[PixelTerm], log_probabilities: Tensor, batch: LabelBatch, reduction: Reduction
 ) -> Tensor:
     """Return the value of a pixel term."""
-    term, total, kept = part.term, log_probabilities.sum() * 0, []
+    term, total, kept = summand.term, log_probabilities.sum() * 0, []
     for index, image in enumerate(log_probabilities):
         labels = batch.select_image(index, image.dtype)
         log_target = image.gather(0, labels.ids[None])[0]
@@ -61,14 +58,16 @@ def evaluate_pixels(
             mixture = torch.ones_like(image[:, 0, 0]) if batch.class_weights is None else batch.class_weights.to(image)
             uniform = (image * mixture[:, None, None]).sum(0) * counted
             total = total - term.smoothing / len(image) * uniform.sum()
-    if part.denominator is None:
-        part.denominator = term.divide_kept(torch.stack(kept).sum(), reduction)
-    return total * part.scale
+    if summand.denominator is None:
+        summand.denominator = term.divide_kept(torch.stack(kept).sum(), reduction)
+    return total * summand.scale
 
 
-def evaluate_overlap(part: Part[OverlapTerm], probabilities: Tensor, batch: LabelBatch, reduction: Reduction) -> Tensor:
+def evaluate_overlap(
+    summand: Summand[OverlapTerm], probabilities: Tensor, batch: LabelBatch, reduction: Reduction
+) -> Tensor:
     """Return the value of an overlap term."""
-    term = part.term
+    term = summand.term
     valid = batch.valid[:, None].to(probabilities)
     ids = batch.labels.long().masked_fill(~batch.valid, 0)
     truth = F.one_hot(ids, batch.num_classes).movedim(-1, 1).to(probabilities) * valid
@@ -76,10 +75,10 @@ def evaluate_overlap(part: Part[OverlapTerm], probabilities: Tensor, batch: Labe
     maps = (kept * truth, kept, kept * kept, truth)
     sums = torch.stack([values.sum((2, 3)) for values in maps])  # (4, N, C)
     if term.per_image:
-        return term.finish(Overlaps(*sums), batch.class_weights).sum() * part.scale
+        return term.finish(Overlaps(*sums), batch.class_weights).sum() * summand.scale
     sums = sums.sum(1, keepdim=True)
     if not term.sync:
         return term.finish(Overlaps(*sums), batch.class_weights).sum() * reduction.lone_share
-    # The sum of all processes, of which only this process' part is differentiated.
+    # The sum of all processes, of which only this process' own is differentiated.
     sums = sums + (reduction.add_over_processes(sums.detach()) - sums.detach())
     return reduction.apply_shares(term.finish(Overlaps(*sums), batch.class_weights).sum())

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segplus.errors import InputError
-from segplus.losses.slabs import Slab, SlabTerm
+from segplus.losses.row_terms import RowChunk, RowTerm
 
 # Step of the average pooling and side of a region, in pooled pixels.
 POOL_PX = 3
@@ -22,7 +22,7 @@ EPSILON = 5e-4
 
 
 @dataclass(frozen=True)
-class RegionMutualInformation(SlabTerm):
+class RegionMutualInformation(RowTerm):
     """Half the log-determinant of the labels' covariance that probabilities leave unexplained, over 3 x 3 regions.
 
     Labels and sigmoid probabilities are averaged over 3 x 3 pixels, with a border of one 0 around the image; every
@@ -42,7 +42,7 @@ class RegionMutualInformation(SlabTerm):
 
     @property
     def halo_px(self) -> int:
-        """Rows that a slab must see beyond its own: regions reach over two more pooled rows."""
+        """Rows that a chunk must see beyond its own: regions reach over two more pooled rows."""
         return POOL_PX * (SIDE - 1)
 
     def check_size(self, size: tuple[int, int]) -> None:
@@ -59,16 +59,16 @@ class RegionMutualInformation(SlabTerm):
         """Return sigmoid probabilities."""
         return logits.sigmoid()
 
-    def measure(self, slab: Slab) -> Tensor:
-        """Return number, sum and products of the regions that begin in the slab's own rows, shape (C, 20, 18)."""
-        both = torch.stack([slab.truth, slab.probabilities * slab.valid]).double()  # (2, C, R, W)
-        start = slab.own.start or 0
+    def measure(self, chunk: RowChunk) -> Tensor:
+        """Return number, sum and products of the regions that begin in the chunk's own rows, shape (C, 20, 18)."""
+        both = torch.stack([chunk.truth, chunk.probabilities * chunk.valid]).double()  # (2, C, R, W)
+        start = chunk.own.start or 0
         # A pooled row reaches one row up and down: into the halo, or into the border of zeros around the image.
         if start:
             both = both[:, :, start - 1 :]
         pooled = F.avg_pool2d(F.pad(both, (1, 1, 0 if start else 1, 1)), POOL_PX)
-        if slab.own.stop is not None:
-            pooled = pooled[:, :, : (slab.own.stop - start) // POOL_PX + SIDE - 1]
+        if chunk.own.stop is not None:
+            pooled = pooled[:, :, : (chunk.own.stop - start) // POOL_PX + SIDE - 1]
         classes = both.shape[1]
         if pooled.shape[2] < SIDE or pooled.shape[3] < SIDE:
             return both.new_zeros(classes, 2 + 2 * SIDE * SIDE, 2 * SIDE * SIDE) + pooled.sum() * 0

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from segplus.errors import InputError
 from segplus.losses.concurrency import map_images
-from segplus.losses.terms import BY_CLASS, LabelBatch, Part, Term, differentiate, require_at_least
-from segplus.losses.upsample import Grid, Place
+from segplus.losses.terms import BY_CLASS, LabelBatch, Summand, Term, differentiate, require_at_least
+from segplus.losses.upsample import Grid, Position
 
 
 @dataclass(frozen=True)
@@ -116,35 +116,35 @@ class SigmoidFocal(SigmoidTerm):
         return slope * (1 - 2 * targets) * self._weigh(targets)
 
 
-def walk_sigmoid(
-    logits: Tensor, batch: LabelBatch, grid: Grid, parts: Sequence[Part[SigmoidTerm]], gradient: Tensor | None
+def stream_sigmoid_terms(
+    logits: Tensor, batch: LabelBatch, grid: Grid, summands: Sequence[Summand[SigmoidTerm]], gradient: Tensor | None
 ) -> None:
-    """Add every part's value to it and its gradient to `gradient`, in one walk.
+    """Add every summand's value to it and its gradient to `gradient`, in one walk.
 
     Args:
         logits: Shape (N, C, h, w).
         batch: The labels.
         grid: The walk.
-        parts: The terms.
+        summands: The terms.
         gradient: Shape (N, C, h, w), added to in place; None where no gradient is wanted.
     """
-    scales = [part.scale * part.weight for part in parts]
+    scales = [summand.scale * summand.weight for summand in summands]
 
     def walk_image(index: int) -> list[Tensor]:
         labels = batch.labels[index]
         arranged = grid.arrange(labels)
         counted = grid.arrange((labels != batch.ignore_index).to(torch.uint8))
 
-        values = [torch.zeros_like(part.value) for part in parts]
+        values = [torch.zeros_like(summand.value) for summand in summands]
 
-        def compute(piece: Tensor, place: Place) -> None:
-            flat, where = piece.flatten(1), (..., *place, slice(None))
+        def compute(chunk: Tensor, position: Position) -> None:
+            flat, where = chunk.flatten(1), (..., *position, slice(None))
             targets, weights = read_targets(arranged[where], counted[where], batch, flat)
             total = None
-            for part, scale, value in zip(parts, scales, values, strict=True):
-                value += (part.term.losses(flat, targets) * weights).sum() * part.scale
+            for summand, scale, value in zip(summands, scales, values, strict=True):
+                value += (summand.term.losses(flat, targets) * weights).sum() * summand.scale
                 if gradient is not None:
-                    slope = part.term.slopes(flat, targets).mul_(weights * scale)
+                    slope = summand.term.slopes(flat, targets).mul_(weights * scale)
                     total = slope if total is None else total.add_(slope)
             if total is not None:
                 flat.copy_(total)
@@ -154,12 +154,12 @@ def walk_sigmoid(
 
     values = logits.shape[1] * batch.labels.shape[-2] * batch.labels.shape[-1]
     for found in map_images(walk_image, len(logits), logits.device, values):
-        for part, value in zip(parts, found, strict=True):
-            part.value += value
+        for summand, value in zip(summands, found, strict=True):
+            summand.value += value
 
 
 def read_targets(labels: Tensor, counted: Tensor, batch: LabelBatch, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the 0/1 targets (C, P) of a piece of labels and their weights, (1, P) or (C, P), in the type of `like`."""
+    """Return the 0/1 targets (C, P) of a chunk of labels and their weights, (1, P) or (C, P), in the type of `like`."""
     weights = counted.reshape(-1, like.shape[1]).to(like)
     if batch.class_weights is not None:
         weights = weights * batch.class_weights.to(like)[:, None]
@@ -170,12 +170,12 @@ def read_targets(labels: Tensor, counted: Tensor, batch: LabelBatch, like: Tenso
     return (rows == classes).to(like), weights
 
 
-def evaluate_sigmoid(part: Part[SigmoidTerm], full: Tensor, batch: LabelBatch) -> Tensor:
+def evaluate_sigmoid(summand: Summand[SigmoidTerm], full: Tensor, batch: LabelBatch) -> Tensor:
     """Return the value the plain way, from upsampled logits (N, C, H, W)."""
     total = full.sum() * 0
     for index, image in enumerate(full):
         labels = batch.labels[index]
         flat = image.flatten(1)
         targets, weights = read_targets(labels, (labels != batch.ignore_index).to(torch.uint8), batch, flat)
-        total = total + (part.term.losses(flat, targets) * weights).sum()
-    return total * part.scale
+        total = total + (summand.term.losses(flat, targets) * weights).sum()
+    return total * summand.scale

@@ -1,4 +1,4 @@
-"""The softmax of the upsampled logits, piece by piece."""
+"""The softmax of the upsampled logits, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from segplus.losses.terms import ImageLabels, LabelBatch
-from segplus.losses.upsample import Grid, Place
+from segplus.losses.upsample import Grid, Position
 
 # Below this range of a pixel's logits the maximum over the classes is subtracted once, on the low-resolution grid:
 # interpolation is a convex combination, so shifted logits stay at or below 0, and no sum of exp() is 0.
@@ -34,7 +34,7 @@ class Image:
 
 
 class Exponentials(NamedTuple):
-    """A piece of P pixels under the exponential.
+    """A chunk of P pixels under the exponential.
 
     Args:
         exps: Exponentials of the logits, up to a factor a pixel, shape (C, P).
@@ -72,7 +72,7 @@ class SoftmaxWalk:
         logits: Shape (N, C, h, w), in the working precision.
         batch: The labels.
         grid: The walk.
-        stable: Subtract the maximum on every piece, for logits of a range beyond SAFE_RANGE.
+        stable: Subtract the maximum on every chunk, for logits of a range beyond SAFE_RANGE.
         smoothed: Whether a term smooths its labels.
     """
 
@@ -96,15 +96,15 @@ class SoftmaxWalk:
         labels = self.batch.select_image(index, logits.dtype)
         return Image(logits, labels, self.grid.arrange(labels.ids), self.grid.arrange(labels.valid))
 
-    def exponentiate(self, piece: Tensor, ids: Tensor) -> Exponentials:
-        """Turn a piece into exponentials in place.
+    def exponentiate(self, chunk: Tensor, ids: Tensor) -> Exponentials:
+        """Turn a chunk into exponentials in place.
 
         Args:
-            piece: Logits, shape (C or C + 1, P).
+            chunk: Logits, shape (C or C + 1, P).
             ids: Class ids, shape (1, P).
         """
-        exps = piece[: self.classes]
-        mixed = None if self.mixture is None else piece[self.classes]
+        exps = chunk[: self.classes]
+        mixed = None if self.mixture is None else chunk[self.classes]
         target = exps.gather(0, ids)[0]
         peak = exps.amax(0) if self.stable else None
         if peak is not None:
@@ -128,11 +128,11 @@ class SoftmaxWalk:
         # In float64: added one after the other to a large float32 sum, a million probabilities were 2 % too many.
         sums = image.logits.new_zeros(3, self.classes, dtype=torch.float64)
 
-        def compute(piece: Tensor, place: Place) -> None:
-            ids, valid = image.ids[place].reshape(1, -1), image.valid[place].flatten()
-            found = self.exponentiate(piece.flatten(1), ids)
-            log_target[place] = found.log_target.view_as(log_target[place])
-            log_norm[place] = found.log_norm.view_as(log_norm[place])
+        def compute(chunk: Tensor, position: Position) -> None:
+            ids, valid = image.ids[position].reshape(1, -1), image.valid[position].flatten()
+            found = self.exponentiate(chunk.flatten(1), ids)
+            log_target[position] = found.log_target.view_as(log_target[position])
+            log_norm[position] = found.log_norm.view_as(log_norm[position])
             if areas:
                 share = valid / found.norm
                 sums[1] += _add_over_pixels(found.exps, share)

@@ -35,7 +35,7 @@ class LabelBatch:
     Args:
         labels: Class ids of any integer type, shape (N, H, W); multi-label terms take 0/1 of shape (N, C, H, W).
         num_classes: C.
-        ignore_index: The label that counts nowhere.
+        ignore_index: The label that is ignored.
         class_weights: One weight a class, shape (C,), or None for ones.
     """
 
@@ -43,6 +43,11 @@ class LabelBatch:
     num_classes: int
     ignore_index: int
     class_weights: Tensor | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.labels.shape[-2], self.labels.shape[-1]
 
     @property
     def valid(self) -> Tensor:
@@ -90,7 +95,7 @@ def widen_labels(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
     Args:
         labels: Of any integer type.
         num_classes: C.
-        ignore_index: The label that counts nowhere.
+        ignore_index: The label that is ignored.
     """
     eight_bits = labels.dtype == torch.uint8 and 0 <= ignore_index <= 255 and num_classes <= 255
     if eight_bits or labels.dtype in (torch.int32, torch.int64):
@@ -157,7 +162,7 @@ class Reduction:
     lone_share: float
 
     def add_over_processes(self, sums: Tensor) -> Tensor:
-        """Return the sums of all processes; every process differentiates its own part of them."""
+        """Return the sums of all processes; every process differentiates its own."""
         if self.processes == 1:
             return sums
         total = sums.clone()
@@ -196,7 +201,7 @@ TermType = TypeVar("TermType", bound=Term)
 
 
 @dataclass
-class Part(Generic[TermType]):
+class Summand(Generic[TermType]):
     """A term in one call: its weight, its denominator and its value so far.
 
     Args:

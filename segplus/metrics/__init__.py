@@ -1,9 +1,9 @@
 """From logits and labels to scores: label maps, confusion matrices, metrics, all streamed."""
 
-from segplus.metrics.bootstrap import PairedDifference, compare_counts, compute_intervals, score_counts
+from segplus.metrics.bootstrap import PairedDifference, compare_counts, compute_intervals
 from segplus.metrics.borders import BoundaryIoU, SurfaceDistances, TrimapIoU
 from segplus.metrics.calibration import CalibrationError
-from segplus.metrics.confusion import ConfusionMatrix, compute_scores, confusion_matrices
+from segplus.metrics.confusion import ConfusionMatrix, compute_scores, confusion_matrices, score_counts
 from segplus.metrics.evaluator import Evaluator, ImageScores
 from segplus.metrics.labels import label_map, label_maps
 

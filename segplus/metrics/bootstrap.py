@@ -9,39 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segplus.metrics.confusion import divide
+from segplus.metrics.confusion import Floats, divide, score_counts
 
-Floats = npt.NDArray[np.float64]
 _RESAMPLES_AT_ONCE = 64
-
-
-def _average_rows(values: Floats) -> Floats:
-    """Return the means of the last axis without NaN; NaN of none."""
-    present = ~np.isnan(values)
-    return divide(np.where(present, values, 0.0).sum(-1), present.sum(-1).astype(np.float64))
-
-
-def score_counts(counts: npt.NDArray[Any]) -> dict[str, Floats]:
-    """Scores of any number of counts at once.
-
-    Args:
-        counts: Hits, pixels of the truth and pixels of the prediction per class, shape (..., 3, C).
-    Returns:
-        mean_iou, mean_accuracy, overall_accuracy, mean_precision, mean_dice, frequency_weighted_iou, shape (...), and
-        per_category_iou, shape (..., C); NaN where a score is not defined.
-    """
-    hits, truth, predicted = np.moveaxis(counts.astype(np.float64), -2, 0)
-    iou = divide(hits, truth + predicted - hits)
-    total = truth.sum(-1)
-    return {
-        "mean_iou": _average_rows(iou),
-        "mean_accuracy": _average_rows(divide(hits, truth)),
-        "overall_accuracy": divide(hits.sum(-1), total),
-        "mean_precision": _average_rows(divide(hits, predicted)),
-        "mean_dice": _average_rows(divide(2 * hits, truth + predicted)),
-        "frequency_weighted_iou": divide((truth * np.nan_to_num(iou)).sum(-1), total),
-        "per_category_iou": iou,
-    }
 
 
 def draw_resamples(images: int, resamples: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
@@ -57,13 +27,13 @@ def _resample(counts: npt.NDArray[Any], resamples: int, seed: int) -> dict[str, 
     flat = counts.reshape(len(counts), -1).astype(np.float64)
     own = score_counts(counts)["mean_iou"]
     known, filled = (~np.isnan(own)).astype(np.float64), np.nan_to_num(own)
-    parts: dict[str, list[Floats]] = {}
+    chunks: dict[str, list[Floats]] = {}
     for weights in draw_resamples(len(counts), resamples, seed):
         scores = score_counts((weights @ flat).reshape(len(weights), *counts.shape[1:]))
         scores["per_image_mean_iou"] = divide(weights @ filled, weights @ known)
         for name, values in scores.items():
-            parts.setdefault(name, []).append(values)
-    return {name: np.concatenate(values) for name, values in parts.items()}
+            chunks.setdefault(name, []).append(values)
+    return {name: np.concatenate(values) for name, values in chunks.items()}
 
 
 def _take_percentiles(values: Floats) -> list[float]:

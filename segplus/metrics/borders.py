@@ -1,6 +1,6 @@
 """Scores of the borders between classes: boundary IoU, trimap IoU, Hausdorff distance 95 and normalised surface Dice.
 
-Each streams over images: `update` takes one image, `merge` adds another part of the data, `compute` gives the scores.
+Each streams over images: `update` takes one image, `merge` adds those of another, `compute` gives the scores.
 Pixels that the truth ignores belong to no class, in the truth and in the prediction.
 """
 
@@ -15,11 +15,10 @@ import numpy.typing as npt
 from scipy.ndimage import distance_transform_edt, maximum_filter, minimum_filter
 
 from segplus.classes import IGNORE_INDEX
-from segplus.metrics.confusion import average, compute_scores, divide
+from segplus.metrics.confusion import Floats, average, compute_scores, divide
 from segplus.metrics.rows import Rows
 
 Labels = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 _NO_CLASS = -1
 _OUTSIDE = -2
@@ -43,7 +42,7 @@ class BoundaryIoU:
 
     Args:
         num_classes: C.
-        ignore_index: The label that counts nowhere.
+        ignore_index: The label that is ignored.
         share: Width of the region as a share of the image's diagonal; at least one pixel.
 
     Reference:
@@ -61,12 +60,12 @@ class BoundaryIoU:
         guess = _mask_ignored(prediction, label, self.ignore_index)
         width_px = max(1, round(self.share * math.hypot(*truth.shape)))
         of_truth, of_guess = find_inner_boundary(truth, width_px), find_inner_boundary(guess, width_px)
-        parts = (truth[of_truth & of_guess & (truth == guess)], truth[of_truth], guess[of_guess])
-        for row, part in zip(self.counts, parts, strict=True):
-            row += np.bincount(part[part >= 0], minlength=self.num_classes)
+        regions = (truth[of_truth & of_guess & (truth == guess)], truth[of_truth], guess[of_guess])
+        for row, region in zip(self.counts, regions, strict=True):
+            row += np.bincount(region[region >= 0], minlength=self.num_classes)
 
     def merge(self, other: BoundaryIoU) -> None:
-        """Add the counts of another part of the data."""
+        """Add the counts of other images."""
         self.counts += other.counts
 
     def compute(self) -> dict[str, Any]:
@@ -81,7 +80,7 @@ class TrimapIoU:
 
     Args:
         num_classes: C.
-        ignore_index: The label that counts nowhere; a border with it is none.
+        ignore_index: The label that is ignored; a border with it is none.
         widths_px: Largest chessboard distance to a pixel of another class.
 
     Reference:
@@ -102,12 +101,12 @@ class TrimapIoU:
         for matrix, width_px in zip(self.matrices, self.widths_px, strict=True):
             size = 2 * width_px + 1
             # Void is the greatest of all to the minimum and the least of all to the maximum, so it makes no border.
-            channel = minimum_filter(highest, size, mode="nearest") < maximum_filter(truth, size, mode="nearest")
-            counted = np.bincount(pairs[channel & (truth != _NO_CLASS)], minlength=matrix.size)
+            near_border = minimum_filter(highest, size, mode="nearest") < maximum_filter(truth, size, mode="nearest")
+            counted = np.bincount(pairs[near_border & (truth != _NO_CLASS)], minlength=matrix.size)
             matrix += counted.reshape(matrix.shape)
 
     def merge(self, other: TrimapIoU) -> None:
-        """Add the counts of another part of the data."""
+        """Add the counts of other images."""
         self.matrices += other.matrices
 
     def compute(self) -> dict[str, Any]:
@@ -131,7 +130,7 @@ class SurfaceDistances:
 
     Args:
         num_classes: C.
-        ignore_index: The label that counts nowhere.
+        ignore_index: The label that is ignored.
         tolerance: Distance up to which borders count as equal, in units of spacing.
         spacing: Height and width of a pixel.
 
@@ -181,7 +180,7 @@ class SurfaceDistances:
         return float(hausdorff), float(near / (len(from_guess) + len(from_truth)))
 
     def merge(self, other: SurfaceDistances) -> None:
-        """Add the images of another part of the data."""
+        """Add the distances of other images."""
         self.values.extend(other.values)
 
     def compute(self) -> dict[str, Any]:

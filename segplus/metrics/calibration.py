@@ -19,7 +19,7 @@ class CalibrationError:
     """How far the confidence of predictions is from their accuracy, over bins of equal width.
 
     Args:
-        ignore_index: The label that counts nowhere.
+        ignore_index: The label that is ignored.
         bins: Number of bins in (0, 1]; confidence 0 falls into the first.
 
     Reference:
@@ -36,7 +36,7 @@ class CalibrationError:
         Args:
             confidence: Probability of the predicted class, float in [0, 1], any shape.
             prediction: Class ids, the same shape.
-            label: Class ids, the same shape; ignore_index counts nowhere.
+            label: Class ids, the same shape; ignore_index is ignored.
         """
         valid = label != self.ignore_index
         kept = confidence[valid].double()
@@ -51,7 +51,7 @@ class CalibrationError:
         self.counts += counted.cpu()
 
     def merge(self, other: CalibrationError) -> None:
-        """Add the counts of another part of the data."""
+        """Add the counts of other images."""
         self.counts += other.counts
 
     def compute(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from segplus.classes import IGNORE_INDEX
 
+Floats = npt.NDArray[np.float64]
 _PIXELS_AT_ONCE = 1 << 22
 
 
@@ -28,7 +29,7 @@ def confusion_matrices(
         labels: Class ids, the same shapes. Beside a list of predictions they may be padded at the right and the bottom,
             shape (N, H, W), with ignore_index.
         num_classes: C.
-        ignore_index: The label that counts nowhere.
+        ignore_index: The label that is ignored.
     Returns:
         int64, shape (N, C, C): rows are the truth, columns the prediction.
     Raises:
@@ -114,7 +115,7 @@ class ConfusionMatrix:
 
     Args:
         num_classes: C.
-        ignore_index: The label that counts nowhere.
+        ignore_index: The label that is ignored.
     """
 
     def __init__(self, num_classes: int, ignore_index: int = IGNORE_INDEX) -> None:
@@ -140,7 +141,7 @@ class ConfusionMatrix:
         return matrices
 
     def merge(self, other: ConfusionMatrix) -> ConfusionMatrix:
-        """Add the counts of another part of the same data, and return this matrix.
+        """Add the counts of other images, and return this matrix.
 
         Raises:
             ValueError: If the other counts another number of classes.
@@ -155,16 +156,55 @@ class ConfusionMatrix:
         return compute_scores(self.matrix)
 
 
-def divide(numerator: npt.NDArray[np.float64], denominator: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def divide(numerator: Floats, denominator: Floats) -> Floats:
     """Return the quotients, NaN where the denominator is 0."""
     undefined = np.full_like(numerator, np.nan)
     return np.divide(numerator, denominator, out=undefined, where=denominator > 0)
 
 
-def average(values: npt.NDArray[np.float64]) -> float:
+def average(values: Floats) -> float:
     """Return the mean of what is not NaN; NaN of nothing."""
     present = values[~np.isnan(values)]
     return float(present.mean()) if present.size else float("nan")
+
+
+def _average_rows(values: Floats) -> Floats:
+    """Return the means of the last axis without NaN; NaN of none."""
+    present = ~np.isnan(values)
+    return divide(np.where(present, values, 0.0).sum(-1), present.sum(-1).astype(np.float64))
+
+
+def _apply_formulas(
+    counts: npt.NDArray[Any], mean: Callable[[Floats], Any]
+) -> tuple[dict[str, Any], dict[str, Floats]]:
+    """Return means, shape (...), and scores per class, shape (..., C), of counts, shape (..., 3, C)."""
+    hits, truth, predicted = np.moveaxis(counts.astype(np.float64), -2, 0)
+    total = truth.sum(-1)
+    iou, accuracy = divide(hits, truth + predicted - hits), divide(hits, truth)
+    precision, dice = divide(hits, predicted), divide(2 * hits, truth + predicted)
+    means = {
+        "mean_iou": mean(iou),
+        "mean_accuracy": mean(accuracy),
+        "overall_accuracy": divide(hits.sum(-1), total),
+        "mean_precision": mean(precision),
+        "mean_dice": mean(dice),
+        "frequency_weighted_iou": divide((truth * np.nan_to_num(iou)).sum(-1), total),
+    }
+    per_class = {"iou": iou, "accuracy": accuracy, "precision": precision, "dice": dice}
+    return means, {f"per_category_{name}": values for name, values in per_class.items()}
+
+
+def score_counts(counts: npt.NDArray[Any]) -> dict[str, Floats]:
+    """Scores of any number of counts at once.
+
+    Args:
+        counts: Hits, pixels of the truth and pixels of the prediction per class, shape (..., 3, C).
+    Returns:
+        mean_iou, mean_accuracy, overall_accuracy, mean_precision, mean_dice, frequency_weighted_iou, shape (...), and
+        per_category_iou, shape (..., C); NaN where a score is not defined.
+    """
+    means, per_class = _apply_formulas(counts, _average_rows)
+    return {**means, "per_category_iou": per_class["per_category_iou"]}
 
 
 def compute_scores(matrix: Tensor | npt.NDArray[Any]) -> dict[str, Any]:
@@ -181,21 +221,11 @@ def compute_scores(matrix: Tensor | npt.NDArray[Any]) -> dict[str, Any]:
         classes_present, the number of classes that mean_iou is the mean of.
     """
     counts = matrix.detach().cpu().numpy() if isinstance(matrix, Tensor) else np.asarray(matrix)
-    hits = counts.diagonal().astype(np.float64)
-    truth, predicted = counts.sum(1).astype(np.float64), counts.sum(0).astype(np.float64)
-    total = truth.sum()
-    iou = divide(hits, truth + predicted - hits)
-    accuracy, precision, dice = divide(hits, truth), divide(hits, predicted), divide(2 * hits, truth + predicted)
+    counts = np.stack([counts.diagonal(), counts.sum(1), counts.sum(0)])
+    # One row's mean leaves NaN out before it adds; zeros in its place could change the last bit.
+    means, per_class = _apply_formulas(counts, average)
     return {
-        "mean_iou": average(iou),
-        "mean_accuracy": average(accuracy),
-        "overall_accuracy": float(hits.sum() / total) if total else float("nan"),
-        "mean_precision": average(precision),
-        "mean_dice": average(dice),
-        "frequency_weighted_iou": float((truth * np.nan_to_num(iou)).sum() / total) if total else float("nan"),
-        "classes_present": int((~np.isnan(iou)).sum()),
-        "per_category_iou": iou.tolist(),
-        "per_category_accuracy": accuracy.tolist(),
-        "per_category_precision": precision.tolist(),
-        "per_category_dice": dice.tolist(),
+        **{name: float(value) for name, value in means.items()},
+        "classes_present": int((~np.isnan(per_class["per_category_iou"])).sum()),
+        **{name: values.tolist() for name, values in per_class.items()},
     }

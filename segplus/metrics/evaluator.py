@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from segplus.classes import IGNORE_INDEX
-from segplus.metrics.bootstrap import compute_intervals, score_counts
+from segplus.metrics.bootstrap import compute_intervals
 from segplus.metrics.calibration import CalibrationError
-from segplus.metrics.confusion import ConfusionMatrix, compute_scores
+from segplus.metrics.confusion import ConfusionMatrix, compute_scores, score_counts
 from segplus.metrics.rows import Rows
 
 
@@ -25,7 +25,7 @@ class BorderMetric(Protocol):
         """Count one image; class ids, shape (H, W) each."""
 
     def merge(self, other: Any, /) -> None:
-        """Add another part of the data."""
+        """Add what another metric counted."""
 
     def compute(self) -> dict[str, Any]:
         """Return the scores."""
@@ -53,11 +53,11 @@ class ImageScores:
 class Evaluator:
     """Confusion matrix, scores per image and any further metrics over a stream of images.
 
-    Several processes each evaluate a part of the images, and one merges the evaluators of all; no image may go to two.
+    Each of several processes evaluates a share of the images, and one merges all evaluators; no image may go to two.
 
     Args:
         num_classes: C.
-        ignore_index: The label that counts nowhere.
+        ignore_index: The label that is ignored.
         metrics: Further metrics of label maps, name -> metric.
         calibration: Takes confidences; whoever predicts updates it.
     """
@@ -106,7 +106,7 @@ class Evaluator:
         return sorted(images, key=lambda image: image.index)
 
     def merge(self, other: Evaluator) -> Evaluator:
-        """Add another part of the data, and return this evaluator."""
+        """Add what another evaluator saw, and return this one."""
         self.confusion.merge(other.confusion)
         self._names += other._names
         self._counts.extend(other._counts)

@@ -31,7 +31,7 @@ from segplus.metrics.resizing import (
 )
 
 # Cells looked at together; with more than this share of mixed ones, every pixel of theirs is interpolated.
-_BAND_CELLS = 1 << 18
+_CHUNK_CELLS = 1 << 18
 _MIXED_SHARE = 0.5
 # With fewer, classes come first where every class is interpolated: their maximum is vectorised over pixels.
 _FEW_CLASSES = 64
@@ -108,7 +108,7 @@ def _fill_labels(image: Tensor, target: Tensor) -> None:
     if height < low_height or width < low_width:
         near_ties = _fill_rows(image, target, axes, 0, height)
     else:
-        near_ties = _fill_bands(image, target, axes)
+        near_ties = _fill_chunks(image, target, axes)
     settle_near_ties(image, target, torch.cat(near_ties), axes)
 
 
@@ -124,8 +124,8 @@ def find_best_class(image: Tensor) -> Tensor:
     best = torch.empty(height, width, dtype=dtype)
     rows = max(1, 8 * count_values(image.device) // (classes * width))
     for top in range(0, height, rows):
-        part = image[:, top : top + rows]
-        torch.amin(torch.where(part == part.amax(0), ids, none), 0, out=best[top : top + rows])
+        chunk = image[:, top : top + rows]
+        torch.amin(torch.where(chunk == chunk.amax(0), ids, none), 0, out=best[top : top + rows])
     return best
 
 
@@ -137,40 +137,40 @@ def _fill_rows(image: Tensor, target: Tensor, axes: Axes, top: int, bottom: int)
     near_ties = []
     for y in range(top, bottom, rows):
         end = min(y + rows, bottom)
-        slab = interpolate_rows(lambda first, last: image[:, first:last], vertical, y, end)
-        tolerance = measure_tolerance(slab)
+        chunk = interpolate_rows(lambda first, last: image[:, first:last], vertical, y, end)
+        tolerance = measure_tolerance(chunk)
         if width < image.shape[2]:
-            labels, near = find_best_two(interpolate_columns(slab, horizontal), tolerance)
+            labels, near = find_best_two(interpolate_columns(chunk, horizontal), tolerance)
         else:
-            labels, near = _find_best_by_phase(slab, horizontal, tolerance, target.dtype)
+            labels, near = _find_best_by_phase(chunk, horizontal, tolerance, target.dtype)
         target[y:end] = labels
         near_ties.append(near.flatten().nonzero().flatten() + y * width)
     return near_ties
 
 
-def _find_best_by_phase(slab: Tensor, axis: Axis, tolerance: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _find_best_by_phase(chunk: Tensor, axis: Axis, tolerance: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Upsample (rows, w, C) along w and find its best classes: every cell's first pixel, then every second, ..."""
     longest = axis.pixels.shape[1]
-    framed = torch.cat([slab[:, :1], slab, slab[:, -1:]], 1)  # (rows, w + 2, C)
-    best = torch.empty(len(slab), slab.shape[1] + 1, longest, dtype=dtype, device=slab.device)
-    near = torch.empty(best.shape, dtype=torch.bool, device=slab.device)
-    by_class = slab.shape[2] < _FEW_CLASSES and slab.device.type == "cpu"
+    framed = torch.cat([chunk[:, :1], chunk, chunk[:, -1:]], 1)  # (rows, w + 2, C)
+    best = torch.empty(len(chunk), chunk.shape[1] + 1, longest, dtype=dtype, device=chunk.device)
+    near = torch.empty(best.shape, dtype=torch.bool, device=chunk.device)
+    by_class = chunk.shape[2] < _FEW_CLASSES and chunk.device.type == "cpu"
     if by_class:
         framed = framed.permute(2, 0, 1).contiguous()  # (C, rows, w + 2)
     near_side, far_side = (framed[..., :-1], framed[..., 1:]) if by_class else (framed[:, :-1], framed[:, 1:])
-    scores = torch.empty(near_side.shape, dtype=slab.dtype, device=slab.device)
-    close = torch.empty(near_side.shape, dtype=torch.bool, device=slab.device)
+    scores = torch.empty(near_side.shape, dtype=chunk.dtype, device=chunk.device)
+    close = torch.empty(near_side.shape, dtype=torch.bool, device=chunk.device)
     for phase in range(longest):
         share = axis.shares[:, phase] if by_class else axis.shares[:, phase, None]
         torch.lerp(near_side, far_side, share, out=scores)
         find = find_best_two_of_first if by_class else find_best_two
         best[..., phase], near[..., phase] = find(scores, tolerance, close)
-    pixel = axis.cell * longest + torch.arange(len(axis.cell), device=slab.device) - axis.start[axis.cell]
+    pixel = axis.cell * longest + torch.arange(len(axis.cell), device=chunk.device) - axis.start[axis.cell]
     return best.flatten(1).index_select(1, pixel), near.flatten(1).index_select(1, pixel)
 
 
-def _fill_bands(image: Tensor, target: Tensor, axes: Axes) -> list[Tensor]:
-    """Write the label map of an upsampled image, channel of cells by channel of cells; return where classes tie."""
+def _fill_chunks(image: Tensor, target: Tensor, axes: Axes) -> list[Tensor]:
+    """Write the label map of an upsampled image, a few rows of cells at a time; return where classes tie."""
     _, low_height, low_width = image.shape
     vertical, horizontal = axes
     low = find_best_class(image)
@@ -180,12 +180,12 @@ def _fill_bands(image: Tensor, target: Tensor, axes: Axes) -> list[Tensor]:
     # At a scale near 1 a cell may hold no output pixel.
     mixed &= (vertical.start.diff() > 0)[:, None] & (horizontal.start.diff() > 0)
     target.copy_(corners[0].index_select(1, horizontal.cell).index_select(0, vertical.cell))
-    rows = max(1, _BAND_CELLS // (low_width + 1))
+    rows = max(1, _CHUNK_CELLS // (low_width + 1))
     near_ties = [torch.empty(0, dtype=torch.int64, device=image.device)]
     for top in range(0, low_height + 1, rows):
-        channel = mixed[top : top + rows]
-        row, column = channel.nonzero().unbind(1)
-        if len(row) > _MIXED_SHARE * channel.numel():
+        chunk = mixed[top : top + rows]
+        row, column = chunk.nonzero().unbind(1)
+        if len(row) > _MIXED_SHARE * chunk.numel():
             start, end = vertical.start[top], vertical.start[min(top + rows, low_height + 1)]
             near_ties += _fill_rows(image, target, axes, int(start), int(end))
         elif len(row):
@@ -204,9 +204,9 @@ def _fill_mixed_cells(
     low = low.flatten()
     (vertical_axis, all_rows), (horizontal_axis, all_columns) = vertical, horizontal
     pixels_per_cell = vertical_axis.pixels.shape[1] * horizontal_axis.pixels.shape[1]
-    chunk = max(1, count_values(image.device) // pixels_per_cell)
+    step = max(1, count_values(image.device) // pixels_per_cell)
     near_ties = []
-    for row, column in zip(torch.split(all_rows, chunk), torch.split(all_columns, chunk), strict=True):
+    for row, column in zip(torch.split(all_rows, step), torch.split(all_columns, step), strict=True):
         sides = vertical_axis.near[row], vertical_axis.far[row]
         edges = horizontal_axis.near[column], horizontal_axis.far[column]
         corners = torch.stack([y * low_width + x for y in sides for x in edges])  # (4, M)
@@ -253,9 +253,9 @@ def _gather_winners(scores: Tensor, corners: Tensor, winners: Tensor, by_class: 
     classes = scores.shape[0 if by_class else 1]
     step = max(1, count_values(scores.device) // (4 * classes))
     for start in range(0, count, step):
-        part = slice(start, start + step)
-        values = _gather_corners(scores, corners[:, part], by_class)  # (4, m, C) or (C, 4, m)
-        chosen[..., part], bound[:, part] = _split_winners(values, winners[:, part], by_class)
+        chunk = slice(start, start + step)
+        values = _gather_corners(scores, corners[:, chunk], by_class)  # (4, m, C) or (C, 4, m)
+        chosen[..., chunk], bound[:, chunk] = _split_winners(values, winners[:, chunk], by_class)
     return chosen, bound
 
 

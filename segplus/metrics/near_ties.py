@@ -49,8 +49,8 @@ def find_best_last(scores: Tensor) -> Tensor:
         return torch.from_numpy(rows.argmax(-1)).view(scores.shape[:-1])
     best = torch.empty(len(rows), dtype=torch.int64)
     with ThreadPoolExecutor(threads) as pool:
-        parts = zip(np.array_split(rows, threads), np.array_split(best.numpy(), threads), strict=True)
-        list(pool.map(lambda part: part[0].argmax(-1, out=part[1]), parts))
+        chunks = zip(np.array_split(rows, threads), np.array_split(best.numpy(), threads), strict=True)
+        list(pool.map(lambda chunk: chunk[0].argmax(-1, out=chunk[1]), chunks))
     return best.view(scores.shape[:-1])
 
 
@@ -118,16 +118,16 @@ def _settle_by_line(image: Tensor, target: Tensor, pixels: Tensor, axes: tuple[A
     lower = torch.lerp(corners[2], corners[3], horizontal.share[x])
     values = torch.lerp(upper, lower, vertical.share[y])  # (C, P)
     rivals = values >= values.amax(0) - measure_tolerance(corners)
-    for part in torch.split(rivals.nonzero(), max(1, _PAIR_VALUES // (2 * width + height))):
-        index, pixel = part.unbind(1)
+    for chunk in torch.split(rivals.nonzero(), max(1, _PAIR_VALUES // (2 * width + height))):
+        index, pixel = chunk.unbind(1)
         rows = torch.cat([image[index, side[pixel]] for side in sides]).to(values.dtype)  # (2K, w)
         ends = F.interpolate(rows[:, None, None], size=(1, width), mode="bilinear", align_corners=False)
         ends = ends[torch.arange(len(rows), device=image.device), 0, 0, x[pixel].repeat(2)].view(2, -1)
-        lone = ends.new_zeros(len(part), image.shape[1])
+        lone = ends.new_zeros(len(chunk), image.shape[1])
         for side, end in zip(sides, ends, strict=True):
             lone.scatter_(1, side[pixel, None], end[:, None])
         done = F.interpolate(lone[:, None, :, None], size=(height, 1), mode="bilinear", align_corners=False)
-        values[index, pixel] = done[torch.arange(len(part), device=image.device), 0, y[pixel], 0]
+        values[index, pixel] = done[torch.arange(len(chunk), device=image.device), 0, y[pixel], 0]
     values.masked_fill_(~rivals, -torch.inf)
     target.view(-1)[pixels] = values.argmax(0).to(target.dtype)
 

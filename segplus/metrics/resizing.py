@@ -55,8 +55,8 @@ def locate_pixels(low: int, size: int, dtype: torch.dtype, device: torch.device,
     longest = int((start[1:] - start[:-1]).max())
     pixels = torch.minimum(start[:-1, None] + torch.arange(longest), start[1:, None] - 1).clamp_min(0)
     cells = torch.arange(low + 1)
-    parts = ((cells - 1).clamp_min(0), cells.clamp_max(low - 1), cell, share, start, pixels, share[pixels])
-    return Axis(*(part.to(device) for part in parts))
+    fields = ((cells - 1).clamp_min(0), cells.clamp_max(low - 1), cell, share, start, pixels, share[pixels])
+    return Axis(*(field.to(device) for field in fields))
 
 
 def _read_positions(low: int, size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -106,7 +106,7 @@ def interpolate_rows(read: ReadRows, axis: Axis, top: int, bottom: int) -> Tenso
     return torch.lerp(block.index_select(0, near - first), block.index_select(0, far - first), share)
 
 
-def interpolate_columns(slab: Tensor, axis: Axis) -> Tensor:
+def interpolate_columns(chunk: Tensor, axis: Axis) -> Tensor:
     """Return (rows, w, C) resized along the width, shape (rows, width, C)."""
-    left, right = slab.index_select(1, axis.near[axis.cell]), slab.index_select(1, axis.far[axis.cell])
+    left, right = chunk.index_select(1, axis.near[axis.cell]), chunk.index_select(1, axis.far[axis.cell])
     return torch.lerp(left, right, axis.share[:, None])

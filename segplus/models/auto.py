@@ -73,8 +73,9 @@ def load_model(
     """
     config = _build_config(recipe, classes, use_auxiliary_head, channels)
     if recipe.checkpoint is None:
-        fits = count_channels(config) == channels
-        model = _build_random_model(config if fits else set_channels(config, channels), recipe)
+        config = config if count_channels(config) == channels else set_channels(config, channels)
+        with explain_failures("model.config", config.model_type):
+            model = AutoModelForSemanticSegmentation.from_config(config, **_choose_attention(recipe))
         return LoadedModel(model.float(), [name for name, _ in model.named_parameters()])
     checkpoint = expand_checkpoint(recipe.checkpoint)
     with quiet_transformers(), explain_failures("model.checkpoint", checkpoint):
@@ -106,7 +107,7 @@ def load_segmentation_checkpoint(checkpoint: str, *, trust_remote_code: bool = F
     checkpoint = expand_checkpoint(checkpoint)
     with quiet_transformers(), explain_failures("checkpoint", checkpoint):
         config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=trust_remote_code)
-        _refuse_other_tasks(config, checkpoint)
+        refuse_other_tasks(config, f"checkpoint {checkpoint}")
         model, info = AutoModelForSemanticSegmentation.from_pretrained(
             checkpoint,
             config=config,
@@ -154,7 +155,8 @@ def _build_config(recipe: ModelRecipe, classes: ClassMap, use_auxiliary_head: bo
             config = AutoConfig.from_pretrained(
                 checkpoint, revision=recipe.revision or "main", trust_remote_code=recipe.trust_remote_code
             )
-    _refuse_other_tasks(config, recipe.checkpoint or f"model.config.model_type {model_type}")
+    source = recipe.checkpoint or f"model.config.model_type {model_type}"
+    refuse_other_tasks(config, source, is_fine_tuned=False)
     known = config.to_dict()
     for key in values:
         if key not in known:
@@ -177,29 +179,40 @@ def _build_config_of_type(model_type: str) -> PreTrainedConfig:
 
 
 def _list_model_types() -> list[str]:
-    return sorted({kind.model_type for kind in AutoModelForSemanticSegmentation._model_mapping})
-
-
-def _build_random_model(config: PreTrainedConfig, recipe: ModelRecipe) -> PreTrainedModel:
-    with explain_failures("model.config", config.model_type):
-        return AutoModelForSemanticSegmentation.from_config(config, **_choose_attention(recipe))
+    return sorted({config.model_type for config in AutoModelForSemanticSegmentation._model_mapping})
 
 
 def _choose_attention(recipe: ModelRecipe) -> dict[str, Any]:
     return {"attn_implementation": recipe.attn_implementation} if recipe.attn_implementation else {}
 
 
-def _refuse_other_tasks(config: PreTrainedConfig, source: str) -> None:
-    mapping = AutoModelForSemanticSegmentation._model_mapping
-    remote = "AutoModelForSemanticSegmentation" in (config.to_dict().get("auto_map") or {})
-    if type(config) in mapping or remote:
-        return
-    raise InputError(
-        f"{source} is no semantic-segmentation model",
-        found=f"model type '{config.model_type}'",
-        allowed=", ".join(_list_model_types()),
-        fix="choose a checkpoint that AutoModelForSemanticSegmentation loads",
-    )
+def refuse_other_tasks(config: PreTrainedConfig, source: str, *, is_fine_tuned: bool = True) -> None:
+    """Refuse a model that is none of semantic segmentation, by its config alone.
+
+    Args:
+        config: The model's config.
+        source: What a message calls the model.
+        is_fine_tuned: Whether it must have been saved with a segmentation head. Training may begin with an encoder, or
+            with a model of another task whose type has such a head.
+    Raises:
+        InputError: If so.
+    """
+    if "AutoModelForSemanticSegmentation" in (config.to_dict().get("auto_map") or {}):
+        return  # the checkpoint brings its own code
+    message = f"{source} is no semantic-segmentation model"
+    expected = AutoModelForSemanticSegmentation._model_mapping.get(type(config), None)
+    if expected is None:
+        raise InputError(
+            message,
+            found=f"model type '{config.model_type}'",
+            allowed=", ".join(_list_model_types()),
+            fix="choose a checkpoint that AutoModelForSemanticSegmentation loads",
+        )
+    saved = (config.architectures or [expected.__name__])[0]
+    if is_fine_tuned and saved != expected.__name__:
+        raise InputError(
+            message, found=saved, allowed=expected.__name__, fix="fine-tune it first, or name a checkpoint that was"
+        )
 
 
 def _refuse_empty_backbone(model: PreTrainedModel, new: list[str], checkpoint: str) -> None:
@@ -222,7 +235,7 @@ def explain_failures(key: str, source: str) -> Iterator[None]:
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, AttributeError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         fix = "check the name, the connection, or use a local folder"
-        if "trust_remote_code" in str(error):
+        if "trust_remote_code" in str(error):  # transformers raises a bare ValueError: only its text tells
             fix = (
                 "read that code; if you trust it, say --trust-remote-code, or model.trust_remote_code: true in a recipe"
             )
@@ -231,11 +244,13 @@ def explain_failures(key: str, source: str) -> Iterator[None]:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence the library's list of new weights: LoadedModel.describe tells it in one line."""
-    before = transformers_logging.get_verbosity()
+    """Silence the library's progress bars and its list of new weights, which LoadedModel.describe tells in one line."""
+    verbosity, had_bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
-        transformers_logging.set_verbosity(before)
+        transformers_logging.set_verbosity(verbosity)
+        if had_bars:
+            transformers_logging.enable_progress_bar()

@@ -80,10 +80,10 @@ def widen_model(model: PreTrainedModel, channels: int, **options: Any) -> PreTra
     given = count_channels(model.config)
     if given == channels:
         return model
-    kind = type(model).__name__
+    network = type(model).__name__
     if given not in _NARROW:
         raise InputError(
-            f"data.channels: the first convolution of {kind} cannot be widened",
+            f"data.channels: the first convolution of {network} cannot be widened",
             found=f"a model of {given} channels, images of {channels}",
             allowed="models of 1 or 3 channels, or of as many as the images have",
             fix="start from another checkpoint, or choose the channels that fit the model",
@@ -97,14 +97,14 @@ def widen_model(model: PreTrainedModel, channels: int, **options: Any) -> PreTra
         widened = widen_kernel(weights[name], channels) if _reads(weights[name], given) else None
         if widened is None or widened.shape != new.shape:
             raise InputError(
-                f"data.channels: the first convolution of {kind} cannot be widened",
+                f"data.channels: the first convolution of {network} cannot be widened",
                 found=f"{name} has shape {tuple(weights[name].shape)} for {given} channels, "
                 f"{tuple(new.shape)} for {channels}",
                 allowed=given,
             )
         weights[name] = widened
     if not changed:
-        raise InputError(f"data.channels: {kind} takes {given} channels, whatever its config says", found=channels)
+        raise InputError(f"data.channels: {network} takes {given} channels, whatever its config says", found=channels)
     wide.load_state_dict(weights)
     return wide
 

@@ -33,10 +33,10 @@ def fold_decode_head(model: nn.Module) -> bool:
 def _compute_logits(head: Any, encoder_hidden_states: Sequence[torch.Tensor], **_: Any) -> torch.Tensor:
     size = encoder_hidden_states[0].shape[2:]
     # The library concatenates the stages in reverse order.
-    parts = head.linear_fuse.weight[:, :, 0, 0].chunk(len(encoder_hidden_states), dim=1)[::-1]  # D x D each
+    blocks = head.linear_fuse.weight[:, :, 0, 0].chunk(len(encoder_hidden_states), dim=1)[::-1]  # D x D each
     mixed = None
-    for hidden, projection, part in zip(encoder_hidden_states, head.linear_projections, parts, strict=True):
-        weight, bias = part @ projection.proj.weight, part @ projection.proj.bias  # D x C_i, D
+    for hidden, projection, block in zip(encoder_hidden_states, head.linear_projections, blocks, strict=True):
+        weight, bias = block @ projection.proj.weight, block @ projection.proj.bias  # D x C_i, D
         stage = F.conv2d(hidden, weight[:, :, None, None], bias)  # (N, D, h_i, w_i)
         if stage.shape[2:] != size:
             stage = F.interpolate(stage, size=size, mode="bilinear", align_corners=False)

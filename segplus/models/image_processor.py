@@ -16,7 +16,7 @@ from segplus.recipe import ModelRecipe
 # Cropping and padding change the geometry behind the pipeline's back: it stretches the logits over the whole image.
 # Labels are decoded once, by the ClassMap, so the processor never reduces them.
 _FIXED = {"do_center_crop": False, "do_pad": False, "do_reduce_labels": False}
-# The processor's file is the one place that travels with the weights wherever they go; transformers keeps the key.
+# The processor's file is the one file that travels with the weights wherever they go; transformers keeps the key.
 _RANGE = "image_range"
 
 MeasureChannels = Callable[[], tuple[Sequence[float], Sequence[float]]]
@@ -35,8 +35,8 @@ def load_image_processor(
         recipe: The model section; `image_processor` holds the values.
         config: The model's config, which names the processor where the checkpoint has none.
         image_range: The values that became 0 and 255 in images deeper than 8 bits; kept with the processor.
-        measure_bands: Gives mean and standard deviation of each channel in 0..255; called where the model takes other
-            than three channels and neither recipe nor checkpoint say what they are.
+        measure_channels: Gives mean and standard deviation of each channel in 0..255; called where the model takes
+            other than three channels and neither recipe nor checkpoint says what they are.
 
     Raises:
         InputError: If a key is unknown to the processor, or would serve another geometry than was evaluated.
@@ -73,14 +73,14 @@ def _load_from_checkpoint(recipe: ModelRecipe) -> BaseImageProcessor | None:
 
 def _build_from_type(config: PreTrainedConfig) -> BaseImageProcessor:
     with explain_failures("model.image_processor", config.model_type):
-        kinds = IMAGE_PROCESSOR_MAPPING[type(config)]
+        found = IMAGE_PROCESSOR_MAPPING[type(config)]
     # Without torchvision the mapping's PIL entry is the one that works; AutoImageProcessor chooses so, too.
-    values = kinds.values() if isinstance(kinds, dict) else kinds
-    for kind in values:
-        if kind is None:
+    classes = found.values() if isinstance(found, dict) else found
+    for processor_class in classes:
+        if processor_class is None:
             continue
         try:
-            return kind()
+            return processor_class()
         except ImportError:
             continue
     raise InputError(f"model.image_processor: none is known for {config.model_type}", fix="start from a checkpoint")

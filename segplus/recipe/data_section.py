@@ -59,7 +59,7 @@ class DataRecipe:
         classes: List of names, mapping of mask value to name, or path of an id2label.json; None reads the data's.
         colors: Mapping of class name to [red, green, blue], or path of a legend (JSON, or CSV of name, r, g, b).
         reduce_labels: Mask value 0 is ignored and every other value is lowered by one.
-        void: Mask values, class names, or colours that count nowhere.
+        void: Mask values, class names, or colours that are ignored.
         merge: New class name to the names that become it.
         unknown: What a value or colour outside the classes does: `error` or `ignore`.
         encoding: How masks hold classes; `auto` reads single-channel values, palettes, and colours with `colors`.
@@ -158,11 +158,8 @@ class DataRecipe:
             raise InputError("data.fold: no such fold", found=self.fold, allowed=f"0..{self.folds - 1}")
 
     def _check_patterns(self) -> None:
-        for key, pattern in (
-            ("group_pattern", self.group_pattern),
-            ("image_pattern", self.image_pattern),
-            ("mask_pattern", self.mask_pattern),
-        ):
+        patterns = ("group_pattern", "image_pattern", "mask_pattern")
+        for key, pattern in ((key, vars(self)[key]) for key in patterns):
             if pattern is None:
                 continue
             try:

@@ -17,7 +17,7 @@ _APART = (
 
 
 def keep_learning_keys(training: Mapping[str, Any], apart: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return a recipe's `training` section without what has no part in the weights.
+    """Return a recipe's `training` section without what does not change the weights.
 
     Args:
         training: The section.

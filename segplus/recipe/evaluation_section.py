@@ -57,7 +57,7 @@ class ProtocolRecipe:
             raise InputError("evaluation.protocol.scales", found=self.scales, allowed="numbers above 0, up to 8")
 
     def describe(self) -> dict[str, Any]:
-        """Return the values that have a part in the prediction, for people and metrics.json."""
+        """Return the values that shape the prediction, for people and metrics.json."""
         chosen: dict[str, Any] = {"name": self.name}
         if self.name == "sliding":
             chosen |= {"window_px": self.window_px, "overlap": self.overlap, "blending": self.blending}
@@ -77,7 +77,7 @@ class EvaluationRecipe:
     Args:
         protocol: How predictions are formed.
         metrics: Beside the confusion matrix's: boundary_iou, trimap_iou, hausdorff_95, surface_dice, calibration.
-        boundary_share: Width of boundary IoU's channel, as a share of the image's diagonal.
+        boundary_share: Width of the region that boundary IoU measures, as a share of the image's diagonal.
         trimap_widths_px: Distances from a border of the truth within which trimap IoU counts.
         surface_tolerance: Distance up to which surface Dice takes two borders as equal, in units of `spacing`.
         spacing: Height and width of a pixel, for hausdorff_95 and surface_dice.

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from segplus.errors import InputError, suggest
+from segplus.files import write_whole
 from segplus.recipe.data_section import DataRecipe
 from segplus.recipe.evaluation_section import EvaluationRecipe
 from segplus.recipe.keys import list_training_hints, parse_keys, set_dotted
@@ -90,7 +91,8 @@ def load_recipe(path: str | os.PathLike[str], arguments: Sequence[str] = ()) -> 
     values["training"] = _check_training(values.get("training") or {}, Path(path).stem, file)
     recipe = build_dataclass(Recipe, values, "", file)
     if recipe.data.folds:
-        recipe.training["output_dir"] = place_fold(recipe.training["output_dir"], recipe.data.fold)
+        folder = place_fold(recipe.training["output_dir"], recipe.data.fold)
+        return dataclasses.replace(recipe, training=recipe.training | {"output_dir": folder})
     return recipe
 
 
@@ -105,8 +107,8 @@ def load_sections(
     Args:
         path: A recipe; None for the defaults.
         arguments: `--key value` of these two sections, over the file's.
+        dataset: Replaces the file's `data.dataset`.
         sections: Those that the command reads, or parts of them: a key outside them is refused.
-        dataset: In the place of the file's `data.dataset`.
     Raises:
         InputError: If the file cannot be read, a key of any section is unknown, a value has the wrong type, or nothing
             says where the data lie.
@@ -126,9 +128,8 @@ def load_sections(
 
 def save_recipe(recipe: Recipe, path: str | os.PathLike[str]) -> None:
     """Write the merged recipe, every default included, whole or not at all."""
-    temporary = Path(f"{path}.tmp")
-    temporary.write_text(format_recipe(recipe), encoding="utf-8")
-    temporary.replace(path)
+    with write_whole(Path(path)) as temporary:
+        temporary.write_text(format_recipe(recipe), encoding="utf-8")
 
 
 def format_recipe(recipe: Recipe) -> str:
@@ -194,6 +195,7 @@ def _check_training(given: Any, name: str, file: str) -> dict[str, Any]:
             raise InputError(f"{file}: training.{key} is not for recipes", fix=RESERVED[key])
         merged[key] = _convert_training_value(value, hints[key], f"training.{key}", file)
     _check_ranges(merged, file)
+    merged["greater_is_better"] = str(merged["metric_for_best_model"]).removeprefix("eval_") != "loss"  # null, too
     if merged["eval_strategy"] == "no":
         return merged | {"load_best_model_at_end": False}
     # The best checkpoint can only be kept where each evaluation is followed by a save.
@@ -204,7 +206,7 @@ def _check_training(given: Any, name: str, file: str) -> dict[str, Any]:
 
 
 def _check_ranges(training: dict[str, Any], file: str) -> None:
-    """Refuse numbers that would end the run later, with somebody else's message; say in which direction is better."""
+    """Refuse numbers that would end the run later, with somebody else's message."""
     for key in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
         if training.get(key, 1) < 1:
             raise InputError(f"{file}: training.{key}", found=training[key], allowed="1 and more")
@@ -217,11 +219,10 @@ def _check_ranges(training: dict[str, Any], file: str) -> None:
         fix = suggest(metric, MONITORED)
         raise InputError(f"{file}: training.metric_for_best_model", found=metric, allowed=allowed, fix=fix)
     is_score = metric != "loss"
-    if training.setdefault("greater_is_better", is_score) not in (is_score, None):
+    if training.get("greater_is_better") not in (is_score, None):
         best = "highest" if is_score else "lowest"
         fix = f"leave it out, or say {str(is_score).lower()}: the best {metric} is the {best}"
         raise InputError(f"{file}: training.greater_is_better", found=not is_score, fix=fix)
-    training["greater_is_better"] = is_score  # null stands for it, too
 
 
 def _convert_training_value(value: Any, hint: Any, where: str, file: str) -> Any:

@@ -14,11 +14,11 @@ from segplus.errors import InputError, suggest
 T = TypeVar("T")
 
 
-def build_dataclass(kind: type[T], values: Mapping[str, Any], where: str, file: str) -> T:
+def build_dataclass(cls: type[T], values: Mapping[str, Any], where: str, file: str) -> T:
     """Return an instance of a dataclass, checked key by key.
 
     Args:
-        kind: The dataclass.
+        cls: The dataclass.
         values: What the recipe says, key by key.
         where: Dotted path of the section, empty for the whole recipe.
         file: The recipe's file name, for messages.
@@ -30,8 +30,8 @@ def build_dataclass(kind: type[T], values: Mapping[str, Any], where: str, file: 
         raise InputError(
             f"{file}: {where or 'recipe'} is not a section", found=repr(values), allowed="key: value lines"
         )
-    hints = typing.get_type_hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in values:
         if key not in fields:
             raise InputError(f"{file}: unknown key '{_join(where, str(key))}'", fix=suggest(str(key), fields))
@@ -40,7 +40,7 @@ def build_dataclass(kind: type[T], values: Mapping[str, Any], where: str, file: 
         raise InputError(f"{file}: key '{_join(where, missing[0])}' is missing", fix=f"add it: {missing[0]}: ...")
     built = {key: convert(value, hints[key], _join(where, key), file) for key, value in values.items()}
     try:
-        return kind(**built)
+        return cls(**built)
     except InputError as error:
         raise InputError(f"{file}: {error.what}", found=error.found, allowed=error.allowed, fix=error.fix) from None
 
@@ -121,25 +121,25 @@ def _convert_sequence(value: Any, origin: type, arguments: tuple[Any, ...], wher
     return origin(convert(v, arguments[0], f"{where}[{i}]", file) for i, v in enumerate(value))
 
 
-def _convert_scalar(value: Any, kind: type, where: str, file: str) -> Any:
-    if kind is bool and isinstance(value, str) and value.lower() in ("true", "false"):
+def _convert_scalar(value: Any, cls: type, where: str, file: str) -> Any:
+    if cls is bool and isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"
-    if isinstance(value, bool) and kind is not bool:
-        raise _wrong_type(value, _NAMES.get(kind, kind.__name__), where, file)
-    if isinstance(value, kind):
+    if isinstance(value, bool) and cls is not bool:
+        raise _wrong_type(value, _NAMES.get(cls, cls.__name__), where, file)
+    if isinstance(value, cls):
         return value
-    if kind is str and isinstance(value, int | float | dt.date):
+    if cls is str and isinstance(value, int | float | dt.date):
         return str(value)  # a run named 7, or 2024-01-01
-    if kind in (int, float) and isinstance(value, int | float | str):
+    if cls in (int, float) and isinstance(value, int | float | str):
         try:
             number = float(value)
         except ValueError:
-            raise _wrong_type(value, _NAMES[kind], where, file) from None
-        if kind is float:
+            raise _wrong_type(value, _NAMES[cls], where, file) from None
+        if cls is float:
             return number
         if number.is_integer():
             return int(number)
-    raise _wrong_type(value, _NAMES.get(kind, kind.__name__), where, file)
+    raise _wrong_type(value, _NAMES.get(cls, cls.__name__), where, file)
 
 
 _NAMES: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

@@ -23,7 +23,7 @@ class TransformsRecipe:
         max_class_share: A crop with a larger share of one class is drawn again, up to ten times; 1 never; None takes
             the preset's.
         steps: albumentations transforms by name with their arguments, over the preset's: a name that the preset has is
-            replaced in its place, `null` removes it, a new one is appended.
+            replaced where it stands, `null` removes it, a new one is appended.
         rare_class_crop: Probability that a crop is laid over a pixel of one of the image's rarer classes.
         sampling: uniform; class_balanced draws a class, then an image that holds it; repeat_factor repeats images with
             rare classes (LVIS).
@@ -55,14 +55,9 @@ class TransformsRecipe:
             )
         if self.scale is not None and (len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]):
             raise InputError("transforms.scale: not a range", found=self.scale, allowed="[low, high], 0 < low <= high")
-        if self.max_class_share is not None and not 0 < self.max_class_share <= 1:
-            raise InputError(
-                "transforms.max_class_share: not a share", found=self.max_class_share, allowed="above 0, up to 1"
-            )
-        if not 0 < self.repeat_threshold <= 1:
-            raise InputError(
-                "transforms.repeat_threshold: not a share", found=self.repeat_threshold, allowed="above 0, up to 1"
-            )
+        for key, share in (("max_class_share", self.max_class_share), ("repeat_threshold", self.repeat_threshold)):
+            if share is not None and not 0 < share <= 1:
+                raise InputError(f"transforms.{key}: not a share", found=share, allowed="above 0, up to 1")
         self._check_probabilities()
 
     def _check_probabilities(self) -> None:

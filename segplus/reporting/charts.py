@@ -36,37 +36,33 @@ def draw_curves(series: Mapping[str, Points], x_label: str) -> str:
     low_x, high_x = min(xs), max(max(xs), min(xs) + 1e-9)
     low_y, high_y = min(y_ticks[0], min(ys)), max(y_ticks[-1], max(ys))
 
-    def place(x: float, y: float) -> tuple[float, float]:
+    def locate(x: float, y: float) -> tuple[float, float]:
         across, up = (x - low_x) / (high_x - low_x), (y - low_y) / (high_y - low_y)
         return (
             _LEFT + across * (_WIDTH - _LEFT - _RIGHT),
             _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM),
         )
 
-    parts = [
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(", ".join(series))}">'
-    ]
+    svg = [f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(", ".join(series))}">']
     for tick in y_ticks:
-        _, y = place(low_x, tick)
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick" x="{_LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{format_tick(tick)}</text>')
+        _, y = locate(low_x, tick)
+        svg.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        svg.append(f'<text class="tick" x="{_LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{format_tick(tick)}</text>')
     for tick in x_ticks:
         if low_x <= tick <= high_x:
-            x, _ = place(tick, low_y)
-            parts.append(
+            x, _ = locate(tick, low_y)
+            svg.append(
                 f'<text class="tick" x="{x:.1f}" y="{_HEIGHT - 24}" text-anchor="middle">{format_tick(tick)}</text>'
             )
-    parts.append(
-        f'<text class="tick" x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 6}" text-anchor="end">{escape(x_label)}</text>'
-    )
+    svg.append(f'<text class="tick" x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 6}" text-anchor="end">{escape(x_label)}</text>')
     for index, line in enumerate(lines):
-        places = [place(x, y) for x, y in line]
-        if len(places) == 1:
-            parts.append(f'<circle class="dot-{index}" cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="3"/>')
-        elif places:
-            path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-            parts.append(f'<polyline class="line-{index}" points="{path}"/>')
-    return "".join([*parts, "</svg>"])
+        points = [locate(x, y) for x, y in line]
+        if len(points) == 1:
+            svg.append(f'<circle class="dot-{index}" cx="{points[0][0]:.1f}" cy="{points[0][1]:.1f}" r="3"/>')
+        elif points:
+            path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+            svg.append(f'<polyline class="line-{index}" points="{path}"/>')
+    return "".join([*svg, "</svg>"])
 
 
 def choose_ticks(low: float, high: float, most: int = 5) -> list[float]:
@@ -116,7 +112,7 @@ def draw_matrix(shares: npt.NDArray[np.float64], names: Sequence[str]) -> tuple[
     alpha = np.sqrt(np.nan_to_num(shares)) * 255
     pixels = np.dstack([np.full((count, count), channel) for channel in _MATRIX_COLOR] + [alpha]).astype(np.uint8)
     size = count * cell
-    parts = [
+    svg = [
         f'<svg class="matrix" width="{side}" height="{side}" viewBox="0 0 {side} {side}" aria-hidden="true">',
         f'<image x="{offset}" y="{offset}" width="{size}" height="{size}" preserveAspectRatio="none" '
         f'href="{encode_image(Image.fromarray(pixels))}"/>',
@@ -126,15 +122,15 @@ def draw_matrix(shares: npt.NDArray[np.float64], names: Sequence[str]) -> tuple[
     ]
     for index, name in enumerate(names if has_names else []):
         middle, label = offset + (index + 0.5) * cell, escape(_cut(name))
-        parts.append(f'<text class="tick" x="{offset - 6}" y="{middle + 4}" text-anchor="end">{label}</text>')
-        parts.append(f'<text class="tick" transform="translate({middle + 4} {offset - 6}) rotate(-90)">{label}</text>')
+        svg.append(f'<text class="tick" x="{offset - 6}" y="{middle + 4}" text-anchor="end">{label}</text>')
+        svg.append(f'<text class="tick" transform="translate({middle + 4} {offset - 6}) rotate(-90)">{label}</text>')
     for row, column in np.argwhere(np.nan_to_num(shares) >= 0.005) if has_figures else []:
         value = shares[row, column]
         x, y = offset + (column + 0.5) * cell, offset + (row + 0.5) * cell + 4
-        kind = "strong" if value > 0.4 else "weak"
-        parts.append(f'<text class="{kind}" x="{x}" y="{y}" text-anchor="middle">{100 * value:.0f}</text>')
-    parts.append(f'<rect class="cursor" width="{cell}" height="{cell}" x="-99" y="-99"/></svg>')
-    return "".join(parts), offset, cell
+        style = "strong" if value > 0.4 else "weak"
+        svg.append(f'<text class="{style}" x="{x}" y="{y}" text-anchor="middle">{100 * value:.0f}</text>')
+    svg.append(f'<rect class="cursor" width="{cell}" height="{cell}" x="-99" y="-99"/></svg>')
+    return "".join(svg), offset, cell
 
 
 def _thin(points: Points) -> Points:

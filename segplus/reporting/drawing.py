@@ -111,7 +111,7 @@ def shrink_labels(labels: Labels, most_px: tuple[int, int]) -> Labels:
 
 
 def _choose_middles(length: int, count: int) -> npt.NDArray[np.int64]:
-    """Return the positions in the middle of `count` equal parts."""
+    """Return the positions in the middle of `count` equal intervals."""
     return ((np.arange(count) + 0.5) * length / count).astype(np.int64)
 
 
@@ -249,16 +249,16 @@ def _draw_legend(ids: set[int], classes: ClassMap, width: int) -> Image.Image:
     names = [(np.array([[i]]), classes.names[i]) for i in sorted(ids) if i < classes.num_classes]
     if ids - set(range(classes.num_classes)):
         names.append((np.array([[classes.ignore_index]]), "ignored"))
-    line_px, places, left, line = _TEXT_PX + 8, [], 0, 0
+    line_px, entries, left, line = _TEXT_PX + 8, [], 0, 0
     for swatch, name in names:
         needed = _TEXT_PX + 6 + int(font.getlength(name)) + 18
         if left and left + needed > width:
             left, line = 0, line + 1
-        places.append((swatch, name, left, line * line_px))
+        entries.append((swatch, name, left, line * line_px))
         left += needed
     legend = Image.new("RGB", (width, (line + 1) * line_px), _PAPER)
     pen = ImageDraw.Draw(legend)
-    for swatch, name, x, y in places:
+    for swatch, name, x, y in entries:
         square = np.broadcast_to(swatch, (_TEXT_PX, _TEXT_PX))
         legend.paste(Image.fromarray(colorize(square, classes)), (x, y + 2))
         pen.rectangle((x, y + 2, x + _TEXT_PX - 1, y + 1 + _TEXT_PX), outline=_FAINT)

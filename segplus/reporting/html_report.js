@@ -36,10 +36,10 @@ function readLayer(image) {
   context.drawImage(image, 0, 0);
   const pixels = context.getImageData(0, 0, width, height).data, classes = new Int32Array(width * height);
   let before = -1, id = -1;
-  for (let place = 0, i = 0; place < classes.length; place++, i += 4) {
+  for (let position = 0, i = 0; position < classes.length; position++, i += 4) {
     const color = (pixels[i] << 16) | (pixels[i + 1] << 8) | pixels[i + 2];
     if (color !== before) [before, id] = [color, ids.get(color) ?? -1]; // -1: the hatching of ignored pixels
-    classes[place] = id;
+    classes[position] = id;
   }
   originals.set(image, { address: image.src, width, height, pixels, classes });
   return originals.get(image);
@@ -72,40 +72,40 @@ function showClasses(image, chosen) {
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [width, height];
   const shown = new Uint8ClampedArray(pixels);
-  classes.forEach((id, place) => { if (!chosen.has(id)) shown[4 * place + 3] = 0; });
+  classes.forEach((id, position) => { if (!chosen.has(id)) shown[4 * position + 3] = 0; });
   canvas.getContext("2d").putImageData(new ImageData(shown, width), 0, 0);
   image.src = canvas.toDataURL();
 }
 
-const pictures = document.getElementById("pictures");
-if (pictures) {
-  for (const radio of pictures.querySelectorAll("input[name=mode]")) {
-    radio.addEventListener("change", () => { pictures.dataset.mode = radio.value; });
-    if (radio.checked) pictures.dataset.mode = radio.value; // a browser may restore another choice on reload
+const images = document.getElementById("images");
+if (images) {
+  for (const radio of images.querySelectorAll("input[name=mode]")) {
+    radio.addEventListener("change", () => { images.dataset.mode = radio.value; });
+    if (radio.checked) images.dataset.mode = radio.value; // a browser may restore another choice on reload
   }
   const strength = document.getElementById("strength");
-  const applyStrength = () => pictures.style.setProperty("--strength", strength.value / 100);
+  const applyStrength = () => images.style.setProperty("--strength", strength.value / 100);
   strength.addEventListener("input", applyStrength);
   applyStrength();
-  for (const cut of pictures.querySelectorAll(".cut")) {
+  for (const cut of images.querySelectorAll(".cut")) {
     const apply = () => cut.parentElement.style.setProperty("--cut", `${cut.value}%`);
     cut.addEventListener("input", apply);
     apply();
   }
-  for (const stage of pictures.querySelectorAll(".stage")) {
+  for (const stage of images.querySelectorAll(".stage")) {
     nameClasses(stage, stage.parentElement.querySelector(".pointed"));
   }
   const chosen = new Set();
-  for (const button of pictures.querySelectorAll(".legend button")) {
+  for (const button of images.querySelectorAll(".legend button")) {
     button.addEventListener("click", () => {
       const id = Number(button.dataset.class);
       if (!chosen.delete(id)) chosen.add(id);
       button.setAttribute("aria-pressed", chosen.has(id));
       button.closest(".legend").classList.toggle("narrowed", chosen.size > 0);
-      for (const image of pictures.querySelectorAll(".truth, .prediction")) showClasses(image, chosen);
+      for (const image of images.querySelectorAll(".truth, .prediction")) showClasses(image, chosen);
     });
   }
-  for (const button of pictures.querySelectorAll(".enlarge")) {
+  for (const button of images.querySelectorAll(".enlarge")) {
     button.addEventListener("click", () => {
       const isWide = button.closest("figure").classList.toggle("wide");
       button.setAttribute("aria-pressed", isWide);

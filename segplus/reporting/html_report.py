@@ -87,7 +87,7 @@ def write_html_report(
         **_describe_legend(examples, classes),
         **_describe_confusions(evaluations[chosen], classes),
     }
-    # Paths may break behind their parts.
+    # Paths may break behind each folder.
     page["heading"] = Markup(escape(page["model"]).replace("/", Markup("/<wbr>")).replace("_", Markup("_<wbr>")))
     page["title"] = f"{page['model']}: {chosen}"
     page["sections"] = _list_sections(page)
@@ -96,13 +96,13 @@ def write_html_report(
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=True)
     template = environment.from_string((_HERE / "html_report.html").read_text(encoding="utf-8"))
     text = template.render(page)
-    with write_whole(path) as part:
-        part.write_text(text, encoding="utf-8")
+    with write_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _list_sections(page: Mapping[str, Any]) -> list[tuple[str, str]]:
     sections = {
-        "pictures": ("Images", page["groups"]),
+        "images": ("Images", page["groups"]),
         "classes": ("Classes", True),
         "confusions": ("Confusions", page["matrix"]),
         "learning": ("Learning curves", page["charts"]),
@@ -193,34 +193,34 @@ def _list_confusions(shares: npt.NDArray[np.float64], names: Sequence[str]) -> l
     wrong = np.nan_to_num(shares)
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_CONFUSIONS]
-    places = [divmod(int(place), len(names)) for place in order]
+    cells = [divmod(int(position), len(names)) for position in order]
     return [
         {"truth": names[row], "predicted": names[column], "share": format_score(float(wrong[row, column]))}
-        for row, column in places
+        for row, column in cells
         if wrong[row, column] >= 0.0005
     ]
 
 
 def _describe_frequencies(counts: npt.NDArray[np.int64], names: Sequence[str]) -> dict[str, Any]:
-    """Return each class's share of pixels in truth and prediction, placed on a logarithmic axis up to 100 %."""
+    """Return each class's share of pixels in truth and prediction, on a logarithmic axis up to 100 %."""
     total = max(1, int(counts.sum()))
     truth, predicted = counts.sum(axis=1) / total, counts.sum(axis=0) / total
     smallest = min((float(share) for share in [*truth, *predicted] if share > 0), default=0.1)
     decades = min(_MOST_DECADES, max(2, math.ceil(-math.log10(smallest))))
 
-    def place(share: float) -> float:
+    def locate(share: float) -> float:
         return 0.0 if share <= 0 else round(max(0.0, 100 * (1 + math.log10(share) / decades)), 1)
 
     rows = []
     for index in np.argsort(-truth, kind="stable"):
         shares = float(truth[index]), float(predicted[index])
-        places = place(shares[0]), place(shares[1])
+        positions = locate(shares[0]), locate(shares[1])
         figures = {"truth": format_share(shares[0]), "predicted": format_share(shares[1])}
         span = {
-            "truth_at": places[0],
-            "predicted_at": places[1],
-            "from": min(places),
-            "length": abs(places[0] - places[1]),
+            "truth_at": positions[0],
+            "predicted_at": positions[1],
+            "from": min(positions),
+            "length": abs(positions[0] - positions[1]),
         }
         rows.append({"name": names[index], **figures, **span})
     axis = [

@@ -22,8 +22,8 @@ def write_metrics(path: str | Path, metrics: Mapping[str, Any]) -> None:
         metrics: Numbers, strings, lists, dicts, arrays and tensors; what is not finite becomes null.
     """
     text = json.dumps(clean_numbers(metrics), indent=2, allow_nan=False, ensure_ascii=False)
-    with write_whole(path) as part:
-        part.write_text(text + "\n", encoding="utf-8")
+    with write_whole(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def read_metrics(path: str | Path) -> dict[str, Any]:

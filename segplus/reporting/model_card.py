@@ -179,7 +179,7 @@ def _describe_channels(facts: ModelCardFacts) -> str:
 
 def _describe_measurement(facts: ModelCardFacts) -> str:
     absent = [name for name, score in _pair_scores(facts) if score is None]
-    text = "They are measured at each image's original resolution; ignored pixels count nowhere."
+    text = "They are measured at each image's original resolution; ignored pixels are left out."
     interval = (clean_numbers(facts.evaluation).get("intervals") or {}).get("mean_iou")
     if interval and None not in interval:
         text += f" The mIoU's 95 % interval over images is {format_score(interval[0])} to {format_score(interval[1])}."

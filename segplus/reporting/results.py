@@ -12,6 +12,7 @@ import yaml
 from transformers import PreTrainedModel
 
 from segplus.classes import ClassMap
+from segplus.files import write_whole
 from segplus.recipe import Recipe
 from segplus.recipe.paths import expand_path, is_fold_folder
 from segplus.reporting.drawing import draw_panel
@@ -22,7 +23,7 @@ from segplus.reporting.licenses import find_license
 from segplus.reporting.metrics_file import write_metrics
 from segplus.reporting.model_card import ModelCardFacts, render_model_card
 
-_PICTURES = "pictures"
+_IMAGES_FOLDER = "pictures"
 # Where a recipe may name a folder or a file of the machine it was written on.
 _PATH_KEYS = [("model", "checkpoint"), ("training", "output_dir")]
 _PATH_KEYS += [("data", key) for key in ("dataset", "cache", "annotations", "classes", "colors")]
@@ -60,7 +61,8 @@ def write_results(results: RunResults) -> None:
     images = _write_images(results)
     recipe_text = (results.folder / "recipe.yaml").read_text(encoding="utf-8")
     card = render_model_card(_collect_facts(results, images, recipe_text))
-    (results.folder / "README.md").write_text(card, encoding="utf-8")
+    with write_whole(results.folder / "README.md") as temporary:
+        temporary.write_text(card, encoding="utf-8")
     write_html_report(
         results.folder / "report.html",
         metrics,
@@ -90,22 +92,22 @@ def _collect_metrics(results: RunResults) -> dict[str, Any]:
 def _write_images(results: RunResults) -> list[tuple[str, str]]:
     """Save one panel a group, and the first photograph alone to try the model on; return paths and captions.
 
-    An image of other channels is drawn in colour for the eye only, so there is none to try the model on.
+    An image with other channels is drawn in colour for the eye only, so there is none to try the model on.
     """
-    folder = results.folder / _PICTURES
-    folder.mkdir(exist_ok=True)
     listed = []
     for heading, examples in results.examples.items():
         for number, example in enumerate(examples):
             title = example.name if example.score is None else f"{example.name}, mIoU {100 * example.score:.1f} %"
             panel = draw_panel(example.image, example.truth, example.prediction, results.classes, title)
-            path = f"{_PICTURES}/{heading.lower()}_{number + 1}.png"
-            panel.save(results.folder / path)
+            path = f"{_IMAGES_FOLDER}/{heading.lower()}_{number + 1}.png"
+            with write_whole(results.folder / path) as temporary:
+                panel.save(temporary, "PNG")
             if number == 0:
                 listed.append((path, f"{heading} image of the split: image, truth, prediction, errors"))
     first = next((example for examples in results.examples.values() for example in examples), None)
     if first is not None and results.recipe.data.channels == 3:
-        first.image.save(folder / "input.png")
+        with write_whole(results.folder / _IMAGES_FOLDER / "input.png") as temporary:
+            first.image.save(temporary, "PNG")
     return listed
 
 
@@ -148,7 +150,7 @@ def name_repository(recipe: Recipe, folder: Path) -> str:
 
 
 def hide_folders(recipe: str) -> str:
-    """Return a recipe's YAML with the name alone of every folder and file that it places on this machine.
+    """Return a recipe's YAML with the name alone of every folder and file of this machine that it names.
 
     Args:
         recipe: The merged recipe; relative paths, ${VARIABLES} and Hub ids stay as they are.
@@ -162,8 +164,8 @@ def hide_folders(recipe: str) -> str:
 
 
 def _hide_folder(path: str) -> str:
-    is_placed = PurePosixPath(path).is_absolute() or PureWindowsPath(path).is_absolute() or path.startswith("~")
-    return PureWindowsPath(path).name if is_placed else path
+    is_local = PurePosixPath(path).is_absolute() or PureWindowsPath(path).is_absolute() or path.startswith("~")
+    return PureWindowsPath(path).name if is_local else path
 
 
 def _find_base_model(recipe: Recipe) -> str | None:

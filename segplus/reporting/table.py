@@ -129,7 +129,7 @@ def _align(lines: Sequence[Sequence[str]], last: Sequence[str]) -> str:
 
 
 def describe_extremes(evaluation: Mapping[str, Any], class_names: Sequence[str]) -> str:
-    """Return one line that names the best and the worst class by IoU; absent classes do not take part.
+    """Return one line that names the best and the worst class by IoU; absent classes are left out.
 
     Args:
         evaluation: One entry of metrics.json's "evaluations", with "per_category_iou".

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segplus.training.arguments import build_training_arguments
+from segplus.training.arguments import build_training_arguments, choose_precision, prepare_process
 from segplus.training.building import build_image_processor, build_recipe_criterion, build_trainer, require_splits
 from segplus.training.callbacks import install_log, install_panel, load_callbacks
 from segplus.training.checkpoints import claim_output_dir, find_resumable_checkpoint
@@ -20,11 +20,13 @@ __all__ = [
     "build_recipe_criterion",
     "build_trainer",
     "build_training_arguments",
+    "choose_precision",
     "claim_output_dir",
     "find_resumable_checkpoint",
     "group_parameters",
     "install_log",
     "install_panel",
     "load_callbacks",
+    "prepare_process",
     "require_splits",
 ]

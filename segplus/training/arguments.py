@@ -5,29 +5,57 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 from transformers import TrainingArguments, get_scheduler
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.utils import logging as transformers_logging
 
 from segplus.data.parallel import count_cores
 from segplus.errors import InputError, suggest
 from segplus.recipe import Recipe
+from segplus.transforms.steps import NO_UPDATE_CHECK
+
+
+def prepare_process() -> None:
+    """Set what a training run changes for its whole process; a library call leaves all of it alone.
+
+    OpenCV keeps to one thread, as data-loader workers are the parallelism; albumentations asks no network, in spawned
+    workers either; transformers shows no bars for loading and saving weights, as training has its own. Where a CPU
+    trains, it flushes subnormal numbers to zero, and uses all cores in spite of accelerate launch's one thread.
+    """
+    cv2.setNumThreads(0)  # before workers are forked; 0 and not 1: see segplus.training.sets
+    os.environ.setdefault(NO_UPDATE_CHECK, "1")
+    transformers_logging.disable_progress_bar()
+    if not torch.accelerator.is_available():
+        # Subnormal numbers made one step of a pretrained MobileNetV2 take 56 s instead of 1.8 on a CPU.
+        torch.set_flush_denormal(True)
+        # accelerate launch's default of one thread a process halves the speed of two cores.
+        if "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
+            torch.set_num_threads(max(1, count_cores() // _count_local_processes()))
+
+
+def choose_precision(recipe: Recipe) -> Recipe:
+    """Return the recipe with `training.bf16` as suits the machine, where it leaves the precision open."""
+    if "bf16" in recipe.training or "fp16" in recipe.training:
+        return recipe
+    return replace(recipe, training=recipe.training | {"bf16": has_fast_bfloat16()})
 
 
 def build_training_arguments(recipe: Recipe) -> TrainingArguments:
     """Return transformers' arguments.
 
-    Where the recipe leaves it open, bf16 is chosen and written into the recipe; workers are chosen and not written, as
-    they change nothing in what is learned.
+    Where the recipe leaves them open, precision (`choose_precision`) and workers follow from the machine.
 
     Raises:
         InputError: If TrainingArguments refuses a value.
     """
-    values = recipe.training
+    values = choose_precision(recipe).training
     own: dict[str, Any] = {
         # A log file full of redrawn bars helps nobody.
         "disable_tqdm": values.get("disable_tqdm", not sys.stderr.isatty()),
@@ -38,14 +66,9 @@ def build_training_arguments(recipe: Recipe) -> TrainingArguments:
         "push_to_hub": values.get("push_to_hub", False) and values["hub_strategy"] != "end",
         "dataloader_pin_memory": values.get("dataloader_pin_memory", torch.cuda.is_available()),
     }
-    if "bf16" not in values and "fp16" not in values:
-        values["bf16"] = has_fast_bfloat16()
     if not torch.accelerator.is_available():
         # transformers takes bfloat16 on a CPU only where the CPU was asked for.
         own["use_cpu"] = True
-        # Subnormal numbers made one step of a pretrained MobileNetV2 take 56 s instead of 1.8 on a CPU.
-        torch.set_flush_denormal(True)
-        _use_all_cores()
     trains_elsewhere = torch.accelerator.is_available() and not values.get("use_cpu", False)
     own |= choose_workers(values, count_cores(), _count_local_processes(), trains_elsewhere)
     try:
@@ -128,13 +151,6 @@ def _check_trackers(names: Sequence[str]) -> None:
             raise InputError(
                 f"training.report_to: {name} is not installed", found=error, fix=f"install it, or choose among {others}"
             ) from None
-
-
-def _use_all_cores() -> None:
-    """Undo accelerate launch's default of one thread a process, which halves the speed of two cores."""
-    launched = "ACCELERATE_MIXED_PRECISION" in os.environ
-    if launched and os.environ.get("OMP_NUM_THREADS") == "1":
-        torch.set_num_threads(max(1, count_cores() // _count_local_processes()))
 
 
 def _count_local_processes() -> int:

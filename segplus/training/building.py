@@ -1,4 +1,4 @@
-"""From a recipe's parts to a trainer: everything that may be wrong is found here, before the first step."""
+"""From a recipe's sections to a trainer: everything that may be wrong is found here, before the first step."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def _count_pixels(data: SegmentationData, split: str) -> Counts:
 
 
 def adapt_model(model: PreTrainedModel, wishes: ModelRecipe, arguments: TrainingArguments) -> PreTrainedModel:
-    """Return the model with frozen parts, shared statistics and memory layout as recipe and machine ask for."""
+    """Return the model with frozen modules, shared statistics and memory layout as recipe and machine ask for."""
     if arguments.gradient_checkpointing and not model.supports_gradient_checkpointing:
         raise InputError(
             f"training.gradient_checkpointing: {type(model).__name__} cannot", found=True, fix="leave it out"

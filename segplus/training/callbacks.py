@@ -94,7 +94,7 @@ class PredictionPanel(TrainerCallback):
         self._classes = classes
 
     def on_evaluate(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Predict the panel's images and write one image."""
+        """Predict the panel's images and draw them beside one another."""
         if not state.is_world_process_zero or self._tensorboard.tb_writer is None:
             return
         was_training = model.training
@@ -127,14 +127,14 @@ def _load_callback(name: str) -> TrainerCallback:
         raise InputError(
             f"callbacks: cannot import '{name}'", found=error, fix="give package.module.ClassName"
         ) from None
-    kind = getattr(module, class_name, None)  # transformers loads its classes when they are asked for
-    if not isinstance(kind, type):
+    callback_class = getattr(module, class_name, None)  # transformers loads its classes when they are asked for
+    if not isinstance(callback_class, type):
         known = [key for key in dir(module) if not key.startswith("_")]
         raise InputError(f"callbacks: {module_name} has no class '{class_name}'", fix=suggest(class_name, known))
-    if not issubclass(kind, TrainerCallback):
-        raise InputError(f"callbacks: '{name}' is no transformers.TrainerCallback", found=kind.__mro__[1])
+    if not issubclass(callback_class, TrainerCallback):
+        raise InputError(f"callbacks: '{name}' is no transformers.TrainerCallback", found=callback_class.__mro__[1])
     try:
-        return kind()
+        return callback_class()
     except (TypeError, RuntimeError, ImportError) as error:
         raise InputError(
             f"callbacks: cannot make '{name}'", found=error, fix="its class must need no arguments"
@@ -147,17 +147,17 @@ class EpochClock(TrainerCallback):
     accelerate's own set_epoch reaches only the sampler of a plain loader; sharded and fast-forwarded loaders hide it.
 
     Args:
-        parts: Training set and sampler.
+        clocked: Training set and sampler.
     """
 
-    def __init__(self, *parts: Any) -> None:
-        self._parts = parts
+    def __init__(self, *clocked: Any) -> None:
+        self._clocked = clocked
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
         """Set the epoch that the loader is about to draw."""
         steps_per_epoch = max(math.ceil(len(train_dataloader) / args.gradient_accumulation_steps), 1)
-        for part in self._parts:
-            part.set_epoch(state.global_step // steps_per_epoch)
+        for target in self._clocked:
+            target.set_epoch(state.global_step // steps_per_epoch)
 
 
 class StepClock(TrainerCallback):
@@ -190,7 +190,7 @@ class StepClock(TrainerCallback):
 
 
 def install_log(trainer: Trainer, class_names: Sequence[str]) -> None:
-    """Put StepLog, and bars unless training.disable_tqdm, in the place of the library's own log callbacks."""
+    """Put StepLog, and bars unless training.disable_tqdm, in place of the library's own log callbacks."""
     trainer.remove_callback(PrinterCallback if trainer.args.disable_tqdm else ProgressCallback)
     if not trainer.args.disable_tqdm:
         trainer.add_callback(ProgressBars())

@@ -46,7 +46,6 @@ def claim_output_dir(recipe: Recipe, output_dir: Path) -> None:
             raise InputError(
                 f"training.output_dir {output_dir}: not empty and no run's folder", fix="choose another folder"
             )
-        output_dir.mkdir(parents=True, exist_ok=True)
         save_recipe(recipe, saved)
         return
     before, now = yaml.safe_load(saved.read_text()), yaml.safe_load(format_recipe(recipe))
@@ -64,7 +63,8 @@ def claim_output_dir(recipe: Recipe, output_dir: Path) -> None:
 
 def _may_stand_beside(name: str) -> bool:
     """Return whether a file may lie in a run's folder before the run: half a recipe, folds, and their summary."""
-    return name in (f"{RECIPE_FILE}.tmp", "folds.json", "folds.md") or is_fold_folder(name)
+    is_half_recipe = name.startswith(f".{RECIPE_FILE}.")  # what write_whole leaves when it is killed
+    return is_half_recipe or name in ("folds.json", "folds.md") or is_fold_folder(name)
 
 
 def _fill_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def _fill_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def _keep_training(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what has no part in the weights."""
+    """Leave out what does not change the weights."""
     return {key: value for key, value in recipe.items() if key not in ("evaluation", "card")} | {
         "training": keep_learning_keys(recipe.get("training", {}))
     }

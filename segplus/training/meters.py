@@ -9,12 +9,15 @@ from accelerate import Accelerator
 
 
 class StepMeters:
-    """Sums between two log lines, over the time that steps took: evaluating and saving is no part of a step.
+    """Sums between two log lines, over the time that steps took: evaluating and saving does not belong to a step.
 
     `seconds` is the time since the last report.
     """
 
     def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
         self.seconds = 0.0
         self._parts: dict[str, torch.Tensor] = {}
         self._images = 0
@@ -48,5 +51,5 @@ class StepMeters:
         report["images_per_second"] = self._images * accelerator.num_processes / seconds
         report["seconds"] = seconds
         report["data_wait_share"] = self._wait_seconds / seconds
-        self.__init__()  # type: ignore[misc]
+        self._reset()
         return report

@@ -27,21 +27,21 @@ def group_parameters(
     """
     undecayed = _name_undecayed_parameters(model, recipe.no_decay)
     groups: dict[str, dict[str, Any]] = {}
-    for part, factor in (("backbone", 1.0), ("head", recipe.head_learning_rate_multiplier)):
+    for owner, factor in (("backbone", 1.0), ("head", recipe.head_learning_rate_multiplier)):
         for suffix, decay in (("", weight_decay), ("_no_decay", 0.0)):
-            name = part + suffix
+            name = owner + suffix
             groups[name] = {"params": [], "lr": learning_rate * factor, "weight_decay": decay, "name": name}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            part = "head" if is_head_parameter(model, name) else "backbone"
-            groups[part + ("_no_decay" if name in undecayed else "")]["params"].append(parameter)
+            owner = "head" if is_head_parameter(model, name) else "backbone"
+            groups[owner + ("_no_decay" if name in undecayed else "")]["params"].append(parameter)
     return [group for group in groups.values() if group["params"]]
 
 
 def _name_undecayed_parameters(model: nn.Module, words: list[str]) -> set[str]:
     norms = tuple(
-        kind
-        for name, kind in vars(nn).items()
+        layer
+        for name, layer in vars(nn).items()
         if name.endswith("Norm") or "BatchNorm" in name or "InstanceNorm" in name
     )
     names = set()

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import torch
 from accelerate import PartialState
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 from tqdm import tqdm
 from transformers import BaseImageProcessor
 
@@ -42,7 +42,6 @@ class TrainingSet(Dataset[dict[str, torch.Tensor]]):
         focus: ClassIndex | None = None,
         focus_probability: float = 0.0,
     ) -> None:
-        calm_opencv()
         self.split, self.transform, self.seed = split, transform, seed
         self.focus, self.focus_probability = focus, focus_probability
         # In shared memory: a worker that lives through several epochs sees the new number.
@@ -58,7 +57,7 @@ class TrainingSet(Dataset[dict[str, torch.Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         """Return pixel_values and labels of sample `index` in this epoch, with `index` and `epoch` as int64 scalars."""
-        calm_opencv()
+        _calm_opencv()
         epoch = int(self._epoch)
         rng = np.random.default_rng([self.seed, epoch, index])
         focus = None
@@ -77,7 +76,6 @@ class EvaluationSet(Dataset[dict[str, torch.Tensor]]):
     """
 
     def __init__(self, split: SegmentationSplit, transform: EvaluationTransform) -> None:
-        calm_opencv()
         self.split, self.transform = split, transform
 
     def __len__(self) -> int:
@@ -85,18 +83,17 @@ class EvaluationSet(Dataset[dict[str, torch.Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         """Return pixel_values, labels and sizes of image `index`, with `index` as an int64 scalar."""
-        calm_opencv()
+        _calm_opencv()
         item = self.split[index]
         return {**self.transform(item["image"], item["label"]), "index": torch.tensor(index)}
 
 
-def calm_opencv() -> None:
-    """Keep OpenCV to one thread: the workers are the parallelism.
+def _calm_opencv() -> None:
+    """Keep OpenCV to one thread in a data-loader worker: the workers are the parallelism.
 
-    Called where a set is made, before workers are forked, and at a sample, for workers that were spawned. The number is
-    0 and not 1: a forked child that asks for 1 waits for ever for the parent's threads (OpenCV 5.0).
+    The number is 0 and not 1: a forked child that asks for 1 waits for ever for the parent's threads (OpenCV 5.0).
     """
-    if cv2.getNumThreads() != 1:
+    if get_worker_info() is not None and cv2.getNumThreads() != 1:
         cv2.setNumThreads(0)
 
 
@@ -110,12 +107,11 @@ class StreamedTrainingSet(Dataset[dict[str, torch.Tensor]]):
     """
 
     def __init__(self, split: StreamedSplit, transform: TrainingTransform, seed: int = 0) -> None:
-        calm_opencv()
         self.split, self.transform, self.seed = split, transform, seed
 
     def __getitem__(self, row: Any) -> dict[str, torch.Tensor]:
         """Return pixel_values and labels of a drawn row, with its position as `index` and its pass as `epoch`."""
-        calm_opencv()
+        _calm_opencv()
         rng = np.random.default_rng([self.seed, row["number_of_pass"], row["position"]])
         sample = self.transform.read_sample(self.split.open(row), rng)
         position, number_of_pass = torch.tensor(row["position"]), torch.tensor(row["number_of_pass"])

@@ -76,10 +76,10 @@ class SegmentationTrainer(Trainer):
         self._auxiliary_logits = AuxiliaryLogits(model)
         self._still = find_batch_norms(model) if freeze_batch_norm else []
         # A backbone that does not learn keeps its statistics and drops nothing.
-        self._still += [part for part in model.children() if not any(p.requires_grad for p in part.parameters())]
+        self._still += [module for module in model.children() if not any(p.requires_grad for p in module.parameters())]
         self._matrix: torch.Tensor | None = None
         self.add_callback(StepClock(self.meters, self.guard))
-        clocked = [part for part in (self.train_dataset, train_sampler) if hasattr(part, "set_epoch")]
+        clocked = [target for target in (self.train_dataset, train_sampler) if hasattr(target, "set_epoch")]
         if clocked:  # a stream has no epochs
             self.add_callback(EpochClock(*clocked))
 
@@ -146,19 +146,19 @@ class SegmentationTrainer(Trainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Return this micro-batch's share of the loss of the whole accumulated batch over all processes."""
-        for part in self._still:
-            part.eval()
+        for module in self._still:
+            module.eval()
         outputs = model(pixel_values=inputs["pixel_values"])
         with torch.autocast(outputs.logits.device.type, enabled=False):
             loss = self._compute_criterion(self.criterion, outputs.logits, inputs["labels"], num_items_in_batch)
-            parts = dict(self.criterion.parts)
+            parts = dict(self.criterion.term_values)
             auxiliary = self._auxiliary_logits.take()
             if auxiliary is not None and self.auxiliary_loss_weight > 0:
                 extra = self._compute_criterion(
                     self.auxiliary_criterion, auxiliary, inputs["labels"], num_items_in_batch
                 )
                 loss = loss + self.auxiliary_loss_weight * extra
-                parts |= {f"auxiliary/{name}": value for name, value in self.auxiliary_criterion.parts.items()}
+                parts |= {f"auxiliary/{name}": value for name, value in self.auxiliary_criterion.term_values.items()}
         self.meters.add_parts(parts, images=len(inputs["labels"]))
         # DDP averages gradients over processes, while the denominators above already count all of them.
         loss = loss * self.accelerator.num_processes
@@ -191,15 +191,15 @@ class SegmentationTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Return the optimizer that training.optim names, over backbone and head groups."""
         if self.optimizer is None:
-            kind, values = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-            if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)) or "params" in values:
+            cls, values = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)) or "params" in values:
                 raise InputError(
                     f"training.optim: {self.args.optim} makes its own groups", fix="use adamw_torch or sgd"
                 )
             groups = group_parameters(
                 self.model, self.optimizer_recipe, self.args.learning_rate, self.args.weight_decay
             )
-            self.optimizer = kind(groups, **values)
+            self.optimizer = cls(groups, **values)
         return self.optimizer
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:

@@ -47,7 +47,7 @@ class EvaluationCollator:
     image, and the pipeline sees each by itself. Such a batch is refused; batches of one evaluate them.
 
     Args:
-        ignore_index: The label that counts nowhere.
+        ignore_index: The label that is ignored.
     """
 
     def __init__(self, ignore_index: int = IGNORE_INDEX) -> None:

@@ -1,4 +1,4 @@
-"""Which part of an image becomes a training image, and how it is cut out: image and mask by the same rectangle."""
+"""Which rectangle of an image becomes a training image, and how it is cut out, of image and mask alike."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MOST_SUPPORT_PX = 5.0
 
 @dataclass(frozen=True)
 class Cut:
-    """Two rectangles: of the image, and of the image that it fills."""
+    """Two rectangles: of the image, and of the crop that it fills."""
 
     source: Box
     target: Box
@@ -55,7 +55,7 @@ class ServedSize:
         Args:
             height_px: Height of the image.
             width_px: Width of the image.
-            size: In the place of the processor's own `size`.
+            size: Replaces the processor's own `size`.
         """
         if not self.settings.get("do_resize", False):
             return height_px, width_px
@@ -84,10 +84,10 @@ def draw_cut(rng: np.random.Generator, image: Size, scaled: Size, crop: Size, fo
     """Return a random cut of a crop from an image that is thought of as resized.
 
     Args:
-        rng: Draws the place.
+        rng: Draws the position.
         image: (height, width) of the image.
         scaled: (height, width) to which the whole image would be resized.
-        crop: (height, width) of the image; where it is larger than `scaled`, the rest stays empty.
+        crop: (height, width) of the crop; where it is larger than `scaled`, the rest stays empty.
         focus: (row, column) of the image that the cut must hold.
     """
     rows = _draw_span(rng, image[0], scaled[0], crop[0], None if focus is None else focus[0])
@@ -98,7 +98,7 @@ def draw_cut(rng: np.random.Generator, image: Size, scaled: Size, crop: Size, fo
 def _draw_span(
     rng: np.random.Generator, side: int, scaled: int, crop: int, focus: int | None
 ) -> tuple[int, int, int, int]:
-    """Return start and length in the image, start and length in the image, along one axis."""
+    """Return start and length in the image, start and length in the crop, along one axis."""
     filled = min(scaled, crop)
     taken = min(max(round(filled * side / scaled), 1), side)
     low, high = 0, side - taken
@@ -114,15 +114,16 @@ def find_resample(settings: Mapping[str, Any]) -> int:
 
 
 def resize_channels(
-    image: npt.NDArray[np.uint8], size: Size, resample: int, part: tuple[int, int, int, int] | None = None
+    image: npt.NDArray[np.uint8], size: Size, resample: int, region: tuple[int, int, int, int] | None = None
 ) -> npt.NDArray[np.uint8]:
     """Return an image of any number of channels, shape (H, W, C), at (height, width), each channel as PIL resizes grey.
 
-    `part` is the (left, top, right, bottom) to resize alone.
+    `region` is the (left, top, right, bottom) to resize alone.
     """
     channels = [Image.fromarray(np.ascontiguousarray(channel)) for channel in np.moveaxis(image, 2, 0)]
     filter_ = Image.Resampling(resample)
-    return np.stack([np.asarray(channel.resize((size[1], size[0]), filter_, box=part)) for channel in channels], axis=2)
+    resized = [channel.resize((size[1], size[0]), filter_, box=region) for channel in channels]
+    return np.stack([np.asarray(channel) for channel in resized], axis=2)
 
 
 def measure_class_share(label: npt.NDArray[Any], ignore_index: int) -> float:
@@ -155,7 +156,7 @@ def find_box(cut: Cut, image: Size, resample: int) -> Box:
 def cut_image(
     pixels: npt.NDArray[np.uint8], box: Box, cut: Cut, crop: Size, fill: tuple[int, ...], resample: int
 ) -> npt.NDArray[np.uint8]:
-    """Return the image, uint8, shape (*crop, C): the cut resized, the rest filled.
+    """Return the crop, uint8, shape (*crop, C): the cut resized, the rest filled.
 
     Shrinking uses the image processor's own filter, which averages; bilinear enlarging gives the same in either library
     to a rounding, and OpenCV is faster at it.
@@ -164,22 +165,22 @@ def cut_image(
         pixels: The image's pixels inside `box`, uint8, shape (h, w, C).
         box: From `find_box`.
         cut: From `draw_cut`.
-        crop: (height, width) of the image.
+        crop: (height, width) of the crop.
         fill: One value a channel.
         resample: Pillow's number of the image processor's filter.
     """
     size = cut.target[2:]
     if size == cut.source[2:]:
-        piece = pixels
+        resized = pixels
     elif _is_enlarged(cut, resample):
         enlarged = cv2.resize(pixels, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-        piece = enlarged.astype(np.uint8, copy=False).reshape(*size, -1)  # OpenCV drops an axis of one channel
+        resized = enlarged.astype(np.uint8, copy=False).reshape(*size, -1)  # OpenCV drops an axis of one channel
     else:
-        piece = _resize_inside(pixels, box, cut, resample)
+        resized = _resize_inside(pixels, box, cut, resample)
     if size == crop:
-        return np.array(piece, np.uint8, order="C")  # a copy: the steps may write, the caller's pixels stay
+        return np.array(resized, np.uint8, order="C")  # a copy: the steps may write, the caller's pixels stay
     image: npt.NDArray[np.uint8] = _draw_blank(crop, fill).copy()
-    image[cut.target[0] : cut.target[0] + size[0], cut.target[1] : cut.target[1] + size[1]] = piece
+    image[cut.target[0] : cut.target[0] + size[0], cut.target[1] : cut.target[1] + size[1]] = resized
     return image
 
 
@@ -190,11 +191,11 @@ def _is_enlarged(cut: Cut, resample: int) -> bool:
 
 def _resize_inside(pixels: npt.NDArray[np.uint8], box: Box, cut: Cut, resample: int) -> npt.NDArray[np.uint8]:
     top, left = cut.source[0] - box[0], cut.source[1] - box[1]
-    part = (left, top, left + cut.source[3], top + cut.source[2])
+    region = (left, top, left + cut.source[3], top + cut.source[2])
     if pixels.shape[2] != 3:
-        return resize_channels(pixels, (cut.target[2], cut.target[3]), resample, part)
+        return resize_channels(pixels, (cut.target[2], cut.target[3]), resample, region)
     image = Image.fromarray(pixels)
-    return np.asarray(image.resize((cut.target[3], cut.target[2]), Image.Resampling(resample), box=part))
+    return np.asarray(image.resize((cut.target[3], cut.target[2]), Image.Resampling(resample), box=region))
 
 
 @lru_cache(maxsize=8)
@@ -204,24 +205,23 @@ def _draw_blank(size: Size, fill: tuple[int, ...]) -> npt.NDArray[np.uint8]:
 
 
 def cut_label(label: npt.NDArray[Any], cut: Cut, crop: Size, ignore_index: int) -> npt.NDArray[Any]:
-    """Return the class ids of the image, shape `crop`: the cut by nearest neighbour, the rest ignored.
+    """Return the class ids of the crop, shape `crop`: the cut by nearest neighbour, the rest ignored.
 
     Args:
         label: The mask inside `cut.source`.
         cut: From `draw_cut`.
-        crop: (height, width) of the image.
+        crop: (height, width) of the crop.
         ignore_index: Fills the rest.
     """
     height, width = label.shape
     down, right, rows, columns = cut.target
-    piece = label
     if (rows, columns) != (height, width):
-        piece = piece.take(_find_nearest(rows, height), axis=0).take(_find_nearest(columns, width), axis=1)
+        label = label.take(_find_nearest(rows, height), axis=0).take(_find_nearest(columns, width), axis=1)
     if (rows, columns) == crop:
-        return np.array(piece, order="C")
-    image = np.full(crop, ignore_index, label.dtype)
-    image[down : down + rows, right : right + columns] = piece
-    return image
+        return np.array(label, order="C")
+    labels = np.full(crop, ignore_index, label.dtype)
+    labels[down : down + rows, right : right + columns] = label
+    return labels
 
 
 def _find_nearest(length: int, source: int) -> npt.NDArray[np.int64]:

@@ -7,6 +7,8 @@ import torch
 
 from segplus.recipe.transforms_section import TransformsRecipe
 
+Batch = tuple[torch.Tensor, torch.Tensor]  # pixel values and labels
+
 # Under this weight the stronger image of a MixUp does not decide where the two disagree: such pixels are ignored.
 _CLEAR_WEIGHT = 2 / 3
 
@@ -16,7 +18,7 @@ class BatchMixing:
 
     Args:
         recipe: The `transforms:` section.
-        ignore_index: The label that counts nowhere.
+        ignore_index: The label that is ignored.
     """
 
     def __init__(self, recipe: TransformsRecipe, ignore_index: int) -> None:
@@ -28,9 +30,7 @@ class BatchMixing:
             make_mosaic: recipe.mosaic,
         }
 
-    def __call__(
-        self, pixel_values: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, pixel_values: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator) -> Batch:
         """Return pixel values (N, C, H, W) and labels (N, H, W), mixed or as they were; a batch of one stays."""
         draw, passed = rng.random(), 0.0
         for mix, probability in self.probabilities.items():
@@ -40,19 +40,17 @@ class BatchMixing:
         return pixel_values, labels
 
 
-def mix_up(
-    pixel_values: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator, ignore_index: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def mix_up(pixel_values: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator, ignore_index: int) -> Batch:
     """Return each image blended with another, with hard labels.
 
-    The weight is the larger part of a Beta(0.4, 0.4) draw. A pixel keeps the stronger image's label; where the two
+    The weight is the larger share of a Beta(0.4, 0.4) draw. A pixel keeps the stronger image's label; where the two
     labels differ and the weight is under 2/3, it is ignored, as neither label would be true.
 
     Args:
         pixel_values: Shape (N, C, H, W).
         labels: Class ids, shape (N, H, W).
         rng: Draws partner and weight.
-        ignore_index: The label that counts nowhere.
+        ignore_index: The label that is ignored.
     Reference:
         Zhang et al., mixup: Beyond Empirical Risk Minimization, 2018, eq. 1; the hard labels are segplus' own.
     """
@@ -70,12 +68,7 @@ def _blend(first: torch.Tensor, second: torch.Tensor, weight: float) -> torch.Te
     return blended.round().to(first.dtype) if first.dtype == torch.uint8 else blended.to(first.dtype)
 
 
-def cut_mix(
-    pixel_values: torch.Tensor,
-    labels: torch.Tensor,
-    rng: np.random.Generator,
-    ignore_index: int,  # noqa: ARG001 - the four ways have one signature
-) -> tuple[torch.Tensor, torch.Tensor]:
+def cut_mix(pixel_values: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator, ignore_index: int) -> Batch:  # noqa: ARG001 - the four ways have one signature
     """Return each image with a rectangle of another, pixels and labels.
 
     Args:
@@ -96,16 +89,14 @@ def cut_mix(
     return _paste(pixel_values, labels, order, inside.expand(len(labels), -1, -1))
 
 
-def class_mix(
-    pixel_values: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator, ignore_index: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def class_mix(pixel_values: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator, ignore_index: int) -> Batch:
     """Return each image with the pixels of half the classes of another pasted over it.
 
     Args:
         pixel_values: Shape (N, C, H, W).
         labels: Class ids, shape (N, H, W).
         rng: Draws partner and classes.
-        ignore_index: The label that counts nowhere; its pixels are never pasted.
+        ignore_index: The label that is ignored; its pixels are never pasted.
     Reference:
         Olsson et al., ClassMix: Segmentation-Based Data Augmentation for Semi-Supervised Learning, 2021, algorithm 1.
     """
@@ -119,18 +110,13 @@ def class_mix(
     return _paste(pixel_values, labels, order, inside)
 
 
-def make_mosaic(
-    pixel_values: torch.Tensor,
-    labels: torch.Tensor,
-    rng: np.random.Generator,
-    ignore_index: int,  # noqa: ARG001 - the four ways have one signature
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return images of four pieces around a random point, each cut without resizing from one image of the batch.
+def make_mosaic(pixel_values: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator, ignore_index: int) -> Batch:  # noqa: ARG001 - the four ways have one signature
+    """Return images of four crops around a random point, each cut without resizing from one image of the batch.
 
     Args:
         pixel_values: Shape (N, C, H, W).
         labels: Class ids, shape (N, H, W).
-        rng: Draws the images, the point and the pieces.
+        rng: Draws the images, the point and the crops.
         ignore_index: Not used: no label is made.
     Reference:
         Bochkovskiy et al., YOLOv4, 2020, section 3.3; cut instead of shrunk, so that objects keep their size.
@@ -162,8 +148,6 @@ def _draw_partners(count: int, rng: np.random.Generator) -> torch.Tensor:
     return (torch.arange(count) + int(rng.integers(1, count))) % count
 
 
-def _paste(
-    pixel_values: torch.Tensor, labels: torch.Tensor, order: torch.Tensor, inside: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _paste(pixel_values: torch.Tensor, labels: torch.Tensor, order: torch.Tensor, inside: torch.Tensor) -> Batch:
     mixed = torch.where(inside[:, None], pixel_values[order], pixel_values)
     return mixed, torch.where(inside, labels[order], labels)

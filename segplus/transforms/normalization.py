@@ -58,7 +58,7 @@ class Normalization:
     def _refuse_others(self, image: npt.NDArray[np.uint8]) -> None:
         channels = len(self.table)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels:
-            fix = "set data.channels to the number of channels"
+            fix = "set data.channels to the images' number of channels"
             raise InputError(
                 "image", found=f"{image.dtype} {image.shape}", allowed=f"uint8 (H, W, {channels})", fix=fix
             )

@@ -74,7 +74,7 @@ class TrainingTransform:
     Args:
         image_processor: The processor that is saved with the model: its resize and its normalisation are used.
         recipe: The `transforms:` section.
-        ignore_index: The label that counts nowhere; it fills every mask.
+        ignore_index: The label that is ignored; it fills every mask.
         channels: Number of image channels.
         normalize: False gives 8-bit pixel values, for `normalization.apply_to_batch` on the device.
     Raises:
@@ -131,14 +131,14 @@ class TrainingTransform:
         self, pair: OpenPair, rng: np.random.Generator, focus: tuple[int, int] | None = None
     ) -> dict[str, torch.Tensor]:
         """Return the same training sample as a call, from a pair of which only what the crop needs is read."""
-        cut, piece = self._draw_cut(rng, pair, focus)
+        cut, label = self._draw_cut(rng, pair, focus)
         box = find_box(cut, pair.size_px, self.resample)
         pixels = pair.image(box)
         if pixels.dtype != np.uint8:
             fix = "state data.image_range, the values that become 0 and 255"
             raise InputError("image is not 8-bit", found=pixels.dtype, allowed="uint8", fix=fix)
         image = cut_image(pixels, box, cut, self.crop_size_px, self.normalization.fill, self.resample)
-        labels = cut_label(piece, cut, self.crop_size_px, self.ignore_index)
+        labels = cut_label(label, cut, self.crop_size_px, self.ignore_index)
         if self.steps is not None:
             image, labels = _change(self.steps, rng, image, labels)
         return {"pixel_values": self._finish(image), "labels": wrap_label(labels)}
@@ -153,10 +153,10 @@ class TrainingTransform:
         scaled = max(round(served[0] * factor), 1), max(round(served[1] * factor), 1)
         for _ in range(_CROP_ATTEMPTS):
             cut = draw_cut(rng, image, scaled, self.crop_size_px, focus)
-            piece = pair.label(cut.source)
-            if self.max_class_share >= 1 or measure_class_share(piece, self.ignore_index) <= self.max_class_share:
+            label = pair.label(cut.source)
+            if self.max_class_share >= 1 or measure_class_share(label, self.ignore_index) <= self.max_class_share:
                 break
-        return cut, piece
+        return cut, label
 
     def _finish(self, image: npt.NDArray[np.uint8]) -> torch.Tensor:
         if self.normalize:

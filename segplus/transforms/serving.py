@@ -45,16 +45,16 @@ class ServedPixels:
         """
         if isinstance(image, Image.Image) and self.channels in (3, None):
             return self._process(image, changes, is_array=min(image.size) <= _NARROW_PX)
-        channels = np.asarray(image)
-        channels = channels[..., None] if channels.ndim == 2 else channels
-        self._refuse_others(channels)
-        if channels.shape[2] == 3:
-            return self._process(Image.fromarray(channels), changes, is_array=min(channels.shape[:2]) <= _NARROW_PX)
+        pixels = np.asarray(image)
+        pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+        self._refuse_others(pixels)
+        if pixels.shape[2] == 3:
+            return self._process(Image.fromarray(pixels), changes, is_array=min(pixels.shape[:2]) <= _NARROW_PX)
         if changes.get("do_resize", self.settings.get("do_resize")):
-            size = self.served_size.find(*channels.shape[:2], size=changes.pop("size", None))
-            channels = resize_channels(channels, size, find_resample(self.settings))
+            size = self.served_size.find(*pixels.shape[:2], size=changes.pop("size", None))
+            pixels = resize_channels(pixels, size, find_resample(self.settings))
             changes["do_resize"] = False
-        return self._process(channels, changes, is_array=True)
+        return self._process(pixels, changes, is_array=True)
 
     def _process(self, image: DecodedImage, changes: dict[str, Any], is_array: bool) -> torch.Tensor:
         layout = {"input_data_format": "channels_last"} if is_array else {}
@@ -62,17 +62,17 @@ class ServedPixels:
         pixel_values: torch.Tensor = answer["pixel_values"]
         return pixel_values
 
-    def _refuse_others(self, channels: npt.NDArray[Any]) -> None:
-        if channels.ndim != 3 or self.channels not in (channels.shape[2], None):
+    def _refuse_others(self, pixels: npt.NDArray[Any]) -> None:
+        if pixels.ndim != 3 or self.channels not in (pixels.shape[2], None):
             raise InputError(
                 "image: not the number of channels that the model takes",
-                found=f"shape {channels.shape}",
+                found=f"shape {pixels.shape}",
                 allowed=f"(height, width, {self.channels or 'channels'})",
                 fix="set data.channels to their number, or give the image in the channels of the training data",
             )
-        if channels.dtype != np.uint8:
+        if pixels.dtype != np.uint8:
             raise InputError(
                 "image: not 8-bit, and no range is stated",
-                found=f"{channels.dtype}, values {channels.min():g}..{channels.max():g}",
+                found=f"{pixels.dtype}, values {pixels.min():g}..{pixels.max():g}",
                 fix="set data.image_range: [low, high], the values that become 0 and 255 in every image",
             )

@@ -7,6 +7,7 @@ import os
 import random
 import warnings
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,22 @@ import numpy.typing as npt
 
 from segplus.errors import InputError, suggest
 
+NO_UPDATE_CHECK = "NO_ALBUMENTATIONS_UPDATE"
 _GROUPS = ("OneOf", "SomeOf", "Sequential", "RandomOrder")
 _PROBES = 6
 _MOST_FILLED = 4  # channels that OpenCV fills with a value each
 
 
+@cache
 def load_albumentations() -> Any:
-    """Return the albumentations module, told not to ask the network for its newest version."""
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    import albumentations
-
+    """Return the albumentations module, whose import is told not to ask the network for its newest version."""
+    before = os.environ.get(NO_UPDATE_CHECK)
+    os.environ.setdefault(NO_UPDATE_CHECK, "1")
+    try:
+        import albumentations
+    finally:
+        if before is None:
+            del os.environ[NO_UPDATE_CHECK]
     return albumentations
 
 
@@ -137,7 +144,7 @@ def _build_step(name: str, arguments: Any, ignore_index: int, fill: tuple[int, .
         raise InputError(
             f"{where}: no arguments", found=repr(arguments), allowed="argument: value lines, or null to remove it"
         )
-    kind = getattr(albumentations, name)
+    cls = getattr(albumentations, name)
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
     try:
         if name in _GROUPS:
@@ -146,35 +153,33 @@ def _build_step(name: str, arguments: Any, ignore_index: int, fill: tuple[int, .
                 raise InputError(
                     f"{where}.transforms: no transforms", found=repr(members), allowed="name: arguments lines"
                 )
-            return kind([_build_step(n, a, ignore_index, fill) for n, a in members.items()], **values)
+            return cls([_build_step(n, a, ignore_index, fill) for n, a in members.items()], **values)
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # an unknown argument is dropped with a warning
-            return kind(**_fill_in(values, kind, where, ignore_index, fill))
+            return cls(**_fill_in(values, cls, where, ignore_index, fill))
     except InputError:
         raise
     except (TypeError, ValueError, UserWarning) as error:
-        allowed = ", ".join(p for p in inspect.signature(kind.__init__).parameters if p not in ("self", "kwargs"))
+        allowed = ", ".join(p for p in inspect.signature(cls.__init__).parameters if p not in ("self", "kwargs"))
         raise InputError(f"{where}: {error}", found=dict(arguments), allowed=allowed) from None
 
 
 def _list_names(albumentations: Any) -> list[str]:
     base = albumentations.BasicTransform
-    kinds = {
-        name: kind for name, kind in vars(albumentations).items() if inspect.isclass(kind) and issubclass(kind, base)
-    }
+    classes = [name for name, cls in vars(albumentations).items() if inspect.isclass(cls) and issubclass(cls, base)]
     abstract = {"BasicTransform", "DualTransform", "ImageOnlyTransform", "NoOp", "Transform3D"}
-    return [*(name for name in kinds if name not in abstract), *_GROUPS]
+    return [*(name for name in classes if name not in abstract), *_GROUPS]
 
 
-def _fill_in(values: dict[str, Any], kind: Any, where: str, ignore_index: int, fill: tuple[int, ...]) -> dict[str, Any]:
+def _fill_in(values: dict[str, Any], cls: Any, where: str, ignore_index: int, fill: tuple[int, ...]) -> dict[str, Any]:
     """Give masks the ignore index and nearest interpolation wherever the transform can be told so."""
-    parameters = inspect.signature(kind.__init__).parameters
+    parameters = inspect.signature(cls.__init__).parameters
     if "fill_mask" in parameters:
         if values.get("fill_mask", ignore_index) != ignore_index:
             raise InputError(
                 f"{where}.fill_mask", found=values["fill_mask"], allowed=f"{ignore_index}, the ignore index"
             )
-        plain = fill if len(fill) <= _MOST_FILLED else 0  # ManyBands fills the rest
+        plain = fill if len(fill) <= _MOST_FILLED else 0  # ManyChannels fills the rest
         values = {"fill": plain, **values, "fill_mask": ignore_index}
     if values.get("mask_interpolation", 0) != 0:
         raise InputError(
@@ -208,7 +213,7 @@ def _try_step(name: str, step: Any, ignore_index: int, channels: int, size: tupl
 def _run_probe(where: str, step: Any, image: npt.NDArray[Any], label: npt.NDArray[Any]) -> dict[str, Any]:
     try:
         changed: dict[str, Any] = step(image=image, mask=label)
-    except Exception as error:  # albumentations and OpenCV raise errors of many kinds here, all about this step
+    except Exception as error:  # albumentations and OpenCV raise errors of many types here, all about this step
         raise InputError(
             f"{where}: fails on an image with its mask ({error})", fix="change its arguments or leave it out"
         ) from None

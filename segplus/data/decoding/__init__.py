@@ -1,1 +1,1 @@
-"""Files as pixels: images and masks of every kind, whole or a rectangle of them."""
+"""Files as pixels: images and masks of every format, whole or a rectangle of them."""

@@ -1,4 +1,4 @@
-"""JPEG and PNG files by their headers: check sums, kinds of chunks, and files that a decoder leaves early.
+"""JPEG and PNG files by their headers: check sums, types of chunks, and files that a decoder leaves early.
 
 A decoder of either format goes through the image from top to bottom and stops at the height that the header states.
 A smaller height in the header therefore saves the work below it, and the rows above stay what they were, bit by bit.
@@ -13,7 +13,7 @@ from typing import IO
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _TEXT_CHUNKS = frozenset({b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
-_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # samples of a pixel by the kind of colours
+_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # samples of a pixel by colour type
 _PASSES = (  # of an interlaced file: left, top, and the steps across and down
     (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
 )  # fmt: skip
@@ -27,7 +27,7 @@ _BLOCK_ROWS = 8
 
 
 def check_png(content: bytes) -> frozenset[bytes]:
-    """Return the kinds of chunks in a PNG file whose check sums all hold; decoders skip those of the pixels.
+    """Return the types of chunks in a PNG file whose check sums all hold; decoders skip those of the pixels.
 
     Returns:
         Chunk names such as b"IHDR"; empty for another format.
@@ -37,17 +37,17 @@ def check_png(content: bytes) -> frozenset[bytes]:
     """
     if not content.startswith(_PNG_START):
         return frozenset()
-    view, place, kind, kinds = memoryview(content), len(_PNG_START), b"", set()
-    while kind != b"IEND":
-        length, kind = int.from_bytes(view[place : place + 4], "big"), bytes(view[place + 4 : place + 8])
-        end = place + 8 + length
+    view, start, chunk, chunks = memoryview(content), len(_PNG_START), b"", set()
+    while chunk != b"IEND":
+        length, chunk = int.from_bytes(view[start : start + 4], "big"), bytes(view[start + 4 : start + 8])
+        end = start + 8 + length
         if end + 4 > len(content):
             raise ValueError("the file ends before its last chunk")
-        if zlib.crc32(view[place + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
-            raise ValueError(f"check sum of chunk {kind!r} does not hold")
-        kinds.add(kind)
-        place = end + 4
-    return frozenset(kinds)
+        if zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            raise ValueError(f"check sum of chunk {chunk!r} does not hold")
+        chunks.add(chunk)
+        start = end + 4
+    return frozenset(chunks)
 
 
 def check_png_pixels(content: bytes | mmap.mmap) -> None:
@@ -59,21 +59,21 @@ def check_png_pixels(content: bytes | mmap.mmap) -> None:
     """
     if content[:8] != _PNG_START:
         return
-    width, height = (int.from_bytes(content[place : place + 4], "big") for place in (16, 20))
+    width, height = (int.from_bytes(content[start : start + 4], "big") for start in (16, 20))
     bits, interlaced = content[24] * _PNG_SAMPLES[content[25]], content[28]
     passes = _PASSES if interlaced else ((0, 0, 1, 1),)
     sizes = [(-(-(width - left) // across), -(-(height - top) // down)) for left, top, across, down in passes]
     expected = sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in sizes if columns > 0 and rows > 0)
-    stream, found, place = zlib.decompressobj(), 0, len(_PNG_START)
-    while content[place + 4 : place + 8] != b"IEND" and found < expected:
-        end = place + 8 + int.from_bytes(content[place : place + 4], "big")
+    stream, found, start = zlib.decompressobj(), 0, len(_PNG_START)
+    while content[start + 4 : start + 8] != b"IEND" and found < expected:
+        end = start + 8 + int.from_bytes(content[start : start + 4], "big")
         if end + 4 > len(content):
             break
-        rest = bytes(content[place + 8 : end]) if content[place + 4 : place + 8] == b"IDAT" else b""
+        rest = bytes(content[start + 8 : end]) if content[start + 4 : start + 8] == b"IDAT" else b""
         while rest and found < expected:
             found += len(stream.decompress(rest, _INFLATED_BYTES))
             rest = stream.unconsumed_tail
-        place = end + 4
+        start = end + 4
     if found < expected:
         raise ValueError(f"{found} bytes of pixels where {expected} belong")
 
@@ -82,12 +82,12 @@ def has_late_text(file: IO[bytes]) -> bool:
     """Return whether an open PNG file has text or EXIF behind its pixels; nothing is decoded, the position stays."""
     before = file.tell()
     file.seek(len(_PNG_START))
-    kinds = []
+    chunks = []
     while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
-        kinds.append(head[4:])
+        chunks.append(head[4:])
         file.seek(int.from_bytes(head[:4], "big") + 4, 1)
     file.seek(before)
-    return b"IDAT" in kinds and not _TEXT_CHUNKS.isdisjoint(kinds[kinds.index(b"IDAT") :])
+    return b"IDAT" in chunks and not _TEXT_CHUNKS.isdisjoint(chunks[chunks.index(b"IDAT") :])
 
 
 def shorten_png(content: bytes, rows: int) -> bytes:
@@ -104,41 +104,41 @@ def find_plain_jpeg_size(content: bytes) -> tuple[int, int] | None:
     if not content.startswith(_JPEG_START):
         return None
     frame = 0
-    for kind, place in _list_jpeg_segments(content):
-        if kind in _HUFFMAN_FRAMES:
-            frame = place
-        elif kind in _APPENDED and content.startswith(_METADATA, place + 4):
+    for marker, start in _list_jpeg_segments(content):
+        if marker in _HUFFMAN_FRAMES:
+            frame = start
+        elif marker in _APPENDED and content.startswith(_METADATA, start + 4):
             return None
     if not frame or content[frame + 4] != 8 or content[frame + 9] not in (1, 3):
         return None
-    height, width = (int.from_bytes(content[place : place + 2], "big") for place in (frame + 5, frame + 7))
+    height, width = (int.from_bytes(content[start : start + 2], "big") for start in (frame + 5, frame + 7))
     return (height, width) if height and width else None
 
 
 def shorten_jpeg(content: bytes, rows: int) -> bytes:
     """Return a JPEG file that ends soon after `rows` rows; the bytes of the rest stay and are not decoded.
 
-    One row of blocks more is kept, which the upsampling of the chroma looks at. A file of a kind that is not known to
+    One row of blocks more is kept, which the upsampling of the chroma looks at. A file of a type that is not known to
     decode so (arithmetic coding, lossless) stays as it is.
     """
-    for kind, place in _list_jpeg_segments(content):
-        if kind in _HUFFMAN_FRAMES:
-            return _lower_frame(content, place, rows)
+    for marker, start in _list_jpeg_segments(content):
+        if marker in _HUFFMAN_FRAMES:
+            return _lower_frame(content, start, rows)
     return content
 
 
 def _list_jpeg_segments(content: bytes) -> Iterator[tuple[int, int]]:
-    """Yield the kind and the position of each segment before the pixels."""
-    place = 2
-    while place + 10 < len(content) and content[place] == 0xFF:
-        kind = content[place + 1]
-        if kind == 0xFF:  # padding
-            place += 1
+    """Yield the marker and the position of each segment before the pixels."""
+    start = 2
+    while start + 10 < len(content) and content[start] == 0xFF:
+        marker = content[start + 1]
+        if marker == 0xFF:  # padding
+            start += 1
             continue
-        if kind == _START_OF_SCAN:
+        if marker == _START_OF_SCAN:
             return
-        yield kind, place
-        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+        yield marker, start
+        start += 2 + int.from_bytes(content[start + 2 : start + 4], "big")
 
 
 def _lower_frame(content: bytes, frame: int, rows: int) -> bytes:

@@ -43,7 +43,7 @@ class MaskDecoder:
         instance_divisor: value // this is the class of an instance mask.
         mask_channel: The channel that holds the ids of a mask with several.
         planes: Number of planes of a one-hot stack.
-        states_void: The recipe says that 255 counts nowhere; by itself it does so where no class has it.
+        states_void: The recipe says that 255 is ignored; otherwise it is so only where no class has it.
     """
 
     classes: ClassMap
@@ -72,21 +72,21 @@ class MaskDecoder:
                 return draw_annotation(json.loads(stored))
             if find_suffix(stored) in (".npy", ".npz"):
                 return self._read_values(load_array(stored), source)
-            kinds: frozenset[bytes] = frozenset()
+            chunks: frozenset[bytes] = frozenset()
             if find_suffix(stored) in (".png", ""):  # images in a table may come without a name
                 content = read_content(stored)
-                kinds = check_png(content)
-                ids = None if self.classes.legend else decode_grey_png(content, kinds)
+                chunks = check_png(content)
+                ids = None if self.classes.legend else decode_grey_png(content, chunks)
                 if ids is not None:
                     return self._read_values(ids, source)
                 stored = {"bytes": content, "path": None}
             with open_with_pillow(stored) as image:
-                if image.format == "PNG" and not kinds:  # under another suffix
+                if image.format == "PNG" and not chunks:  # under another suffix
                     check_png(read_content(stored))
                 return self._read_image(image, source)
 
     def decode_values(self, values: Raw, source: str) -> npt.NDArray[np.unsignedinteger[Any]]:
-        """Return the class ids of a part of a mask, shape (H, W), from its values as they are stored.
+        """Return the class ids of a rectangle of a mask, shape (H, W), from its values as they are stored.
 
         Args:
             values: Ids (H, W), or colours (H, W, 3) where the classes have a legend.

@@ -27,17 +27,17 @@ def decode_jpeg(content: bytes) -> npt.NDArray[np.uint8] | None:
     return decoded
 
 
-def decode_grey_png(content: bytes, kinds: frozenset[bytes]) -> npt.NDArray[np.uint8] | None:
+def decode_grey_png(content: bytes, chunks: frozenset[bytes]) -> npt.NDArray[np.uint8] | None:
     """Return the values of an 8-bit grey PNG, shape (H, W).
 
     Args:
         content: The file.
-        kinds: Its chunks, from `check_png`; one with more than pixels is left to Pillow.
+        chunks: Types of its chunks, from `check_png`; one with more than pixels is left to Pillow.
 
     Returns:
         None where Pillow is to decode it, or to tell what is wrong.
     """
-    if kinds != _BARE_PNG or content[24:26] != _GREY_OF_8_BITS:
+    if chunks != _BARE_PNG or content[24:26] != _GREY_OF_8_BITS:
         return None
     decoded: npt.NDArray[np.uint8] | None = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)  # type: ignore[assignment]
     return decoded

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
+from pycocotools import mask as coco_mask
 
 
 def draw_annotation(annotation: dict[str, Any]) -> npt.NDArray[np.int32]:
@@ -51,46 +52,41 @@ def _fill_coco(shape: dict[str, Any], height: int, width: int) -> npt.NDArray[np
         rle = shape["rle"]
         if list(rle["size"]) != [height, width]:
             raise ValueError(f"run lengths for {rle['size']}, image of {[height, width]}")
-        counts = rle["counts"] if isinstance(rle["counts"], list) else unpack_counts(rle["counts"])
-        return expand_runs(counts, height, width)
-    from pycocotools import mask as coco_mask  # loaded for data sets with polygons only
-
-    parts = [part for part in shape["polygons"] if len(part) >= 6]
-    if not parts:
+        return decode_runs(rle["counts"], height, width)
+    polygons = [polygon for polygon in shape["polygons"] if len(polygon) >= 6]
+    if not polygons:
         return np.zeros((height, width), dtype=np.bool_)
-    merged = coco_mask.merge(coco_mask.frPyObjects(parts, height, width))
-    return expand_runs(unpack_counts(merged["counts"].decode()), height, width)
+    merged = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+    return np.asarray(coco_mask.decode(merged), dtype=np.bool_)
 
 
-def expand_runs(counts: list[int], height: int, width: int) -> npt.NDArray[np.bool_]:
+def decode_runs(counts: list[int] | str, height: int, width: int) -> npt.NDArray[np.bool_]:
     """Return the mask of run lengths, which alternate from outside and go down the columns.
 
+    Args:
+        counts: The lengths, as numbers or in COCO's text form.
+        height: Rows of the image.
+        width: Columns of the image.
     Raises:
         ValueError: If they do not add up to the image.
     """
-    if sum(counts) != height * width or min(counts, default=0) < 0:
-        raise ValueError(f"run lengths of {sum(counts)} pixels, image of {height * width}")
-    inside = np.arange(len(counts)) % 2 == 1
-    drawn: npt.NDArray[np.bool_] = np.repeat(inside, counts).reshape(width, height).T
-    return drawn
+    if isinstance(counts, list):
+        if sum(counts) != height * width or min(counts, default=0) < 0:
+            raise ValueError(f"run lengths of {sum(counts)} pixels, image of {height * width}")
+        rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    elif _ends_early(counts, height * width):
+        raise ValueError(f"run lengths of less than the {height * width} pixels of the image")
+    else:
+        rle = {"size": [height, width], "counts": counts}
+    return np.asarray(coco_mask.decode(rle), dtype=np.bool_)
 
 
-def unpack_counts(packed: str) -> list[int]:
-    """Return the run lengths of COCO's text form: 5 bits a character, low bits first, later runs as differences.
-
-    Reference:
-        COCO API, maskApi.c, rleFrString. https://github.com/cocodataset/cocoapi
-    """
-    counts: list[int] = []
-    value = shift = 0
-    for character in packed:
-        bits = ord(character) - 48
-        value |= (bits & 0x1F) << shift
-        shift += 5
-        if bits & 0x20:
-            continue
-        if bits & 0x10:
-            value -= 1 << shift  # negative: extend the sign
-        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-        value = shift = 0
-    return counts
+def _ends_early(counts: str, pixels: int) -> bool:
+    """Return whether runs do not cover an image; pycocotools refuses only longer ones, and leaves the rest unset."""
+    if not counts or ord(counts[-1]) - 48 & 0x20:  # in the middle of a number: it would read on behind the text
+        return True
+    try:
+        coco_mask.decode({"size": [pixels - 1, 1], "counts": counts})
+    except ValueError:
+        return False  # they do not fit into one pixel less
+    return True

@@ -69,7 +69,7 @@ def open_image(reader: ImageReader, stored: Stored, source: str) -> Regions:
     """Return an image of which rectangles are read, with the pixels of `reader.read`.
 
     Of .npy files, and of TIFF files by strips and tiles, only the rectangle is read; JPEG and PNG images are decoded
-    down to its last row. Every other kind is decoded here, whole.
+    down to its last row. Every other format is decoded here, whole.
 
     Raises:
         InputError: If the file is missing, damaged, or has another number of channels.
@@ -82,15 +82,15 @@ def open_image(reader: ImageReader, stored: Stored, source: str) -> Regions:
         if find_suffix(stored) in _TIFF_SUFFIXES:
             return _open_tiff(reader, stored, source) or _open_whole(reader, stored, source)
         if reader.channels == 3 and find_suffix(stored) in _IMAGE_SUFFIXES:
-            return _open_image(reader, stored, source)
+            return _open_jpeg_or_png(reader, stored, source)
         return _open_whole(reader, stored, source)
 
 
 def open_label(decoder: MaskDecoder, stored: Stored, source: str) -> Regions:
     """Return a mask of which rectangles of class ids are read, with the ids of `decoder.read`.
 
-    Of .npy files, and of TIFF files of ids or colours by strips and tiles, only the rectangle is read. Every other kind
-    is decoded here, whole.
+    Of .npy files, and of TIFF files of ids or colours by strips and tiles, only the rectangle is read. Every other
+    format is decoded here, whole.
 
     Raises:
         InputError: If the file is missing, damaged, or of another encoding.
@@ -107,7 +107,7 @@ def open_label(decoder: MaskDecoder, stored: Stored, source: str) -> Regions:
 def _open_values(
     decoder: MaskDecoder, stored: Stored, source: str
 ) -> tuple[tuple[int, int], Callable[[Box], Pixels]] | None:
-    """Return the size of a mask, and box -> stored values, where a part of it can be read."""
+    """Return the size of a mask, and box -> stored values, where a rectangle of it can be read."""
     if find_suffix(stored) == ".npy":
         array = load_array(stored, header_only=True)
         return ((array.shape[0], array.shape[1]), partial(take_box, array)) if array.ndim in (2, 3) else None
@@ -135,12 +135,12 @@ def _open_whole(reader: ImageReader, stored: Stored, source: str) -> Regions:
 def _crop(image: Image.Image, box: Box) -> Pixels:
     top, left, height, width = box
     whole = box == (0, 0, image.height, image.width)
-    part = image if whole else image.crop((left, top, left + width, top + height))
-    return np.asarray(part if part.mode == "RGB" else part.convert("RGB"))
+    cropped = image if whole else image.crop((left, top, left + width, top + height))
+    return np.asarray(cropped if cropped.mode == "RGB" else cropped.convert("RGB"))
 
 
 def _open_tiff(reader: ImageReader, stored: Stored, source: str) -> Regions | None:
-    """Return a TIFF image of the kinds that are read by strips and tiles, or None."""
+    """Return a TIFF image of the types that are read by strips and tiles, or None."""
     content = map_content(stored)
     layout = find_plain_layout(content)
     is_grey = layout is not None and layout.channels == 1  # its channels may be its pages
@@ -160,8 +160,8 @@ def _open_tiff(reader: ImageReader, stored: Stored, source: str) -> Regions | No
     return Regions(layout.size_px, source, take)
 
 
-def _open_image(reader: ImageReader, stored: Stored, source: str) -> Regions:
-    """Return an image that is decoded down to the row that is needed, or, of other kinds, now and whole."""
+def _open_jpeg_or_png(reader: ImageReader, stored: Stored, source: str) -> Regions:
+    """Return an image that is decoded down to the row that is needed, or, of other types, now and whole."""
     content = read_content(stored)
     size = find_plain_jpeg_size(content)
     if size is not None:

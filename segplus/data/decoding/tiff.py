@@ -20,7 +20,7 @@ from PIL import Image
 from segplus.images import Box
 
 _TYPES = {1: "B", 3: "H", 4: "I"}  # the integer types of TIFF that sizes and offsets are written in
-_KINDS = {1: "u", 2: "i", 3: "f"}  # sample formats
+_FORMATS = {1: "u", 2: "i", 3: "f"}  # sample formats
 _NO_COMPRESSION = 1
 _BYTE_COMPRESSIONS = frozenset({1, 5, 8, 32946, 32773, 34925, 50000})  # LZW, Deflate, PackBits, LZMA, ZSTD
 _PLAIN = {(1, 1, 8), (1, 1, 16), (2, 3, 8)}  # photometric interpretation, samples, bits
@@ -65,28 +65,28 @@ def read_layout(content: Content) -> TiffLayout:
     """Return where the samples of the first page lie.
 
     Raises:
-        ValueError: If it is no TIFF, or of a kind that is not read.
+        ValueError: If it is no TIFF, or of a type that is not read.
     """
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(content[:4])
     if order is None:
         raise ValueError("not a classic TIFF file; BigTIFF is not read, convert it or save .npy")
     tags, following = _read_tags(content, order)
-    bits, kinds = set(tags.get(258, (1,))), set(tags.get(339, (1,)))
-    if len(bits) != 1 or len(kinds) != 1 or next(iter(bits)) not in (8, 16, 32, 64) or not kinds <= _KINDS.keys():
+    bits, formats = set(tags.get(258, (1,))), set(tags.get(339, (1,)))
+    if len(bits) != 1 or len(formats) != 1 or next(iter(bits)) not in (8, 16, 32, 64) or not formats <= _FORMATS.keys():
         raise ValueError(
-            f"channels of {sorted(bits)} bits and sample formats {sorted(kinds)}; 8, 16, 32 or 64 bits are read"
+            f"channels of {sorted(bits)} bits and sample formats {sorted(formats)}; 8, 16, 32 or 64 bits are read"
         )
     predictor = tags.get(317, (1,))[0]
     if predictor not in (1, 2):
         raise ValueError(f"predictor {predictor} is not read, save without it")
     height, width = tags[257][0], tags[256][0]
     tiled = 324 in tags
-    kind, depth, channels = kinds.pop(), bits.pop(), tags.get(277, (1,))[0]
+    sample_format, depth, channels = formats.pop(), bits.pop(), tags.get(277, (1,))[0]
     upright = tags.get(274, (1,))[0] == 1 and tags.get(266, (1,))[0] == 1
     return TiffLayout(
         size_px=(height, width),
         channels=channels,
-        dtype=np.dtype(f"{order}{_KINDS[kind]}{depth // 8}"),
+        dtype=np.dtype(f"{order}{_FORMATS[sample_format]}{depth // 8}"),
         compression=tags.get(259, (1,))[0],
         planes_apart=tags.get(284, (1,))[0] == 2,
         predictor=predictor,
@@ -95,7 +95,7 @@ def read_layout(content: Content) -> TiffLayout:
         offsets=tags[324] if tiled else tags[273],
         counts=tags[325] if tiled else tags[279],
         is_alone=not following,
-        is_plain=upright and kind == 1 and (tags.get(262, (0,))[0], channels, depth) in _PLAIN,
+        is_plain=upright and sample_format == 1 and (tags.get(262, (0,))[0], channels, depth) in _PLAIN,
     )
 
 
@@ -104,35 +104,35 @@ def find_plain_layout(content: Content) -> TiffLayout | None:
     try:
         layout = read_layout(content)
     except (ValueError, KeyError, struct.error):
-        return None  # Pillow reads more kinds, and tells what is damaged
+        return None  # Pillow reads more types, and tells what is damaged
     return layout if layout.is_plain and layout.compression in _BYTE_COMPRESSIONS else None
 
 
 def _read_tags(content: Content, order: str) -> tuple[dict[int, tuple[int, ...]], int]:
     """Return the tags of the first page, and the position of the next one, 0 where there is none."""
-    place = struct.unpack_from(f"{order}I", content, 4)[0]
+    position = struct.unpack_from(f"{order}I", content, 4)[0]
     tags = {}
-    count_of_tags = struct.unpack_from(f"{order}H", content, place)[0]
+    count_of_tags = struct.unpack_from(f"{order}H", content, position)[0]
     for number in range(count_of_tags):
-        tag, kind, count = struct.unpack_from(f"{order}HHI", content, place + 2 + 12 * number)
-        if kind not in _TYPES:
+        tag, type_code, count = struct.unpack_from(f"{order}HHI", content, position + 2 + 12 * number)
+        if type_code not in _TYPES:
             continue
-        form = f"{order}{count}{_TYPES[kind]}"
+        form = f"{order}{count}{_TYPES[type_code]}"
         size = struct.calcsize(form)
         if size > len(content):
             raise ValueError(f"tag {tag} is longer than the file")
-        value = place + 10 + 12 * number
+        value = position + 10 + 12 * number
         tags[tag] = struct.unpack_from(
             form, content, value if size <= 4 else struct.unpack_from(f"{order}I", content, value)[0]
         )
-    return tags, struct.unpack_from(f"{order}I", content, place + 2 + 12 * count_of_tags)[0]
+    return tags, struct.unpack_from(f"{order}I", content, position + 2 + 12 * count_of_tags)[0]
 
 
 def read_tiff_channels(content: Content) -> npt.NDArray[Any]:
     """Return all channels of the first page, shape (H, W, channels), in the machine's byte order.
 
     Raises:
-        ValueError: If the file is of a kind that is not read, or damaged.
+        ValueError: If the file is of a type that is not read, or damaged.
     """
     layout = read_layout(content)
     return read_tiff_box(content, layout, (0, 0, *layout.size_px))
@@ -189,12 +189,12 @@ def _read_rows(content: Content, layout: TiffLayout, first: int, box: Box) -> np
 
 def _undo_differences(pixels: npt.NDArray[Any], block_width: int) -> npt.NDArray[Any]:
     """Return samples from differences along the rows, which start anew in each tile; sums wrap as the file's do."""
-    kind = pixels.dtype.newbyteorder("=")
-    parts = [
-        np.cumsum(pixels[:, left : left + block_width], axis=1, dtype=kind)
+    dtype = pixels.dtype.newbyteorder("=")
+    sums = [
+        np.cumsum(pixels[:, left : left + block_width], axis=1, dtype=dtype)
         for left in range(0, pixels.shape[1], block_width)
     ]
-    return np.concatenate(parts, axis=1)
+    return np.concatenate(sums, axis=1)
 
 
 def _wrap_as_grey(
@@ -218,12 +218,12 @@ def _wrap_as_grey(
     offsets = tuple(start + sum_before for sum_before in accumulate(counts[:-1], initial=0))
     entries |= dict(zip((324, 325) if layout.tiled else (273, 279), (offsets, tuple(counts)), strict=True))
     head = struct.pack(f"{order}2sHIH", b"II" if order == "<" else b"MM", 42, 8, len(entries))
-    tail, place = b"", 8 + 2 + 12 * len(entries) + 4
+    tail, position = b"", 8 + 2 + 12 * len(entries) + 4
     for tag, values in sorted(entries.items()):
         packed = struct.pack(f"{order}{len(values)}I", *values)
         if len(values) > 1:
             tail += packed
-            packed = struct.pack(f"{order}I", place + len(tail) - len(packed))
+            packed = struct.pack(f"{order}I", position + len(tail) - len(packed))
         head += struct.pack(f"{order}HHI", tag, 4, len(values)) + packed
-    parts = [content[layout.offsets[block] : layout.offsets[block] + layout.counts[block]] for block in blocks]
-    return b"".join(((head + struct.pack(f"{order}I", 0) + tail).ljust(start, b"\0"), *parts))
+    compressed = [content[layout.offsets[block] : layout.offsets[block] + layout.counts[block]] for block in blocks]
+    return b"".join(((head + struct.pack(f"{order}I", 0) + tail).ljust(start, b"\0"), *compressed))

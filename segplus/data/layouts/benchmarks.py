@@ -38,10 +38,10 @@ def read_voc(root: Path, section: DataRecipe) -> Source:
         )
     wanted = {section.train_split, section.validation_split, section.test_split}
     lists = [path for path in lists if path.stem in ("train", "val", "test") or path.stem in wanted] or lists
-    places = {Path(name).stem: images / name for name in list_files(images)}
+    files = {Path(name).stem: images / name for name in list_files(images)}
     splits = {}
     for path in lists:
-        pairs = [_find_voc_pair(stem, places, masks, path) for stem in path.read_text().split()]
+        pairs = [_find_voc_pair(stem, files, masks, path) for stem in path.read_text().split()]
         if path.stem == "test" and not any(Path(pair[2]).is_file() for pair in pairs):
             continue  # the benchmark keeps the masks of its test images to itself
         splits[path.stem] = build_table(_refuse_missing(pairs, path))
@@ -53,10 +53,10 @@ def read_voc(root: Path, section: DataRecipe) -> Source:
     return Source(splits, "Pascal VOC", root, dict(enumerate(VOC_CLASSES)), encoding="palette", notes=notes)
 
 
-def _find_voc_pair(stem: str, places: dict[str, Path], masks: Path, listed: Path) -> tuple[str, str, str]:
-    if stem not in places:
+def _find_voc_pair(stem: str, files: dict[str, Path], masks: Path, listed: Path) -> tuple[str, str, str]:
+    if stem not in files:
         raise InputError(f"{listed}: no such image", found=stem, fix="correct the list or add the image")
-    return stem, str(places[stem]), str(masks / f"{stem}.png")
+    return stem, str(files[stem]), str(masks / f"{stem}.png")
 
 
 def _refuse_missing(pairs: list[tuple[str, str, str]], listed: Path) -> list[tuple[str, str, str]]:
@@ -88,9 +88,9 @@ def read_cityscapes(root: Path, section: DataRecipe) -> Source:
     `masks: labelTrainIds` reads the train-id files instead of the label-id files; the classes are the same. The test
     images have no masks of their own and are left out unless data.test_split names them.
     """
-    kind = section.masks or "labelIds"
-    if kind not in ("labelIds", "labelTrainIds"):
-        raise InputError("data.masks: no such Cityscapes mask", found=kind, allowed="labelIds, labelTrainIds")
+    suffix = section.masks or "labelIds"
+    if suffix not in ("labelIds", "labelTrainIds"):
+        raise InputError("data.masks: no such Cityscapes mask", found=suffix, allowed="labelIds, labelTrainIds")
     truth = next(name for name in ("gtFine", "gtCoarse") if (root / name).is_dir())
     splits = {}
     for folder in sorted(path for path in (root / "leftImg8bit").iterdir() if path.is_dir()):
@@ -99,10 +99,10 @@ def read_cityscapes(root: Path, section: DataRecipe) -> Source:
         pairs = []
         for name in list_files(folder):
             key = name.split("_leftImg8bit")[0]
-            pairs.append((key, str(folder / name), str(root / truth / folder.name / f"{key}_{truth}_{kind}.png")))
+            pairs.append((key, str(folder / name), str(root / truth / folder.name / f"{key}_{truth}_{suffix}.png")))
         splits[folder.name] = build_table(_refuse_missing(pairs, folder))
-    notes = [f"{split}: {len(rows)} pairs, {kind}" for split, rows in splits.items()]
-    if kind == "labelTrainIds":
+    notes = [f"{split}: {len(rows)} pairs, {suffix}" for split, rows in splits.items()]
+    if suffix == "labelTrainIds":
         names = dict(enumerate(CITYSCAPES_CLASSES.values()))
         return Source(splits, "Cityscapes", root, names, void=(255,), encoding="ids", notes=notes)
     return Source(splits, "Cityscapes", root, CITYSCAPES_CLASSES, void=CITYSCAPES_VOID, encoding="ids", notes=notes)

@@ -173,11 +173,11 @@ def build_pairs(
         if not drawn and section.unlabelled == "ignore":
             left_out += 1
             continue
-        place = folder / str(image["file_name"])
-        if not place.is_file():
-            raise InputError(f"{path}: an image is missing", found=str(place), fix="add it, or set data.images")
+        file = folder / str(image["file_name"])
+        if not file.is_file():
+            raise InputError(f"{path}: an image is missing", found=str(file), fix="add it, or set data.images")
         mask = {"size": [image["height"], image["width"]], "background": background, "shapes": drawn}
-        pairs.append((str(Path(image["file_name"]).with_suffix("")), str(place), json.dumps(mask)))
+        pairs.append((str(Path(image["file_name"]).with_suffix("")), str(file), json.dumps(mask)))
     return pairs, left_out
 
 
@@ -205,14 +205,14 @@ def find_image_folder(first: Sequence[str], path: Path, root: Path, section: Dat
     """Return the folder that the file names of an annotation file are relative to.
 
     Raises:
-        InputError: If the first image is in no place that is usual, or in two.
+        InputError: If the first image is in no usual folder, or in two.
     """
     split = re.sub(r"^(instances|stuff)_", "", path.stem)
     if section.images:
         return root / section.images.replace("{split}", split)
-    places = [root, path.parent, root / split, root / "images", root / "images" / split]
-    places += [root / (guess_split(path, root) or WHOLE)]
-    matches = {place.resolve(): place for place in places if all((place / name).is_file() for name in first)}
+    candidates = [root, path.parent, root / split, root / "images", root / "images" / split]
+    candidates += [root / (guess_split(path, root) or WHOLE)]
+    matches = {path.resolve(): path for path in candidates if all((path / name).is_file() for name in first)}
     if len(matches) != 1:
         raise InputError(
             f"{path}: {'two folders hold' if matches else 'no folder holds'} its images",

@@ -24,9 +24,9 @@ def read_folders(root: Path, section: DataRecipe) -> Source:
     Raises:
         InputError: If no folders of images and masks are found, or more than one could be meant.
     """
-    places = find_split_folders(root, section)
+    folders = find_split_folders(root, section)
     source = Source({}, "folders of images and masks", root)
-    for split, (images, masks) in places.items():
+    for split, (images, masks) in folders.items():
         found = pair_folders(images, masks, section.image_pattern, section.mask_pattern)
         add_pairing(source, split, found, f"{images.relative_to(root)} with {masks.relative_to(root)}")
     return source

@@ -21,8 +21,8 @@ def read_hub(name: str, section: DataRecipe) -> Source:
     path = Path(name)
     try:
         if path.is_file():
-            kind = path.suffix.lstrip(".").lower()
-            loaded = datasets.load_dataset(kind, data_files=str(path), streaming=section.streaming)
+            builder = path.suffix.lstrip(".").lower()
+            loaded = datasets.load_dataset(builder, data_files=str(path), streaming=section.streaming)
         else:
             loaded = load_repository(name, section)
         stream = None
@@ -52,6 +52,7 @@ def load_repository(name: str, section: DataRecipe) -> Any:
     try:
         return datasets.load_dataset(name, config, revision=revision, streaming=section.streaming)
     except RuntimeError as error:
+        # The library has no type of its own for this: a plain RuntimeError, told by its message alone.
         if "scripts are no longer supported" not in str(error) or revision is not None:
             raise
     return datasets.load_dataset(name, config, revision="refs/convert/parquet", streaming=section.streaming)
@@ -64,12 +65,12 @@ def take_rows(streams: Mapping[str, Any], section: DataRecipe) -> dict[str, data
         InputError: If a split that is there has no limit.
     """
     tables = {}
-    for kind, name in section.split_names.items():
-        split = find_split(list(streams), kind, name)
-        if split is None:
+    for split, asked in section.split_names.items():
+        name = find_split(list(streams), split, asked)
+        if name is None:
             continue
-        rows = keep_encoded(streams[split])
-        tables[split] = datasets.Dataset.from_list(list(rows.take(_find_limit(kind, section))), features=rows.features)
+        rows = keep_encoded(streams[name])
+        tables[name] = datasets.Dataset.from_list(list(rows.take(_find_limit(split, section))), features=rows.features)
     return tables
 
 
@@ -83,7 +84,7 @@ def open_stream(
     Raises:
         InputError: If there is no training split, or a split that is held has no limit.
     """
-    found = {kind: find_split(list(streams), kind, name) for kind, name in section.split_names.items()}
+    found = {split: find_split(list(streams), split, name) for split, name in section.split_names.items()}
     if found["train"] is None and len(streams) == 1:
         found["train"] = next(iter(streams))
     if found["train"] is None:
@@ -93,23 +94,23 @@ def open_stream(
     if found["validation"] is None and section.validation_split != "none":
         head, skipped = take_head(training, _find_limit("validation", section))
         tables["validation"] = datasets.Dataset.from_list(head, features=training.features)
-    for kind in ("validation", "test"):
-        if found[kind] is not None:
-            rows = keep_encoded(streams[found[kind]])
-            head = list(rows.take(_find_limit(kind, section)))
-            tables[kind] = datasets.Dataset.from_list(head, features=rows.features)
+    for split in ("validation", "test"):
+        if found[split] is not None:
+            rows = keep_encoded(streams[found[split]])
+            head = list(rows.take(_find_limit(split, section)))
+            tables[split] = datasets.Dataset.from_list(head, features=rows.features)
     if not tables:
         raise InputError("data.validation_split: none, and a stream needs one", fix="leave data.validation_split out")
     return tables, (training, skipped)
 
 
-def _find_limit(kind: str, section: DataRecipe) -> int:
-    if kind not in section.max_images:
+def _find_limit(split: str, section: DataRecipe) -> int:
+    if split not in section.max_images:
         raise InputError(
-            f"data.max_images.{kind}: a stream is read up to a number of images",
-            fix=f"set data.max_images: {{{kind}: ...}}, or data.{kind}_split: none, or data.streaming: false",
+            f"data.max_images.{split}: a stream is read up to a number of images",
+            fix=f"set data.max_images: {{{split}: ...}}, or data.{split}_split: none, or data.streaming: false",
         )
-    return section.max_images[kind]
+    return section.max_images[split]
 
 
 def keep_encoded(stream: datasets.IterableDataset) -> datasets.IterableDataset:

@@ -104,16 +104,16 @@ def _build_pair(path: Path, content: Mapping[str, Any], values: Mapping[str, int
 
 
 def _build_shape(shape: Mapping[str, Any], values: Mapping[str, int], path: Path) -> dict[str, Any]:
-    value, kind, points = values[str(shape["label"])], shape.get("shape_type") or "polygon", shape["points"]
-    if kind == "rectangle" and len(points) == 2:
+    value, shape_type, points = values[str(shape["label"])], shape.get("shape_type") or "polygon", shape["points"]
+    if shape_type == "rectangle" and len(points) == 2:
         (left, top), (right, bottom) = points
-        points, kind = [[left, top], [right, top], [right, bottom], [left, bottom]], "polygon"
-    if kind == "polygon" and len(points) >= 3:
+        points, shape_type = [[left, top], [right, top], [right, bottom], [left, bottom]], "polygon"
+    if shape_type == "polygon" and len(points) >= 3:
         return {"value": value, "points": points}
-    if kind == "circle" and len(points) == 2:
+    if shape_type == "circle" and len(points) == 2:
         return {"value": value, "circle": points}
     raise InputError(
         f"{path}: a shape without an area",
-        found=f"{kind} of {len(points)} points",
+        found=f"{shape_type} of {len(points)} points",
         allowed="polygon, rectangle, circle",
     )

@@ -17,6 +17,10 @@ from segplus.recipe.data_section import DataRecipe
 from segplus.recipe.paths import expand_path
 
 
+class NoClassNamesError(InputError):
+    """Nothing names the classes of a data set."""
+
+
 def build_class_map(section: DataRecipe, source: Source, legend: bool) -> ClassMap:
     """Return the one look-up table of a data set.
 
@@ -26,7 +30,8 @@ def build_class_map(section: DataRecipe, source: Source, legend: bool) -> ClassM
         legend: Masks hold colours instead of ids.
 
     Raises:
-        InputError: If there are no class names, or a key names a class that is not there.
+        NoClassNamesError: If there are no class names.
+        InputError: If a key names a class that is not there.
     """
     colors = read_colors(section, source)
     names = read_names(section, source, colors)
@@ -146,7 +151,7 @@ def read_names(section: DataRecipe, source: Source, colors: Mapping[str, Color])
     """Return mask value -> class name.
 
     Raises:
-        InputError: If nothing names the classes.
+        NoClassNamesError: If nothing names the classes.
     """
     given = section.classes
     if source.follows_classes:
@@ -163,7 +168,7 @@ def read_names(section: DataRecipe, source: Source, colors: Mapping[str, Color])
         return dict(source.names)
     if colors:
         return dict(enumerate(colors))
-    raise InputError(
+    raise NoClassNamesError(
         "data.classes: no class names",
         found="no id2label.json beside the data, no ClassLabel in it, nothing in the recipe",
         fix="list them in data.classes, or put an id2label.json into the data set's folder",
@@ -213,10 +218,10 @@ def find_file(name: str, source: Source, key: str) -> Path:
         InputError: If it is in none of these.
     """
     path = Path(expand_path(name, key))
-    places = [path] if path.is_absolute() else [*([source.root / path] if source.root else []), path]
-    for place in places:
-        if place.is_file():
-            return place
+    candidates = [path] if path.is_absolute() else [*([source.root / path] if source.root else []), path]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
     if not path.is_absolute() and len(path.parts) >= 3:
         from huggingface_hub import hf_hub_download
 
@@ -226,4 +231,4 @@ def find_file(name: str, source: Source, key: str) -> Path:
             raise InputError(
                 f"{key}: no such file", found=name, fix=f"correct the path ({type(error).__name__} on the Hub)"
             ) from None
-    raise InputError(f"{key}: no such file", found=name, allowed=" or ".join(map(str, places)))
+    raise InputError(f"{key}: no such file", found=name, allowed=" or ".join(map(str, candidates)))

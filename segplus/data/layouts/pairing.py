@@ -61,9 +61,9 @@ def pair_folders(
     images, masks = list_files(image_root), list_files(mask_root)
     if image_root == mask_root and not (image_pattern and mask_pattern):
         images, masks = split_flat_files(images, image_root)
-    for files, root, kind in ((images, image_root, "images"), (masks, mask_root, "masks")):
+    for files, root, noun in ((images, image_root, "images"), (masks, mask_root, "masks")):
         if not files:
-            raise InputError(f"{root}: no {kind} in this folder", allowed=" ".join(sorted(IMAGE_SUFFIXES)))
+            raise InputError(f"{root}: no {noun} in this folder", allowed=" ".join(sorted(IMAGE_SUFFIXES)))
     image_keys = key_files(images, image_pattern, image_root)
     mask_keys = key_files(masks, mask_pattern, mask_root)
     how = "by pattern" if image_pattern or mask_pattern else "by equal names"

@@ -94,16 +94,16 @@ def _name_some(files: Sequence[str]) -> str:
 def build_table(pairs: Iterable[tuple[str, str, str]]) -> Dataset:
     """Return an Arrow table with the columns name, image, mask; of the pairs only a few thousand are held at a time."""
     schema = pa.schema([(column, pa.string()) for column in ("name", "image", "mask")])
-    coming, parts = iter(pairs), [schema.empty_table()]
+    coming, chunks = iter(pairs), [schema.empty_table()]
     while rows := list(islice(coming, _ROWS_AT_ONCE)):
-        columns = [pa.array([row[place] for row in rows], pa.string()) for place in range(3)]
-        parts.append(pa.table(columns, schema=schema))
+        columns = [pa.array([row[position] for row in rows], pa.string()) for position in range(3)]
+        chunks.append(pa.table(columns, schema=schema))
     # Without a fingerprint `datasets` makes one from a copy of the table.
-    return Dataset(InMemoryTable(pa.concat_tables(parts)), fingerprint=generate_random_fingerprint())
+    return Dataset(InMemoryTable(pa.concat_tables(chunks)), fingerprint=generate_random_fingerprint())
 
 
-def find_split(available: Sequence[str], kind: str, asked: str | None) -> str | None:
-    """Return the data set's own name of the split `kind`, or None.
+def find_split(available: Sequence[str], split: str, asked: str | None) -> str | None:
+    """Return the data set's own name of a split, or None.
 
     Raises:
         InputError: If the asked name is not there, or two names would do.
@@ -113,13 +113,13 @@ def find_split(available: Sequence[str], kind: str, asked: str | None) -> str | 
     if asked is not None:
         if asked not in available:
             raise InputError(
-                f"data.{kind}_split: no such split", found=asked, allowed=", ".join(sorted(available)) or "none at all"
+                f"data.{split}_split: no such split", found=asked, allowed=", ".join(sorted(available)) or "none at all"
             )
         return asked
-    matches = [name for name in available if name.lower() in SPLIT_ALIASES[kind]]
+    matches = [name for name in available if name.lower() in SPLIT_ALIASES[split]]
     if len(matches) > 1:
         raise InputError(
-            f"two splits could be the {kind} split", found=", ".join(matches), fix=f"set data.{kind}_split"
+            f"two splits could be the {split} split", found=", ".join(matches), fix=f"set data.{split}_split"
         )
     return matches[0] if matches else None
 

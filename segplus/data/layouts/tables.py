@@ -35,8 +35,8 @@ METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
 def find_metadata(root: Path) -> dict[str, Path]:
     """Return split name -> metadata file, of an imagefolder."""
     below = {path.name: path for path in sorted(root.iterdir()) if path.is_dir() and is_split_name(path.name)}
-    places = below or {WHOLE: root}
-    found = {split: _find_one(folder) for split, folder in places.items()}
+    folders = below or {WHOLE: root}
+    found = {split: _find_one(folder) for split, folder in folders.items()}
     listed = {split: path for split, path in found.items() if path is not None}
     if not listed:
         alone = _find_one(root)
@@ -96,21 +96,21 @@ def read_pairs(path: Path, section: DataRecipe, split: str) -> dict[str, list[tu
     mask = choose_column([c for c in first if c != image], section.label_column, MASK_COLUMNS, "label_column", path)
     pairs: dict[str, list[tuple[str, str, str]]] = {}
     for number, row in enumerate(_chain(first, rows), start=1):
-        places = []
+        paths = []
         for column in (image, mask):
             value = row.get(column)
             if not isinstance(value, str) or not value:
                 raise InputError(
                     f"{path}, row {number}: no file in column '{column}'", found=repr(value), fix="name a file"
                 )
-            place = path.parent / value
-            if not place.is_file():
+            file = path.parent / value
+            if not file.is_file():
                 raise InputError(
                     f"{path}, row {number}: no such file", found=value, fix=f"paths are relative to {path.parent}"
                 )
-            places.append(str(place))
+            paths.append(str(file))
         name = strip_suffix(str(row[image]))
-        pairs.setdefault(str(row.get("split") or split), []).append((name, places[0], places[1]))
+        pairs.setdefault(str(row.get("split") or split), []).append((name, paths[0], paths[1]))
     return pairs
 
 

@@ -65,7 +65,7 @@ class Canvas:
         self._grain = np.tile(draw_noise(rng, height_px, width_px, (3, 9, 40, 130)), (2, 2))
 
     def grain(self, height_px: int, width_px: int) -> Array:
-        """Return a patch of noise, about -1 to 1, of this size (h, w), from a place drawn anew."""
+        """Return a patch of noise, about -1 to 1, of this size (h, w), from a position drawn anew."""
         rows, columns = self.ids.shape
         top, left = int(self.rng.integers(rows)), int(self.rng.integers(columns))
         return self._grain[top : top + height_px, left : left + width_px]

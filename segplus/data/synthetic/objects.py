@@ -129,10 +129,10 @@ def paint_foliage(
 
 def paint_vehicle(canvas: Canvas, camera: Camera, rng: Generator, x: float, z: float, oncoming: bool) -> None:
     """Paint a car, a van or a bus: the end and the side towards the camera, glass, wheels, lamps, its shadow."""
-    kind = rng.choice(3, p=(0.72, 0.2, 0.08))
-    width, height, length = ((1.8, 1.5, 4.3), (2.0, 2.3, 5.2), (2.5, 3.1, 9.0))[kind]
+    vehicle = rng.choice(3, p=(0.72, 0.2, 0.08))
+    width, height, length = ((1.8, 1.5, 4.3), (2.0, 2.3, 5.2), (2.5, 3.1, 9.0))[vehicle]
     color, glass = choose_color(rng, _CARS), choose_color(rng, ((40, 48, 58), (110, 130, 150), (25, 26, 30)), 10)
-    back, belt = z + length, height * (0.55 if kind == 0 else 0.5)
+    back, belt = z + length, height * (0.55 if vehicle == 0 else 0.5)
     left, right = x - width / 2, x + width / 2
     canvas.darken(
         camera.project(
@@ -142,7 +142,7 @@ def paint_vehicle(canvas: Canvas, camera: Camera, rng: Generator, x: float, z: f
         ROAD,
     )
     seen = left if camera.offset_m < left else right if camera.offset_m > right else None
-    slope = 0.7 if kind == 0 else 0.1
+    slope = 0.7 if vehicle == 0 else 0.1
     roof = [
         (left + 0.15, height, z + slope),
         (right - 0.15, height, z + slope),

@@ -157,8 +157,8 @@ def _paint_ground(canvas: Canvas, camera: Camera, rng: np.random.Generator) -> t
 
 
 def _sample_world(rng: np.random.Generator, x: Array, z: Array) -> Array:
-    tile = draw_noise(rng, 128, 128, (5, 24, 128))
-    return tile[(z * 9).astype(np.int64) % 128, (x * 9).astype(np.int64) % 128]
+    texture = draw_noise(rng, 128, 128, (5, 24, 128))
+    return texture[(z * 9).astype(np.int64) % 128, (x * 9).astype(np.int64) % 128]
 
 
 def _repair_road(canvas: Canvas, camera: Camera, rng: np.random.Generator, curb: float) -> None:

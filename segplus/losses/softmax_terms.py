@@ -13,36 +13,36 @@ from segplus.losses.concurrency import map_images
 from segplus.losses.overlap import Overlaps, OverlapTerm
 from segplus.losses.pixelwise import PixelTerm
 from segplus.losses.softmax import Exponentials, Image, Measures, SoftmaxWalk
-from segplus.losses.terms import Part, Reduction
-from segplus.losses.upsample import Place
+from segplus.losses.terms import Reduction, Summand
+from segplus.losses.upsample import Position
 
 
 @dataclass
-class Pull:
-    """What the last walk over one image applies to its pieces.
+class ImageTerms:
+    """What all terms ask of one image in the walk that computes the gradient.
 
     Args:
         pixels: Pixel terms with the arranged choice of their pixels, None where all count.
         slopes: Derivatives of overlap terms by hits, areas and squares, shape (3, C), or None.
         squares: Whether those by squares are not all 0.
-        lift: What the factor of the probabilities is lowered by, arranged, or None.
+        mean_slope: That of `Channels`, arranged, or None.
     """
 
-    pixels: list[tuple[Part[PixelTerm], Tensor | None]]
+    pixels: list[tuple[Summand[PixelTerm], Tensor | None]]
     slopes: Tensor | None
     squares: bool
-    lift: Tensor | None
+    mean_slope: Tensor | None
 
 
-def walk_softmax(
+def stream_softmax_terms(
     walk: SoftmaxWalk,
-    pixels: Sequence[Part[PixelTerm]],
-    overlaps: Sequence[Part[OverlapTerm]],
-    channelled: Sequence[Part[ChannelTerm]],
+    pixels: Sequence[Summand[PixelTerm]],
+    overlaps: Sequence[Summand[OverlapTerm]],
+    channelled: Sequence[Summand[ChannelTerm]],
     reduction: Reduction,
     gradient: Tensor | None,
 ) -> None:
-    """Add every part's value to it and its gradient to `gradient`.
+    """Add every summand's value to it and its gradient to `gradient`.
 
     Args:
         walk: The batch.
@@ -53,34 +53,34 @@ def walk_softmax(
         gradient: Shape (N, C, h, w), added to in place; None where no gradient is wanted.
     """
     count = len(walk.logits)
-    squares = any(part.term.needs_squares for part in overlaps)
+    squares = any(summand.term.needs_squares for summand in overlaps)
     measures: list[Measures] = []
-    if overlaps or channelled or any(part.term.selects for part in pixels):
+    if overlaps or channelled or any(summand.term.selects for summand in pixels):
         areas = bool(overlaps)
         measures = map_images(
             lambda i: walk.measure(walk.select_image(i), areas, squares), count, walk.logits.device, walk.values
         )
-    slopes = lift = None
+    slopes = mean_slope = None
     if overlaps:
         sums = torch.stack([measure.sums for measure in measures], 1)  # (3, N, C)
         slopes = finish_overlaps(sums, walk, overlaps, reduction, wants_slopes=gradient is not None)
     if channelled:
         channels = Channels(walk, [measure.log_norm for measure in measures], gradient)
-        for part in channelled:
-            part.term.walk(part, channels, reduction)
-        lift = walk.grid.arrange(channels.lift)
-    chosen = {id(part): select_pixels(walk, part, measures, reduction) for part in pixels if part.term.selects}
+        for summand in channelled:
+            summand.term.walk(summand, channels, reduction)
+        mean_slope = walk.grid.arrange(channels.mean_slope)
+    chosen = {id(pixel): select_pixels(walk, pixel, measures, reduction) for pixel in pixels if pixel.term.selects}
     if not pixels and gradient is None:
         return
 
     def walk_image(index: int) -> list[Tensor]:
-        pull = Pull(
-            [(part, chosen[id(part)][index] if part.term.selects else None) for part in pixels],
+        terms = ImageTerms(
+            [(pixel, chosen[id(pixel)][index] if pixel.term.selects else None) for pixel in pixels],
             None if slopes is None else slopes[:, index],
             squares,
-            None if lift is None else lift[index],
+            None if mean_slope is None else mean_slope[index],
         )
-        return ImageWalk(walk, walk.select_image(index), pull).run(None if gradient is None else gradient[index])
+        return ImageWalk(walk, walk.select_image(index), terms).run(None if gradient is None else gradient[index])
 
     for values in map_images(walk_image, count, walk.logits.device, walk.values):
         for pixel, value in zip(pixels, values, strict=True):
@@ -88,22 +88,22 @@ def walk_softmax(
 
 
 def select_pixels(
-    walk: SoftmaxWalk, part: Part[PixelTerm], measures: Sequence[Measures], reduction: Reduction
+    walk: SoftmaxWalk, summand: Summand[PixelTerm], measures: Sequence[Measures], reduction: Reduction
 ) -> list[Tensor]:
     """Return the arranged choice of every image, and set the denominator where it is the number of chosen pixels."""
     images = range(len(walk.logits))
     valid = [walk.select_image(i).valid for i in images]
-    chosen = [part.term.select(measures[i].log_target, valid[i]) for i in images]
-    if part.denominator is None:
+    chosen = [summand.term.select(measures[i].log_target, valid[i]) for i in images]
+    if summand.denominator is None:
         kept = torch.stack([mask.sum() for mask in chosen]).sum()
-        part.denominator = part.term.divide_kept(kept, reduction)
+        summand.denominator = summand.term.divide_kept(kept, reduction)
     return chosen
 
 
 def finish_overlaps(
     sums: Tensor,
     walk: SoftmaxWalk,
-    parts: Sequence[Part[OverlapTerm]],
+    summands: Sequence[Summand[OverlapTerm]],
     reduction: Reduction,
     *,
     wants_slopes: bool,
@@ -113,7 +113,7 @@ def finish_overlaps(
     Args:
         sums: Hits, areas and squares of every image, shape (3, N, C).
         walk: The batch.
-        parts: The terms.
+        summands: The terms.
         reduction: How sums become values.
         wants_slopes: Whether to differentiate; in inference mode nothing can be.
     Returns:
@@ -121,23 +121,23 @@ def finish_overlaps(
     """
     counts = walk.batch.class_pixels.to(sums)
     total = torch.zeros_like(sums)
-    for part in parts:
-        if part.term.per_image:
+    for summand in summands:
+        if summand.term.per_image:
             leaf, regions = sums.detach(), counts
-            scale = value_scale = part.scale
+            scale = value_scale = summand.scale
         else:
             local = torch.cat([sums, counts[None]]).sum(1, keepdim=True)  # (4, 1, C)
-            merged = reduction.add_over_processes(local) if part.term.sync else local
+            merged = reduction.add_over_processes(local) if summand.term.sync else local
             leaf, regions = merged[:3].detach(), merged[3]
-            scale = sums.new_tensor(reduction.gradient_share if part.term.sync else reduction.lone_share)
-            value_scale = sums.new_tensor(reduction.value_share if part.term.sync else reduction.lone_share)
+            scale = sums.new_tensor(reduction.gradient_share if summand.term.sync else reduction.lone_share)
+            value_scale = sums.new_tensor(reduction.value_share if summand.term.sync else reduction.lone_share)
         with torch.set_grad_enabled(wants_slopes):
             leaf.requires_grad_(wants_slopes)
-            value = part.term.finish(Overlaps(leaf[0], leaf[1], leaf[2], regions), walk.batch.class_weights).sum()
-            part.value += value.detach() * value_scale
+            value = summand.term.finish(Overlaps(leaf[0], leaf[1], leaf[2], regions), walk.batch.class_weights).sum()
+            summand.value += value.detach() * value_scale
             if wants_slopes:
                 (slope,) = torch.autograd.grad(value, leaf, materialize_grads=True, allow_unused=True)
-                total += slope * (part.weight * scale)
+                total += slope * (summand.weight * scale)
     return total if wants_slopes else None
 
 
@@ -150,22 +150,22 @@ class ImageWalk:
     Args:
         walk: The batch.
         image: The image.
-        pull: What to apply.
+        terms: What to apply.
     """
 
-    def __init__(self, walk: SoftmaxWalk, image: Image, pull: Pull) -> None:
-        self.walk, self.image, self.pull = walk, image, pull
+    def __init__(self, walk: SoftmaxWalk, image: Image, terms: ImageTerms) -> None:
+        self.walk, self.image, self.terms = walk, image, terms
         # By pixel term: the weight of the true class, and of the share that is spread over all classes.
         self.weights, self.spreads = [], []
-        for part, chosen in pull.pixels:
-            weight, emphasis = part.term.weigh(image.labels), part.term.emphasize(image.labels)
+        for summand, chosen in terms.pixels:
+            weight, emphasis = summand.term.weigh(image.labels), summand.term.emphasize(image.labels)
             arranged = walk.grid.arrange(weight if emphasis is None else weight * emphasis)
             self.weights.append(arranged if chosen is None else arranged * chosen)
-            if emphasis is None or part.term.smoothing == 0:
+            if emphasis is None or summand.term.smoothing == 0:
                 self.spreads.append(image.valid)
             else:
                 self.spreads.append(image.valid * walk.grid.arrange(emphasis))
-        self.scales = [part.scale * part.weight for part, _ in pull.pixels]
+        self.scales = [summand.scale * summand.weight for summand, _ in terms.pixels]
         self.log_target = torch.empty_like(image.valid)
         self.log_mixed = torch.empty_like(image.valid) if walk.mixture is not None else None
 
@@ -181,48 +181,48 @@ class ImageWalk:
             walk.grid.visit(image.logits, self._differentiate, extended)
             gradient.add_(extended[: walk.classes]).add_(extended[walk.classes] * walk.mixture[:, None, None])
         values = []
-        for (part, _), weight, spread in zip(self.pull.pixels, self.weights, self.spreads, strict=True):
-            smoothing = part.term.smoothing
-            total = (part.term.losses(self.log_target) * weight).sum() * (1 - smoothing)
+        for (summand, _), weight, spread in zip(self.terms.pixels, self.weights, self.spreads, strict=True):
+            smoothing = summand.term.smoothing
+            total = (summand.term.losses(self.log_target) * weight).sum() * (1 - smoothing)
             if smoothing and self.log_mixed is not None:
                 total = total - (self.log_mixed * spread).sum() * (smoothing / walk.classes)
-            values.append(total * part.scale)
+            values.append(total * summand.scale)
         return values
 
-    def _observe(self, piece: Tensor, place: Place) -> Exponentials:
-        ids = self.image.ids[place].reshape(1, -1)
-        found = self.walk.exponentiate(piece.flatten(1), ids)
-        self.log_target[place] = found.log_target.view_as(self.log_target[place])
+    def _observe(self, chunk: Tensor, position: Position) -> Exponentials:
+        ids = self.image.ids[position].reshape(1, -1)
+        found = self.walk.exponentiate(chunk.flatten(1), ids)
+        self.log_target[position] = found.log_target.view_as(self.log_target[position])
         if self.log_mixed is not None and found.log_mixed is not None:
-            self.log_mixed[place] = found.log_mixed.view_as(self.log_mixed[place])
+            self.log_mixed[position] = found.log_mixed.view_as(self.log_mixed[position])
         return found
 
-    def _differentiate(self, piece: Tensor, place: Place) -> None:
-        found, pull = self._observe(piece, place), self.pull
-        ids, valid = self.image.ids[place].reshape(1, -1), self.image.valid[place].flatten()
-        hold, spread = self._hold_pixels(found.log_target, valid, place)
+    def _differentiate(self, chunk: Tensor, position: Position) -> None:
+        found, terms = self._observe(chunk, position), self.terms
+        ids, valid = self.image.ids[position].reshape(1, -1), self.image.valid[position].flatten()
+        hold, spread = self._hold_pixels(found.log_target, valid, position)
         rise = hold if self.walk.mixture is None else hold + spread * self.walk.mixture_sum
-        if pull.lift is not None:
-            rise = rise - pull.lift[place].flatten()
-        if pull.slopes is None:
+        if terms.mean_slope is not None:
+            rise = rise - terms.mean_slope[position].flatten()
+        if terms.slopes is None:
             found.exps.mul_(rise / found.norm)
         else:
-            hit = valid * found.log_target.exp() * pull.slopes[0][ids[0]]
+            hit = valid * found.log_target.exp() * terms.slopes[0][ids[0]]
             hold = hold - hit
-            _apply_slopes(found.exps, valid / found.norm, pull.slopes, rise - hit, pull.squares)
+            _apply_slopes(found.exps, valid / found.norm, terms.slopes, rise - hit, terms.squares)
         found.exps.scatter_add_(0, ids, -hold[None])
         if self.walk.mixture is not None:
-            piece.flatten(1)[self.walk.classes] = -spread
+            chunk.flatten(1)[self.walk.classes] = -spread
 
-    def _hold_pixels(self, log_target: Tensor, valid: Tensor, place: Place) -> tuple[Tensor, Tensor]:
+    def _hold_pixels(self, log_target: Tensor, valid: Tensor, position: Position) -> tuple[Tensor, Tensor]:
         """Return `hold` and `spread` of the pixel terms, each (P,)."""
         hold, spread = valid * 0, valid * 0
-        terms = zip(self.pull.pixels, self.weights, self.spreads, self.scales, strict=True)
-        for (part, _), weight, mixed, scale in terms:
-            slope = part.term.slopes(log_target) * (scale * weight[place].flatten())
-            hold -= slope * (1 - part.term.smoothing)
-            if part.term.smoothing:
-                spread += mixed[place].flatten() * (scale * part.term.smoothing / self.walk.classes)
+        pixels = zip(self.terms.pixels, self.weights, self.spreads, self.scales, strict=True)
+        for (summand, _), weight, mixed, scale in pixels:
+            slope = summand.term.slopes(log_target) * (scale * weight[position].flatten())
+            hold -= slope * (1 - summand.term.smoothing)
+            if summand.term.smoothing:
+                spread += mixed[position].flatten() * (scale * summand.term.smoothing / self.walk.classes)
         return hold, spread
 
 
