@@ -1,8 +1,9 @@
-"""From a YAML file and a command line to a Recipe, and back to a file that repeats the run."""
+"""From a YAML file and a command line to a Recipe."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import math
 import os
 import typing
@@ -13,7 +14,6 @@ from typing import Any
 import yaml
 
 from segplus.errors import InputError, suggest
-from segplus.files import write_whole
 from segplus.recipe.data_section import DataRecipe
 from segplus.recipe.evaluation_section import EvaluationRecipe
 from segplus.recipe.keys import list_training_hints, parse_keys, set_dotted
@@ -88,7 +88,7 @@ def load_recipe(path: str | os.PathLike[str], arguments: Sequence[str] = ()) -> 
     values = _read_yaml(Path(path))
     for key, value in parse_keys(arguments):
         set_dotted(values, key, value)
-    values["training"] = _check_training(values.get("training") or {}, Path(path).stem, file)
+    values["training"] = check_training(values.get("training") or {}, Path(path).stem, file)
     recipe = build_dataclass(Recipe, values, "", file)
     if recipe.data.folds:
         folder = place_fold(recipe.training["output_dir"], recipe.data.fold)
@@ -124,23 +124,6 @@ def load_sections(
         raise InputError(f"{file}: key 'data' is missing", fix="add it: data: ...")
     data = build_dataclass(DataRecipe, values.get("data", {}), "data", file)
     return data, build_dataclass(EvaluationRecipe, values.get("evaluation", {}), "evaluation", file)
-
-
-def save_recipe(recipe: Recipe, path: str | os.PathLike[str]) -> None:
-    """Write the merged recipe, every default included, whole or not at all."""
-    with write_whole(Path(path)) as temporary:
-        temporary.write_text(format_recipe(recipe), encoding="utf-8")
-
-
-def format_recipe(recipe: Recipe) -> str:
-    """Return the merged recipe as YAML, every default included."""
-    return yaml.safe_dump(_to_plain(dataclasses.asdict(recipe)), sort_keys=False, allow_unicode=True)
-
-
-def _to_plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _to_plain(entry) for key, entry in value.items()}
-    return [_to_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -182,11 +165,22 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _check_training(given: Any, name: str, file: str) -> dict[str, Any]:
+def check_training(given: Any, name: str, file: str) -> dict[str, Any]:
+    """Return the `training` section over segplus' defaults, every key known and every value of its type.
+
+    Args:
+        given: The section.
+        name: The run's, for its output folder.
+        file: The recipe's file name, for messages.
+    Raises:
+        InputError: If it is not a section, or a key or value is not allowed.
+    """
     if not isinstance(given, dict):
         raise InputError(f"{file}: training is not a section", found=repr(given), allowed="key: value lines")
     hints = list_training_hints()
     merged = {"output_dir": f"runs/{name}"} | TRAINING_DEFAULTS
+    if not any(importlib.util.find_spec(package) for package in ("tensorboard", "tensorboardX")):
+        merged["report_to"] = "none"
     for key, value in given.items():
         if key not in hints:
             allowed = [hint for hint in hints if hint not in RESERVED]
