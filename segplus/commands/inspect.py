@@ -33,7 +33,7 @@ def inspect(
     Raises:
         InputError: If the section has an unknown key or value.
     """
-    audit = inspect_dataset(section, progress=sys.stderr.isatty())
+    audit = inspect_dataset(section)
     text = json.dumps(audit.report, indent=1, ensure_ascii=False) + "\n" if as_json else render_text(audit.report)
     (output or sys.stdout).write(text)
     if page is not None:

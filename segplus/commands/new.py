@@ -26,7 +26,7 @@ def write_new_recipe(section: DataRecipe, output: Path) -> list[str]:
         raise InputError(f"{output}: is there already", fix="name another file: --output other.yaml, or remove it")
     report = inspect_dataset(section).report
     errors = [finding for finding in report["findings"] if finding["level"] == "error"]
-    lines = [f"{finding['kind']}: {finding['text']}" for finding in errors]
+    lines = [f"{finding['kind']}: {finding['message']}" for finding in errors]
     if "recipe" not in report:
         raise InputError(f"{section.dataset}: no recipe can be proposed", found="; ".join(lines) or "no training pair")
     with write_whole(output) as part:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from segplus.classes import ClassMap
 from segplus.commands.chosen_sections import read_sections
@@ -22,6 +21,7 @@ from segplus.files import write_whole
 from segplus.inference.checkpoint import Checkpoint, choose_device, find_checkpoint
 from segplus.inference.prediction_files import check_mask_format, write_labels
 from segplus.inference.scoring import READ_AHEAD
+from segplus.progress import Progress
 from segplus.recipe.evaluation_section import ProtocolRecipe
 from segplus.reporting.metrics_file import read_metrics
 
@@ -91,7 +91,7 @@ def _predict_files(
     reader = ImageReader(found.channels, found.image_range)
     sources = [str(image) for image, _ in waiting]
     images = read_ahead(map(reader.read, sources, sources), READ_AHEAD)
-    bar = tqdm(images, total=len(waiting), unit=" images", desc="predicting", disable=None if progress else True)
+    bar = Progress(images, total=len(waiting), title="predicting", unit="images", show=progress)
     for image, (_, target) in zip(bar, waiting, strict=True):
         write_labels(target, predictor.predict(image).cpu().numpy(), image, classes, mask_format)
 

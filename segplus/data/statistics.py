@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
-from tqdm import tqdm
 
 from segplus.data.contents import find_cache_folder
 from segplus.data.dataset import SegmentationSplit
 from segplus.data.parallel import map_pairs
 from segplus.errors import InputError
 from segplus.files import write_whole
+from segplus.progress import Progress
 
 Counts = npt.NDArray[np.int64]
 _FORMAT = 1  # of the remembered statistics
@@ -124,7 +124,7 @@ def count_split(
     if file is not None and file.is_file():
         return np.array(json.loads(file.read_text()), dtype=np.int64)
     total = np.zeros((2, num_classes), dtype=np.int64)
-    with tqdm(total=len(split), desc="counting classes", unit="mask", disable=None if progress else True) as bar:
+    with Progress[None](total=len(split), title="counting classes", unit="masks", show=progress) as bar:
         for counts, images in _count_chunks(split, num_classes, processes):
             total += counts
             bar.update(images)

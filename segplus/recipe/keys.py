@@ -92,7 +92,7 @@ def _find_key(key: str, known: Sequence[str], sections: Sequence[str]) -> str:
         return matches[0]
     if matches:
         raise InputError(f"command line: --{key} stands for several keys", allowed=", ".join(f"--{m}" for m in matches))
-    if sections != ("",) and (is_leaf(key) or _names_other_section(key, sections)):
+    if key in _walk(Recipe, "") or is_leaf(key) or _names_other_section(key, sections):
         allowed = f"keys of {', '.join(sections)}"
         raise InputError(f"command line: --{key} has no part in this command", allowed=allowed)
     leaves = [entry.rsplit(".", 1)[-1] for entry in known]
@@ -105,7 +105,8 @@ def _match_leaf(key: str, known: Sequence[str]) -> list[str]:
 
 def _names_other_section(key: str, sections: Sequence[str]) -> bool:
     top = key.split(".")[0]
-    return top in typing.get_type_hints(Recipe) and not any(_is_inside(section, top) for section in sections)
+    is_read = any(_is_inside(section, top) or not section for section in sections)
+    return top in typing.get_type_hints(Recipe) and not is_read
 
 
 def is_leaf(name: str) -> bool:

@@ -24,7 +24,7 @@ _UNITS = {"px": "pixels", "images": "images", "share": "a share, 0 to 1", "secon
 _OPENING = """# Every key of a recipe
 
 Made by `segplus recipes reference` from the sections' own classes; `segplus recipes explain data.void` prints one key.
-On the command line a key is dotted, `--data.void '[11]'`, or bare where one section alone has it, `--learning_rate 1e-4`.
+On the command line keys are dotted, `--data.void '[11]'`, or bare where one section has them: `--learning_rate 1e-4`.
 `segplus recipes schema` prints a JSON schema for editors.
 """
 _TRAINING = "Every key of `transformers.TrainingArguments`. segplus sets these defaults of its own:"
@@ -150,7 +150,7 @@ def explain(name: str) -> Key:
         plain = name.removeprefix("training.")
         raise InputError(f"training.{plain} is not for recipes", fix=RESERVED[plain])
     keys = {key.name: key for key in _flatten(list_section(Recipe))}
-    if name == "training" or (name not in keys and not any(key.endswith(f".{name}") for key in keys)):
+    if name not in keys or name == "training":  # the library's keys take seconds to import
         training = list_training_section()
         keys |= {"training": dataclasses.replace(keys["training"], section=training)}
         keys |= {key.name: key for key in training}
