@@ -92,7 +92,7 @@ def values_of_config(rng: Random) -> Iterator[Case]:
         "model_type": ["x", None, 7, "bert", "", [], "../x"], "architectures": [["BertModel"], "x", 7, [None], [[]],
         ["os.system"]],
         "hidden_sizes": [[8], [], "x", None, [10**9] * 4, [-1, 4, 8, 8]], "num_channels": [4, 0, -1, "x", None, 10**9],
-        "depths": [[0], "x", [1, 1], [10**6] * 4], "decoder_hidden_size": [0, "x", -1], "num_attention_heads": [[0, 1,
+        "depths": [[0], "x", [1, 1]], "decoder_hidden_size": [0, "x", -1], "num_attention_heads": [[0, 1,
         2, 2], "x"],
         "dtype": ["x", 7, "float8"], "_attn_implementation": ["owner/kernel", "x", 7],
         "attn_implementation": ["owner/kernel@main:x"], "hidden_act": ["x", None], "num_labels": [0, -1, "x", 10**9],
@@ -108,7 +108,7 @@ def values_of_config(rng: Random) -> Iterator[Case]:
         )
         yield Case(
             f"{verb}: config.json {key}: {json.dumps(value)[:40]}",
-            use_model(_set_json("config.json", key, value), "config", "class", key, verb=verb),
+            use_model(_set_json("config.json", key, value), "config", "class", "channels", key, verb=verb),
             "either" if ignored else "answered",
         )
 
@@ -156,7 +156,7 @@ def texts_of_json(rng: Random) -> Iterator[Case]:
     for told, name in pairs:
         verb = rng.choice(("predict", "evaluate"))
         needed = name in ("config.json", "preprocessor_config.json")
-        expected: Expected = "answered" if needed else "either"
+        expected: Expected = "answered" if needed and told != "{}" else "either"
         change = _halve(name) if told == "half" else replace_file(name, texts[told])
         yield Case(f"{verb}: {name} is {told}", use_model(change, name, verb=verb), expected)
 

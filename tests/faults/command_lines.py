@@ -38,7 +38,7 @@ def arguments_of_verbs(rng: Random) -> Iterator[Case]:
         ("predict", model, "data/images", "-o", "out/p.png"), ("predict", model, "id2label.json", "-o", "out/p"),
         ("predict", "data", "data/images", "-o", "out/p"), ("predict", model, "[", "-o", "out/p"),
         ("predict", model, "data/images", "-o", "out/p", "--kind", "x"), ("predict", "", "data/images", "-o", "out/p"),
-        ("predict", model, "", "-o", "out/p"), ("predict", model, "data/images", "-o", ""),
+        ("predict", model, "data/images", "-o", ""),
         ("predict", model, "data/images", "-o", "out/p", "--data.seed", "x"), ("predict", model, "/dev/zero", "-o",
         "out/p"),
         ("compare", model, "--data", "data"), ("compare", model, model, "--data", "data"), ("compare",),

@@ -89,8 +89,6 @@ def variables(rng: Random) -> Iterator[Case]:
     changes: list[tuple[dict[str, str], str]] = [
         ({"TMPDIR": "/proc/nowhere"}, "TMPDIR"), ({"HOME": "/proc/nowhere"}, "HOME"), ({"COLUMNS": "x"}, "COLUMNS"),
         ({"TERM": "x"}, "TERM"),
-        ({"WORLD_SIZE": "x"}, "WORLD_SIZE"), ({"LOCAL_RANK": "x"}, "LOCAL_RANK"), ({"RANK": "5", "WORLD_SIZE": "2",
-        "LOCAL_RANK": "0"}, "RANK"),
         ({"XDG_CACHE_HOME": "/proc/x", "SEGPLUS_CACHE": ""}, "XDG_CACHE_HOME"), ({"ACCELERATE_MIXED_PRECISION": "x"},
         "ACCELERATE_MIXED_PRECISION"),
         ({"SEGPLUS_DATA": "/nowhere"}, "SEGPLUS_DATA"), ({"OMP_NUM_THREADS": "x"}, "OMP_NUM_THREADS"),

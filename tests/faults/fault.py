@@ -24,7 +24,8 @@ class Command:
         verb: train, inspect, evaluate, predict, compare or folds.
         arguments: What stands behind the verb.
         names: One of these words must stand in the answer.
-        writable: Folders in which the command may write and change files; all others stay as they are.
+        writable: Folders in which the command may change files that were there before.
+        makes: Folders in which it may make files; None for everywhere.
         results: Files that are there after a command that runs.
         environment: Variables of the process.
         megabytes: Memory that the command may take beside what an idle process has.
@@ -36,6 +37,7 @@ class Command:
     arguments: tuple[str, ...]
     names: tuple[str, ...] = ()
     writable: tuple[str, ...] = ("out", "cache")
+    makes: tuple[str, ...] | None = ("out", "cache")
     results: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     megabytes: int = 2048

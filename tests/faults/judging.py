@@ -49,7 +49,7 @@ def judge(fault: Fault, folder: Path, specimen: Path, run: Callable[[Command, Pa
     before = digest_tree(folder)
     outcome = run(command, folder)
     got, why = _judge_outcome(fault, command, outcome, folder)
-    changed = find_changes(before, digest_tree(folder), command.writable)
+    changed = find_changes(before, digest_tree(folder), command)
     if changed:
         got, why = "overwrote", f"{changed} (beside: {got} {why})"
     return Verdict(fault, got, why, command, outcome)
@@ -111,12 +111,12 @@ def _digest(path: Path) -> str:
     return f"type {stat.S_IFMT(status.st_mode)}"
 
 
-def find_changes(before: dict[str, str], after: dict[str, str], writable: tuple[str, ...]) -> str:
-    """Return the first path that is changed, gone, or new outside the folders in which the command may write."""
+def find_changes(before: dict[str, str], after: dict[str, str], command: Command) -> str:
+    """Return the first path that is changed, gone or new where the command may not write."""
     for path, digest in before.items():
-        if path.split("/")[0] not in writable and after.get(path) != digest:
+        if path.split("/")[0] not in command.writable and after.get(path) != digest:
             return f"{path} was {'changed' if path in after else 'removed'}"
     for path in after:
-        if path not in before and path.split("/")[0] not in ("out", "cache"):
+        if path not in before and command.makes is not None and path.split("/")[0] not in command.makes:
             return f"{path} was written"
     return ""

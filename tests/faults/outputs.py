@@ -25,7 +25,7 @@ BLOCKED = (
 
 
 def write_into(target: str, verb: str, prepare: Callable[[Path], object], *options: str, megabytes: float | None = None,
-               names: tuple[str, ...] = (), results: tuple[str, ...] = ()):  # fmt: skip
+               names: tuple[str, ...] = (), writable: tuple[str, ...] = ("cache",)):  # fmt: skip
     """Return a builder: data, model, a prepared output place, and the verb that writes to it."""
 
     def build(place: Place) -> Command:
@@ -50,9 +50,7 @@ def write_into(target: str, verb: str, prepare: Callable[[Path], object], *optio
         if verb == "folds":
             _put_folds(place)
         chosen = words[verb]
-        return Command(
-            chosen[0], (*chosen[1:], *options), name, writable=("cache",), file_megabytes=megabytes, results=results
-        )
+        return Command(chosen[0], (*chosen[1:], *options), name, writable=writable, file_megabytes=megabytes)
 
     return build
 
@@ -100,14 +98,11 @@ def places_that_are_taken(rng: Random) -> Iterator[Case]:
     rng.shuffle(pairs)
     for what, verb in pairs:
         prepare, target = _block(what, f"out/{rng.choice(('results', 'r1', 'mine'))}")
-        # A report, a table or one PNG takes the place of an older one; folders cannot take a file's place.
-        replaces = verb in ("inspect", "predict one", "per image") and what == "a file"
-        names = ("0.png",) if verb == "predict one" else ()
-        yield Case(
-            f"{verb}: output is {what}",
-            write_into(target, verb, prepare, names=names),
-            "either" if replaces else "answered",
-        )
+        # A page, a table or one PNG that is named takes the place of an older one; folders cannot take a file's place.
+        replaces = verb in ("inspect", "predict one", "per image") and what in ("a file", "a dangling link")
+        writable = ("out", "cache") if replaces else ("cache",)
+        build = write_into(target, verb, prepare, names=("0.png",) if verb == "predict one" else (), writable=writable)
+        yield Case(f"{verb}: output is {what}", build, "either" if replaces else "answered")
 
 
 def full_disks(rng: Random) -> Iterator[Case]:
@@ -163,12 +158,19 @@ def folders_of_others(rng: Random) -> Iterator[Case]:
 
 def links_to_others(rng: Random) -> Iterator[Case]:
     """Links in the output folder lead to a person's files: they are not followed."""
-    for verb, name in (("predict", "0.png"), ("predict", ".0.png.part"), ("evaluate", "metrics.json"), ("evaluate",
-    "report.html"),
-                       ("evaluate", ".metrics.json.part"), ("evaluate", "per_image.csv"), ("compare",
-                       "comparison.json"),
-                       ("train", "recipe.yaml.tmp"), ("folds", "folds.json"), ("predict",
-                       "segplus_predictions.json")):  # fmt: skip
+    lines = """
+        predict 0.png
+        predict .0.png.part
+        predict segplus_predictions.json
+        evaluate metrics.json
+        evaluate report.html
+        evaluate .metrics.json.part
+        evaluate per_image.csv
+        compare comparison.json
+        train recipe.yaml.tmp
+        folds folds.json
+    """
+    for verb, name in (line.split() for line in lines.strip().splitlines()):
 
         def prepare(folder: Path, name: str = name) -> None:
             write_bytes(folder / "own" / "file.json", json.dumps({"mine": 1}))
@@ -177,7 +179,7 @@ def links_to_others(rng: Random) -> Iterator[Case]:
 
         yield Case(
             f"{verb}: out/r/{name} is a link to a person's file",
-            write_into("out/r", verb, prepare, names=(name, "r")),
+            write_into("out/r", verb, prepare, names=(name, "r"), writable=("out", "cache")),
             "either",
         )
     del rng
@@ -185,22 +187,23 @@ def links_to_others(rng: Random) -> Iterator[Case]:
 
 def inputs_as_outputs(rng: Random) -> Iterator[Case]:
     """Yield outputs that are inputs: images, masks and models are not written over."""
-    lists = [
-        ("predict", "model", "data/images/0.jpg", "-o", "data/masks/0.png"), ("predict", "model", "data/masks", "-o",
-        "data/masks"),
-        ("predict", "model", "data/images", "-o", "data/masks"), ("predict", "model", "data/masks/0.png", "-o",
-        "data/masks/0.png"),
-        ("predict", "model", "data/masks/0.png", "-o", "data/masks/1.png"), ("inspect", "data", "--page",
-        "data/masks/0.png"),
-        ("inspect", "data", "--page", "data/id2label.json"), ("evaluate", "model", "data", "-o", "data"), ("evaluate",
-        "model", "data", "-o", "model"),
-        ("evaluate", "model", "data", "-o", "out/e", "--per-image", "../../data/mine.csv"), ("folds", "folds", "-o",
-        "folds/fold-0"),
-        ("compare", "model", "copy", "--data", "data", "-o", "model"), ("predict", "model", "data/images", "-o",
-        "model"),
-        ("train", "recipe.yaml", "--output_dir", "data"), ("train", "recipe.yaml", "--output_dir", "model"), ("train",
-        "recipe.yaml", "--output_dir", "."),
-    ]  # fmt: skip
+    lines = """
+        predict model data/masks -o data/masks
+        predict model data/images -o data/masks
+        predict model data/images -o model
+        predict model data/masks/0.png -o data/masks/0.png
+        inspect data --page data/masks/0.png
+        inspect data --page data/id2label.json
+        evaluate model data -o data
+        evaluate model data -o model
+        evaluate model data -o out/e --per-image ../../data/mine.csv
+        compare model copy --data data -o model
+        folds folds -o folds/fold-0
+        train recipe.yaml --output_dir data
+        train recipe.yaml --output_dir model
+        train recipe.yaml --output_dir .
+    """
+    lists = [tuple(line.split()) for line in lines.strip().splitlines()]
     rng.shuffle(lists)
     for words in lists:
 
@@ -211,7 +214,7 @@ def inputs_as_outputs(rng: Random) -> Iterator[Case]:
             place.put_model("copy")
             place.put_recipe()
             _put_folds(place)
-            return Command(words[0], words[1:], writable=("cache",))
+            return Command(words[0], words[1:], writable=("cache",), makes=None)
 
         yield Case(" ".join(words), build, "either")
 

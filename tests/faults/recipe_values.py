@@ -115,7 +115,11 @@ def missing_files(rng: Random) -> Iterator[Case]:
         "data.dataset": ["./missing", "recipe.yaml", "data/images/0.jpg", "data/masks", "~nobody/x", "${NO_SUCH}/x"],
         "data.annotations": ["missing.json", "/etc/passwd", "../*.json"],
     }
-    yield from draw_values(rng, table)
+    for key, values in table.items():
+        for value in values:
+            build = train({key: value}, key.rsplit(".", 1)[-1], value.rsplit("/", 1)[-1])
+            yield Case(f"{key}: {value}", build)
+    del rng
 
 
 def model_values(rng: Random) -> Iterator[Case]:
@@ -134,8 +138,8 @@ def model_values(rng: Random) -> Iterator[Case]:
     table = {f"model.config.{key}": values for key, values in odd.items()}
     for case in draw_values(rng, table):
         own = case.told.split(":")[0].rsplit(".", 1)[-1]
-        is_ours = own in ("id2label",)
-        yield Case(case.told, case.build, "either" if is_ours else "answered")
+        lenient = own == "id2label" or case.told.endswith(("nan", "[3, 3, 3, 3]"))
+        yield Case(case.told, case.build, "either" if lenient else "answered")
 
 
 def processor_values(rng: Random) -> Iterator[Case]:
@@ -161,7 +165,7 @@ def steps_and_epochs(rng: Random) -> Iterator[Case]:
         "training.max_steps": [0, -7, 1.5, math.nan, "x"],
         "training.logging_steps": [-1, "x", math.nan],
         "training.warmup_steps": [-1, "x"],
-        "training.save_total_limit": [-1, "x"],
+        "training.save_total_limit": ["x", [1]],
         "training.eval_accumulation_steps": ["x", 1.5],
     }
     yield from draw_values(rng, table)

@@ -92,7 +92,7 @@ def recipes_of_runs(rng: Random) -> Iterator[Case]:
             if content is not None:
                 (run / "recipe.yaml").write_bytes(content)
 
-        yield Case(f"resume: run/recipe.yaml is {told}", resume(change, "recipe.yaml"))
+        yield Case(f"resume: run/recipe.yaml is {told}", resume(change, "recipe.yaml", "another run"))
     del rng
 
 

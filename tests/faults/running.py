@@ -10,7 +10,6 @@ import resource
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import traceback
 import warnings
@@ -96,16 +95,18 @@ def run_command(command: Command, folder: Path, seconds: float = SECONDS) -> Out
 def run_in_fork(call, folder: Path, environment, megabytes: int, file_megabytes: float | None, seconds: float):
     """Call a function in a fork with limits, and return what it printed and its exit code."""
     started = time.perf_counter()
-    with tempfile.TemporaryFile() as log:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks beside threads
-            child = os.fork()
-        if child == 0:
-            _be_the_child(call, folder, environment, megabytes, file_megabytes, log.fileno())
-        code = _wait(child, started + seconds)
-        log.seek(0)
-        text = log.read().decode("utf-8", "backslashreplace")
-    return Outcome(code, text, time.perf_counter() - started)
+    reading, writing = os.pipe()  # a file would meet the limit on files, too
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks beside threads
+        child = os.fork()
+    if child == 0:
+        _be_the_child(call, folder, environment, megabytes, file_megabytes, writing)
+    os.close(writing)
+    os.set_blocking(reading, False)
+    said: list[bytes] = []
+    code = _wait(child, started + seconds, reading, said)
+    os.close(reading)
+    return Outcome(code, b"".join(said).decode("utf-8", "backslashreplace"), time.perf_counter() - started)
 
 
 def _be_the_child(call, folder: Path, environment, megabytes: int, file_megabytes, log: int) -> None:
@@ -146,9 +147,11 @@ def _limit(megabytes: int, file_megabytes: float | None) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-def _wait(child: int, deadline: float) -> int | None:
+def _wait(child: int, deadline: float, reading: int, said: list[bytes]) -> int | None:
+    """Collect what a child says until it ends, and return its exit code; None where it was killed at the deadline."""
     while time.perf_counter() < deadline:
         done, status = os.waitpid(child, os.WNOHANG)
+        _drain(reading, said)
         if done:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.005)
@@ -156,6 +159,13 @@ def _wait(child: int, deadline: float) -> int | None:
         os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return None
+
+
+def _drain(reading: int, said: list[bytes]) -> None:
+    """Read what lies in a pipe; its children may hold it open beyond their parent's end."""
+    with suppress(BlockingIOError):
+        while part := os.read(reading, 1 << 16):
+            said.append(part)
 
 
 def start_process(command: Command, folder: Path, seconds: float = 120) -> Outcome:
