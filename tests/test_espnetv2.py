@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from segplus.errors import InputError
 from segplus.models import load_segmentation_checkpoint
-from segplus.models.converters.espnetv2 import convert_espnetv2, main
+from segplus.models.converters.espnetv2_weights import convert_espnetv2, main
 
 CHECKPOINTS = ("espnetv2_s_2.0_city_1024x512", "espnetv2_s_1.0_city_1024x512", "espnetv2_s_2.0_pascal_384x384")
 

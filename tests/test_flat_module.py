@@ -53,7 +53,7 @@ def test_the_file_is_named_by_the_model_type() -> None:
         ("from segplus.errors import InputError", "imports names from segplus.models"),
         ("import segplus.models.architecture", "imports names from segplus.models"),
         ("from segplus.models.architecture import SegmentationOutput as Output", "as they are, found .* as Output"),
-        ("from segplus.models.networks.layers import Stage\n\n\nclass Stage:\n    pass", "Stage is defined in"),
+        ("from segplus.models.networks.network_layers import Stage\n\n\nclass Stage:\n    pass", "Stage is defined in"),
     ],
 )
 def test_code_that_cannot_travel_is_refused(

@@ -22,7 +22,7 @@ from segplus.losses import Criterion
 from segplus.metrics import compute_scores, confusion_matrices, label_map
 from segplus.models import AuxiliaryLogits, find_batch_norms, fold_decode_head
 from segplus.recipe import OptimizerRecipe
-from segplus.training.auxiliary import build_boundary_loss, list_auxiliary_logits, sum_auxiliary_losses
+from segplus.training.auxiliary_losses import build_boundary_loss, list_auxiliary_logits, sum_auxiliary_losses
 from segplus.training.callbacks import EpochClock, StepClock
 from segplus.training.checkpoints import is_finished
 from segplus.training.guard import DivergenceGuard

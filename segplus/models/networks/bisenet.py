@@ -11,7 +11,14 @@ from transformers import PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from segplus.models.architecture import SegmentationNetwork, SegmentationOutput
-from segplus.models.networks.layers import BasicBlock, ConvNormAct, PooledNorm, Stage, require_positive, resize_like
+from segplus.models.networks.network_layers import (
+    BasicBlock,
+    ConvNormAct,
+    PooledNorm,
+    Stage,
+    require_positive,
+    resize_like,
+)
 
 
 class BiSeNetConfig(PreTrainedConfig):

@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from segplus.models.architecture import SegmentationNetwork, SegmentationOutput
-from segplus.models.networks.layers import (
+from segplus.models.networks.network_layers import (
     Bottleneck,
     ConvNormAct,
     NormActConv,

@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from segplus.models.architecture import SegmentationNetwork, SegmentationOutput
-from segplus.models.networks.layers import ConvNormAct, Stage, crop_to_image, pad_to_multiple, require_positive
+from segplus.models.networks.network_layers import ConvNormAct, Stage, crop_to_image, pad_to_multiple, require_positive
 
 _POOLED = 3  # channels of the pooled image beside the first convolution
 _NARROWING = 4  # channels outside a bottleneck, as a multiple of those inside

@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from segplus.models.architecture import SegmentationNetwork, SegmentationOutput
-from segplus.models.networks.layers import ConvNormAct, Stage, crop_to_image, pad_to_multiple, require_positive
+from segplus.models.networks.network_layers import ConvNormAct, Stage, crop_to_image, pad_to_multiple, require_positive
 
 _BRANCHES = 4
 _SCALES = (2.0, 1.5, 1.0, 0.5, 0.1)  # of the maps in the decoder's pyramids

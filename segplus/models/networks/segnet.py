@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from segplus.models.architecture import SegmentationNetwork, SegmentationOutput
-from segplus.models.networks.layers import ConvNormAct, Stage, crop_to_image, pad_to_multiple, require_positive
+from segplus.models.networks.network_layers import ConvNormAct, Stage, crop_to_image, pad_to_multiple, require_positive
 
 
 class SegNetConfig(PreTrainedConfig):

@@ -10,7 +10,13 @@ from transformers import PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from segplus.models.architecture import SegmentationNetwork, SegmentationOutput
-from segplus.models.networks.layers import Stage, crop_to_image, pad_to_multiple, require_choice, require_positive
+from segplus.models.networks.network_layers import (
+    Stage,
+    crop_to_image,
+    pad_to_multiple,
+    require_choice,
+    require_positive,
+)
 
 
 class UNetConfig(PreTrainedConfig):
