@@ -29,7 +29,7 @@ def read_image(content: bytes, suffix: str, verb: str, *options: str, megabytes:
 
 
 def _build_command(place: Place, suffix: str, verb: str, options: tuple[str, ...], megabytes: int) -> Command:
-    names = (f"2.{suffix}", "images/2", "masks/2", "unpaired", ": 2")
+    names = ("2.jpg", "2.png", f"2.{suffix}")
     if verb == "inspect":
         return Command("inspect", ("data", *options), names, megabytes=megabytes)
     place.put_model()

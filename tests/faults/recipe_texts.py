@@ -130,13 +130,23 @@ def odd_keys(rng: Random) -> Iterator[Case]:
         "data ",
         "\U0001f600",
     ]
-    rng.shuffle(words)
-    for word in words:
-        for section in ("training.", "data.", "model.config.", "model.image_processor.", "losses.", ""):
-            content = yaml.safe_dump(change_recipe({f"{section}{word}" if "." not in word else word: 1}), width=10**6)
-            name = word if word.strip() and word.isascii() and len(word) < 30 and "\n" not in word else "recipe.yaml"
-            named = (name, "recipe.yaml", section.split(".")[0] or "key")
-            yield Case(f"key {section}{word[:30]!r} of {len(word)} letters", read(content, *named))
+    sections = ("training.", "data.", "model.config.", "model.image_processor.", "losses.", "")
+    pairs = [(word, section) for word in words for section in sections]
+    rng.shuffle(pairs)
+    for word, section in pairs:
+        is_plain = word.strip() and word.isascii() and len(word) < 30 and "\n" not in word
+        names = (word if is_plain else "recipe.yaml", "recipe.yaml", section.split(".")[0] or "key")
+        yield Case(f"key {section}{word[:30]!r} of {len(word)} letters", _read_key(f"{section}{word}", names))
+
+
+def _read_key(key: str, names: tuple[str, ...]):
+    """Return a builder of the recipe with one more key, which is as long as it is."""
+
+    def build(place: Place) -> Command:
+        content = yaml.safe_dump(change_recipe({key: 1}), width=10**6)
+        return read(content, *names)(place)
+
+    return build
 
 
 def strange_texts(rng: Random) -> Iterator[Case]:

@@ -55,7 +55,7 @@ def draw_values(rng: Random, table: dict[str, list[Any]], expected: Expected = "
     for key, value in pairs:
         results = ("out/run/model.safetensors", "out/run/metrics.json") if expected == "runs" else ()
         section, _, leaf = key.rpartition(".")
-        names = (leaf, section) if section.startswith("model.") else (leaf,)
+        names = (leaf, section) if section.startswith(("model.", "evaluation.protocol")) else (leaf,)
         yield Case(f"{key}: {shorten(value)}", train({key: value}, *names, results=results), expected)
 
 

@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from .specimen import build_specimen
 ROOT = Path(__file__).resolve().parents[2]
 ESCAPED = 70  # exit code of a fork whose command let an exception through
 SECONDS = 25
+_OWN = [f"segplus.commands.{verb}" for verb in ("train", "inspect", "evaluate", "predict", "compare", "folds")]
 
 
 @dataclass(frozen=True)
@@ -55,22 +57,26 @@ def prepare(folder: Path) -> Path:
     tqdm.tqdm.monitor_interval = 0  # its thread would be lost in a fork
     folder.mkdir(parents=True, exist_ok=True)
     listed = folder / "modules.txt"
+    _import_quietly(_OWN)
     if not listed.exists():
         outcome = run_in_fork(lambda: _build_and_list(folder, listed), folder, {}, 4096, None, 200)
         assert outcome.code == 0, outcome.text[-3000:]
+    _import_quietly(listed.read_text().split())
+    return folder
+
+
+def _import_quietly(names: Sequence[str]) -> None:
+    """Import modules; what one of them warns of, or lacks, is not this process's affair."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in listed.read_text().split():
+        for name in names:
             with suppress(ImportError):
                 importlib.import_module(name)
-    return folder
 
 
 def _build_and_list(folder: Path, listed: Path) -> int:
     os.environ["SEGPLUS_CACHE"] = str(folder / "cache")
     build_specimen(folder)
-    for verb in ("inspect", "evaluate", "predict", "compare", "folds"):
-        importlib.import_module(f"segplus.commands.{verb}")
     lazy = ("segplus", "transformers", "albumentations", "pycocotools", "PIL", "datasets", "pyarrow", "jinja2")
     listed.write_text("\n".join(sorted(name for name in list(sys.modules) if name.startswith(lazy))))
     return 0
