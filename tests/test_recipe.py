@@ -108,7 +108,7 @@ def test_a_bad_command_line_is_told(tmp_path: Path, arguments: list[str], messag
     ("key", "value", "said"),
     [
         ("learning_rate", "-1", "allowed: a number from 0"),
-        ("learning_rate", ".nan", "allowed: a number from 0"),
+        ("learning_rate", ".nan", "allowed: a finite number"),
         ("per_device_train_batch_size", "0", "allowed: 1 and more"),
         ("gradient_accumulation_steps", "0", "allowed: 1 and more"),
         ("metric_for_best_model", "mIoU", "did you mean 'mean_iou'"),

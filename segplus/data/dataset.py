@@ -15,9 +15,10 @@ import numpy.typing as npt
 
 from segplus.classes import ClassMap
 from segplus.data.contents import digest_contents, stamp_entries
-from segplus.data.decoding.image_reader import ImageReader, Stored, describe_file, read_size
+from segplus.data.decoding.image_reader import ImageReader, describe_file, read_size
 from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.decoding.regions import OpenPair, open_image, open_label
+from segplus.data.decoding.stored import Stored
 from segplus.errors import InputError
 from segplus.images import DecodedImage, measure_image
 
@@ -183,7 +184,8 @@ def read_pair(
     Raises:
         InputError: If one is damaged, the sizes differ, or the mask holds a value outside the classes.
     """
-    decoded, label = reader.read(image, sources[0]), decoder.read(mask, sources[1])
+    decoded = reader.read(image, sources[0])
+    label = decoder.read(mask, sources[1], lambda size: refuse_different_sizes(measure_image(decoded), size, *sources))
     refuse_different_sizes(measure_image(decoded), label.shape, *sources)
     return {"image": decoded, "label": label, "name": name}
 
@@ -196,7 +198,8 @@ def open_pair(
     Raises:
         InputError: If one is damaged, or the sizes differ.
     """
-    opened, label = open_image(reader, image, sources[0]), open_label(decoder, mask, sources[1])
+    opened = open_image(reader, image, sources[0])
+    label = open_label(decoder, mask, sources[1], lambda size: refuse_different_sizes(opened.size_px, size, *sources))
     refuse_different_sizes(opened.size_px, label.size_px, *sources)
     return OpenPair(opened.size_px, opened.read, label.read)
 

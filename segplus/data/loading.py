@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,7 @@ def assemble(source: Source, recipe: DataRecipe) -> SegmentationData:
     encoding, legend = find_encoding(recipe, source)
     classes = build_class_map(recipe, source, legend)
     names = read_names(recipe, source, read_colors(recipe, source))
+    max_pixels = int(recipe.max_image_megapixels * 1e6)
     decoder = MaskDecoder(
         classes,
         encoding=encoding,
@@ -102,9 +104,10 @@ def assemble(source: Source, recipe: DataRecipe) -> SegmentationData:
         mask_channel=recipe.mask_channel,
         planes=len(names),
         states_void=255 in recipe.void or names.get(255) in recipe.void,
+        max_pixels=max_pixels,
     )
     value_range = None if recipe.image_range is None else (recipe.image_range[0], recipe.image_range[1])
-    reader = ImageReader(recipe.channels, value_range)
+    reader = ImageReader(recipe.channels, value_range, max_pixels)
     available = {name: SegmentationSplit(rows, decoder, reader, name) for name, rows in source.splits.items()}
     empty = [name for name, split in available.items() if not len(split)]
     if empty:
@@ -130,12 +133,13 @@ def read_source(section: DataRecipe) -> Source:
     """
     name = expand_path(section.dataset, "data.dataset")
     path = Path(name)
+    exists = os.path.exists(name)  # False of a name that no file can have
     looks_like_path = (
         name != section.dataset or path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1
     )
-    if section.layout == "hub" or (section.layout == "auto" and not path.exists() and not looks_like_path):
+    if section.layout == "hub" or (section.layout == "auto" and not exists and not looks_like_path):
         return read_hub(name, section)
-    if not path.exists():
+    if not exists:
         raise InputError(
             "data.dataset: no such folder or file", found=name, fix="correct the path, or give a Hub id: owner/name"
         )

@@ -12,9 +12,10 @@ from torch.utils.data import Sampler
 
 from segplus.classes import ClassMap
 from segplus.data.dataset import Pair, name_source, open_pair, read_pair
-from segplus.data.decoding.image_reader import ImageReader, Stored
+from segplus.data.decoding.image_reader import ImageReader
 from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.decoding.regions import OpenPair
+from segplus.data.decoding.stored import Stored
 from segplus.data.parallel import read_ahead
 from segplus.errors import InputError
 

@@ -65,7 +65,11 @@ def build_criterion(
     if num_classes < 1:
         raise InputError("num_classes", found=num_classes, allowed="1 or more")
     weights = read_class_weights("class_weights", class_weights, num_classes, class_names)
+    if weights is not None and not bool(weights.any()):
+        raise InputError("class_weights: every class weighs 0", allowed="one weight above 0")
     entries = {name: read_entry(name, options, num_classes, class_names) for name, options in config.items()}
+    if not any(entry.build(share)[0] > 0 for entry in entries.values() for share in (0.0, 1.0)):
+        raise InputError("losses: every term weighs 0", found=dict(config), allowed="one weight above 0")
     return Criterion(entries, num_classes, ignore_index, weights, plain)
 
 

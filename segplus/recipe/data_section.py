@@ -71,6 +71,8 @@ class DataRecipe:
         image_range: Values [low, high] that become 0 and 255 in images deeper than 8 bits; by default the type's range.
         channels: Number of image channels; 3 gives RGB images, any other number arrays of shape (H, W, channels).
         cache: Folder in which every training image is kept decoded, memory mapped; None decodes it every time.
+        max_image_megapixels: Largest image or mask that is decoded at once; arrays and TIFF files whose windows alone
+            are read may be larger.
         max_images: Split name to the largest number of images that is used of it.
         synthetic_images: Split name to the number of images drawn, for `dataset: synthetic`.
         synthetic_size_px: Height and width of the drawn images.
@@ -115,6 +117,7 @@ class DataRecipe:
     image_range: list[float] | None = None
     channels: int = 3
     cache: str | None = None
+    max_image_megapixels: float = 179.0
     max_images: dict[str, int] = field(default_factory=dict)
     synthetic_images: dict[str, int] = field(default_factory=lambda: {"train": 192, "validation": 24, "test": 24})
     synthetic_size_px: list[int] = field(default_factory=lambda: [256, 512])
@@ -122,6 +125,7 @@ class DataRecipe:
 
     def __post_init__(self) -> None:
         """Refuse what no data set can mean."""
+        self._check_ranges()
         self._check_shares()
         self._check_folds()
         self._check_patterns()
@@ -137,6 +141,22 @@ class DataRecipe:
     def streams_training(self) -> bool:
         """Whether the training split is read as a stream, of which nothing is kept."""
         return self.streaming and "train" not in self.max_images
+
+    def _check_ranges(self) -> None:
+        ranges: dict[str, tuple[float, float]] = {
+            "split_seed": (0, 2**32 - 1),
+            "seed": (0, 2**32 - 1),
+            "color_tolerance": (0, 255),
+            "channels": (1, 4096),
+            "mask_channel": (0, 4095),
+            "instance_divisor": (1, 2**31 - 1),
+            "shuffle_buffer_images": (1, 2**31 - 1),
+            "max_image_megapixels": (0.001, 1_000_000),
+        }
+        for key, (low, high) in ranges.items():
+            value = vars(self)[key]
+            if value is not None and not low <= value <= high:
+                raise InputError(f"data.{key}: outside its range", found=value, allowed=f"{low} to {high}")
 
     def _check_shares(self) -> None:
         for key, share in (("validation_share", self.validation_share), ("test_share", self.test_share)):
@@ -186,10 +206,19 @@ class DataRecipe:
             raise InputError(
                 "data.synthetic_size_px: not a size", found=self.synthetic_size_px, allowed="[height, width]"
             )
-        counts = ("instance_divisor", "channels", "shuffle_buffer_images")
-        for key, value in ((key, vars(self)[key]) for key in counts):
-            if value < 1:
-                raise InputError(f"data.{key}: too small", found=value, allowed="1 and more")
+        if self.synthetic_size_px[0] * self.synthetic_size_px[1] > self.max_image_megapixels * 1e6:
+            raise InputError(
+                "data.synthetic_size_px: above data.max_image_megapixels",
+                found=self.synthetic_size_px,
+                allowed=f"{self.max_image_megapixels} megapixels",
+            )
+        for entry in self.void:
+            if not _is_void(entry):
+                raise InputError(
+                    "data.void: no mask value, class name or colour",
+                    found=repr(entry),
+                    allowed="whole numbers below 16777216, names, [red, green, blue] from 0 to 255",
+                )
         self._check_counts()
 
     def _check_counts(self) -> None:
@@ -218,3 +247,9 @@ class DataRecipe:
                     found=f"{key}: {value}, streaming: true",
                     fix=f"leave data.{key} out, or set data.max_images.train, or data.streaming: false",
                 )
+
+
+def _is_void(entry: object) -> bool:
+    if isinstance(entry, list):
+        return len(entry) == 3 and all(type(channel) is int and 0 <= channel <= 255 for channel in entry)
+    return isinstance(entry, str) or (type(entry) is int and abs(entry) < 2**24)

@@ -39,10 +39,11 @@ class ProtocolRecipe:
 
     def __post_init__(self) -> None:
         """Refuse windows and scales that leave pixels uncovered."""
-        if self.stride_px < 1 or self.windows_per_batch < 1:
+        if not 1 <= self.stride_px <= 4096 or self.windows_per_batch < 1:
             raise InputError(
                 "evaluation.protocol: stride_px and windows_per_batch must be positive",
                 found=f"{self.stride_px} and {self.windows_per_batch}",
+                allowed="stride_px from 1 to 4096, windows_per_batch from 1",
             )
         step = self.stride_px if self.name == "sliding" else 1  # the other protocols have no windows
         if len(self.window_px) != 2 or any(side < 1 or side % step for side in self.window_px):
@@ -53,8 +54,8 @@ class ProtocolRecipe:
             )
         if not 0 <= self.overlap < 1:
             raise InputError("evaluation.protocol.overlap", found=self.overlap, allowed="0 up to, not including, 1")
-        if not self.scales or any(not 0 < scale <= 8 for scale in self.scales):
-            raise InputError("evaluation.protocol.scales", found=self.scales, allowed="numbers above 0, up to 8")
+        if not self.scales or any(not 0.01 <= scale <= 8 for scale in self.scales):
+            raise InputError("evaluation.protocol.scales", found=self.scales, allowed="numbers from 0.01 to 8")
 
     def describe(self) -> dict[str, Any]:
         """Return the values that shape the prediction, for people and metrics.json."""
@@ -107,8 +108,13 @@ class EvaluationRecipe:
             ),
             "surface_tolerance": (self.surface_tolerance, self.surface_tolerance >= 0, "0 and more"),
             "spacing": (self.spacing, len(self.spacing) == 2 and min(self.spacing) > 0, "two positive numbers"),
-            "calibration_bins": (self.calibration_bins, self.calibration_bins >= 1, "1 and more"),
-            "bootstrap_resamples": (self.bootstrap_resamples, self.bootstrap_resamples >= 0, "0 and more"),
+            "calibration_bins": (self.calibration_bins, 1 <= self.calibration_bins <= 100_000, "1 to 100000"),
+            "bootstrap_resamples": (
+                self.bootstrap_resamples,
+                0 <= self.bootstrap_resamples <= 1_000_000,
+                "0 to 1000000",
+            ),
+            "bootstrap_seed": (self.bootstrap_seed, 0 <= self.bootstrap_seed < 2**32, "0 to 4294967295"),
         }
         for key, (found, is_allowed, allowed) in checks.items():
             if not is_allowed:

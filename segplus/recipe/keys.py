@@ -8,9 +8,8 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-import yaml
-
 from segplus.errors import InputError, suggest
+from segplus.recipe.documents import DocumentError, parse_document
 from segplus.recipe.sections import Recipe
 
 # Sections whose keys are names that a recipe makes up, or another library's.
@@ -75,8 +74,8 @@ def parse_keys(arguments: Sequence[str], sections: Sequence[str] = ("",)) -> lis
                 raise InputError(f"command line: --{name} has no value", allowed=f"--{name} value")
             text = rest.pop(0)
         try:
-            pairs.append((key, yaml.safe_load(text)))
-        except yaml.YAMLError:
+            pairs.append((key, parse_document(text)))
+        except DocumentError:
             # Patterns such as *.png or [a-z]+ mean something else in YAML.
             pairs.append((key, text))
     return pairs

@@ -3,72 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-import math
 import os
 import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from segplus.errors import InputError, suggest
 from segplus.recipe.data_section import DataRecipe
+from segplus.recipe.documents import read_document
 from segplus.recipe.evaluation_section import EvaluationRecipe
 from segplus.recipe.keys import list_training_hints, parse_keys, set_dotted
 from segplus.recipe.paths import place_fold
 from segplus.recipe.sections import Recipe
-from segplus.recipe.strict import build_dataclass, convert
-
-# Where TrainingArguments' own defaults do not serve segmentation. A recipe may change every one of them. Precision and
-# the number of workers are left to the machine: segplus.training.arguments.
-TRAINING_DEFAULTS: dict[str, Any] = {
-    "per_device_train_batch_size": 8,
-    "per_device_eval_batch_size": 8,
-    "learning_rate": 6e-5,
-    "weight_decay": 0.01,
-    "lr_scheduler_type": "polynomial",
-    "warmup_steps": 0.05,
-    "max_grad_norm": 1.0,
-    "num_train_epochs": 20,
-    "eval_strategy": "epoch",
-    "save_strategy": "epoch",
-    "save_total_limit": 2,
-    "load_best_model_at_end": True,
-    "metric_for_best_model": "mean_iou",
-    "restore_callback_states_from_checkpoint": True,
-    "logging_steps": 10,
-    "hub_strategy": "end",
-    "report_to": "tensorboard",
-    "ddp_find_unused_parameters": False,
-    "seed": 42,
-}
-
-# What an evaluation during training gives, and a best checkpoint may be chosen by.
-MONITORED = ("mean_iou", "mean_accuracy", "overall_accuracy", "mean_dice", "frequency_weighted_iou", "loss")
-
-# segplus forms the batches, counts the pixels and computes the loss itself; these have one value that works.
-RESERVED = {
-    "label_smoothing_factor": "use losses: {cross_entropy: {label_smoothing: 0.1}}",
-    "remove_unused_columns": "segplus sets it",
-    "label_names": "segplus sets it",
-    "batch_eval_metrics": "segplus sets it",
-    "prediction_loss_only": "segplus sets it",
-    "average_tokens_across_devices": "segplus counts the valid pixels of all processes itself",
-    "include_num_input_tokens_seen": "it is for language models",
-    "use_liger_kernel": "it is for language models",
-    "neftune_noise_alpha": "it is for language models",
-    "train_sampling_strategy": "use transforms.sampling",
-    "include_for_metrics": "segplus sets it",
-    "do_train": "use `segplus evaluate` to evaluate only",
-    "do_eval": "use training.eval_strategy",
-    "do_predict": "use `segplus predict`",
-    "resume_from_checkpoint": "repeat the same command: it resumes by itself",
-    "local_rank": "use accelerate launch",
-    "save_only_model": "without the optimizer a run that died starts from zero; use training.save_total_limit: 1",
-    "hub_token": "log in with `hf auth login`; a token does not belong in a recipe",
-}
+from segplus.recipe.strict import build_dataclass
+from segplus.recipe.training_section import check_training
 
 
 def load_recipe(path: str | os.PathLike[str], arguments: Sequence[str] = ()) -> Recipe:
@@ -129,10 +78,7 @@ def load_sections(
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"recipe {path}: no such file", fix="check the path")
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"recipe {path}: not valid YAML", found=str(error).replace("\n", " ")) from None
+    values = read_document(path, f"recipe {path}")
     if not isinstance(values, dict):
         raise InputError(f"recipe {path}: not a recipe", found=type(values).__name__, allowed="key: value lines")
     return values
@@ -152,79 +98,3 @@ def _refuse_unknown_keys(values: dict[str, Any], file: str) -> None:
         for key in content:
             if key not in keys:
                 raise InputError(f"{file}: unknown key '{name}.{key}'", fix=suggest(str(key), keys))
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML keeps the last of two equal keys; a recipe that says two things is refused."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-def check_training(given: Any, name: str, file: str) -> dict[str, Any]:
-    """Return the `training` section over segplus' defaults, every key known and every value of its type.
-
-    Args:
-        given: The section.
-        name: The run's, for its output folder.
-        file: The recipe's file name, for messages.
-    Raises:
-        InputError: If it is not a section, or a key or value is not allowed.
-    """
-    if not isinstance(given, dict):
-        raise InputError(f"{file}: training is not a section", found=repr(given), allowed="key: value lines")
-    hints = list_training_hints()
-    merged = {"output_dir": f"runs/{name}"} | TRAINING_DEFAULTS
-    if not any(importlib.util.find_spec(package) for package in ("tensorboard", "tensorboardX")):
-        merged["report_to"] = "none"
-    for key, value in given.items():
-        if key not in hints:
-            allowed = [hint for hint in hints if hint not in RESERVED]
-            raise InputError(f"{file}: unknown key 'training.{key}'", fix=suggest(str(key), allowed))
-        if key in RESERVED:
-            raise InputError(f"{file}: training.{key} is not for recipes", fix=RESERVED[key])
-        merged[key] = _convert_training_value(value, hints[key], f"training.{key}", file)
-    _check_ranges(merged, file)
-    merged["greater_is_better"] = str(merged["metric_for_best_model"]).removeprefix("eval_") != "loss"  # null, too
-    if merged["eval_strategy"] == "no":
-        return merged | {"load_best_model_at_end": False}
-    # The best checkpoint can only be kept where each evaluation is followed by a save.
-    for what in ("strategy", "steps"):
-        if f"eval_{what}" in given and f"save_{what}" not in given:
-            merged[f"save_{what}"] = merged[f"eval_{what}"]
-    return merged
-
-
-def _check_ranges(training: dict[str, Any], file: str) -> None:
-    """Refuse numbers that would end the run later, with somebody else's message."""
-    for key in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
-        if training.get(key, 1) < 1:
-            raise InputError(f"{file}: training.{key}", found=training[key], allowed="1 and more")
-    rate = training["learning_rate"]
-    if not 0 <= rate < math.inf:
-        raise InputError(f"{file}: training.learning_rate", found=rate, allowed="a number from 0")
-    metric = str(training["metric_for_best_model"]).removeprefix("eval_")
-    if metric not in MONITORED and not metric.startswith("iou/"):
-        allowed = ", ".join((*MONITORED, "iou/<class>"))
-        fix = suggest(metric, MONITORED)
-        raise InputError(f"{file}: training.metric_for_best_model", found=metric, allowed=allowed, fix=fix)
-    is_score = metric != "loss"
-    if training.get("greater_is_better") not in (is_score, None):
-        best = "highest" if is_score else "lowest"
-        fix = f"leave it out, or say {str(is_score).lower()}: the best {metric} is the {best}"
-        raise InputError(f"{file}: training.greater_is_better", found=not is_score, fix=fix)
-
-
-def _convert_training_value(value: Any, hint: Any, where: str, file: str) -> Any:
-    """Check numbers, words and switches; leave the library's own enums and structures to TrainingArguments."""
-    choices = typing.get_args(hint) or (hint,)
-    if value is False and bool not in choices:
-        value = "no"  # YAML 1.1 reads `eval_strategy: no` as a boolean
-    simple = [choice for choice in choices if choice in (bool, int, float, str, type(None))]
-    if len(simple) == len(choices):
-        return convert(value, hint, where, file)
-    return value

@@ -15,7 +15,7 @@ import yaml
 
 from segplus.errors import InputError, suggest
 from segplus.recipe.keys import list_keys, list_training_hints
-from segplus.recipe.recipe_file import RESERVED, TRAINING_DEFAULTS
+from segplus.recipe.training_section import RESERVED, TRAINING_DEFAULTS
 from segplus.recipe.sections import Recipe
 
 _TYPES = {bool: "true or false", int: "whole number", float: "number", str: "text", type(None): "null", Any: "any"}

@@ -8,7 +8,7 @@ import typing
 from typing import Any, Literal, Union
 
 from segplus.recipe.keys import list_training_hints
-from segplus.recipe.recipe_file import RESERVED
+from segplus.recipe.training_section import RESERVED
 from segplus.recipe.reference import list_training_section, read_arguments
 from segplus.recipe.sections import Recipe
 

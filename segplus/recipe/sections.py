@@ -136,7 +136,7 @@ class Recipe:
     card: CardRecipe = field(default_factory=CardRecipe)
 
     def __post_init__(self) -> None:
-        """Refuse early stopping without evaluations or patience."""
+        """Refuse sections that do not go together, such as early stopping without evaluations."""
         if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
             raise InputError(
                 "early_stopping_patience", found=self.early_stopping_patience, allowed="1 and more, or null for never"
@@ -147,6 +147,15 @@ class Recipe:
                 found="training.eval_strategy: no",
                 fix="set training.eval_strategy to epoch or steps, or leave early_stopping_patience out",
             )
+        crop = self.transforms.crop_size_px
+        if crop is not None and crop[0] * crop[1] > self.data.max_image_megapixels * 1e6:
+            raise InputError(
+                "transforms.crop_size_px: above data.max_image_megapixels",
+                found=crop,
+                allowed=f"{self.data.max_image_megapixels} megapixels",
+            )
+        if not self.auxiliary_loss_weight >= 0:
+            raise InputError("auxiliary_loss_weight", found=self.auxiliary_loss_weight, allowed="0 and more")
         if self.data.streams_training:
             self._check_stream()
 

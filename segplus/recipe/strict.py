@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
+import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -12,6 +13,9 @@ from typing import Any, Literal, TypeVar, Union
 from segplus.errors import InputError, suggest
 
 T = TypeVar("T")
+_BEYOND = 2**63  # what no 64-bit number holds
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")  # of the Hub
+_NO_TEXT = re.compile("[\x00\ud800-\udfff]")  # no file name or UTF-8 text has them
 
 
 def build_dataclass(cls: type[T], values: Mapping[str, Any], where: str, file: str) -> T:
@@ -60,7 +64,9 @@ def convert(value: Any, hint: Any, where: str, file: str) -> Any:
         InputError: If the value cannot be read as that type without loss.
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    _refuse_hostile_value(value, where, file)
     if hint is Any:
+        _refuse_hostile_content(value, where, file)
         return value
     if origin in (Union, types.UnionType):
         return _convert_union(value, arguments, where, file)
@@ -128,18 +134,45 @@ def _convert_scalar(value: Any, cls: type, where: str, file: str) -> Any:
         raise _wrong_type(value, _NAMES.get(cls, cls.__name__), where, file)
     if isinstance(value, cls):
         return value
-    if cls is str and isinstance(value, int | float | dt.date):
-        return str(value)  # a run named 7, or 2024-01-01
+    if cls is str and isinstance(value, int | float):
+        return str(value)  # a run named 7
     if cls in (int, float) and isinstance(value, int | float | str):
         try:
             number = float(value)
         except ValueError:
             raise _wrong_type(value, _NAMES[cls], where, file) from None
+        _refuse_hostile_value(number, where, file)
         if cls is float:
             return number
         if number.is_integer():
             return int(number)
     raise _wrong_type(value, _NAMES.get(cls, cls.__name__), where, file)
+
+
+def _refuse_hostile_content(value: Any, where: str, file: str) -> None:
+    """Check what lies inside a value whose type a recipe leaves open."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _refuse_hostile_value(key, where, file)
+            convert(inner, Any, f"{where}.{key}", file)
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            convert(inner, Any, f"{where}[{index}]", file)
+
+
+def _refuse_hostile_value(value: Any, where: str, file: str) -> None:
+    """Refuse numbers that are not finite or beyond 64 bits, text that no file can hold, and tokens of the Hub."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{file}: {where} is not finite", found=value, allowed="a finite number")
+    if isinstance(value, int | float) and abs(value) >= _BEYOND:
+        raise InputError(f"{file}: {where} is too large", found=value, allowed="a number of 64 bits")
+    if not isinstance(value, str):
+        return
+    if _NO_TEXT.search(value):
+        raise InputError(f"{file}: {where} holds a character that is no text", found=ascii(value))
+    if _TOKEN.search(value):
+        fix = "log in with `hf auth login`, and revoke the token if the file was shared"
+        raise InputError(f"{file}: {where} holds a token of the Hub", found="hf_...", fix=fix)
 
 
 _NAMES: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

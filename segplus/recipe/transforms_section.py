@@ -53,8 +53,9 @@ class TransformsRecipe:
             raise InputError(
                 "transforms.crop_size_px: not a size", found=self.crop_size_px, allowed="[height, width] in pixels"
             )
-        if self.scale is not None and (len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]):
-            raise InputError("transforms.scale: not a range", found=self.scale, allowed="[low, high], 0 < low <= high")
+        if self.scale is not None and (len(self.scale) != 2 or not 0.01 <= self.scale[0] <= self.scale[1] <= 100):
+            allowed = "[low, high], 0.01 <= low <= high <= 100"
+            raise InputError("transforms.scale: not a range", found=self.scale, allowed=allowed)
         for key, share in (("max_class_share", self.max_class_share), ("repeat_threshold", self.repeat_threshold)):
             if share is not None and not 0 < share <= 1:
                 raise InputError(f"transforms.{key}: not a share", found=share, allowed="above 0, up to 1")

@@ -73,7 +73,7 @@ def build_training_arguments(recipe: Recipe) -> TrainingArguments:
     own |= choose_workers(values, count_cores(), _count_local_processes(), trains_elsewhere)
     try:
         arguments = TrainingArguments(**{**values, **own, "output_dir": str(Path(values["output_dir"]))})
-    except (ValueError, TypeError, ImportError, KeyError) as error:
+    except (ValueError, TypeError, ImportError, KeyError, OSError) as error:  # OSError: files that are named
         raise InputError(f"training: {str(error).splitlines()[0]}", fix="see transformers.TrainingArguments") from None
     # DataParallel would run the hooks once a replica; several GPUs are for accelerate launch, one process each.
     arguments._n_gpu = min(arguments.n_gpu, 1)

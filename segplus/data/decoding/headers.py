@@ -50,6 +50,11 @@ def check_png(content: bytes) -> frozenset[bytes]:
     return frozenset(chunks)
 
 
+def read_png_size(content: bytes | mmap.mmap) -> tuple[int, int]:
+    """Return the (height, width) that a PNG file's header states."""
+    return int.from_bytes(content[20:24], "big"), int.from_bytes(content[16:20], "big")
+
+
 def check_png_pixels(content: bytes | mmap.mmap) -> None:
     """Inflate a PNG file and count its bytes: decoders fill rows that are missing with zeros and say no word.
 
@@ -59,7 +64,7 @@ def check_png_pixels(content: bytes | mmap.mmap) -> None:
     """
     if content[:8] != _PNG_START:
         return
-    width, height = (int.from_bytes(content[start : start + 4], "big") for start in (16, 20))
+    height, width = read_png_size(content)
     bits, interlaced = content[24] * _PNG_SAMPLES[content[25]], content[28]
     passes = _PASSES if interlaced else ((0, 0, 1, 1),)
     sizes = [(-(-(width - left) // across), -(-(height - top) // down)) for left, top, across, down in passes]

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import io
-import mmap
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
+from segplus.data.decoding.arrays import load_array, read_header
 from segplus.data.decoding.depth import is_cut_to_bytes, lay_on_white, read_deep_colors, refuse_stack
 from segplus.data.decoding.headers import has_late_text
+from segplus.data.decoding.stored import (
+    MAX_PIXELS,
+    ORIENTATION_TAG,
+    Stored,
+    find_array,
+    find_suffix,
+    map_content,
+    open_with_pillow,
+    read_content,
+    refuse_large,
+    report_damage,
+)
 from segplus.data.decoding.tiff import read_layout, read_tiff_channels
 from segplus.errors import InputError
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy", ".npz"}
 )
-_ORIENTATION_TAG = 0x0112
-
-# A file as it lies in a table: its path, what the `datasets` library keeps of it, or rows of values.
-Stored = str | dict[str, Any] | list[Any]
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,12 @@ class ImageReader:
     Args:
         channels: 3 gives PIL images in RGB; any other number gives arrays of shape (H, W, channels).
         value_range: Values that become 0 and 255 for samples deeper than 8 bits; None takes the type's whole range.
+        max_pixels: Largest image that is decoded at once.
     """
 
     channels: int = 3
     value_range: tuple[float, float] | None = None
+    max_pixels: int = MAX_PIXELS
 
     def read(self, stored: Stored, source: str) -> Image.Image | npt.NDArray[Any]:
         """Return the image, upright.
@@ -56,16 +61,30 @@ class ImageReader:
         """
         with report_damage(source):
             if find_suffix(stored) in (".npy", ".npz"):
-                return self._shape_array(load_array(stored), source)
+                most_values = self.max_pixels * max(self.channels, 4)
+                return self._shape_array(load_array(find_array(stored), most_values), source)
             if has_many_channels(stored):
-                return self._shape_array(read_tiff_channels(read_content(stored)), source)
-            with open_with_pillow(stored) as image:
+                return self._read_many_channels(stored, source)
+            with open_with_pillow(stored, self.max_pixels) as image:
                 if is_cut_to_bytes(image):
                     return self._shape_array(self._read_deep_colors(image, stored), source)
                 if self.channels != 3:
+                    self.check_shape((image.height, image.width, count_pages(image)), source)
                     return self._shape_array(read_channels(image), source)
                 refuse_stack(image, source)
                 return convert_to_rgb(image, self.value_range)
+
+    def _read_many_channels(self, stored: Stored, source: str) -> Image.Image | npt.NDArray[Any]:
+        content = map_content(stored)
+        layout = read_layout(content)
+        refuse_large(layout.size_px, self.max_pixels)
+        self.check_shape((*layout.size_px, layout.channels), source)
+        return self._shape_array(read_tiff_channels(content), source)
+
+    def check_shape(self, shape: tuple[int, ...], source: str) -> None:
+        """Raise InputError unless arrays of this shape, one of a single channel apart, are images of the channels."""
+        if shape[-1] > 1:
+            self.arrange_channels(np.broadcast_to(np.zeros(()), shape), source)
 
     def _read_deep_colors(self, image: Image.Image, stored: Stored) -> npt.NDArray[np.uint16]:
         if find_orientation(image) != 1:
@@ -117,7 +136,7 @@ def read_size(stored: Stored, source: str) -> tuple[int, int]:
     """
     with report_damage(source):
         if find_suffix(stored) in (".npy", ".npz"):
-            shape = load_array(stored, header_only=True).shape
+            shape = read_header(find_array(stored)).shape
             # (H, W), (H, W, C) or (C, H, W): the two long axes.
             return (shape[1], shape[2]) if len(shape) == 3 and shape[0] < min(shape[1:]) else (shape[0], shape[1])
         if has_many_channels(stored):
@@ -135,41 +154,7 @@ def find_orientation(image: Image.Image) -> int:
     file = image.fp if isinstance(image, PngImagePlugin.PngImageFile) else None
     plain = file is not None and not has_late_text(file)
     exif = Image.Image.getexif(image) if plain else image.getexif()
-    return int(exif.get(_ORIENTATION_TAG, 1))
-
-
-@contextmanager
-def report_damage(source: str) -> Iterator[None]:
-    """Turn whatever a damaged file does to a decoder into one message that names the file.
-
-    Raises:
-        InputError: In place of the decoder's error.
-    """
-    try:
-        yield
-    except InputError:
-        raise
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{source}: no such file", found=error.filename, fix="correct the path or remove the entry"
-        ) from None
-    except Image.DecompressionBombError as error:
-        raise InputError(
-            f"{source}: implausibly large image", found=error, fix="check the file; tile it if it is real"
-        ) from None
-    except UnidentifiedImageError:
-        raise InputError(f"{source}: not an image file", fix="replace the file or remove the pair") from None
-    except Exception as error:  # OSError, SyntaxError, zlib.error, struct.error, ...: decoders share no parent type
-        reason = f"{type(error).__name__}: {error}"
-        raise InputError(
-            f"{source}: damaged or truncated file", found=reason, fix="replace the file or remove the pair"
-        ) from None
-
-
-def find_suffix(stored: Stored) -> str:
-    """Return the lower-case file suffix of a stored file, or an empty string."""
-    path = stored.get("path") if isinstance(stored, dict) else stored if isinstance(stored, str) else None
-    return os.path.splitext(path)[1].lower() if path else ""
+    return int(exif.get(ORIENTATION_TAG, 1))
 
 
 def describe_file(stored: Stored, source: str) -> str:
@@ -180,45 +165,13 @@ def describe_file(stored: Stored, source: str) -> str:
         return "shapes"
     with report_damage(source):
         if find_suffix(stored) in (".npy", ".npz"):
-            array = load_array(stored, header_only=True)
+            array = read_header(find_array(stored))
             return f"NumPy {array.dtype}, {array.ndim} axes"
         if has_many_channels(stored):
             layout = read_layout(map_content(stored))
             return f"TIFF {layout.dtype.name}, {layout.channels} channels"
         with open_with_pillow(stored) as image:
             return f"{image.format} {image.mode}"
-
-
-def open_with_pillow(stored: Stored) -> Image.Image:
-    """Return the opened, not yet decoded image of a path or of {"bytes", "path"}."""
-    if isinstance(stored, list):
-        raise ValueError("rows of values, not an image")
-    if isinstance(stored, dict) and stored.get("bytes") is not None:
-        return Image.open(io.BytesIO(stored["bytes"]))
-    image = Image.open(stored if isinstance(stored, str) else stored["path"])
-    if not isinstance(image, TiffImagePlugin.TiffImageFile) or image.tag_v2.get(_ORIENTATION_TAG, 1) == 1:
-        return image
-    image.close()
-    # Pillow 13 maps plain files of grey into memory with rows of the upright image's width: scrambled pixels.
-    return Image.open(io.BytesIO(read_content(stored)))
-
-
-def read_content(stored: Stored) -> bytes:
-    """Return the bytes of a stored file."""
-    if isinstance(stored, list):
-        raise ValueError("rows of values, not a file")
-    if isinstance(stored, dict) and stored.get("bytes") is not None:
-        return bytes(stored["bytes"])
-    with open(stored if isinstance(stored, str) else stored["path"], "rb") as file:
-        return file.read()
-
-
-def map_content(stored: Stored) -> bytes | mmap.mmap:
-    """Return the bytes of a stored file, mapped into memory where it lies on disk: only what is looked at is read."""
-    if isinstance(stored, list) or (isinstance(stored, dict) and stored.get("bytes") is not None):
-        return read_content(stored)
-    with Path(stored if isinstance(stored, str) else stored["path"]).open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def has_many_channels(stored: Stored) -> bool:
@@ -230,28 +183,6 @@ def has_many_channels(stored: Stored) -> bool:
             return is_cut_to_bytes(image)
     except UnidentifiedImageError:
         return read_layout(map_content(stored)).channels > 1
-
-
-def load_array(stored: Stored, header_only: bool = False) -> npt.NDArray[Any]:
-    """Return the array of a .npy file, or the only array of a .npz file."""
-    if isinstance(stored, dict):
-        opened: str | io.BytesIO = (
-            io.BytesIO(stored["bytes"]) if stored.get("bytes") is not None else str(stored["path"])
-        )
-    else:
-        opened = str(stored)
-    # A mapped file is checked against its header's size before anything of that size is allocated.
-    mapped = "r" if isinstance(opened, str) and opened.lower().endswith(".npy") else None
-    loaded = np.load(opened, mmap_mode=mapped, allow_pickle=False)  # type: ignore[arg-type]
-    if isinstance(loaded, np.memmap):
-        return loaded if header_only else np.array(loaded)
-    if isinstance(loaded, np.ndarray):
-        return loaded
-    with loaded:
-        if len(loaded.files) != 1:
-            raise ValueError(f"an archive of {len(loaded.files)} arrays; one is expected")
-        only: npt.NDArray[Any] = loaded[loaded.files[0]]
-        return only
 
 
 def convert_to_rgb(image: Image.Image, value_range: tuple[float, float] | None = None) -> Image.Image:
@@ -292,18 +223,37 @@ def scale_to_bytes(values: npt.NDArray[Any], value_range: tuple[float, float] | 
     return rounded
 
 
+def count_pages(image: Image.Image) -> int:
+    """Return the number of pages of a TIFF; 1 of every other format."""
+    return image.n_frames if isinstance(image, TiffImagePlugin.TiffImageFile) else 1
+
+
 def read_channels(image: Image.Image) -> npt.NDArray[Any]:
-    """Return all channels of an image, of one page or one a page, shape (H, W, channels)."""
-    pages = image.n_frames if isinstance(image, TiffImagePlugin.TiffImageFile) else 1
-    if pages == 1:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode in ("1", "P"):  # what the bits and the palette stand for
-            colors = np.asarray(upright.convert("RGB"))
-            return colors[..., :1] if (colors == colors[..., :1]).all() else colors
-        array = np.asarray(upright)
-        return array[..., None] if array.ndim == 2 else array
-    planes = []
-    for page in range(pages):
+    """Return all channels of an image, of one page or one a page, shape (H, W, channels).
+
+    Raises:
+        ValueError: If pages differ in size.
+    """
+    if count_pages(image) > 1:
+        return np.stack(read_pages(image), axis=-1)
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in ("1", "P"):  # what the bits and the palette stand for
+        colors = np.asarray(upright.convert("RGB"))
+        return colors[..., :1] if (colors == colors[..., :1]).all() else colors
+    array = np.asarray(upright)
+    return array[..., None] if array.ndim == 2 else array
+
+
+def read_pages(image: Image.Image) -> list[npt.NDArray[Any]]:
+    """Return the pages of a TIFF, each (H, W) or (H, W, channels).
+
+    Raises:
+        ValueError: If they differ in size.
+    """
+    size, planes = image.size, []
+    for page in range(count_pages(image)):
         image.seek(page)
+        if image.size != size:
+            raise ValueError("pages of several sizes")
         planes.append(np.array(image))
-    return np.stack(planes, axis=-1)
+    return planes

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import Image, ImageOps
 
 from segplus.classes import ClassMap, pack_colors
+from segplus.data.decoding.arrays import load_array, read_header
 from segplus.data.decoding.depth import count_equal_pages
-from segplus.data.decoding.headers import check_png, check_png_pixels
-from segplus.data.decoding.image_reader import (
+from segplus.data.decoding.headers import check_png, check_png_pixels, read_png_size
+from segplus.data.decoding.image_reader import count_pages, read_pages
+from segplus.data.decoding.opencv import BARE_PNG, decode_grey_png
+from segplus.data.decoding.polygons import draw_annotation
+from segplus.data.decoding.stored import (
+    MAX_PIXELS,
     Stored,
+    find_array,
     find_suffix,
-    load_array,
     map_content,
     open_with_pillow,
     read_content,
+    refuse_large,
     report_damage,
 )
-from segplus.data.decoding.opencv import decode_grey_png
-from segplus.data.decoding.polygons import draw_annotation
 from segplus.errors import InputError
 
 Raw = npt.NDArray[Any]
@@ -44,6 +49,7 @@ class MaskDecoder:
         mask_channel: The channel that holds the ids of a mask with several.
         planes: Number of planes of a one-hot stack.
         states_void: The recipe says that 255 is ignored; otherwise it is so only where no class has it.
+        max_pixels: Largest mask that is decoded at once.
     """
 
     classes: ClassMap
@@ -54,36 +60,68 @@ class MaskDecoder:
     mask_channel: int | None = None
     planes: int = 0
     states_void: bool = False
+    max_pixels: int = MAX_PIXELS
 
-    def read(self, stored: Stored, source: str) -> npt.NDArray[np.unsignedinteger[Any]]:
+    def read(
+        self, stored: Stored, source: str, check_size: Callable[[tuple[int, int]], None] | None = None
+    ) -> npt.NDArray[np.unsignedinteger[Any]]:
         """Return the class ids of a mask, shape (H, W).
+
+        Args:
+            stored: The mask as it lies in the table.
+            source: Name for messages.
+            check_size: Called with the (height, width) that the file states, before it is decoded.
 
         Raises:
             InputError: If the file is damaged, of another encoding, or holds a value outside the classes.
         """
-        return self.classes.decode(self.read_raw(stored, source), source)
+        return self.classes.decode(self.read_raw(stored, source, check_size), source)
 
-    def read_raw(self, stored: Stored, source: str) -> Raw:
+    def read_raw(self, stored: Stored, source: str, check_size: Callable[[tuple[int, int]], None] | None = None) -> Raw:
         """Return the raw values (ids, or packed colours) of a mask, any integer type, shape (H, W)."""
+
+        def admit(height: int, width: int) -> None:
+            refuse_large((height, width), self.max_pixels)
+            if check_size is not None:
+                check_size((height, width))
+
         with report_damage(source):
             if isinstance(stored, list):
                 return self._read_values(np.asarray(stored), source)
             if isinstance(stored, str) and stored.startswith("{"):
-                return draw_annotation(json.loads(stored))
+                annotation = json.loads(stored)
+                admit(*annotation["size"])
+                return draw_annotation(annotation)
             if find_suffix(stored) in (".npy", ".npz"):
-                return self._read_values(load_array(stored), source)
-            chunks: frozenset[bytes] = frozenset()
+                return self._read_array(find_array(stored), source, admit)
             if find_suffix(stored) in (".png", ""):  # images in a table may come without a name
-                content = read_content(stored)
-                chunks = check_png(content)
-                ids = None if self.classes.legend else decode_grey_png(content, chunks)
-                if ids is not None:
-                    return self._read_values(ids, source)
-                stored = {"bytes": content, "path": None}
-            with open_with_pillow(stored) as image:
-                if image.format == "PNG" and not chunks:  # under another suffix
-                    check_png(read_content(stored))
-                return self._read_image(image, source)
+                return self._read_content(read_content(stored), source, admit)
+            return self._read_with_pillow(stored, frozenset(), source, admit)
+
+    def _read_content(self, content: bytes, source: str, admit: Callable[[int, int], None]) -> Raw:
+        chunks = check_png(content)
+        if chunks == BARE_PNG:
+            admit(*read_png_size(content))
+            ids = None if self.classes.legend else decode_grey_png(content, chunks)
+            if ids is not None:
+                return self._read_values(ids, source)
+        return self._read_with_pillow({"bytes": content, "path": None}, chunks, source, admit)
+
+    def _read_with_pillow(
+        self, stored: Stored, chunks: frozenset[bytes], source: str, admit: Callable[[int, int], None]
+    ) -> Raw:
+        with open_with_pillow(stored, self.max_pixels) as image:
+            if image.format == "PNG" and not chunks:  # under another suffix
+                check_png(read_content(stored))
+            if image.getexif().get(0x0112, 1) == 1:
+                admit(image.height, image.width)
+            return self._read_image(image, source)
+
+    def _read_array(self, file: str | bytes, source: str, admit: Callable[[int, int], None]) -> Raw:
+        shape = read_header(file).shape
+        if len(shape) == 2:
+            admit(*shape)
+        return self._read_values(load_array(file, self.max_pixels * max(self.planes, 4)), source)
 
     def decode_values(self, values: Raw, source: str) -> npt.NDArray[np.unsignedinteger[Any]]:
         """Return the class ids of a rectangle of a mask, shape (H, W), from its values as they are stored.
@@ -193,10 +231,9 @@ class MaskDecoder:
         )
 
     def _read_planes(self, image: Image.Image, source: str) -> Raw:
-        planes = []
-        for page in range(image.n_frames if isinstance(image, TiffImagePlugin.TiffImageFile) else 1):
-            image.seek(page)
-            planes.append(np.array(image))
+        if count_pages(image) not in (1, self.planes):
+            raise InputError(f"{source}: not a stack of {self.planes} planes, one a class", found=count_pages(image))
+        planes = read_pages(image)
         stack = planes[0] if len(planes) == 1 else np.stack(planes)  # (planes, H, W)
         return self._join_planes(stack, source)
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 _END_OF_JPEG = b"\xff\xd9"
-_BARE_PNG = frozenset({b"IHDR", b"IDAT", b"IEND"})
+BARE_PNG = frozenset({b"IHDR", b"IDAT", b"IEND"})
 _GREY_OF_8_BITS = b"\x08\x00"  # depth and colour type, at byte 24
 
 
@@ -37,7 +37,7 @@ def decode_grey_png(content: bytes, chunks: frozenset[bytes]) -> npt.NDArray[np.
     Returns:
         None where Pillow is to decode it, or to tell what is wrong.
     """
-    if chunks != _BARE_PNG or content[24:26] != _GREY_OF_8_BITS:
+    if chunks != BARE_PNG or content[24:26] != _GREY_OF_8_BITS:
         return None
     decoded: npt.NDArray[np.uint8] | None = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)  # type: ignore[assignment]
     return decoded

@@ -11,22 +11,23 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from segplus.data.decoding.arrays import map_array
 from segplus.data.decoding.depth import is_cut_to_bytes
 from segplus.data.decoding.headers import find_plain_jpeg_size, shorten_jpeg, shorten_png
-from segplus.data.decoding.image_reader import (
-    ImageReader,
+from segplus.data.decoding.image_reader import ImageReader, find_orientation, has_many_channels
+from segplus.data.decoding.masks import MaskDecoder, refuse_mask_pages
+from segplus.data.decoding.opencv import decode_jpeg
+from segplus.data.decoding.stored import (
     Stored,
-    find_orientation,
+    find_path,
     find_suffix,
-    has_many_channels,
-    load_array,
+    is_in_table,
     map_content,
     open_with_pillow,
     read_content,
+    refuse_large,
     report_damage,
 )
-from segplus.data.decoding.masks import MaskDecoder, refuse_mask_pages
-from segplus.data.decoding.opencv import decode_jpeg
 from segplus.data.decoding.tiff import find_plain_layout, read_layout, read_tiff_box
 from segplus.images import Box, OpenPair, take_box
 
@@ -75,8 +76,8 @@ def open_image(reader: ImageReader, stored: Stored, source: str) -> Regions:
         InputError: If the file is missing, damaged, or has another number of channels.
     """
     with report_damage(source):
-        if find_suffix(stored) == ".npy":
-            channels = reader.arrange_channels(load_array(stored, header_only=True), source)
+        if find_suffix(stored) == ".npy" and not is_in_table(stored):
+            channels = reader.arrange_channels(map_array(find_path(stored)), source)
             size = int(channels.shape[0]), int(channels.shape[1])
             return Regions(size, source, lambda box: reader.scale_channels(take_box(channels, box), source))
         if find_suffix(stored) in _TIFF_SUFFIXES:
@@ -86,7 +87,9 @@ def open_image(reader: ImageReader, stored: Stored, source: str) -> Regions:
         return _open_whole(reader, stored, source)
 
 
-def open_label(decoder: MaskDecoder, stored: Stored, source: str) -> Regions:
+def open_label(
+    decoder: MaskDecoder, stored: Stored, source: str, check_size: Callable[[tuple[int, int]], None] | None = None
+) -> Regions:
     """Return a mask of which rectangles of class ids are read, with the ids of `decoder.read`.
 
     Of .npy files, and of TIFF files of ids or colours by strips and tiles, only the rectangle is read. Every other
@@ -98,7 +101,7 @@ def open_label(decoder: MaskDecoder, stored: Stored, source: str) -> Regions:
     with report_damage(source):
         values = None if decoder.encoding == "one_hot" else _open_values(decoder, stored, source)
         if values is None:
-            label = decoder.read(stored, source)
+            label = decoder.read(stored, source, check_size)
             return Regions((label.shape[0], label.shape[1]), source, partial(take_box, label))
         size, take = values
         return Regions(size, source, lambda box: decoder.decode_values(take(box), source))
@@ -108,8 +111,8 @@ def _open_values(
     decoder: MaskDecoder, stored: Stored, source: str
 ) -> tuple[tuple[int, int], Callable[[Box], Pixels]] | None:
     """Return the size of a mask, and box -> stored values, where a rectangle of it can be read."""
-    if find_suffix(stored) == ".npy":
-        array = load_array(stored, header_only=True)
+    if find_suffix(stored) == ".npy" and not is_in_table(stored):
+        array = map_array(find_path(stored))
         return ((array.shape[0], array.shape[1]), partial(take_box, array)) if array.ndim in (2, 3) else None
     if find_suffix(stored) not in _TIFF_SUFFIXES:
         return None
@@ -152,7 +155,7 @@ def _open_tiff(reader: ImageReader, stored: Stored, source: str) -> Regions | No
         return None
     elif reader.channels == 3:
         return Regions(layout.size_px, source, partial(read_tiff_box, content, layout))
-    reader.arrange_channels(np.broadcast_to(np.zeros((), layout.dtype), (*layout.size_px, layout.channels)), source)
+    reader.check_shape((*layout.size_px, layout.channels), source)
 
     def take(box: Box) -> Pixels:
         return reader.scale_channels(read_tiff_box(content, layout, box), source)
@@ -165,8 +168,9 @@ def _open_jpeg_or_png(reader: ImageReader, stored: Stored, source: str) -> Regio
     content = read_content(stored)
     size = find_plain_jpeg_size(content)
     if size is not None:
+        refuse_large(size, reader.max_pixels)
         return Regions(size, source, partial(_take_from_jpeg, content, size))
-    with open_with_pillow({"bytes": content}) as image:
+    with open_with_pillow({"bytes": content}, reader.max_pixels) as image:
         plain = image.mode in ("RGB", "L") and not is_cut_to_bytes(image) and find_orientation(image) == 1
         plain_png = image.format == "PNG" and not image.info.keys() & {"transparency", "interlace"}
         size = image.height, image.width

@@ -11,6 +11,7 @@ from segplus.data.layouts.pairing import list_files
 from segplus.data.layouts.source import Source, build_table
 from segplus.errors import InputError
 from segplus.recipe.data_section import DataRecipe
+from segplus.texts import read_text
 
 VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -41,7 +42,7 @@ def read_voc(root: Path, section: DataRecipe) -> Source:
     files = {Path(name).stem: images / name for name in list_files(images)}
     splits = {}
     for path in lists:
-        pairs = [_find_voc_pair(stem, files, masks, path) for stem in path.read_text().split()]
+        pairs = [_find_voc_pair(stem, files, masks, path) for stem in read_text(path).split()]
         if path.stem == "test" and not any(Path(pair[2]).is_file() for pair in pairs):
             continue  # the benchmark keeps the masks of its test images to itself
         splits[path.stem] = build_table(_refuse_missing(pairs, path))
@@ -71,15 +72,23 @@ def _refuse_missing(pairs: list[tuple[str, str, str]], listed: Path) -> list[tup
 def read_labelmap(path: Path) -> dict[str, Color]:
     """Return name -> colour of lines `name:r,g,b:parts:actions`."""
     colors: dict[str, Color] = {}
-    for line in path.read_text().splitlines():
+    for line in read_text(path).splitlines():
         if not line.strip() or line.startswith("#"):
             continue
         cells = line.split(":")
         channels = cells[1].split(",") if len(cells) > 1 else []
-        if len(channels) != 3 or not all(channel.strip().isdigit() for channel in channels):
+        if len(channels) != 3 or not all(_is_channel(channel.strip()) for channel in channels):
             raise InputError(f"{path}: not a class", found=line, allowed="name:r,g,b:parts:actions")
         colors[cells[0]] = (int(channels[0]), int(channels[1]), int(channels[2]))
     return colors
+
+
+def _is_channel(text: str) -> bool:
+    return _is_index(text) and int(text) <= 255
+
+
+def _is_index(text: str | None) -> bool:
+    return text is not None and text.isascii() and text.isdigit() and len(text) < 8
 
 
 def read_cityscapes(root: Path, section: DataRecipe) -> Source:
@@ -112,9 +121,9 @@ def read_ade20k(root: Path, section: DataRecipe) -> Source:
     """Return the pairs of images/ and annotations/; id 0 is ignored, the names come from objectInfo150."""
     source = read_folders(root, section)
     table = next(iter(sorted(root.glob("objectInfo150.*"))))
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file, delimiter="\t" if table.suffix == ".txt" else ","))
-    if not rows or not {"Idx", "Name"} <= set(rows[0]):
+    lines = read_text(table).splitlines()
+    rows = list(csv.DictReader(lines, delimiter="\t" if table.suffix == ".txt" else ","))
+    if not rows or not all(_is_index(row.get("Idx")) and row.get("Name") for row in rows):
         raise InputError(f"{table}: not the table of classes", allowed="columns Idx and Name")
     names = {int(row["Idx"]) - int(section.reduce_labels): row["Name"].strip() for row in rows}
     return Source(

@@ -6,13 +6,26 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from segplus.data.layouts.folders import WHOLE
+from segplus.data.layouts.pairing import strip_suffix
+from segplus.data.layouts.shapes import (
+    Size,
+    read_list,
+    read_mapping,
+    read_name,
+    read_polygons,
+    read_runs,
+    read_stated_size,
+    read_whole,
+)
 from segplus.data.layouts.source import SPLIT_ALIASES, Source, build_table
 from segplus.errors import InputError, suggest
 from segplus.recipe.data_section import DataRecipe
+from segplus.texts import is_file, read_json
 
 UNLABELLED = -2  # below every category id and below the background's -1
 _NO_MASKS = ("captions", "person_keypoints", "image_info", "panoptic", "labels")
@@ -31,13 +44,13 @@ def read_coco(root: Path, section: DataRecipe) -> Source:
     names: dict[int, str] | None = None
     for split, path in find_annotation_files(root, section).items():
         content = load_annotations(path)
-        categories = {int(entry["id"]): str(entry["name"]) for entry in content["categories"]}
+        categories = read_categories(content["categories"], path)
         if names is not None and categories != names:
             raise InputError(
                 f"{path}: other categories than in the other splits", found=categories, fix="make them equal"
             )
         names = categories
-        pairs, left_out = build_pairs(content, path, root, section, choose_values(categories, section))
+        pairs, left_out = build_pairs(content, categories, path, root, section)
         splits[split] = build_table(pairs)
         notes.append(
             f"{split}: {len(pairs)} images of {path.relative_to(root)}, {left_out} without annotation left out"
@@ -134,71 +147,133 @@ def guess_split(path: Path, root: Path) -> str | None:
     return matches[-1] if matches else None
 
 
-def load_annotations(path: Path) -> dict[str, Any]:
-    """Return the content of an annotation file.
+def load_annotations(path: Path) -> dict[str, list[Any]]:
+    """Return images, annotations and categories of an annotation file.
 
     Raises:
-        InputError: If it is not JSON, or lacks images, annotations or categories.
+        InputError: If it is not JSON, or lacks one of them.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not JSON ({error})", fix="correct the file") from None
-    missing = [
-        key for key in ("images", "annotations", "categories") if not isinstance(content, dict) or key not in content
-    ]
+    content = read_json(path)
+    keys = ("images", "annotations", "categories")
+    missing = [key for key in keys if not isinstance(content, dict) or key not in content]
     if missing:
         raise InputError(
             f"{path}: not a COCO annotation file", found=f"no {', '.join(missing)}", fix="correct data.annotations"
         )
-    loaded: dict[str, Any] = content
-    return loaded
+    return {key: read_list(content[key], f"{path}: {key}") for key in keys}
+
+
+def read_categories(entries: Sequence[object], path: Path) -> dict[int, str]:
+    """Return category id -> name.
+
+    Raises:
+        InputError: If there is none, or two have one id.
+    """
+    categories: dict[int, str] = {}
+    for number, entry in enumerate(entries):
+        what = f"{path}: categories[{number}]"
+        category = read_mapping(entry, what)
+        value = read_whole(category.get("id"), f"{what}, id")
+        name = read_name(category.get("name"), f"{what}, name")
+        if value in categories:
+            found = f"{categories[value]}, {name}"
+            raise InputError(f"{path}: two categories of id {value}", found=found, fix="give each its own")
+        categories[value] = name
+    if not categories:
+        raise InputError(f"{path}: no categories", fix="list them with id and name")
+    return categories
 
 
 def build_pairs(
-    content: Mapping[str, Any], path: Path, root: Path, section: DataRecipe, chosen: set[int]
+    content: Mapping[str, Sequence[object]],
+    categories: Mapping[int, str],
+    path: Path,
+    root: Path,
+    section: DataRecipe,
 ) -> tuple[list[tuple[str, str, str]], int]:
-    """Return (name, image path, JSON of shapes) of every image, and how many were left out as wholly ignored."""
-    categories = {int(entry["id"]): str(entry["name"]) for entry in content["categories"]}
-    shapes: dict[int, list[tuple[float, dict[str, Any]]]] = defaultdict(list)
-    for entry in content["annotations"]:
-        shape = build_shape(entry, categories, path)
-        if shape["value"] in chosen:
-            shapes[entry["image_id"]].append((float(entry.get("area") or 0.0), shape))
-    folder = find_image_folder([str(image["file_name"]) for image in content["images"][:1]], path, root, section)
+    """Return (name, image path, JSON of shapes) of every image, and how many were left out as wholly ignored.
+
+    Raises:
+        InputError: If an image or annotation lacks a member, or states what cannot be.
+    """
+    images = _read_images(content["images"], path)
+    shapes = _collect_shapes(content["annotations"], images, categories, path)
+    chosen = choose_values(categories, section)
+    folder = find_image_folder([image.file for image in islice(images.values(), 1)], path, root, section)
     background = pick_background(categories) if section.unlabelled == "background" else UNLABELLED
     pairs, left_out = [], 0
-    for image in content["images"]:
-        drawn = [shape for _, shape in sorted(shapes[image["id"]], key=lambda item: -item[0])]
+    for key, image in images.items():
+        drawn = [shape for _, shape in sorted(shapes[key], key=lambda item: -item[0]) if shape["value"] in chosen]
         if not drawn and section.unlabelled == "ignore":
             left_out += 1
             continue
-        file = folder / str(image["file_name"])
-        if not file.is_file():
-            raise InputError(f"{path}: an image is missing", found=str(file), fix="add it, or set data.images")
-        mask = {"size": [image["height"], image["width"]], "background": background, "shapes": drawn}
-        pairs.append((str(Path(image["file_name"]).with_suffix("")), str(file), json.dumps(mask)))
+        file = folder / image.file
+        if not is_file(file):
+            raise InputError(f"{path}: an image is missing", found=repr(str(file)), fix="add it, or set data.images")
+        mask = {"size": list(image.size), "background": background, "shapes": drawn}
+        pairs.append((strip_suffix(image.file), str(file), json.dumps(mask)))
     return pairs, left_out
 
 
-def build_shape(entry: Mapping[str, Any], categories: Mapping[int, str], path: Path) -> dict[str, Any]:
+class _Image(NamedTuple):
+    file: str
+    size: Size
+
+
+def _read_images(entries: Sequence[object], path: Path) -> dict[int | str, _Image]:
+    """Return id -> file name and size, of every image of the file."""
+    images: dict[int | str, _Image] = {}
+    if not entries:
+        raise InputError(f"{path}: no images", fix="list at least one")
+    for number, entry in enumerate(entries):
+        what = f"{path}: images[{number}]"
+        image = read_mapping(entry, what)
+        file = read_name(image.get("file_name"), f"{what}, file_name")
+        key = _read_id(image.get("id"), f"{what} ({file}), id")
+        if key in images:
+            raise InputError(f"{path}: two images of id {key}", found=f"{images[key].file}, {file}", fix="remove one")
+        images[key] = _Image(file, read_stated_size(image.get("height"), image.get("width"), f"{what} ({file})"))
+    return images
+
+
+def _read_id(value: object, what: str) -> int | str:
+    """Return an image's id: a whole number, or text."""
+    return value if isinstance(value, str) and value else read_whole(value, what, -(2**63), 2**63 - 1)
+
+
+def _collect_shapes(
+    entries: Sequence[object], images: Mapping[int | str, _Image], categories: Mapping[int, str], path: Path
+) -> dict[int | str, list[tuple[float, dict[str, Any]]]]:
+    """Return image id -> area and shape of each of its annotations."""
+    shapes: dict[int | str, list[tuple[float, dict[str, Any]]]] = defaultdict(list)
+    for number, entry in enumerate(entries):
+        annotation = read_mapping(entry, f"{path}: annotations[{number}]")
+        what = f"{path}: annotation {repr(annotation.get('id', number))[:40]}"
+        key = _read_id(annotation.get("image_id"), f"{what}, image_id")
+        if key not in images:
+            raise InputError(f"{what}: no such image", found=key, fix="add it to images, or remove the annotation")
+        area = annotation.get("area") or 0
+        if isinstance(area, bool) or not isinstance(area, int | float) or not 0 <= area < 1e18:
+            raise InputError(f"{what}: no area", found=repr(area)[:100], allowed="a finite number, or none")
+        shapes[key].append((float(area), build_shape(annotation, categories, images[key].size, what)))
+    return shapes
+
+
+def build_shape(entry: Mapping[str, Any], categories: Mapping[int, str], size: Size, what: str) -> dict[str, Any]:
     """Return a shape of an annotation: its value and its polygons or run lengths.
 
     Raises:
         InputError: If the category is unknown or there is no outline.
     """
-    value, outline = entry.get("category_id"), entry.get("segmentation")
+    value = read_whole(entry.get("category_id"), f"{what}, category_id")
     if value not in categories:
-        raise InputError(
-            f"{path}: annotation {entry.get('id')} has an unknown category", found=value, fix="add it to categories"
-        )
+        raise InputError(f"{what} has an unknown category", found=value, fix="add it to categories")
+    outline = entry.get("segmentation")
     if isinstance(outline, dict):
-        return {"value": value, "rle": outline}
+        return {"value": value, "rle": read_runs(outline, size, what)}
     if isinstance(outline, list) and outline:
-        return {"value": value, "polygons": outline}
-    raise InputError(
-        f"{path}: annotation {entry.get('id')} has no outline", found=outline, fix="a box alone is no mask; remove it"
-    )
+        return {"value": value, "polygons": read_polygons(outline, size, what)}
+    raise InputError(f"{what} has no outline", found=repr(outline)[:100], fix="a box alone is no mask; remove it")
 
 
 def find_image_folder(first: Sequence[str], path: Path, root: Path, section: DataRecipe) -> Path:
@@ -212,7 +287,7 @@ def find_image_folder(first: Sequence[str], path: Path, root: Path, section: Dat
         return root / section.images.replace("{split}", split)
     candidates = [root, path.parent, root / split, root / "images", root / "images" / split]
     candidates += [root / (guess_split(path, root) or WHOLE)]
-    matches = {path.resolve(): path for path in candidates if all((path / name).is_file() for name in first)}
+    matches = {path.resolve(): path for path in candidates if all(is_file(path / name) for name in first)}
     if len(matches) != 1:
         raise InputError(
             f"{path}: {'two folders hold' if matches else 'no folder holds'} its images",

@@ -11,6 +11,7 @@ from segplus.data.layouts.source import is_split_name
 from segplus.data.layouts.tables import METADATA_NAMES
 from segplus.errors import InputError
 from segplus.recipe.data_section import DataRecipe
+from segplus.texts import is_file, refuse_special_file
 
 
 def find_layout(path: Path, section: DataRecipe) -> str:
@@ -19,7 +20,8 @@ def find_layout(path: Path, section: DataRecipe) -> str:
     Raises:
         InputError: If none fits, or more than one does.
     """
-    if path.is_file():
+    if not path.is_dir():
+        refuse_special_file(path, str(path))
         return _find_file_layout(path)
     found = {layout: mark for layout, mark in _find_marks(path, section).items() if mark}
     if not found and any(
@@ -92,7 +94,7 @@ def _name_coco(path: Path, section: DataRecipe) -> str:
 def _name_labelme(path: Path, split_folders: list[Path]) -> str:
     for folder in (path, *split_folders):
         for file in sorted(folder.glob("*.json"))[:3]:
-            if b'"shapes"' in file.read_bytes():
+            if is_file(file) and b'"shapes"' in file.read_bytes():
                 return file.name
     return ""
 

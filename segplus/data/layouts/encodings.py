@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from segplus.data.decoding.image_reader import Stored, open_with_pillow, report_damage
 from segplus.data.decoding.masks import is_image_file
+from segplus.data.decoding.stored import Stored, open_with_pillow, report_damage
 from segplus.data.layouts.source import Source
 from segplus.errors import InputError
 from segplus.recipe.data_section import DataRecipe

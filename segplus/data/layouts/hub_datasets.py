@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import datasets
 import pyarrow.compute as pc
 
+from segplus.data.layouts.names import read_id2label
 from segplus.data.layouts.source import Source, Stream, find_split
 from segplus.data.layouts.tables import IMAGE_COLUMNS, MASK_COLUMNS
 from segplus.errors import InputError, suggest
@@ -236,7 +236,7 @@ def _read_repository_names(name: str, root: Path | None, revision: str | None) -
         path = hf_hub_download(name, "id2label.json", repo_type="dataset", revision=revision)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError):
         return None
-    return {int(value): str(label) for value, label in json.loads(Path(path).read_text()).items()}
+    return read_id2label(Path(path), f"{name}: id2label.json")
 
 
 def take_head(rows: datasets.IterableDataset, most: int) -> tuple[list[dict[str, Any]], list[int]]:

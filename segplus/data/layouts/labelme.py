@@ -10,9 +10,11 @@ from typing import Any
 from segplus.data.decoding.image_reader import read_size
 from segplus.data.layouts.coco import UNLABELLED
 from segplus.data.layouts.folders import WHOLE
+from segplus.data.layouts.shapes import Size, read_list, read_mapping, read_name, read_points, read_stated_size
 from segplus.data.layouts.source import Source, build_table, is_split_name
 from segplus.errors import InputError, suggest
 from segplus.recipe.data_section import DataRecipe
+from segplus.texts import is_file, read_json
 
 IGNORED_LABEL, BACKGROUND_LABELS = "__ignore__", ("_background_", "background")
 
@@ -31,12 +33,7 @@ def read_labelme(root: Path, section: DataRecipe) -> Source:
     }
     contents = {split: _load_folder(folder) for split, folder in folders.items()}
     labels = sorted(
-        {
-            str(shape["label"])
-            for files in contents.values()
-            for content in files.values()
-            for shape in content["shapes"]
-        }
+        {shape["label"] for files in contents.values() for content in files.values() for shape in content["shapes"]}
     )
     values = number_labels(labels, section)
     splits = {
@@ -77,34 +74,45 @@ def _load_folder(folder: Path) -> dict[Path, Any]:
     for path in sorted(folder.rglob("*.json")):
         if path.name in ("id2label.json", "label2id.json"):
             continue
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: not JSON ({error})", fix="correct or remove the file") from None
+        content = read_json(path)
         if not isinstance(content, dict) or "shapes" not in content or "imagePath" not in content:
             raise InputError(
                 f"{path}: not a labelme file", found="no shapes or no imagePath", fix="remove it from the folder"
             )
-        contents[path] = {key: content.get(key) for key in ("shapes", "imagePath", "imageHeight", "imageWidth")}
+        kept = {key: content.get(key) for key in ("imagePath", "imageHeight", "imageWidth")}
+        contents[path] = kept | {"shapes": _read_shapes(content["shapes"], path)}
     if not contents:
         raise InputError(f"{folder}: no labelme files", allowed="NAME.json beside NAME.jpg")
     return contents
 
 
+def _read_shapes(value: object, path: Path) -> list[dict[str, Any]]:
+    """Return the shapes with their labels as text; their points are read with the size of the image."""
+    shapes = []
+    for number, entry in enumerate(read_list(value, f"{path}: shapes")):
+        shape = read_mapping(entry, f"{path}: shapes[{number}]")
+        label = read_name(shape.get("label"), f"{path}: shapes[{number}], label")
+        shapes.append({"label": label, "points": shape.get("points"), "shape_type": shape.get("shape_type")})
+    return shapes
+
+
 def _build_pair(path: Path, content: Mapping[str, Any], values: Mapping[str, int], root: Path) -> tuple[str, str, str]:
-    image = path.parent / str(content["imagePath"]).replace("\\", "/")
-    if not image.is_file():
-        raise InputError(f"{path}: its image is missing", found=content["imagePath"], fix="add the image beside it")
-    size = [content["imageHeight"], content["imageWidth"]]
-    if None in size:
-        size = list(read_size(str(image), str(image)))
-    shapes = [_build_shape(shape, values, path) for shape in content["shapes"]]
-    mask = {"size": size, "background": values[""], "shapes": shapes}
+    image = path.parent / read_name(content["imagePath"], f"{path}: imagePath").replace("\\", "/")
+    if not is_file(image):
+        found = repr(content["imagePath"])
+        raise InputError(f"{path}: its image is missing", found=found, fix="add the image beside it")
+    height, width = content["imageHeight"], content["imageWidth"]
+    if height is None or width is None:
+        height, width = read_size(str(image), str(image))
+    size = read_stated_size(height, width, str(path))
+    shapes = [_build_shape(shape, values, size, path) for shape in content["shapes"]]
+    mask = {"size": list(size), "background": values[""], "shapes": shapes}
     return str(path.relative_to(root).with_suffix("")), str(image), json.dumps(mask)
 
 
-def _build_shape(shape: Mapping[str, Any], values: Mapping[str, int], path: Path) -> dict[str, Any]:
-    value, shape_type, points = values[str(shape["label"])], shape.get("shape_type") or "polygon", shape["points"]
+def _build_shape(shape: Mapping[str, Any], values: Mapping[str, int], size: Size, path: Path) -> dict[str, Any]:
+    value, shape_type = values[shape["label"]], shape["shape_type"] or "polygon"
+    points = read_points(shape["points"], size, f"{path}: a shape of {shape['label']}")
     if shape_type == "rectangle" and len(points) == 2:
         (left, top), (right, bottom) = points
         points, shape_type = [[left, top], [right, top], [right, bottom], [left, bottom]], "polygon"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,11 @@ from segplus.data.layouts.source import Source
 from segplus.errors import InputError, suggest
 from segplus.recipe.data_section import DataRecipe
 from segplus.recipe.paths import expand_path
+from segplus.texts import is_file, read_json, read_text
+
+_HEXADECIMAL = re.compile("#[0-9a-fA-F]{6}")
+_DIGITS = re.compile("[0-9]{1,9}")  # other scripts' digits, and thousands of them, are words
+_WHOLE = re.compile("-?[0-9]{1,18}")
 
 
 class NoClassNamesError(InputError):
@@ -102,12 +107,12 @@ def pack_color(color: Any, key: str) -> int:
     Raises:
         InputError: If it is not three numbers from 0 to 255.
     """
-    if isinstance(color, str) and len(color) == 7 and color.startswith("#"):
+    if isinstance(color, str) and _HEXADECIMAL.fullmatch(color):
         color = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
     if (
         not isinstance(color, list | tuple)
         or len(color) != 3
-        or not all(isinstance(c, int) and 0 <= c <= 255 for c in color)
+        or not all(type(c) is int and 0 <= c <= 255 for c in color)
     ):
         raise InputError(f"{key}: not a colour", found=color, allowed="three numbers from 0 to 255, or '#rrggbb'")
     return int(pack_colors(np.array(color)))
@@ -119,7 +124,7 @@ def read_colors(section: DataRecipe, source: Source) -> dict[str, Color]:
     if given is None:
         return dict(source.colors or {})
     if isinstance(given, str):
-        given = read_legend_file(find_file(given, source, "data.colors"))
+        given = read_legend_file(find_file(given, source, "data.colors"), f"data.colors: {given}")
     colors = {}
     for name, color in given.items():
         packed = pack_color(color, f"data.colors.{name}")
@@ -127,24 +132,40 @@ def read_colors(section: DataRecipe, source: Source) -> dict[str, Color]:
     return colors
 
 
-def read_legend_file(path: Path) -> dict[str, Any]:
-    """Return class name -> [r, g, b] of a JSON mapping, a CSV with name, r, g, b, or lines `r g b name`."""
-    text = path.read_text(encoding="utf-8-sig")
+def read_legend_file(path: Path, what: str) -> dict[str, Any]:
+    """Return class name -> [r, g, b] of a JSON mapping, a CSV with name, r, g, b, or lines `r g b name`.
+
+    Raises:
+        InputError: If it is none of these.
+    """
     if path.suffix.lower() == ".json":
-        return {str(name): color for name, color in _load_json(path).items()}
-    legend: dict[str, Any] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        cells = [cell.strip() for cell in (next(csv.reader([line])) if "," in line else line.split())]
-        digits = [index for index, cell in enumerate(cells) if cell.isdigit()]
-        words = [cell for cell in cells if cell and not cell.isdigit()]
+        legend = read_json(path, what)
+        if not isinstance(legend, dict):
+            raise InputError(f"{what}: not a legend", found=type(legend).__name__, allowed='{"sky": [0, 0, 255], ...}')
+        return legend
+    legend = {}
+    for number, line in enumerate(read_text(path, what).splitlines(), start=1):
+        cells = _split_line(line, f"{what}, line {number}")
+        digits = [index for index, cell in enumerate(cells) if _DIGITS.fullmatch(cell)]
+        words = [cell for cell in cells if cell and not _DIGITS.fullmatch(cell)]
         if len(digits) != 3 or not words:
             if number == 1 or not any(cells):
                 continue  # a header, or an empty line
             raise InputError(
-                f"{path}, line {number}: not a colour and a name", found=line[:60], allowed="name, r, g, b"
+                f"{what}, line {number}: not a colour and a name", found=line[:60], allowed="name, r, g, b"
             )
         legend[" ".join(words)] = [int(cells[index]) for index in digits]
+    if not legend:
+        raise InputError(f"{what}: no colours", allowed="lines of name, r, g, b")
     return legend
+
+
+def _split_line(line: str, what: str) -> list[str]:
+    try:
+        cells = next(csv.reader([line], strict=True)) if "," in line else line.split()
+    except csv.Error as error:
+        raise InputError(f"{what}: not a line of a table ({error})", found=line[:60]) from None
+    return [cell.strip() for cell in cells]
 
 
 def read_names(section: DataRecipe, source: Source, colors: Mapping[str, Color]) -> dict[int, str]:
@@ -157,13 +178,13 @@ def read_names(section: DataRecipe, source: Source, colors: Mapping[str, Color])
     if source.follows_classes:
         return dict(source.names or {})
     if isinstance(given, str):
-        return read_id2label(find_file(given, source, "data.classes"))
+        return read_id2label(find_file(given, source, "data.classes"), f"data.classes: {given}")
     if given is not None:
         return normalize_names(given, "data.classes")
     if source.root is not None:
         beside = (source.root if source.root.is_dir() else source.root.parent) / "id2label.json"
-        if beside.is_file():
-            return read_id2label(beside)
+        if is_file(beside):
+            return read_id2label(beside, str(beside))
     if source.names:
         return dict(source.names)
     if colors:
@@ -176,39 +197,44 @@ def read_names(section: DataRecipe, source: Source, colors: Mapping[str, Color])
 
 
 def normalize_names(given: Any, where: str) -> dict[int, str]:
-    """Return mask value -> name of a list, of {value: name}, or of {name: value}."""
-    if any(isinstance(entry, bool) for entry in (given if isinstance(given, list) else [*given, *given.values()])):
+    """Return mask value -> name of a list, of {value: name}, or of {name: value}.
+
+    Raises:
+        InputError: If it is none of these, or a name or value stands twice.
+    """
+    entries = given if isinstance(given, list) else [*given, *given.values()]
+    if any(isinstance(entry, bool) for entry in entries):
         raise InputError(
             f"{where}: YAML reads yes, no, on and off as true and false", found=given, fix="quote the name"
         )
+    if not all(isinstance(entry, str | int | float) for entry in entries):
+        odd = next(entry for entry in entries if not isinstance(entry, str | int | float))
+        raise InputError(f"{where}: a name that is no text", found=repr(odd), allowed="text or numbers")
     if isinstance(given, list):
         names = {index: str(name) for index, name in enumerate(given)}
-    elif all(str(key).lstrip("-").isdigit() for key in given):
+    elif all(_WHOLE.fullmatch(str(key)) for key in given):
         names = {int(key): str(name) for key, name in given.items()}
-    elif all(isinstance(value, int) and not isinstance(value, bool) for value in given.values()):
+    elif all(type(value) is int for value in given.values()):
         names = {value: str(key) for key, value in given.items()}
-        if len(names) < len(given):
-            raise InputError(f"{where}: two names for one value", found=given, fix="use data.merge")
     else:
         raise InputError(f"{where}: not value: name lines", found=given, allowed="0: sky, 1: road, ...")
+    if len(names) < len(given):
+        raise InputError(f"{where}: two names for one value", found=given, fix="use data.merge")
     if not names:
         raise InputError(f"{where}: no classes", found=given, fix="name at least one")
     return names
 
 
-def read_id2label(path: Path) -> dict[int, str]:
-    """Return mask value -> name of an id2label.json (or a label2id, or a list)."""
-    loaded = _load_json(path)
+def read_id2label(path: Path, what: str) -> dict[int, str]:
+    """Return mask value -> name of an id2label.json (or a label2id, or a list).
+
+    Raises:
+        InputError: If it is none of these.
+    """
+    loaded = read_json(path, what)
     if not isinstance(loaded, dict | list):
-        raise InputError(f"{path}: not a mapping", found=type(loaded).__name__, allowed='{"0": "sky", ...}')
-    return normalize_names(loaded, str(path))
-
-
-def _load_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not JSON ({error})", fix="correct the file") from None
+        raise InputError(f"{what}: not a mapping", found=type(loaded).__name__, allowed='{"0": "sky", ...}')
+    return normalize_names(loaded, what)
 
 
 def find_file(name: str, source: Source, key: str) -> Path:
@@ -220,7 +246,7 @@ def find_file(name: str, source: Source, key: str) -> Path:
     path = Path(expand_path(name, key))
     candidates = [path] if path.is_absolute() else [*([source.root / path] if source.root else []), path]
     for candidate in candidates:
-        if candidate.is_file():
+        if is_file(candidate):
             return candidate
     if not path.is_absolute() and len(path.parts) >= 3:
         from huggingface_hub import hf_hub_download

@@ -14,6 +14,7 @@ from datasets import Dataset
 from segplus.data.decoding.image_reader import IMAGE_SUFFIXES
 from segplus.data.layouts.source import build_table
 from segplus.errors import InputError
+from segplus.texts import refuse_special_file
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,19 @@ class Pairing:
 
 
 def list_files(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[str]:
-    """Return the paths of a folder's files, relative to it, sorted; hidden files and folders are left out."""
+    """Return the paths of a folder's files, relative to it, sorted; hidden files and folders are left out.
+
+    Raises:
+        InputError: If one is a link to nothing, or a FIFO, which would be waited for.
+    """
     found: list[str] = []
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         inside = os.path.relpath(parent, folder)
         kept = [name for name in files if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes]
+        for name in kept:
+            path = os.path.join(parent, name)
+            refuse_special_file(path, path)
         found += kept if inside == "." else [f"{inside.replace(os.sep, '/')}/{name}" for name in kept]
     return sorted(found)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from segplus.data.layouts.folders import WHOLE
@@ -12,6 +12,7 @@ from segplus.data.layouts.pairing import strip_suffix
 from segplus.data.layouts.source import Source, build_table, is_split_name
 from segplus.errors import InputError, suggest
 from segplus.recipe.data_section import DataRecipe
+from segplus.texts import is_file, parse_json, refuse_special_file
 
 IMAGE_COLUMNS = (
     "image",
@@ -84,12 +85,7 @@ def read_pairs(path: Path, section: DataRecipe, split: str) -> dict[str, list[tu
         InputError: If a column is missing or two would do, or a row names a file that is not there.
     """
     rows = read_rows(path)
-    try:
-        first = next(rows, None)
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: not a table of text", found=error, allowed="CSV, TSV or JSON lines in UTF-8"
-        ) from None
+    first = next(rows, None)
     if first is None:
         raise InputError(f"{path}: no rows", fix="list at least one pair")
     image = choose_column(list(first), section.image_column, IMAGE_COLUMNS, "image_column", path)
@@ -104,9 +100,9 @@ def read_pairs(path: Path, section: DataRecipe, split: str) -> dict[str, list[tu
                     f"{path}, row {number}: no file in column '{column}'", found=repr(value), fix="name a file"
                 )
             file = path.parent / value
-            if not file.is_file():
+            if not is_file(file):
                 raise InputError(
-                    f"{path}, row {number}: no such file", found=value, fix=f"paths are relative to {path.parent}"
+                    f"{path}, row {number}: no such file", found=repr(value), fix=f"paths are relative to {path.parent}"
                 )
             paths.append(str(file))
         name = strip_suffix(str(row[image]))
@@ -120,25 +116,49 @@ def _chain(first: Mapping[str, object], rest: Iterator[Mapping[str, object]]) ->
 
 
 def read_rows(path: Path) -> Iterator[Mapping[str, object]]:
-    """Yield the rows of a .csv, .tsv or .jsonl file as mappings."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        if path.suffix.lower() in (".csv", ".tsv"):
-            yield from csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-            return
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
+    """Yield the rows of a .csv, .tsv or .jsonl file as mappings.
+
+    Raises:
+        InputError: If the file is not text in UTF-8, or a row is not one of its table.
+    """
+    refuse_special_file(path, str(path))
+    read = _read_cells if path.suffix.lower() in (".csv", ".tsv") else _read_objects
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield from read(file, path)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: not a table of text", found=error, allowed="CSV, TSV or JSON lines in UTF-8"
+        ) from None
+
+
+def _read_cells(file: Iterable[str], path: Path) -> Iterator[Mapping[str, object]]:
+    rows = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+    try:
+        columns = next(rows, [])
+        twice = [column for column, count in Counter(columns).items() if column and count > 1]
+        if twice:
+            raise InputError(f"{path}: columns that stand twice", found=", ".join(twice[:5]), fix="rename one")
+        for cells in filter(None, rows):  # empty lines are none
+            if len(cells) > len(columns):
                 raise InputError(
-                    f"{path}, line {number}: not JSON ({error})", found=line[:60].strip(), fix="one object a line"
-                ) from None
-            if not isinstance(row, dict):
-                raise InputError(
-                    f"{path}, line {number}: not an object", found=line[:60].strip(), fix="one object a line"
+                    f"{path}, line {rows.line_num}: more cells than columns",
+                    found=f"{len(cells)} cells, {len(columns)} columns",
+                    fix="quote a cell that holds the delimiter",
                 )
-            yield row
+            yield dict(zip(columns, cells, strict=False))
+    except csv.Error as error:
+        raise InputError(f"{path}, line {rows.line_num}: not a table ({error})", fix="correct the line") from None
+
+
+def _read_objects(file: Iterable[str], path: Path) -> Iterator[Mapping[str, object]]:
+    for number, line in enumerate(file, start=1):
+        if not line.strip():
+            continue
+        row = parse_json(line, f"{path}, line {number}")
+        if not isinstance(row, dict):
+            raise InputError(f"{path}, line {number}: not an object", found=line[:60].strip(), fix="one object a line")
+        yield row
 
 
 def choose_column(columns: Sequence[str], asked: str | None, usual: Sequence[str], key: str, where: object) -> str:

@@ -12,9 +12,10 @@ from PIL import Image
 
 from segplus.classes import ClassMap
 from segplus.data.dataset import Labels, Pair, SegmentationSplit
-from segplus.data.decoding.image_reader import ImageReader, Stored
+from segplus.data.decoding.image_reader import ImageReader
 from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.decoding.regions import OpenPair, open_arrays
+from segplus.data.decoding.stored import Stored
 from segplus.data.layouts.names import build_class_map
 from segplus.data.layouts.source import Source
 from segplus.data.synthetic.scenes import CLASS_COLORS, CLASS_NAMES, SyntheticScenes

@@ -1,6 +1,6 @@
 """ESPNetv2's weights as its authors published them, under segplus' names.
 
-`python -m segplus.models.converters.espnetv2_weights WEIGHTS.safetensors FOLDER` writes a folder for `model.checkpoint`.
+`python -m segplus.models.converters.espnetv2_weights WEIGHTS.safetensors FOLDER` writes a checkpoint folder.
 """
 
 from __future__ import annotations
