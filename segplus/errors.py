@@ -8,6 +8,7 @@ from functools import partial
 
 EXIT_CODE_INPUT = 2
 EXIT_CODE_DIVERGED = 3
+EXIT_CODE_SIGNAL = 128  # and the signal's number, as shells count
 _MOST_WORDS = 25
 
 

@@ -21,7 +21,8 @@ def write_checkpoint(folder: Path, processes: int = 1) -> Path:
     ranks = [""] if processes == 1 else [f"_{rank}" for rank in range(processes)]
     for name in ("scheduler.pt", "optimizer.pt", *(f"rng_state{rank}.pth" for rank in ranks)):
         torch.save({"state": torch.ones(100)}, folder / name)
-    (folder / "trainer_state.json").write_text('{"global_step": 1}')
+    (folder / "config.json").write_text('{"model_type": "segformer"}')
+    (folder / "trainer_state.json").write_text('{"global_step": 1, "max_steps": 2}')
     return folder
 
 
@@ -33,7 +34,8 @@ def test_the_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "file", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
+    "file",
+    ["model.safetensors", "config.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"],
 )
 @pytest.mark.parametrize("damage", ["missing", "half", "empty"])
 def test_a_checkpoint_cut_short_is_passed_over(tmp_path: Path, file: str, damage: str) -> None:

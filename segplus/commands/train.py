@@ -4,11 +4,14 @@ Usage:
     accelerate launch run_segmentation.py RECIPE.yaml [--key value ...]
 
 The same command continues a run that died.
-Exit codes: 0 done, 2 a mistake in the recipe or the data, 3 training diverged.
+Exit codes: 0 done, 2 a mistake in the recipe or the data, or no space left, 3 training diverged, 130 Ctrl-C, 143
+SIGTERM; under a launcher of several processes 1 is the launcher's own. After Ctrl-C and SIGTERM a checkpoint is
+written; a second one ends at once.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -18,7 +21,7 @@ from typing import Any
 from transformers import set_seed
 
 from segplus.data import check_split, load_segmentation_dataset
-from segplus.errors import EXIT_CODE_DIVERGED, EXIT_CODE_INPUT, InputError, describe_error
+from segplus.errors import EXIT_CODE_DIVERGED, EXIT_CODE_INPUT, EXIT_CODE_SIGNAL, InputError, describe_error
 from segplus.inference import Predictor, evaluate_split
 from segplus.inference.checkpoint import find_checkpoint
 from segplus.inference.example_predictions import predict_examples
@@ -38,6 +41,8 @@ from segplus.training import (
     require_splits,
 )
 from segplus.training.checkpoints import claim_output_dir, find_resumable_checkpoint
+from segplus.training.held_rows import explain_lost_worker
+from segplus.training.signals import TrainingInterruptedError, stop_on_signals
 
 
 def run(recipe: Recipe) -> None:
@@ -71,9 +76,9 @@ def run(recipe: Recipe) -> None:
         checkpoint = find_resumable_checkpoint(output_dir, arguments.world_size)
     if trainer.is_world_process_zero():
         print("\n".join([*data.found, loaded.describe(), f"resuming from {checkpoint}" if checkpoint else ""]).rstrip())
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    trainer.save_model()
-    trainer.accelerator.wait_for_everyone()
+    with stop_on_signals(trainer), explain_lost_worker(trainer.list_held_rows()):
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    trainer.save_final_model()
 
     # Score what was saved, the way it will be served: read back from the folder, in float32, image by image.
     saved = find_checkpoint(str(output_dir), trust_remote_code=recipe.model.trust_remote_code)
@@ -123,4 +128,9 @@ def main(arguments: Sequence[str]) -> int:
     except TrainingDivergedError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_CODE_DIVERGED
+    except TrainingInterruptedError as error:  # it was told when the checkpoint was written
+        return EXIT_CODE_SIGNAL + error.number
+    except KeyboardInterrupt:
+        print("Ctrl-C: ended at once; repeat the command to go on from the last checkpoint", file=sys.stderr)
+        return EXIT_CODE_SIGNAL + signal.SIGINT
     return 0
