@@ -20,6 +20,7 @@ from segplus.recipe.evaluation_section import EvaluationRecipe
 from segplus.recipe.paths import place_fold
 from segplus.recipe.sections import Recipe
 from segplus.recipe.strict import build_dataclass, convert
+from segplus.recipe.tokens import refuse_tokens
 
 # Where TrainingArguments' own defaults do not serve segmentation. A recipe may change every one of them. Precision and
 # the number of workers are left to the machine: segplus.training.arguments.
@@ -88,6 +89,7 @@ def load_recipe(path: str | os.PathLike[str], arguments: Sequence[str] = ()) -> 
     values, known = _read_yaml(Path(path)), _list_keys()
     for key, value in _parse_arguments(arguments, known):
         _set_dotted(values, key, value)
+    refuse_tokens(values, "", file)
     values["training"] = _check_training(values.get("training") or {}, Path(path).stem, file)
     recipe = build_dataclass(Recipe, values, "", file)
     if recipe.data.folds:
@@ -111,6 +113,7 @@ def load_sections(
     """
     file = "command line" if path is None else str(path)
     values = {} if path is None else _read_yaml(Path(path))
+    refuse_tokens(values, "", file)
     _refuse_unknown_keys(values, file)
     known = [key for key in _list_keys() if key.split(".")[0] in ("data", "evaluation")]
     for key, value in _parse_arguments(arguments, known):
@@ -292,7 +295,5 @@ def _convert_training_value(value: Any, hint: Any, where: str, file: str) -> Any
     choices = typing.get_args(hint) or (hint,)
     if value is False and bool not in choices:
         value = "no"  # YAML 1.1 reads `eval_strategy: no` as a boolean
-    simple = [choice for choice in choices if choice in (bool, int, float, str, type(None))]
-    if len(simple) == len(choices):
-        return convert(value, hint, where, file)
-    return value
+    is_simple = all(choice in (bool, int, float, str, type(None)) for choice in choices)
+    return convert(value, hint, where, file) if is_simple else value
