@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -59,11 +61,12 @@ class _StopAfterCheckpoint(TrainerCallback):
         self._ends_with = 0
 
     def take(self, number: int, frame: object) -> None:
-        """Remember the first signal; the next one finds the usual handler."""
+        """Remember the first signal; the next one, of either sort, finds the usual handler."""
         if os.getpid() != self._process:  # a worker that was forked a moment ago
             return
-        self._received = self._received or number
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        self._received = number
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if os.environ.get("RANK", "0") == "0":
             name = _NAMES[signal.Signals(number)]
             # Not print: the signal may have come in the midst of one.
@@ -109,18 +112,22 @@ class _StopAfterCheckpoint(TrainerCallback):
 def shield_worker(prepare: Callable[[int], None] | None, worker: int) -> None:
     """Prepare a data-loader worker that signals to the whole process group do not end.
 
-    It goes with its training process: by the loader's word, or when that process is gone. SIGTERM ends it the second
-    time, for a loader that has to insist.
+    It goes with its training process: by the loader's word, or when that process is gone.
 
     Args:
         prepare: What the loader would have called.
         worker: The worker's number.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end_the_second_time)
+    if sys.platform == "linux":  # others do not tell who sent a signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_loader, daemon=True).start()
     if prepare is not None:
         prepare(worker)
 
 
-def _end_the_second_time(number: int, _frame: object) -> None:
-    signal.signal(number, signal.SIG_DFL)
+def _end_with_loader() -> None:
+    """End the process at a SIGTERM of its parent: multiprocessing sends it, and waits for ever."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
