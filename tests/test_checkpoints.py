@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import save_file
 
 from segplus.errors import InputError
-from segplus.recipe import load_recipe
+from segplus.recipe import load_recipe, save_recipe
 from segplus.training.checkpoints import claim_output_dir, find_resumable_checkpoint, is_finished
 
 
@@ -72,6 +72,28 @@ def test_the_same_run_may_go_on_and_another_may_not(tmp_path: Path) -> None:
         InputError, match=r"holds another run\n  found: training.learning_rate was 6e-05 there, is 0.1 here"
     ):
         claim_output_dir(make_recipe(tmp_path, "--learning_rate", "0.1"), output)
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "- 1", "data: 5", "\0", "training: []"])
+def test_a_recipe_that_is_damaged_or_gone_names_its_copy(tmp_path: Path, content: str | None) -> None:
+    output = tmp_path / "out"
+    claim_output_dir(make_recipe(tmp_path), output)
+    saved, copy = output / "recipe.yaml", output / "checkpoint-5" / "recipe.yaml"
+    (output / "checkpoint-3").mkdir()
+    if content is None:
+        saved.unlink()
+    else:
+        saved.write_text(content)
+    with pytest.raises(
+        InputError, match=r"is (gone|damaged)\n  fix: no checkpoint holds a copy: choose another folder"
+    ):
+        claim_output_dir(make_recipe(tmp_path), output)
+    copy.parent.mkdir()
+    save_recipe(make_recipe(tmp_path), copy)
+    with pytest.raises(InputError, match=f"fix: copy {copy} to {saved}, then repeat the command"):
+        claim_output_dir(make_recipe(tmp_path), output)
+    copy.rename(saved)
+    claim_output_dir(make_recipe(tmp_path), output)
 
 
 def test_a_run_of_an_older_version_goes_on_although_keys_were_added(tmp_path: Path) -> None:

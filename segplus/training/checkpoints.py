@@ -68,8 +68,8 @@ def _read_saved_recipe(output_dir: Path) -> dict[str, Any]:
         sections = yaml.safe_load((output_dir / RECIPE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         raise _refuse_recipe(output_dir, "damaged") from None
-    is_whole = isinstance(sections, dict) and all(isinstance(sections.get(key), dict) for key in ("data", "training"))
-    if not is_whole:
+    is_recipe = isinstance(sections, dict) and isinstance(sections.get("data"), dict)
+    if not is_recipe or not isinstance(sections.get("training", {}), dict):
         raise _refuse_recipe(output_dir, "damaged")
     return cast("dict[str, Any]", sections)
 
