@@ -62,7 +62,8 @@ def main() -> None:
         "# Digests of a checkpoint",
         "",
         "Written by `python benchmarks/checkpoints.py`: SegFormer-B0 with AdamW's state, saved once an epoch of "
-        f"{options.epoch_images} images of {options.size} x {options.size} pixels. CPU time of all threads, fastest of five: the machine was shared.",
+        f"{options.epoch_images} images of {options.size} x {options.size} pixels. "
+        "CPU time of all threads, fastest of five: the machine was shared.",
         "",
         "| Checkpoint | Digests | Manifest written | Verified | Between two saves | Manifest's share |",
         "|---:|---:|---:|---:|---:|---:|",
