@@ -8,6 +8,7 @@ from functools import partial
 
 EXIT_CODE_INPUT = 2
 EXIT_CODE_DIVERGED = 3
+EXIT_CODE_SIGNAL = 128  # and the signal's number, as shells count
 _MOST_WORDS = 25
 _MOST_COMPARED, _LONGEST_COMPARED = 1000, 64  # words, letters: beyond, nothing is suggested
 _MOST_LETTERS = 2000  # of a line of a message

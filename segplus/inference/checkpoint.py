@@ -5,13 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from transformers import AutoConfig, AutoImageProcessor, BaseImageProcessor, PreTrainedConfig
+from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedConfig
 
 from segplus.classes import ClassMap
 from segplus.errors import InputError
 from segplus.inference.predictor import Predictor
 from segplus.models import count_channels, find_image_range, load_segmentation_checkpoint
-from segplus.models.auto import expand_checkpoint, explain_failures, quiet_transformers, refuse_other_tasks
+from segplus.models.auto import (
+    expand_checkpoint,
+    explain_failures,
+    load_config,
+    quiet_transformers,
+    refuse_other_tasks,
+)
+from segplus.models.image_processor import check_image_processor
+from segplus.models.stored_files import refuse_damaged_model
 from segplus.recipe import DataRecipe
 from segplus.recipe.evaluation_section import ProtocolRecipe
 
@@ -109,15 +117,28 @@ def find_checkpoint(source: str, *, trust_remote_code: bool = False) -> Checkpoi
         source: Folder or Hub id; `${NAME}` stands for an environment variable.
         trust_remote_code: Run the model code that lies in the checkpoint.
     Raises:
-        InputError: If there is no such checkpoint, it holds a model for another task, or it lacks a config or an image
-            processor.
+        InputError: If there is no such checkpoint, it is damaged, it holds a model for another task, or it lacks a
+            config or an image processor, or these have values that cannot be.
     """
     expanded = expand_checkpoint(source)
+    refuse_damaged_model(expanded, "checkpoint")
+    config = load_config(expanded, "checkpoint", trust_remote_code=trust_remote_code)
+    _refuse_class_gaps(config, expanded)
     with quiet_transformers(), explain_failures("checkpoint", expanded):
-        config = AutoConfig.from_pretrained(expanded, trust_remote_code=trust_remote_code)
         refuse_other_tasks(config, f"checkpoint {expanded}")
         processor = AutoImageProcessor.from_pretrained(expanded, trust_remote_code=trust_remote_code)
+    check_image_processor(processor, count_channels(config), f"checkpoint {expanded}: preprocessor_config.json")
     return Checkpoint(expanded, config, processor, trust_remote_code)
+
+
+def _refuse_class_gaps(config: PreTrainedConfig, source: str) -> None:
+    ids = list(config.id2label or {})
+    if sorted(ids) != list(range(len(ids))) or not ids:
+        raise InputError(
+            f"checkpoint {source}: config.json: id2label",
+            found=", ".join(map(str, ids[:8])),
+            allowed="an entry for each class id from 0 on, without gaps",
+        )
 
 
 def choose_device(device: str | torch.device | None, local_rank: int = 0) -> torch.device:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,7 @@ import torch
 from accelerate.data_loader import BatchSamplerShard
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
-from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerState
-from transformers.trainer_utils import TrainOutput
+from transformers import EvalPrediction, PreTrainedModel
 
 from segplus.classes import ClassMap
 from segplus.data.streaming import RowSampler
@@ -24,15 +24,17 @@ from segplus.models import AuxiliaryLogits, find_batch_norms, fold_decode_head
 from segplus.recipe import OptimizerRecipe
 from segplus.training.auxiliary_losses import build_boundary_loss, list_auxiliary_logits, sum_auxiliary_losses
 from segplus.training.callbacks import EpochClock, StepClock
-from segplus.training.checkpoints import is_finished
 from segplus.training.guard import DivergenceGuard
+from segplus.training.held_rows import HeldRows
 from segplus.training.meters import StepMeters
 from segplus.training.optimizer import group_parameters
+from segplus.training.resumption import ResumableTrainer
+from segplus.training.signals import shield_worker
 from segplus.transforms import Normalization
 from segplus.transforms.collator import EvaluationCollator
 
 
-class SegmentationTrainer(Trainer):
+class SegmentationTrainer(ResumableTrainer):
     """Trains a semantic-segmentation model on batches of `pixel_values` and `labels`.
 
     Args:
@@ -87,26 +89,15 @@ class SegmentationTrainer(Trainer):
 
     # Training
 
-    def train(self, resume_from_checkpoint: Any = None, **arguments: Any) -> TrainOutput:
-        """Train, or continue; a run that is finished is only loaded, best weights and history.
-
-        transformers takes one more step where a finished `max_steps` run is resumed.
-        """
-        if resume_from_checkpoint is None or not is_finished(Path(resume_from_checkpoint)):
-            return super().train(resume_from_checkpoint=resume_from_checkpoint, **arguments)
-        self.state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / "trainer_state.json"))
-        best = self.state.best_model_checkpoint
-        self._load_from_checkpoint(best if self.args.load_best_model_at_end and best else resume_from_checkpoint)
-        return TrainOutput(self.state.global_step, 0.0, {})
-
     def _get_dataloader(self, *arguments: Any, **named: Any) -> DataLoader[Any]:
-        """Give each loader a generator of its own.
+        """Give each loader a generator of its own, and workers that no signal to the process group ends.
 
         One that draws from the global generator when its workers start, which a resumed run does at another moment,
         would shift the dropout of every later step.
         """
         loader = super()._get_dataloader(*arguments, **named)
         loader.base_dataloader.generator = torch.Generator().manual_seed(self.args.seed)
+        loader.base_dataloader.worker_init_fn = partial(shield_worker, loader.base_dataloader.worker_init_fn)
         sharded = loader.batch_sampler
         if isinstance(sharded, BatchSamplerShard) and isinstance(sharded.batch_sampler.sampler, RowSampler):
             # Each process draws its own share of a stream already; accelerate would take a share of that share.
@@ -188,10 +179,18 @@ class SegmentationTrainer(Trainer):
         indices = inputs.pop("index").tolist()
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
-            named = self.train_sampler if isinstance(self.train_sampler, RowSampler) else self.train_dataset.split
-            names = [named.name(index) for index in indices]
+            names = [self._name_training_row(index) for index in indices]
             self.guard.watch_loss(float(loss), self.state.global_step + 1, names)
         return loss
+
+    def _name_training_row(self, index: int) -> str:
+        named = self.train_sampler if isinstance(self.train_sampler, RowSampler) else self.train_dataset.split
+        return str(named.name(index))
+
+    def list_held_rows(self) -> list[tuple[HeldRows, Callable[[int], str]]]:
+        """Return what the loaders' workers hold, with what names it."""
+        sets = ((self.train_dataset, self._name_training_row), (self.eval_dataset, self.eval_dataset.split.name))
+        return [(data.held, name) for data, name in sets]
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Leave out a step whose gradient norm is not finite: without gradients the optimizer changes nothing."""
@@ -214,19 +213,6 @@ class SegmentationTrainer(Trainer):
             )
             self.optimizer = cls(groups, **values)
         return self.optimizer
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Load weights as from_pretrained does.
-
-        save_pretrained may write other names than the modules have (SegFormer's, in transformers 5), and Trainer's own
-        load_state_dict(strict=False) would then leave the model as it was, with no more than a warning.
-        """
-        saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
-        self.model.load_state_dict(saved.state_dict())
-
-    def _load_best_model(self) -> None:
-        """Load the best checkpoint's weights, by the same way."""
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the parts of the loss, images per second and the share of time spent waiting to a training line."""
