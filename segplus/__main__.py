@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from segplus.errors import EXIT_CODE_INPUT, InputError, describe_error
+from segplus.commands.endings import EXIT_CODES, end_command
 
 _VERBS = {
     "inspect": "read every pair of a data set once and say what is wrong with it",
@@ -29,6 +29,7 @@ def build_parser(called: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="segplus",
         description="Training is `accelerate launch run_segmentation.py RECIPE.yaml`; the rest is here.",
+        epilog=EXIT_CODES,
         allow_abbrev=False,
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -45,17 +46,18 @@ def build_parser(called: str) -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; return the exit code: 0 done, 1 `inspect` found what breaks training, 2 a mistake."""
+    """Run one verb; return the exit code, one of `EXIT_CODES`."""
     words = sys.argv[1:] if arguments is None else arguments
+    return end_command(lambda: run_verb(words))
+
+
+def run_verb(words: Sequence[str]) -> int:
+    """Run the verb that a command line names; return the exit code of its work."""
     options, rest = build_parser(next((word for word in words if word in _VERBS), "")).parse_known_args(words)
-    try:
-        with warnings.catch_warnings():
-            # Images of a hundred megapixels are what windows are for.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return int(options.run(options, rest))
-    except InputError as error:
-        print(f"error: {describe_error(error)}", file=sys.stderr)
-        return EXIT_CODE_INPUT
+    with warnings.catch_warnings():
+        # Images of a hundred megapixels are what windows are for.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return int(options.run(options, rest))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ Usage:
     accelerate launch run_segmentation.py RECIPE.yaml [--key value ...]
 
 The same command continues a run that died.
-Exit codes: 0 done, 2 a mistake in the recipe or the data, 3 training diverged.
+Exit codes: 0 done, 2 a mistake in the recipe or the data, or what the system refuses, 3 training diverged, 130 Ctrl-C,
+143 SIGTERM.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from typing import Any
 
 from transformers import set_seed
 
+from segplus.commands.endings import end_command
 from segplus.data import check_split, load_segmentation_dataset
-from segplus.errors import EXIT_CODE_DIVERGED, EXIT_CODE_INPUT, InputError, describe_error
+from segplus.errors import EXIT_CODE_DIVERGED, EXIT_CODE_INPUT
 from segplus.inference import Predictor, evaluate_split
 from segplus.inference.checkpoint import find_checkpoint
 from segplus.inference.example_predictions import predict_examples
@@ -115,11 +117,12 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return 0 if arguments else EXIT_CODE_INPUT
+    return end_command(lambda: _run_recipe(arguments))
+
+
+def _run_recipe(arguments: Sequence[str]) -> int:
     try:
         run(load_recipe(arguments[0], arguments[1:]))
-    except InputError as error:
-        print(f"error: {describe_error(error)}", file=sys.stderr)
-        return EXIT_CODE_INPUT
     except TrainingDivergedError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_CODE_DIVERGED

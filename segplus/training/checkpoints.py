@@ -14,6 +14,7 @@ import yaml
 from safetensors import SafetensorError, safe_open
 
 from segplus.errors import InputError
+from segplus.files import is_leftover
 from segplus.recipe import (
     DataRecipe,
     ModelRecipe,
@@ -62,9 +63,8 @@ def claim_output_dir(recipe: Recipe, output_dir: Path) -> None:
 
 
 def _may_stand_beside(name: str) -> bool:
-    """Return whether a file may lie in a run's folder before the run: half a recipe, folds, and their summary."""
-    is_half_recipe = name.startswith(f".{RECIPE_FILE}.")  # what write_whole leaves when it is killed
-    return is_half_recipe or name in ("folds.json", "folds.md") or is_fold_folder(name)
+    """Return whether a file may lie in a run's folder before the run: what was half written, folds, their summary."""
+    return is_leftover(name) or name in ("folds.json", "folds.md") or is_fold_folder(name)
 
 
 def _fill_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
