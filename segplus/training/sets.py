@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from transformers import BaseImageProcessor
 
 from segplus.data import SegmentationData, SegmentationSplit
 from segplus.data.cache import CachedSplit, measure_cache, open_cache
-from segplus.data.contents import find_cache_folder
+from segplus.data.remembered import find_cache_folder, remember
 from segplus.data.sampling import ClassIndex, RepeatSampler, build_sampler, index_classes
 from segplus.data.streaming import RowSampler, StreamedSplit
 from segplus.recipe import Recipe
@@ -157,16 +158,11 @@ def build_training_set(
 
 def _index_split(split: SegmentationSplit) -> ClassIndex:
     """Find out once where the rare classes are; a later run reads it."""
-    file = find_cache_folder() / "class_index" / f"{split.fingerprint}.npz"
-    if file.is_file():
-        return ClassIndex.load(file)
     classes = split.classes
-    index = index_classes(
-        split,
-        classes.num_classes,
-        classes.ignore_index,
-        tell=lambda rows: tqdm(rows, desc="find rare classes", unit="mask", disable=None),
-    )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    index.save(file)
-    return index
+
+    def find() -> ClassIndex:
+        rows = partial(tqdm, desc="find rare classes", unit="mask", disable=None)
+        return index_classes(split, classes.num_classes, classes.ignore_index, tell=rows)
+
+    file = find_cache_folder() / "class_index" / f"{split.fingerprint}-2.npz"
+    return remember(file, find, ClassIndex.pack, ClassIndex.unpack)
