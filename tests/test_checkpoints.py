@@ -128,7 +128,7 @@ def test_what_happens_after_training_may_change(tmp_path: Path) -> None:
 def test_a_recipe_that_was_half_written_does_not_block_the_folder(tmp_path: Path) -> None:
     output = tmp_path / "out"
     output.mkdir()
-    (output / ".recipe.yaml.part").write_text("data:")
+    (output / ".segplus-0123456789abcdef.part").write_text("data:")
     claim_output_dir(make_recipe(tmp_path), output)
     assert load_recipe(output / "recipe.yaml") == make_recipe(tmp_path)
 

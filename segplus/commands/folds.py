@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 from segplus.errors import InputError
-from segplus.files import write_whole
+from segplus.files import place_outputs, write_text
 from segplus.metrics import compute_scores
 from segplus.recipe.differences import find_difference, keep_learning_keys
 from segplus.recipe.paths import is_fold_folder
@@ -73,9 +73,9 @@ def summarize_folds(folders: Sequence[str | Path], output: str | Path | None = N
         "evaluations": {split: _summarize_split(runs, split) for split in _find_splits(runs)},
     }
     target = Path(output) if output is not None else _find_parent(runs)
-    write_metrics(target / "folds.json", summary)
-    with write_whole(target / "folds.md") as temporary:
-        temporary.write_text(render_folds(summary), encoding="utf-8")
+    table, text = place_outputs(target, ["folds.json", "folds.md"], "")
+    write_metrics(table, summary)
+    write_text(text, render_folds(summary))
     return {**summary, "written_to": str(target)}
 
 

@@ -5,8 +5,8 @@ Usage:
     accelerate launch -m segplus train RECIPE [--key value ...]
 
 `python run_segmentation.py RECIPE` is the same. The same command continues a run that died.
-Exit codes: 0 done, 2 a mistake in the recipe or the data, or no space left, 3 training diverged, 130 Ctrl-C, 143
-SIGTERM; under a launcher of several processes 1 is the launcher's own. After Ctrl-C and SIGTERM a checkpoint is
+Exit codes: 0 done, 2 a mistake in the recipe or the data, or what the system refuses, 3 training diverged, 130 Ctrl-C,
+143 SIGTERM; under a launcher of several processes 1 is the launcher's own. After Ctrl-C and SIGTERM a checkpoint is
 written; a second one ends at once.
 """
 
@@ -22,8 +22,9 @@ from typing import Any
 
 from transformers import set_seed
 
+from segplus.commands.endings import end_command
 from segplus.data import check_split, load_segmentation_dataset
-from segplus.errors import EXIT_CODE_DIVERGED, EXIT_CODE_INPUT, EXIT_CODE_SIGNAL, InputError, describe_error
+from segplus.errors import EXIT_CODE_DIVERGED, EXIT_CODE_INPUT, EXIT_CODE_SIGNAL
 from segplus.inference import Predictor, evaluate_split
 from segplus.inference.checkpoint import find_checkpoint
 from segplus.inference.example_predictions import predict_examples
@@ -138,8 +139,4 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return 0 if arguments else EXIT_CODE_INPUT
-    try:
-        return run(argparse.Namespace(recipe=arguments[0]), arguments[1:])
-    except InputError as error:
-        print(f"error: {describe_error(error)}", file=sys.stderr)
-        return EXIT_CODE_INPUT
+    return end_command(lambda: run(argparse.Namespace(recipe=arguments[0]), arguments[1:]))

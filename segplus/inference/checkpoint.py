@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
-from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedConfig
+from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedConfig, PreTrainedModel
 
 from segplus.classes import ClassMap
+from segplus.data.contents import digest_contents, stamp_entries
 from segplus.errors import InputError
 from segplus.inference.predictor import Predictor
 from segplus.models import count_channels, find_image_range, load_segmentation_checkpoint
@@ -22,6 +24,8 @@ from segplus.models.image_processor import check_image_processor
 from segplus.models.stored_files import refuse_damaged_model
 from segplus.recipe import DataRecipe
 from segplus.recipe.evaluation_section import ProtocolRecipe
+
+_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "config.json", "p*processor_config.json")
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,14 @@ class Checkpoint:
         names = dict(self.config.id2label or {})
         return [str(names[index]) for index in range(len(names))]
 
+    def digest_weights(self) -> str:
+        """Return text that changes with the files that predictions come from, or the commit of a model of the Hub."""
+        folder = Path(self.source)
+        if not folder.is_dir():
+            return str(self.config._commit_hash)
+        files = sorted(str(path) for pattern in _WEIGHTS for path in folder.glob(pattern))
+        return digest_contents(files, stamp_entries(files))
+
     @property
     def channels(self) -> int:
         """The number of channels of the images that the model takes."""
@@ -63,9 +75,10 @@ class Checkpoint:
             protocol: How predictions are formed.
             device: Where to run.
         Raises:
-            InputError: If the weights are damaged or incomplete.
+            InputError: If the weights are damaged or incomplete, or hold NaN or infinity.
         """
         model = load_segmentation_checkpoint(self.source, trust_remote_code=self.trust_remote_code)
+        refuse_nan(model, self.source)
         return Predictor(model, self.image_processor, protocol, device, self.channels)
 
     def fit_section(self, section: DataRecipe) -> DataRecipe:
@@ -108,6 +121,22 @@ class Checkpoint:
                     found=f"class {index} is '{name}' in the checkpoint, '{wanted}' in the data",
                     fix="list data.classes in the checkpoint's order",
                 )
+
+
+def refuse_nan(model: PreTrainedModel, source: str) -> None:
+    """Refuse a model whose predictions would mean nothing.
+
+    Raises:
+        InputError: If a weight is not finite, or a running statistic is NaN.
+    """
+    broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    broken += [name for name, buffer in model.named_buffers() if buffer.isnan().any()]  # masks may hold -inf
+    if broken:
+        raise InputError(
+            f"checkpoint {source}: weights are NaN or infinite, so it predicts nothing",
+            found=f"{len(broken)} tensors, such as {broken[0]}",
+            fix="its training diverged: use an earlier checkpoint, or train again with a lower learning rate",
+        )
 
 
 def find_checkpoint(source: str, *, trust_remote_code: bool = False) -> Checkpoint:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from segplus.errors import InputError
-from segplus.files import write_whole
+from segplus.files import write_text
 
 
 def write_metrics(path: str | Path, metrics: Mapping[str, Any]) -> None:
@@ -22,8 +22,7 @@ def write_metrics(path: str | Path, metrics: Mapping[str, Any]) -> None:
         metrics: Numbers, strings, lists, dicts, arrays and tensors; what is not finite becomes null.
     """
     text = json.dumps(clean_numbers(metrics), indent=2, allow_nan=False, ensure_ascii=False)
-    with write_whole(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")
 
 
 def read_metrics(path: str | Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import yaml
 from transformers import PreTrainedModel
 
 from segplus.classes import ClassMap
-from segplus.files import write_whole
+from segplus.files import write_text, write_whole
 from segplus.recipe import Recipe, format_chosen
 from segplus.recipe.paths import expand_path, is_fold_folder
 from segplus.reporting.drawing import draw_panel
@@ -60,9 +60,7 @@ def write_results(results: RunResults) -> None:
     write_metrics(results.folder / "metrics.json", metrics)
     images = _write_images(results)
     recipe_text = (results.folder / "recipe.yaml").read_text(encoding="utf-8")
-    card = render_model_card(_collect_facts(results, images))
-    with write_whole(results.folder / "README.md") as temporary:
-        temporary.write_text(card, encoding="utf-8")
+    write_text(results.folder / "README.md", render_model_card(_collect_facts(results, images)))
     write_html_report(
         results.folder / "report.html",
         metrics,

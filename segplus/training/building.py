@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from segplus.data import SegmentationData
-from segplus.data.contents import find_cache_folder
+from segplus.data.remembered import find_cache_folder
 from segplus.data.statistics import Counts, count_split, measure_channels
 from segplus.errors import InputError, suggest
 from segplus.images import show_as_rgb

@@ -10,6 +10,7 @@ from typing import Any, cast
 import yaml
 
 from segplus.errors import InputError
+from segplus.files import is_leftover
 from segplus.models.manifest import MANIFEST_FILE, find_altered_file
 from segplus.models.stored_files import find_file_damage, read_json_object
 from segplus.recipe import (
@@ -85,9 +86,8 @@ def _refuse_recipe(output_dir: Path, state: str) -> InputError:
 
 
 def _may_stand_beside(name: str) -> bool:
-    """Return whether a file may lie in a run's folder before the run: half a recipe, folds, and their summary."""
-    is_half_recipe = name.startswith((f".{RECIPE_FILE}.", ".segplus-"))  # what a killed write leaves
-    return is_half_recipe or name in ("folds.json", "folds.md") or is_fold_folder(name)
+    """Return whether a file may lie in a run's folder before the run: what was half written, folds, their summary."""
+    return is_leftover(name) or name in ("folds.json", "folds.md") or is_fold_folder(name)
 
 
 def _fill_defaults(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from transformers import BaseImageProcessor
 
 from segplus.data import SegmentationData, SegmentationSplit
 from segplus.data.cache import CachedSplit, measure_cache, open_cache
-from segplus.data.contents import find_cache_folder
+from segplus.data.remembered import find_cache_folder, remember
 from segplus.data.sampling import ClassIndex, RepeatSampler, build_sampler, index_classes
 from segplus.data.streaming import RowSampler, StreamedSplit
 from segplus.progress import Progress
@@ -165,16 +165,11 @@ def build_training_set(
 
 def _index_split(split: SegmentationSplit) -> ClassIndex:
     """Find out once where the rare classes are; a later run reads it."""
-    file = find_cache_folder() / "class_index" / f"{split.fingerprint}.npz"
-    if file.is_file():
-        return ClassIndex.load(file)
     classes = split.classes
-    index = index_classes(
-        split,
-        classes.num_classes,
-        classes.ignore_index,
-        tell=partial(Progress, total=len(split), title="find rare classes", unit="masks"),
-    )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    index.save(file)
-    return index
+
+    def find() -> ClassIndex:
+        rows = partial(Progress, total=len(split), title="find rare classes", unit="masks")
+        return index_classes(split, classes.num_classes, classes.ignore_index, tell=rows)
+
+    file = find_cache_folder() / "class_index" / f"{split.fingerprint}-2.npz"
+    return remember(file, find, ClassIndex.pack, ClassIndex.unpack)
