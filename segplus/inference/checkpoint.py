@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedConfig, PreTrainedModel
+from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedConfig
 
 from segplus.classes import ClassMap
 from segplus.data.contents import digest_contents, stamp_entries
@@ -78,7 +78,6 @@ class Checkpoint:
             InputError: If the weights are damaged or incomplete, or hold NaN or infinity.
         """
         model = load_segmentation_checkpoint(self.source, trust_remote_code=self.trust_remote_code)
-        refuse_nan(model, self.source)
         return Predictor(model, self.image_processor, protocol, device, self.channels)
 
     def fit_section(self, section: DataRecipe) -> DataRecipe:
@@ -121,22 +120,6 @@ class Checkpoint:
                     found=f"class {index} is '{name}' in the checkpoint, '{wanted}' in the data",
                     fix="list data.classes in the checkpoint's order",
                 )
-
-
-def refuse_nan(model: PreTrainedModel, source: str) -> None:
-    """Refuse a model whose predictions would mean nothing.
-
-    Raises:
-        InputError: If a weight is not finite, or a running statistic is NaN.
-    """
-    broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
-    broken += [name for name, buffer in model.named_buffers() if buffer.isnan().any()]  # masks may hold -inf
-    if broken:
-        raise InputError(
-            f"checkpoint {source}: weights are NaN or infinite, so it predicts nothing",
-            found=f"{len(broken)} tensors, such as {broken[0]}",
-            fix="its training diverged: use an earlier checkpoint, or train again with a lower learning rate",
-        )
 
 
 def find_checkpoint(source: str, *, trust_remote_code: bool = False) -> Checkpoint:
