@@ -110,6 +110,7 @@ def test_a_second_ctrl_c_ends_at_once(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_an_interrupted_run_ends_in_the_same_weights(tmp_path: Path) -> None:
     changes = {"training": {"dataloader_num_workers": 1, "num_train_epochs": 4}}
     for name in ("whole", "interrupted"):

@@ -36,10 +36,10 @@ def write_manifest(folder: Path, paths: Iterable[Path] | None = None) -> None:
 
     Args:
         folder: A checkpoint.
-        paths: Files in it; None takes all.
+        paths: Files in it; None takes all but hidden ones, which killed writes leave.
     """
     chosen = folder.iterdir() if paths is None else paths
-    files = sorted(path for path in chosen if path.is_file() and path.name != MANIFEST_FILE)
+    files = sorted(path for path in chosen if path.is_file() and not path.name.startswith((".", MANIFEST_FILE)))
     entries = {
         path.name: {"bytes": path.stat().st_size, "blake2b": digest}
         for path, digest in zip(files, compute_digests(files), strict=True)
