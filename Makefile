@@ -6,7 +6,7 @@ export SEGPLUS_DATA
 export HF_HUB_OFFLINE ?= 1
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: quickstart test test-slow check format clean
+.PHONY: quickstart test test-slow test-wheel check format clean
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -15,14 +15,17 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	touch $@
 
 quickstart: $(VENV)/installed  ## train, evaluate, report, and segment one image
-	$(BIN)/accelerate launch --config_file configs/accelerate/one_process.yaml run_segmentation.py configs/quickstart.yaml
+	$(BIN)/segplus train quickstart
 	$(BIN)/segplus predict runs/quickstart runs/quickstart/pictures/input.png --output runs/quickstart/predicted.png --kind overlay
 
 test: $(VENV)/installed  ## every test that takes seconds
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-slow: $(VENV)/installed  ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not wheel"
+
+test-wheel: $(VENV)/installed  ## the wheel in an empty environment, used from an empty folder
+	$(BIN)/python -m pytest -m wheel
 
 check: $(VENV)/installed  ## lint, format, types, layers, spelling
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Train by a recipe: `accelerate launch run_segmentation.py RECIPE.yaml [--key value ...]`."""
+"""Train by a recipe, as `segplus train` does: `accelerate launch run_segmentation.py RECIPE.yaml [--key value ...]`."""
 
 from __future__ import annotations
 

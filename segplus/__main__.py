@@ -4,57 +4,158 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
 
-from PIL import Image
+from segplus.commands.options import VERBS
+from segplus.errors import EXIT_CODE_INPUT, InputError, describe_error, suggest
 
-from segplus.errors import EXIT_CODE_INPUT, InputError, describe_error
-
-_VERBS = {
-    "inspect": "read every pair of a data set once and say what is wrong with it",
-    "evaluate": "score a checkpoint on a data set",
-    "compare": "score several checkpoints on one data set, image by image",
-    "folds": "mean and spread over the runs of all folds",
-    "predict": "segment an image, a folder or a pattern",
+_SECTIONS = {
+    "": "Every key of the recipe may follow: --training.learning_rate 1e-4, or --learning_rate 1e-4 where one section "
+    "alone has the key; segplus recipes explain KEY says what it means.",
+    "data": "Keys of the recipe's data section may follow: --data.void '[11]'",
+    "evaluation": "Keys of the recipe's evaluation section may follow: --evaluation.protocol.flip true",
+    "evaluation.protocol": "Keys of the recipe's evaluation.protocol may follow: --evaluation.protocol.flip true",
 }
-_KEYS = (
-    "Keys of the recipe's data and evaluation sections may follow: --data.void '[11]' --evaluation.protocol.flip true"
-)
+_LIBRARIES = ("TRANSFORMERS_VERBOSITY", "DATASETS_VERBOSITY", "HF_HUB_VERBOSITY")
+_ENDING = "exit codes: 0 done, 1 inspect found what breaks training, 2 a mistake, 3 training diverged"
 
 
-def build_parser(called: str) -> argparse.ArgumentParser:
-    """Return the parser of every verb, with the options of the one that is called."""
+class _VersionAction(argparse.Action):
+    """Prints the version, which is looked up only where it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from segplus import __version__
+
+        print(f"segplus {__version__}")
+        parser.exit()
+
+
+def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Return the parser of the whole command, and those of its verbs."""
     parser = argparse.ArgumentParser(
         prog="segplus",
-        description="Training is `accelerate launch run_segmentation.py RECIPE.yaml`; the rest is here.",
+        description="Fine-tune semantic-segmentation models on your own masks.",
+        epilog="examples:\n  segplus train quickstart\n  segplus new path/to/folder\n  segplus train recipe.yaml\n\n"
+        f"{_ENDING}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    for name, text in _VERBS.items():
-        epilog = None if name == "folds" else _KEYS
-        verb = verbs.add_parser(
-            name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=epilog, allow_abbrev=False
+    parser.add_argument("--version", action=_VersionAction, nargs=0, help="print the version")
+    _add_verbosity(parser)
+    listed = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = {}
+    for name, verb in VERBS.items():
+        lines = ["examples:", *(f"  {example}" for example in verb.examples)]
+        lines += ["", *(_SECTIONS[section] for section in verb.sections)]
+        verbs[name] = listed.add_parser(
+            name,
+            help=verb.purpose,
+            description=f"{verb.purpose[0].upper()}{verb.purpose[1:]}.",
+            epilog="\n".join(lines).rstrip(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
-        if name == called:
-            command = importlib.import_module(f"segplus.commands.{name}")
-            command.add_options(verb)
-            verb.set_defaults(run=command.run)
-    return parser
+        verb.add_options(verbs[name])
+        _add_verbosity(verbs[name])
+    return parser, verbs
+
+
+def _add_verbosity(parser: argparse.ArgumentParser) -> None:
+    options = {"action": "store_true", "default": argparse.SUPPRESS}
+    parser.add_argument("-q", "--quiet", help="no progress, only results and mistakes", **options)
+    parser.add_argument("-v", "--verbose", help="also what the libraries say", **options)
+
+
+def split_words(words: Sequence[str], verb: argparse.ArgumentParser) -> tuple[list[str], list[str]]:
+    """Return the verb's own words, and the `--key value` pairs that stand between them.
+
+    Args:
+        words: The command line.
+        verb: Says which options are its own.
+    """
+    flags = {flag for action in verb._actions for flag in action.option_strings}
+    own: list[str] = []
+    keys: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        name = word.partition("=")[0]
+        if not word.startswith("-") or name in flags or word[:2] in flags or word == "-":
+            own.append(word)
+            continue
+        keys.append(word)
+        if name == word and rest and not rest[0].startswith("--"):
+            keys.append(rest.pop(0))
+    return own, keys
+
+
+def refuse_unknown_options(name: str, verb: argparse.ArgumentParser, keys: Sequence[str]) -> None:
+    """Refuse what is neither an option of the verb nor a key of the sections that it reads.
+
+    A key of a whole recipe is left to the recipe's reader.
+
+    Raises:
+        InputError: If so, with the nearest option or key.
+    """
+    from segplus.recipe.keys import is_leaf, list_keys, parse_keys
+
+    sections = VERBS[name].sections
+    for word in keys:
+        key = word.lstrip("-").partition("=")[0]
+        is_key = word.startswith("--") and bool(sections) and ("." in key or is_leaf(key) or "" in sections)
+        if not word.startswith("-") or is_key:
+            continue
+        near = [flag[2:] for action in verb._actions for flag in action.option_strings if flag.startswith("--")]
+        near += [entry.rsplit(".", 1)[-1] for entry in list_keys(sections) if sections]
+        raise InputError(f"command line: '{word}' is no option of segplus {name}", fix=suggest(key, near))
+    if sections and "" not in sections:
+        parse_keys(keys, sections)
+
+
+def set_verbosity(options: argparse.Namespace) -> None:
+    """Tell this process and those it starts how much to say, before any library is imported."""
+    if "quiet" in options:
+        os.environ.update(dict.fromkeys(_LIBRARIES, "error"), TQDM_DISABLE="1")
+    if "verbose" in options:
+        os.environ.update(dict.fromkeys(_LIBRARIES, "info"))
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; return the exit code: 0 done, 1 `inspect` found what breaks training, 2 a mistake."""
-    words = sys.argv[1:] if arguments is None else arguments
-    options, rest = build_parser(next((word for word in words if word in _VERBS), "")).parse_known_args(words)
+    """Run one verb; return the exit code: 0 done, 1 `inspect` found what breaks training, 2 a mistake, 3 diverged."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser, verbs = build_parser()
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    if not words:
+        parser.print_help()
+        return 0
+    name = next((word for word in words if not word.startswith("-")), "")
+    verb, keys = verbs.get(name, parser), []
     try:
+        if name and name not in verbs:
+            raise InputError(f"command line: '{name}' is no verb of segplus", fix=suggest(name, verbs))
+        if name:
+            words, keys = split_words(words, verb)
+            refuse_unknown_options(name, verb, keys)
+        options, left = parser.parse_known_args(words)
+        if left:
+            verb.error(f"unrecognized arguments: {' '.join(left)}")
+        set_verbosity(options)
+        command = importlib.import_module(f"segplus.commands.{name}")
         with warnings.catch_warnings():
             # Images of a hundred megapixels are what windows are for.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return int(options.run(options, rest))
+            warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")
+            return int(command.run(options, keys))
     except InputError as error:
-        print(f"error: {describe_error(error)}", file=sys.stderr)
+        usage = verb.format_usage() if error.what.startswith("command line:") else ""
+        print(f"{usage}error: {describe_error(error)}", file=sys.stderr)
         return EXIT_CODE_INPUT
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from segplus.classes import ClassMap
-from segplus.commands.options import DATA, add_evaluation_options, read_sections
+from segplus.commands.chosen_sections import read_sections
 from segplus.data import SegmentationSplit
 from segplus.errors import InputError
 from segplus.files import write_whole
@@ -194,16 +194,11 @@ def list_class_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def add_options(verb: argparse.ArgumentParser) -> None:
-    """Add the options of `segplus compare`."""
-    verb.add_argument("checkpoints", nargs="+", help="two or more; the first is what the others are compared with")
-    verb.add_argument("--data", required=True, help=DATA)
-    add_evaluation_options(verb, "runs/comparison")
-
-
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Compare checkpoints and print each one's mIoU with its difference from the first."""
-    section, recipe = read_sections(options.data, options.recipe, options.checkpoints[0], options.protocol, rest)
+    section, recipe = read_sections(
+        "compare", options.data, options.recipe, options.checkpoints[0], options.protocol, rest
+    )
     result = compare(
         options.checkpoints,
         section,

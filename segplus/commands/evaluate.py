@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from segplus.classes import ClassMap
-from segplus.commands.options import CHECKPOINT, DATA, add_evaluation_options, read_sections
+from segplus.commands.chosen_sections import read_sections
 from segplus.inference.checkpoint import choose_device, find_checkpoint
 from segplus.inference.evaluation_data import DataSource, format_settings, name_data, open_split
 from segplus.inference.example_predictions import predict_examples
-from segplus.inference.prediction_files import MASK_FORMATS, check_mask_format, check_table_name, write_table
+from segplus.inference.prediction_files import check_mask_format, check_table_name, write_table
 from segplus.inference.scoring import evaluate_split, join_processes
 from segplus.metrics import Evaluator
 from segplus.recipe import EvaluationRecipe
@@ -110,18 +110,11 @@ def list_image_rows(evaluator: Evaluator, classes: ClassMap) -> list[dict[str, A
     return rows
 
 
-def add_options(verb: argparse.ArgumentParser) -> None:
-    """Add the options of `segplus evaluate`."""
-    verb.add_argument("checkpoint", help=CHECKPOINT)
-    verb.add_argument("data", help=DATA)
-    add_evaluation_options(verb, "runs/evaluation")
-    verb.add_argument("--per-image", default="per_image.csv", help="file of scores per image, .csv or .parquet")
-    verb.add_argument("--save-predictions", choices=MASK_FORMATS, help="also write the predicted masks")
-
-
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Score a checkpoint and print the table of classes."""
-    section, recipe = read_sections(options.data, options.recipe, options.checkpoint, options.protocol, rest)
+    section, recipe = read_sections(
+        "evaluate", options.data, options.recipe, options.checkpoint, options.protocol, rest
+    )
     metrics = evaluate(
         options.checkpoint,
         section,

@@ -218,16 +218,8 @@ def _render_split(split: str, entry: Mapping[str, Any], names: Sequence[str], fo
     return [*(f"| {' | '.join(row)} |" for row in table), ""]
 
 
-def add_options(verb: argparse.ArgumentParser) -> None:
-    """Add the options of `segplus folds`."""
-    verb.add_argument("runs", nargs="+", help="the folder that holds fold-0, fold-1, ..., or each fold's own folder")
-    verb.add_argument("-o", "--output", help="folder of folds.json and folds.md; default: the one that holds the folds")
-
-
-def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+def run(options: argparse.Namespace, _: Sequence[str]) -> int:
     """Summarize the runs of all folds and print the tables."""
-    if rest:
-        raise InputError(f"command line: '{rest[0]}' is no option of segplus folds", allowed="RUN... --output FOLDER")
     summary = summarize_folds(options.runs, options.output)
     print(render_folds(summary))
     print(f"folds.json and folds.md lie in {summary['written_to']}")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from segplus.commands.options import DATA, read_sections
+from segplus.commands.chosen_sections import read_sections
 from segplus.inspection.audit import inspect_dataset
 from segplus.inspection.audit_page import write_page
 from segplus.inspection.audit_text import render_text
@@ -33,7 +33,7 @@ def inspect(
     Raises:
         InputError: If the section has an unknown key or value.
     """
-    audit = inspect_dataset(section, progress=sys.stderr.isatty())
+    audit = inspect_dataset(section)
     text = json.dumps(audit.report, indent=1, ensure_ascii=False) + "\n" if as_json else render_text(audit.report)
     (output or sys.stdout).write(text)
     if page is not None:
@@ -42,15 +42,7 @@ def inspect(
     return audit.exit_code
 
 
-def add_options(verb: argparse.ArgumentParser) -> None:
-    """Add the options of `segplus inspect`."""
-    verb.add_argument("data", help=DATA)
-    verb.add_argument("--recipe", help="recipe whose data section says what the masks mean")
-    verb.add_argument("--json", action="store_true", help="print JSON for programs")
-    verb.add_argument("--page", type=Path, help="HTML page with images to write as well")
-
-
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Print what a data set holds; 1 when something would break training."""
-    section, _ = read_sections(options.data, options.recipe, None, None, rest)
+    section, _ = read_sections("inspect", options.data, options.recipe, None, None, rest)
     return inspect(section, as_json=options.json, page=options.page)

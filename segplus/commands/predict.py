@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from segplus.classes import ClassMap
-from segplus.commands.options import CHECKPOINT, add_prediction_options, read_sections
+from segplus.commands.chosen_sections import read_sections
 from segplus.data.decoding.image_reader import IMAGE_SUFFIXES, ImageReader, read_size
 from segplus.data.parallel import read_ahead
 from segplus.errors import InputError
 from segplus.files import write_whole
 from segplus.inference.checkpoint import Checkpoint, choose_device, find_checkpoint
-from segplus.inference.prediction_files import MASK_FORMATS, check_mask_format, write_labels
+from segplus.inference.prediction_files import check_mask_format, write_labels
 from segplus.inference.scoring import READ_AHEAD
+from segplus.progress import Progress
 from segplus.recipe.evaluation_section import ProtocolRecipe
 from segplus.reporting.metrics_file import read_metrics
 
@@ -91,7 +91,7 @@ def _predict_files(
     reader = ImageReader(found.channels, found.image_range)
     sources = [str(image) for image, _ in waiting]
     images = read_ahead(map(reader.read, sources, sources), READ_AHEAD)
-    bar = tqdm(images, total=len(waiting), unit=" images", desc="predicting", disable=None if progress else True)
+    bar = Progress(images, total=len(waiting), title="predicting", unit="images", show=progress)
     for image, (_, target) in zip(bar, waiting, strict=True):
         write_labels(target, predictor.predict(image).cpu().numpy(), image, classes, mask_format)
 
@@ -199,20 +199,9 @@ def make_names_unique(names: list[str]) -> list[str]:
     return unique
 
 
-def add_options(verb: argparse.ArgumentParser) -> None:
-    """Add the options of `segplus predict`."""
-    verb.add_argument("checkpoint", help=CHECKPOINT)
-    verb.add_argument("input", help="image, folder, or a quoted pattern such as 'photos/*.jpg'")
-    verb.add_argument("-o", "--output", required=True, help="folder, or a .png for one image")
-    verb.add_argument(
-        "--kind", choices=MASK_FORMATS, default="ids", help="grey ids, ids with colours, or colours over the photo"
-    )
-    add_prediction_options(verb, "as the pipeline does")
-
-
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Write the label map of each image."""
-    _, recipe = read_sections(None, None, options.checkpoint, options.protocol, rest)
+    _, recipe = read_sections("predict", None, None, options.checkpoint, options.protocol, rest)
     written = predict(
         options.checkpoint,
         options.input,

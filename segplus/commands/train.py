@@ -1,14 +1,16 @@
 """One run, top to bottom: recipe, data, model, trainer, train, evaluate, report, push.
 
 Usage:
-    accelerate launch run_segmentation.py RECIPE.yaml [--key value ...]
+    segplus train RECIPE [--key value ...]
+    accelerate launch -m segplus train RECIPE [--key value ...]
 
-The same command continues a run that died.
+`python run_segmentation.py RECIPE` is the same. The same command continues a run that died.
 Exit codes: 0 done, 2 a mistake in the recipe or the data, 3 training diverged.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from collections.abc import Sequence
@@ -25,6 +27,7 @@ from segplus.inference.example_predictions import predict_examples
 from segplus.inference.trial import try_protocol
 from segplus.models import load_model
 from segplus.recipe import Recipe, load_recipe
+from segplus.recipe.shipped import find_recipe
 from segplus.reporting.hub import prepare_repository, push_folder
 from segplus.reporting.results import RunResults, name_repository, write_results
 from segplus.reporting.table import format_class_table
@@ -40,7 +43,7 @@ from segplus.training import (
 from segplus.training.checkpoints import claim_output_dir, find_resumable_checkpoint
 
 
-def run(recipe: Recipe) -> None:
+def train(recipe: Recipe) -> None:
     """Train, evaluate, report and push."""
     prepare_process()
     recipe = choose_precision(recipe)  # saved with the run
@@ -110,17 +113,23 @@ def run(recipe: Recipe) -> None:
         )
 
 
-def main(arguments: Sequence[str]) -> int:
+def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Run a recipe; return the exit code."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0 if arguments else EXIT_CODE_INPUT
     try:
-        run(load_recipe(arguments[0], arguments[1:]))
-    except InputError as error:
-        print(f"error: {describe_error(error)}", file=sys.stderr)
-        return EXIT_CODE_INPUT
+        train(load_recipe(find_recipe(options.recipe), rest))
     except TrainingDivergedError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_CODE_DIVERGED
     return 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what `segplus train` does; return the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0 if arguments else EXIT_CODE_INPUT
+    try:
+        return run(argparse.Namespace(recipe=arguments[0]), arguments[1:])
+    except InputError as error:
+        print(f"error: {describe_error(error)}", file=sys.stderr)
+        return EXIT_CODE_INPUT

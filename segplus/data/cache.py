@@ -44,7 +44,7 @@ def open_cache(
     Args:
         split: The split.
         folder: Where caches lie.
-        tell: Wraps the positions, to show progress (tqdm).
+        tell: Wraps the positions, to show progress.
     Raises:
         InputError: If the disk is too small.
     """

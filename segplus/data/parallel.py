@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tqdm import tqdm
+from segplus.progress import Progress
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ def map_pairs(work: Callable[[int], T], count: int, title: str | None) -> Iterat
     workers = count_workers()
     with (
         ThreadPoolExecutor(workers) as pool,
-        tqdm(total=count, desc=title, disable=None if title is not None else True, unit="pair", leave=False) as bar,
+        Progress[None](total=count, title=title or "", unit="pairs", show=title is not None, leave=False) as bar,
     ):
         waiting: deque[Future[T]] = deque()
         try:

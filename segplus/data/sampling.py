@@ -82,7 +82,7 @@ def index_classes(
         ignore_index: The label that is ignored.
         points_per_class: At most so many points are kept per class and image.
         seed: Chooses the points.
-        tell: Wraps the positions, to show progress (tqdm).
+        tell: Wraps the positions, to show progress.
     """
     counts = np.zeros((len(split), num_classes), np.int64)
     spans: list[npt.NDArray[np.int32]] = []

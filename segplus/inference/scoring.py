@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from tqdm import tqdm
 
 from segplus.classes import ClassMap
 from segplus.data import SegmentationSplit
@@ -19,6 +18,7 @@ from segplus.inference.prediction_files import write_labels
 from segplus.inference.predictor import Predictor
 from segplus.metrics import BoundaryIoU, CalibrationError, Evaluator, SurfaceDistances, TrimapIoU
 from segplus.metrics.evaluator import BorderMetric, ImageScores
+from segplus.progress import Progress
 from segplus.recipe.evaluation_section import EvaluationRecipe
 
 T = TypeVar("T")
@@ -62,12 +62,12 @@ def iterate_split(split: SegmentationSplit, title: str, *, progress: bool) -> It
     """Yield (index, pair, label) of this process's share of a split: no image goes to two processes."""
     state = join_processes()
     indices = list(range(state.process_index, len(split), state.num_processes))
-    bar = tqdm(
+    bar = Progress(
         read_ahead(map(split.__getitem__, indices), READ_AHEAD),
-        desc=title,
+        title=title,
         total=len(indices),
-        unit=" images",
-        disable=None if progress and state.is_main_process else True,  # None: none in a file
+        unit="images",
+        show=progress and state.is_main_process,
     )
     for index, pair in zip(indices, bar, strict=True):
         label = pair["label"]

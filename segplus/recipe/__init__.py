@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from segplus.recipe.data_section import DataRecipe
 from segplus.recipe.evaluation_section import EvaluationRecipe
-from segplus.recipe.recipe_file import format_recipe, load_recipe, load_sections, save_recipe
+from segplus.recipe.recipe_file import load_recipe, load_sections
+from segplus.recipe.saved_recipe import format_chosen, format_recipe, save_recipe
 from segplus.recipe.sections import CardRecipe, ModelRecipe, OptimizerRecipe, Recipe
 from segplus.recipe.strict import build_dataclass
 from segplus.recipe.transforms_section import TransformsRecipe
@@ -18,6 +19,7 @@ __all__ = [
     "Recipe",
     "TransformsRecipe",
     "build_dataclass",
+    "format_chosen",
     "format_recipe",
     "load_recipe",
     "load_sections",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-# TrainingArguments that begin so change nothing in what is learned: the Hub, and what loads data.
+# TrainingArguments that begin so change nothing in what is learned: the Hub, trackers, and what loads data.
 _APART = (
     "push_to_hub",
     "hub_",
+    "report_to",
     "dataloader_num_workers",
     "dataloader_prefetch_factor",
     "dataloader_persistent_workers",

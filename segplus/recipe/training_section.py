@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
+import importlib.util
 import typing
 from typing import Any
 
-from transformers import TrainingArguments
-from transformers.training_args import trainer_log_levels
-
 from segplus.errors import InputError, suggest
+from segplus.recipe.keys import list_training_hints
 from segplus.recipe.strict import convert
 from segplus.texts import is_file
 
@@ -91,12 +89,6 @@ _RANGES: dict[str, tuple[float, float, str]] = {
 }
 
 
-def list_training_hints() -> dict[str, Any]:
-    """Return the types of TrainingArguments' own names."""
-    hints = typing.get_type_hints(TrainingArguments)
-    return {field.name: hints[field.name] for field in dataclasses.fields(TrainingArguments) if field.init}
-
-
 def check_training(given: Any, name: str, file: str) -> dict[str, Any]:
     """Return the section with every default that segplus changes.
 
@@ -111,6 +103,8 @@ def check_training(given: Any, name: str, file: str) -> dict[str, Any]:
         raise InputError(f"{file}: training is not a section", found=repr(given), allowed="key: value lines")
     hints = list_training_hints()
     merged = {"output_dir": f"runs/{name}"} | TRAINING_DEFAULTS
+    if not any(importlib.util.find_spec(package) for package in ("tensorboard", "tensorboardX")):
+        merged["report_to"] = "none"
     for key, value in given.items():
         if key not in hints:
             allowed = [hint for hint in hints if hint not in RESERVED]
@@ -147,6 +141,8 @@ def _check_ranges(training: dict[str, Any], file: str) -> None:
 
 def _check_choices(training: dict[str, Any], file: str) -> None:
     """Refuse words and files that there are not."""
+    from transformers.training_args import trainer_log_levels  # seconds, which no help needs
+
     for key in ("log_level", "log_level_replica"):
         if training.get(key, "passive") not in trainer_log_levels:
             fix = suggest(training[key], trainer_log_levels)

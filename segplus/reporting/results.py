@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from segplus.classes import ClassMap
 from segplus.files import write_whole
-from segplus.recipe import Recipe
+from segplus.recipe import Recipe, format_chosen
 from segplus.recipe.paths import expand_path, is_fold_folder
 from segplus.reporting.drawing import draw_panel
 from segplus.reporting.environment import describe_machine, list_versions
@@ -60,7 +60,7 @@ def write_results(results: RunResults) -> None:
     write_metrics(results.folder / "metrics.json", metrics)
     images = _write_images(results)
     recipe_text = (results.folder / "recipe.yaml").read_text(encoding="utf-8")
-    card = render_model_card(_collect_facts(results, images, recipe_text))
+    card = render_model_card(_collect_facts(results, images))
     with write_whole(results.folder / "README.md") as temporary:
         temporary.write_text(card, encoding="utf-8")
     write_html_report(
@@ -111,7 +111,7 @@ def _write_images(results: RunResults) -> list[tuple[str, str]]:
     return listed
 
 
-def _collect_facts(results: RunResults, images: Sequence[tuple[str, str]], recipe_text: str) -> ModelCardFacts:
+def _collect_facts(results: RunResults, images: Sequence[tuple[str, str]]) -> ModelCardFacts:
     recipe, split = results.recipe, list(results.evaluations)[-1]
     base = _find_base_model(recipe)
     dataset_on_hub = recipe.card.dataset_id or (recipe.data.dataset if _is_hub_id(recipe.data.dataset) else None)
@@ -130,7 +130,7 @@ def _collect_facts(results: RunResults, images: Sequence[tuple[str, str]], recip
         channels=recipe.data.channels,
         image_range=recipe.data.image_range,
         license=find_license(base, recipe.card.license),
-        recipe=hide_folders(recipe_text),
+        recipe=hide_folders(format_chosen(recipe)),
         base_model=_name_base_model(recipe),
         base_model_is_on_hub=base is not None and not Path(base).is_dir(),
         dataset_is_on_hub=dataset_on_hub is not None,
@@ -153,7 +153,7 @@ def hide_folders(recipe: str) -> str:
     """Return a recipe's YAML with the name alone of every folder and file of this machine that it names.
 
     Args:
-        recipe: The merged recipe; relative paths, ${VARIABLES} and Hub ids stay as they are.
+        recipe: A recipe; relative paths, ${VARIABLES} and Hub ids stay as they are.
     """
     sections = yaml.safe_load(recipe)
     for section, key in _PATH_KEYS:

@@ -16,11 +16,13 @@ from transformers.integrations import TensorBoardCallback
 from segplus.classes import ClassMap
 from segplus.errors import InputError, suggest
 from segplus.metrics import label_map
+from segplus.progress import is_quiet
 from segplus.reporting.drawing import draw_panel_grid
 from segplus.reporting.examples import Example
 from segplus.reporting.table import describe_extremes
 from segplus.training.guard import DivergenceGuard
 from segplus.training.meters import StepMeters
+from segplus.training.progress_lines import ProgressLines
 
 
 class ProgressBars(ProgressCallback):
@@ -42,7 +44,7 @@ class StepLog(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Write the line."""
-        if not state.is_world_process_zero:
+        if not state.is_world_process_zero or is_quiet():
             return
         if "loss" in logs:
             tqdm.write(_format_training_line(logs, state.global_step, state.max_steps))
@@ -190,10 +192,9 @@ class StepClock(TrainerCallback):
 
 
 def install_log(trainer: Trainer, class_names: Sequence[str]) -> None:
-    """Put StepLog, and bars unless training.disable_tqdm, in place of the library's own log callbacks."""
+    """Put StepLog, and bars, or lines where training.disable_tqdm, in place of the library's own log callbacks."""
     trainer.remove_callback(PrinterCallback if trainer.args.disable_tqdm else ProgressCallback)
-    if not trainer.args.disable_tqdm:
-        trainer.add_callback(ProgressBars())
+    trainer.add_callback(ProgressLines() if trainer.args.disable_tqdm else ProgressBars())
     trainer.add_callback(StepLog(class_names))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from torch.utils.data import Dataset, get_worker_info
-from tqdm import tqdm
 from transformers import BaseImageProcessor
 
 from segplus.data import SegmentationData, SegmentationSplit
@@ -18,6 +18,7 @@ from segplus.data.cache import CachedSplit, measure_cache, open_cache
 from segplus.data.contents import find_cache_folder
 from segplus.data.sampling import ClassIndex, RepeatSampler, build_sampler, index_classes
 from segplus.data.streaming import RowSampler, StreamedSplit
+from segplus.progress import Progress
 from segplus.recipe import Recipe
 from segplus.recipe.paths import expand_path
 from segplus.transforms import EvaluationTransform, TrainingTransform
@@ -149,7 +150,7 @@ def build_training_set(
         folder = Path(expand_path(recipe.data.cache, "data.cache"))
         if PartialState().is_main_process:
             print(f"data.cache: {measure_cache(split) / 2**20:.0f} MiB of decoded pixels in {folder}")
-        source = open_cache(split, folder, lambda rows: tqdm(rows, desc="decode", unit="pair", disable=None))
+        source = open_cache(split, folder, partial(Progress, total=len(split), title="decode", unit="pairs"))
     training_set = TrainingSet(source, transform, seed, focus=index, focus_probability=wishes.rare_class_crop)
     sampler = build_sampler(wishes.sampling, None if index is None else index.counts, wishes.repeat_threshold, seed)
     return training_set, sampler
@@ -165,7 +166,7 @@ def _index_split(split: SegmentationSplit) -> ClassIndex:
         split,
         classes.num_classes,
         classes.ignore_index,
-        tell=lambda rows: tqdm(rows, desc="find rare classes", unit="mask", disable=None),
+        tell=partial(Progress, total=len(split), title="find rare classes", unit="masks"),
     )
     file.parent.mkdir(parents=True, exist_ok=True)
     index.save(file)

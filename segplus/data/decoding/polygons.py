@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
-from pycocotools import mask as coco_mask
+
+from segplus.errors import InputError
 
 
 def draw_annotation(annotation: dict[str, Any]) -> npt.NDArray[np.int32]:
@@ -56,8 +57,18 @@ def _fill_coco(shape: dict[str, Any], height: int, width: int) -> npt.NDArray[np
     polygons = [polygon for polygon in shape["polygons"] if len(polygon) >= 6]
     if not polygons:
         return np.zeros((height, width), dtype=np.bool_)
+    coco_mask = _load_coco_mask()
     merged = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
     return np.asarray(coco_mask.decode(merged), dtype=np.bool_)
+
+
+def _load_coco_mask() -> Any:
+    try:
+        from pycocotools import mask
+    except ImportError:
+        fix = "pip install 'segplus[coco]'"
+        raise InputError("polygons and compressed run lengths need pycocotools", fix=fix) from None
+    return mask
 
 
 def decode_runs(counts: list[int] | str, height: int, width: int) -> npt.NDArray[np.bool_]:
@@ -73,12 +84,12 @@ def decode_runs(counts: list[int] | str, height: int, width: int) -> npt.NDArray
     if isinstance(counts, list):
         if sum(counts) != height * width or min(counts, default=0) < 0:
             raise ValueError(f"run lengths of {sum(counts)} pixels, image of {height * width}")
-        rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+        rle = _load_coco_mask().frPyObjects({"size": [height, width], "counts": counts}, height, width)
     elif _ends_early(counts, height * width):
         raise ValueError(f"run lengths of less than the {height * width} pixels of the image")
     else:
         rle = {"size": [height, width], "counts": counts}
-    return np.asarray(coco_mask.decode(rle), dtype=np.bool_)
+    return np.asarray(_load_coco_mask().decode(rle), dtype=np.bool_)
 
 
 def _ends_early(counts: str, pixels: int) -> bool:
@@ -86,7 +97,7 @@ def _ends_early(counts: str, pixels: int) -> bool:
     if not counts or ord(counts[-1]) - 48 & 0x20:  # in the middle of a number: it would read on behind the text
         return True
     try:
-        coco_mask.decode({"size": [pixels - 1, 1], "counts": counts})
+        _load_coco_mask().decode({"size": [pixels - 1, 1], "counts": counts})
     except ValueError:
         return False  # they do not fit into one pixel less
     return True
