@@ -214,6 +214,12 @@ class SegmentationTrainer(ResumableTrainer):
             self.optimizer = cls(groups, **values)
         return self.optimizer
 
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Leave a step behind the warm-up, also of a run of one step: polynomial decay divides by what is left."""
+        if self.args.get_warmup_steps(num_training_steps) >= num_training_steps:
+            self.args.warmup_steps = num_training_steps - 1
+        return super().create_scheduler(num_training_steps, optimizer)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the parts of the loss, images per second and the share of time spent waiting to a training line."""
         if "loss" in logs:
@@ -250,12 +256,13 @@ class SegmentationTrainer(ResumableTrainer):
     # Evaluation
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
-        """Return the loader of an evaluation: images as served, masks at their original size."""
-        training, self.data_collator = self.data_collator, self.evaluation_collator
+        """Return the loader of an evaluation: images as served, masks at their original size, none dropped."""
+        before = self.data_collator, self.args.dataloader_drop_last
+        self.data_collator, self.args.dataloader_drop_last = self.evaluation_collator, False
         try:
             return super().get_eval_dataloader(eval_dataset)
         finally:
-            self.data_collator = training
+            self.data_collator, self.args.dataloader_drop_last = before
 
     def prediction_step(
         self,

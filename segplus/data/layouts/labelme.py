@@ -92,7 +92,8 @@ def _read_shapes(value: object, path: Path) -> list[dict[str, Any]]:
     for number, entry in enumerate(read_list(value, f"{path}: shapes")):
         shape = read_mapping(entry, f"{path}: shapes[{number}]")
         label = read_name(shape.get("label"), f"{path}: shapes[{number}], label")
-        shapes.append({"label": label, "points": shape.get("points"), "shape_type": shape.get("shape_type")})
+        shape_type = "polygon" if shape.get("shape_type") is None else shape["shape_type"]
+        shapes.append({"label": label, "points": shape.get("points"), "shape_type": shape_type})
     return shapes
 
 
@@ -111,7 +112,7 @@ def _build_pair(path: Path, content: Mapping[str, Any], values: Mapping[str, int
 
 
 def _build_shape(shape: Mapping[str, Any], values: Mapping[str, int], size: Size, path: Path) -> dict[str, Any]:
-    value, shape_type = values[shape["label"]], shape["shape_type"] or "polygon"
+    value, shape_type = values[shape["label"]], shape["shape_type"]
     points = read_points(shape["points"], size, f"{path}: a shape of {shape['label']}")
     if shape_type == "rectangle" and len(points) == 2:
         (left, top), (right, bottom) = points
