@@ -283,6 +283,7 @@ def build_coco(first_id: int) -> dict[str, Any]:
     }
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools, under NumPy 2
 @pytest.mark.parametrize("first_id", [0, 17])
 def test_coco(tmp_path: Path, first_id: int) -> None:
     for stem in ("a", "b"):

@@ -63,7 +63,7 @@ def test_sound_data_have_no_findings_and_exact_counts(section: dict[str, Any]) -
     assert audit.exit_code == 0
     for name, split in load_segmentation_dataset(section).splits.items():
         counted = np.sum([np.bincount(pair["label"].ravel(), minlength=3) for pair in split], axis=0)
-        assert list(audit.report["splits"][split]["pixel_counts"].values()) == counted.tolist()
+        assert list(audit.report["splits"][name]["pixel_counts"].values()) == counted.tolist()
         assert audit.report["splits"][name]["pairs"] == len(split)
 
 

@@ -249,6 +249,7 @@ def test_any_flipped_bit_in_a_png_mask_is_noticed(tmp_path: Path) -> None:
             count(tmp_path, encoding="ids")
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools, under NumPy 2
 def test_run_lengths_give_the_mask_they_were_made_of() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
@@ -262,6 +263,7 @@ def test_run_lengths_give_the_mask_they_were_made_of() -> None:
         np.testing.assert_array_equal(decode_runs(counts, *drawn.shape), drawn)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools, under NumPy 2
 @pytest.mark.parametrize("counts", ["", "23", "23P", "2P", "238", [], [2, 3], [2, 3, 8], [20, -8], [13]])
 def test_run_lengths_of_another_size_are_refused(counts: str | list[int]) -> None:
     with pytest.raises(ValueError, match="(?i)run lengths|invalid RLE"):

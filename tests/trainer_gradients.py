@@ -1,7 +1,8 @@
 """The gradient of an optimizer step through the real trainer; as a script, under accelerate launch, on two processes.
 
-Arguments: folder of the results, then names of `LOSSES_BY_NAME`. Every process writes `NAME, process R.pt`: the
-gradient by parameter name, the number of processes, and the images that it read.
+Arguments: folder of the results, then names of `LOSSES_BY_NAME`, or of architectures in `architectures.py`. Every
+process writes `NAME, process R.pt`: the gradient by parameter name, the number of processes, and the images that it
+read.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from architectures import ARCHITECTURES, Architecture
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, TrainerCallback, TrainingArguments
@@ -78,6 +80,7 @@ def compute_gradients(
     plain: bool = False,
     steps: int = 1,
     images: UnequalImages | None = None,
+    architecture: Architecture | None = None,
 ) -> dict[str, Tensor]:
     """Return the gradient of the last step, by parameter name, in float64, without dropout; no step moves a weight."""
     torch.manual_seed(0)
@@ -90,7 +93,8 @@ def compute_gradients(
         drop_path_rate=0.0,
     )
     # BatchNorm sees other statistics in smaller batches, so it is frozen for this comparison.
-    model = SegformerForSemanticSegmentation(config).double()
+    model = SegformerForSemanticSegmentation(config) if architecture is None else architecture.build(num_labels=4)
+    model = model.double()
     keeper, images = KeepGradient(), images or UnequalImages()
     images.pixel_values = images.pixel_values.double()
     trainer = SegmentationTrainer(
@@ -123,7 +127,11 @@ def save_gradients(folder: Path, term: str) -> None:
     """Write what this process found; see above."""
     images = UnequalImages()
     batch_size, accumulation = (2, 2) if term.endswith("accumulated") else (4, 1)
-    found = compute_gradients(LOSSES_BY_NAME[term], folder / "run", batch_size, accumulation, images=images)
+    architecture = next((one for one in ARCHITECTURES if one.model_type == term), None)
+    losses = LOSSES_BY_NAME["cross_entropy" if architecture else term]
+    found = compute_gradients(
+        losses, folder / "run", batch_size, accumulation, images=images, architecture=architecture
+    )
     rank, processes = torch.distributed.get_rank(), torch.distributed.get_world_size()
     result = {"gradient": found, "processes": processes, "read": images.read}
     torch.save(result, folder / f"{term}, process {rank}.pt")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from segplus.data.dataset import SegmentationSplit
 from segplus.data.parallel import map_pairs
 from segplus.errors import InputError
 from segplus.files import write_whole
-from segplus.progress import Progress
 
 Counts = npt.NDArray[np.int64]
 _FORMAT = 1  # of the remembered statistics
@@ -108,43 +106,19 @@ def count_class_pixels(labels: Iterable[npt.NDArray[Any] | Tensor], num_classes:
     return total
 
 
-def count_split(
-    split: SegmentationSplit, num_classes: int, *, cache: Path | None = None, processes: int = 1, progress: bool = True
-) -> Counts:
+def count_split(split: SegmentationSplit, num_classes: int, *, cache: Path | None = None) -> Counts:
     """Return `count_class_pixels` of a whole split, from the cache where it was counted before.
 
     Args:
         split: Has a length, `label(i)` and a fingerprint.
         num_classes: C.
         cache: Folder of cached counts, one JSON file a fingerprint; None counts anew.
-        processes: Worker processes that decode masks.
-        progress: Show a progress bar.
     """
     file = None if cache is None else cache / f"class_pixels_{split.fingerprint}_{num_classes}.json"
     if file is not None and file.is_file():
         return np.array(json.loads(file.read_text()), dtype=np.int64)
-    total = np.zeros((2, num_classes), dtype=np.int64)
-    with Progress[None](total=len(split), title="counting classes", unit="masks", show=progress) as bar:
-        for counts, images in _count_chunks(split, num_classes, processes):
-            total += counts
-            bar.update(images)
+    total = count_class_pixels(map_pairs(split.label, len(split), "counting classes"), num_classes)
     if file is not None:
         with write_whole(file) as temporary:
             temporary.write_text(json.dumps(total.tolist()))
     return total
-
-
-def _count_chunks(split: SegmentationSplit, num_classes: int, processes: int) -> Iterable[tuple[Counts, int]]:
-    chunks = [range(start, min(start + 16, len(split))) for start in range(0, len(split), 16)]
-    if processes <= 1:
-        for chunk in chunks:
-            yield _count_chunk(split, num_classes, chunk)
-        return
-    with ProcessPoolExecutor(processes) as pool:
-        jobs = [pool.submit(_count_chunk, split, num_classes, chunk) for chunk in chunks]
-        for job in jobs:
-            yield job.result()
-
-
-def _count_chunk(split: SegmentationSplit, num_classes: int, chunk: range) -> tuple[Counts, int]:
-    return count_class_pixels((split.label(i) for i in chunk), num_classes), len(chunk)

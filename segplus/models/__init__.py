@@ -15,8 +15,10 @@ from segplus.models.freezing import (
     lay_out_channels_last,
 )
 from segplus.models.image_processor import find_image_range, load_image_processor, refuse_image_processor
+from segplus.models.registration import ARCHITECTURES
 
 __all__ = [
+    "ARCHITECTURES",
     "AuxiliaryLogits",
     "LoadedModel",
     "check_input_size",

@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from transformers import AutoConfig, AutoModelForSemanticSegmentation, PreTrainedConfig, PreTrainedModel
@@ -15,7 +16,10 @@ from transformers.utils import logging as transformers_logging
 from segplus.classes import ClassMap
 from segplus.errors import InputError, suggest
 from segplus.models.channels import count_channels, set_channels, widen_model
+from segplus.models.encoder_head import EncoderHeadForSemanticSegmentation
+from segplus.models.encoder_head_config import EncoderHeadConfig
 from segplus.models.freezing import is_head_parameter
+from segplus.models.transfer import Transfer, load_encoder_weights
 from segplus.recipe import ModelRecipe
 from segplus.recipe.paths import expand_path
 
@@ -28,16 +32,20 @@ class LoadedModel:
         model: Float32, on the CPU.
         new_parameters: Names of the parameters that no checkpoint gave.
         checkpoint_channels: Input channels of the checkpoint where the model was widened to others; else None.
+        transfer: What the encoder took from a checkpoint of its own; None where there is none.
     """
 
     model: PreTrainedModel
     new_parameters: list[str]
     checkpoint_channels: int | None = None
+    transfer: Transfer | None = None
 
     def describe(self) -> str:
         """Return one line: architecture, size, which modules start from random weights, and what was widened."""
         total = sum(p.numel() for p in self.model.parameters())
         line = f"{type(self.model).__name__}: {total / 1e6:.2f} M parameters, {self._describe_origin()}"
+        if self.transfer is not None:
+            line += f"; {self.transfer.describe()}"
         if self.checkpoint_channels is None:
             return line
         now = count_channels(self.model.config)
@@ -72,10 +80,11 @@ def load_model(
         InputError: If the checkpoint cannot be loaded, is no semantic-segmentation model, or cannot take the channels.
     """
     config = _build_config(recipe, classes, use_auxiliary_head, channels)
+    if recipe.checkpoint is None and isinstance(config, EncoderHeadConfig) and config.backbone is not None:
+        return _build_from_encoder(config, recipe, channels)
     if recipe.checkpoint is None:
-        config = config if count_channels(config) == channels else set_channels(config, channels)
-        with explain_failures("model.config", config.model_type):
-            model = AutoModelForSemanticSegmentation.from_config(config, **_choose_attention(recipe))
+        fits = count_channels(config) == channels
+        model = _build_random_model(config if fits else set_channels(config, channels), recipe)
         return LoadedModel(model.float(), [name for name, _ in model.named_parameters()])
     checkpoint = expand_checkpoint(recipe.checkpoint)
     with quiet_transformers(), explain_failures("model.checkpoint", checkpoint):
@@ -124,16 +133,20 @@ def load_segmentation_checkpoint(checkpoint: str, *, trust_remote_code: bool = F
     return model.eval()
 
 
-def expand_checkpoint(checkpoint: str) -> str:
+def expand_checkpoint(checkpoint: str, key: str = "model.checkpoint") -> str:
     """Return a checkpoint with ${VARIABLES} and ~ filled in.
+
+    Args:
+        checkpoint: Hub id or folder.
+        key: The recipe's key that holds it, for the message.
 
     Raises:
         InputError: If a variable is not set, or a path that is clearly local does not exist.
     """
-    expanded = expand_path(checkpoint, "model.checkpoint")
+    expanded = expand_path(checkpoint, key)
     looks_local = expanded.startswith((".", os.sep)) or expanded.count("/") > 1
     if looks_local and not os.path.isdir(expanded):
-        raise InputError(f"model.checkpoint: no such folder: {expanded}", fix="check the path")
+        raise InputError(f"{key}: no such folder: {expanded}", fix="check the path")
     return expanded
 
 
@@ -165,8 +178,11 @@ def _build_config(recipe: ModelRecipe, classes: ClassMap, use_auxiliary_head: bo
     values["semantic_loss_ignore_index"] = classes.ignore_index
     if not use_auxiliary_head and "use_auxiliary_head" in known:
         values["use_auxiliary_head"] = False
+    if "backbone" in known and isinstance(values.get("backbone"), str):
+        values["backbone"] = expand_checkpoint(values["backbone"], "model.config.backbone")
     # from_dict, not setattr: values that depend on each other are checked together, as in a file.
-    return type(config).from_dict({**known, **values})
+    with quiet_transformers(), explain_config("model.config"):
+        return type(config).from_dict({**known, **values})
 
 
 def _build_config_of_type(model_type: str) -> PreTrainedConfig:
@@ -180,6 +196,29 @@ def _build_config_of_type(model_type: str) -> PreTrainedConfig:
 
 def _list_model_types() -> list[str]:
     return sorted({config.model_type for config in AutoModelForSemanticSegmentation._model_mapping})
+
+
+def _build_random_model(config: PreTrainedConfig, recipe: ModelRecipe) -> PreTrainedModel:
+    explain = (
+        explain_config if isinstance(config, EncoderHeadConfig) else partial(explain_failures, source=config.model_type)
+    )
+    with explain("model.config"):
+        return AutoModelForSemanticSegmentation.from_config(config, **_choose_attention(recipe))
+
+
+def _build_from_encoder(config: EncoderHeadConfig, recipe: ModelRecipe, channels: int) -> LoadedModel:
+    """Build the model on the encoder's own number of channels, load its weights, and widen it to the images'."""
+    source = str(config.backbone)
+    with quiet_transformers(), explain_failures("model.config.backbone", source):
+        # The saved config holds all of the encoder's, so nobody asks for the checkpoint, or for this folder, again.
+        config.backbone = None
+        model = _build_random_model(config, recipe).float()
+        transfer = load_encoder_weights(cast("EncoderHeadForSemanticSegmentation", model), source)
+        given = count_channels(config)
+        if given != channels:
+            model = widen_model(model, channels, **_choose_attention(recipe))
+    new = [name for name, _ in model.named_parameters() if name.removeprefix("backbone.") not in transfer.loaded]
+    return LoadedModel(model, new, None if given == channels else given, transfer)
 
 
 def _choose_attention(recipe: ModelRecipe) -> dict[str, Any]:
@@ -223,6 +262,21 @@ def _refuse_empty_backbone(model: PreTrainedModel, new: list[str], checkpoint: s
             found=f"{len(new)} tensors without a counterpart",
             fix="check that checkpoint and model.config name the same architecture and sizes",
         )
+
+
+@contextmanager
+def explain_config(key: str) -> Iterator[None]:
+    """Turn what a config refuses into one message that begins with the recipe's key."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{key}: {error}") from error
+    except OSError as error:
+        raise InputError(
+            f"{key}: {str(error).splitlines()[0]}", fix="check the name, the connection, or use a local folder"
+        ) from error
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedModel
 
 from segplus.errors import InputError
+from segplus.models.architecture import SegmentationNetwork
 from segplus.models.channels import count_channels
 
 
@@ -53,7 +54,11 @@ def freeze_unused_parameters(model: PreTrainedModel, size_px: tuple[int, int]) -
     ]
     was_training = model.training
     model.eval()  # one image suffices where BatchNorm needs no statistics
-    outputs.append(model(pixel_values=torch.zeros(1, count_channels(model.config), *size_px)).logits)
+    # Of an architecture of our own, auxiliary heads run where the network itself, not its layers, is in training.
+    model.training = isinstance(model, SegmentationNetwork)
+    given = model(pixel_values=torch.zeros(1, count_channels(model.config), *size_px))
+    outputs += [given.logits, *(given.get("auxiliary_logits") or ())]
+    outputs += [given["boundary_logits"]] if "boundary_logits" in given else []
     torch.stack([output.sum() for output in outputs]).sum().backward()
     for hook in hooks:
         hook.remove()

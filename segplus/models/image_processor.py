@@ -11,6 +11,8 @@ from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPI
 from segplus.errors import InputError, suggest
 from segplus.models.auto import expand_checkpoint, explain_failures, quiet_transformers
 from segplus.models.channels import count_channels
+from segplus.models.encoder_head_config import EncoderHeadConfig
+from segplus.models.transfer import copy_normalization, load_encoder_processor
 from segplus.recipe import ModelRecipe
 
 # Cropping and padding change the geometry behind the pipeline's back: it stretches the logits over the whole image.
@@ -44,7 +46,7 @@ def load_image_processor(
     if _RANGE in recipe.image_processor:
         raise InputError(f"model.image_processor: unknown key '{_RANGE}'", fix="set data.image_range")
     with quiet_transformers():
-        processor = _load_from_checkpoint(recipe) or _build_from_type(config)
+        processor = _load_from_checkpoint(recipe) or _load_from_encoder(recipe, config) or _build_from_type(config)
         processor = _override(processor, recipe.image_processor)
         processor = _fit_channels(processor, recipe.image_processor, count_channels(config), measure_channels)
         settings = {key: value for key, value in processor.to_dict().items() if key != _RANGE}
@@ -69,6 +71,15 @@ def _load_from_checkpoint(recipe: ModelRecipe) -> BaseImageProcessor | None:
     except (OSError, ValueError):
         # A checkpoint without preprocessor_config.json; the model's own weights were found before this is asked.
         return None
+
+
+def _load_from_encoder(recipe: ModelRecipe, config: PreTrainedConfig) -> BaseImageProcessor | None:
+    """Return a processor that normalises as the encoder's checkpoint asks, where the recipe names one."""
+    source = recipe.config.get("backbone") if isinstance(config, EncoderHeadConfig) else None
+    if recipe.checkpoint is not None or source is None:
+        return None
+    given = load_encoder_processor(expand_checkpoint(str(source), "model.config.backbone"))
+    return None if given is None else copy_normalization(_build_from_type(config), given)
 
 
 def _build_from_type(config: PreTrainedConfig) -> BaseImageProcessor:

@@ -19,7 +19,6 @@ from transformers import (
 
 from segplus.data import SegmentationData
 from segplus.data.contents import find_cache_folder
-from segplus.data.parallel import count_workers
 from segplus.data.statistics import Counts, count_split, measure_channels
 from segplus.errors import InputError, suggest
 from segplus.images import show_as_rgb
@@ -150,7 +149,7 @@ def require_monitored_class(metric: str, data: SegmentationData) -> None:
 
 def _count_pixels(data: SegmentationData, split: str) -> Counts:
     cache = find_cache_folder() / "class_pixels"
-    return count_split(data.splits[split], data.classes.num_classes, cache=cache, processes=count_workers())
+    return count_split(data.splits[split], data.classes.num_classes, cache=cache)
 
 
 def adapt_model(model: PreTrainedModel, wishes: ModelRecipe, arguments: TrainingArguments) -> PreTrainedModel:

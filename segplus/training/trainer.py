@@ -22,6 +22,7 @@ from segplus.losses import Criterion
 from segplus.metrics import compute_scores, confusion_matrices, label_map
 from segplus.models import AuxiliaryLogits, find_batch_norms, fold_decode_head
 from segplus.recipe import OptimizerRecipe
+from segplus.training.auxiliary import build_boundary_loss, list_auxiliary_logits, sum_auxiliary_losses
 from segplus.training.callbacks import EpochClock, StepClock
 from segplus.training.checkpoints import is_finished
 from segplus.training.guard import DivergenceGuard
@@ -67,6 +68,7 @@ class SegmentationTrainer(Trainer):
         self.classes = classes
         self.criterion = criterion.to(self.args.device)
         self.auxiliary_criterion = copy.deepcopy(self.criterion)
+        self.boundary_loss = build_boundary_loss(model, self.criterion)
         self.auxiliary_loss_weight = auxiliary_loss_weight
         self.optimizer_recipe = optimizer_recipe or OptimizerRecipe(head_learning_rate_multiplier=1.0)
         self.train_sampler = train_sampler
@@ -123,7 +125,7 @@ class SegmentationTrainer(Trainer):
         # A scheduled parameter may move a denominator, so the schedules go first.
         for criterion in (self.criterion, self.auxiliary_criterion):
             criterion.set_progress(self.state.global_step / max(self.state.max_steps, 1))
-        counted = [self.criterion.count_normalizers(batch["labels"].to(device).long()) for batch in batches]
+        counted = [self._count_normalizers(batch["labels"].to(device).long()) for batch in batches]
         sums = {name: torch.stack([entry[name] for entry in counted]).sum(0) for name in counted[0]}
         return batches, {name: self.accelerator.reduce(total, "sum") for name, total in sums.items()}
 
@@ -152,17 +154,28 @@ class SegmentationTrainer(Trainer):
         with torch.autocast(outputs.logits.device.type, enabled=False):
             loss = self._compute_criterion(self.criterion, outputs.logits, inputs["labels"], num_items_in_batch)
             parts = dict(self.criterion.term_values)
-            auxiliary = self._auxiliary_logits.take()
-            if auxiliary is not None and self.auxiliary_loss_weight > 0:
-                extra = self._compute_criterion(
-                    self.auxiliary_criterion, auxiliary, inputs["labels"], num_items_in_batch
+            auxiliary = list_auxiliary_logits(self._auxiliary_logits.take(), outputs)
+            if auxiliary and self.auxiliary_loss_weight > 0:
+                extra, extra_parts = sum_auxiliary_losses(
+                    self.auxiliary_criterion,
+                    auxiliary,
+                    lambda one, logits: self._compute_criterion(one, logits, inputs["labels"], num_items_in_batch),
                 )
-                loss = loss + self.auxiliary_loss_weight * extra
-                parts |= {f"auxiliary/{name}": value for name, value in self.auxiliary_criterion.term_values.items()}
+                loss, parts = loss + self.auxiliary_loss_weight * extra, parts | extra_parts
+            if self.boundary_loss is not None:
+                shares = self.current_gradient_accumulation_steps * self.accelerator.num_processes
+                loss = loss + self.boundary_loss(
+                    outputs.logits, outputs.boundary_logits, inputs["labels"], num_items_in_batch, shares
+                )
+                parts |= self.boundary_loss.term_values
         self.meters.add_parts(parts, images=len(inputs["labels"]))
         # DDP averages gradients over processes, while the denominators above already count all of them.
         loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
+
+    def _count_normalizers(self, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        counts = self.criterion.count_normalizers(labels)
+        return counts if self.boundary_loss is None else counts | self.boundary_loss.count_normalizers(labels)
 
     def _compute_criterion(self, criterion: Criterion, logits: torch.Tensor, labels: torch.Tensor, counts: Any) -> Any:
         criterion.train()

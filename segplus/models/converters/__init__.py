@@ -1,0 +1,1 @@
+"""Weights that others published, brought to the names that segplus' networks have."""

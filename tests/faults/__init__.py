@@ -1,0 +1,1 @@
+"""Bad inputs, drawn from a seed: what can be put before segplus, and what it must answer."""
