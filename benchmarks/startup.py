@@ -1,7 +1,7 @@
 """How long a person waits for a help and for an import: segplus beside its peers, in one run.
 
-Each command runs in a process of its own, one after the other, several times in turn; medians and the fastest. The peers are
-what stands beside segplus in the same environment. Writes startup.md beside this file.
+Each command runs in a process of its own, one after the other, several times in turn; medians and the fastest. The
+peers are what stands beside segplus in the same environment. Writes startup.md beside this file.
 
     python benchmarks/startup.py [--repeats 9]
 """
