@@ -66,9 +66,12 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
 
 
 def _add_verbosity(parser: argparse.ArgumentParser) -> None:
-    options = {"action": "store_true", "default": argparse.SUPPRESS}
-    parser.add_argument("-q", "--quiet", help="no progress, only results and mistakes", **options)
-    parser.add_argument("-v", "--verbose", help="also what the libraries say", **options)
+    for short, name, text in (
+        ("-q", "--quiet", "no progress, only results and mistakes"),
+        ("-v", "--verbose", "also what the libraries say"),
+    ):
+        # Absent where it is not given, so that a verb does not take back what stands before it.
+        parser.add_argument(short, name, action="store_true", default=argparse.SUPPRESS, help=text)
 
 
 def split_words(words: Sequence[str], verb: argparse.ArgumentParser) -> tuple[list[str], list[str]]:
@@ -143,7 +146,8 @@ def run_verb(words: list[str]) -> int:
         parser.print_help()
         return 0
     name = next((word for word in words if not word.startswith("-")), "")
-    verb, keys = verbs.get(name, parser), []
+    verb = verbs.get(name, parser)
+    keys: list[str] = []
     try:
         if name and name not in verbs:
             raise InputError(f"command line: '{name}' is no verb of segplus", fix=suggest(name, verbs))

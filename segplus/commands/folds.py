@@ -111,7 +111,7 @@ def read_runs(folders: Sequence[str | Path]) -> list[FoldRun]:
         raise InputError(
             f"folds {', '.join(map(str, missing))} of {total} have no finished run",
             found=f"no {_METRICS} in {', '.join(unfinished)}" if unfinished else f"runs of folds {sorted(paths)}",
-            fix=f"run_segmentation.py RECIPE.yaml --folds {total} --fold {missing[0]}",
+            fix=f"segplus train RECIPE --folds {total} --fold {missing[0]}",
         )
     runs = [_read_run(paths[fold], fold, recipes[paths[fold]]) for fold in sorted(paths)]
     other = next((run for run in runs if run.metrics["class_names"] != runs[0].metrics["class_names"]), None)
@@ -129,7 +129,7 @@ def _list_runs(folder: Path) -> list[Path]:
         raise InputError(
             f"{folder}: no run of a fold",
             found=there,
-            fix="run_segmentation.py RECIPE.yaml --folds 5 --fold 0, and so on",
+            fix="segplus train RECIPE --folds 5 --fold 0, and so on",
         )
     return inside
 

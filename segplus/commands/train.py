@@ -54,7 +54,7 @@ def train(recipe: Recipe) -> None:
     prepare_process()
     recipe = choose_precision(recipe)  # saved with the run
     arguments = build_training_arguments(recipe)
-    output_dir = Path(arguments.output_dir)
+    output_dir = Path(str(arguments.output_dir))
 
     with arguments.main_process_first(desc="data"):
         data = load_segmentation_dataset(recipe.data)
