@@ -127,7 +127,7 @@ def test_logged_parts_times_their_weights_are_the_logged_loss(tmp_path: Path, lo
     )
     trainer = SegmentationTrainer(
         DPTForSemanticSegmentation(config),
-        criterion=build_criterion(losses, 4),
+        losses=build_criterion(losses, 4),
         classes=ClassMap.build(trainer_gradients.NAMES),
         auxiliary_loss_weight=0.3,
         args=arguments,
