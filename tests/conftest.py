@@ -33,6 +33,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[hub_server.HubServer]:
     with hub_server.HubServer() as server:
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr("transformers.utils.hub._hf_api", None)
         monkeypatch.setenv("HF_TOKEN", hub_server.TOKEN)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")

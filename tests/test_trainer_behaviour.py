@@ -141,6 +141,7 @@ def test_hyperparameter_search_of_two_trials(tmp_path: Path) -> None:
     assert trainer.model.config.id2label == dict(enumerate(NAMES))
 
 
+@pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")  # huggingface_hub's own
 def test_push_to_hub_brings_weights_and_our_card(tmp_path: Path, hub: hub_server.HubServer) -> None:
     trainer = build_trainer(tmp_path / "squares")
     trainer.evaluate()

@@ -18,6 +18,7 @@ from segplus.metrics import confusion_matrices, label_maps
 from segplus.models import fold_decode_head
 from segplus.training.criteria import TrainingLoss
 from segplus.training.scorekeeper import Scorekeeper, UserMetric
+from segplus.transforms import Normalization
 
 
 class EvaluatingTrainer(Trainer):
@@ -32,6 +33,7 @@ class EvaluatingTrainer(Trainer):
     # Trainer's own attribute of that name must stay None: the loop would hand it confusion matrices.
     logits_preprocessor: Callable[..., torch.Tensor] | None
     scores: Scorekeeper
+    normalization: Normalization | None
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """Return the loader of an evaluation.
@@ -59,6 +61,17 @@ class EvaluatingTrainer(Trainer):
         if not predicts:
             return output
         return output._replace(predictions=self.scores.predictions, label_ids=self.scores.labels or None)
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Move a batch to the device, and there make floats of 8-bit pixel values and int64 of labels."""
+        inputs = super()._prepare_inputs(inputs)
+        if self.normalization is not None and inputs["pixel_values"].dtype == torch.uint8:
+            inputs["pixel_values"] = self.normalization.apply_to_batch(inputs["pixel_values"])
+        elif not inputs["pixel_values"].is_floating_point():
+            raise InputError("pixel_values: not normalised", found=inputs["pixel_values"].dtype, allowed="floats")
+        if "labels" in inputs:
+            inputs["labels"] = inputs["labels"].long()
+        return inputs
 
     def prediction_step(
         self,

@@ -62,6 +62,8 @@ class SegmentationTrainer(EvaluatingTrainer):
         evaluation_collator: Forms the batches of evaluations; None takes data_collator, or else pads labels alone.
     """
 
+    current_gradient_accumulation_steps = 1  # until a step sets it
+
     def __init__(
         self,
         model: nn.Module | None = None,
@@ -186,17 +188,6 @@ class SegmentationTrainer(EvaluatingTrainer):
         counted = [self.criterion.count_normalizers(batch["labels"].to(device).long()) for batch in batches]
         sums = {name: torch.stack([entry[name] for entry in counted]).sum(0) for name in counted[0]}
         return batches, {name: self.accelerator.reduce(total, "sum") for name, total in sums.items()}
-
-    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Move a batch to the device, and there make floats of 8-bit pixel values and int64 of labels."""
-        inputs = super()._prepare_inputs(inputs)
-        if self.normalization is not None and inputs["pixel_values"].dtype == torch.uint8:
-            inputs["pixel_values"] = self.normalization.apply_to_batch(inputs["pixel_values"])
-        elif not inputs["pixel_values"].is_floating_point():
-            raise InputError("pixel_values: not normalised", found=inputs["pixel_values"].dtype, allowed="floats")
-        if "labels" in inputs:
-            inputs["labels"] = inputs["labels"].long()
-        return inputs
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any] | None:
         return self.train_sampler or super()._get_train_sampler(train_dataset)
