@@ -39,7 +39,7 @@ def read_metrics(path: str | Path) -> dict[str, Any]:
     with explain_refusals(Path(path)):
         content = Path(path).read_bytes()
     try:
-        metrics = json.loads(content)
+        metrics: dict[str, Any] = json.loads(content)
         damage = _find_damage(metrics)
     except (ValueError, RecursionError) as error:
         damage = str(error)

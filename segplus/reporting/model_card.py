@@ -49,7 +49,7 @@ class ModelCardFacts:
         evaluation: One entry of metrics.json's "evaluations".
         split: The split that `evaluation` measures.
         license: From `find_license`.
-        recipe: The lines of the recipe that are no default, YAML.
+        recipe: The lines of the recipe that are no default, YAML; empty for a training without one.
         channels: Number of channels of the images; transformers' pipeline reads images of three.
         image_range: The values that became 0 and 255 in images deeper than 8 bits; None where none was stated.
         base_model: Hub id (or name, for a folder) of the weights that training began with; None for random weights.

@@ -133,7 +133,7 @@ def _collect_facts(results: RunResults, images: Sequence[tuple[str, str]]) -> Mo
         base_model_is_on_hub=base is not None and not Path(base).is_dir(),
         dataset_is_on_hub=dataset_on_hub is not None,
         images=images,
-        training=_describe_training(results.training),
+        training=describe_training_facts(results.training),
         versions=list_versions(),
         tags=recipe.card.tags,
         language=recipe.card.language,
@@ -190,7 +190,8 @@ def _is_hub_id(dataset: str) -> bool:
     return re.fullmatch(r"[\w.-]+/[\w.-]+", dataset) is not None and not Path(dataset).exists()
 
 
-def _describe_training(training: Mapping[str, Any]) -> dict[str, object]:
+def describe_training_facts(training: Mapping[str, Any]) -> dict[str, object]:
+    """Return the rows of the card's training table, from the facts of a finished training."""
     machine = describe_machine()
     minutes = f"{float(training['seconds']) / 60:.1f} minutes" if "seconds" in training else "unknown"
     where = f"{machine.get('gpu', machine['processor'])}, {machine['cores']} CPU cores"

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import Trainer, TrainerState
+from transformers import PreTrainedModel, Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput, rotate_checkpoints
 
 from segplus.models.manifest import list_model_files, write_manifest
@@ -26,13 +26,13 @@ logger = logging.getLogger(__name__)
 class ResumableTrainer(Trainer):
     """Ends each checkpoint with a manifest, and verifies what it loads."""
 
-    def train(self, resume_from_checkpoint: Any = None, **arguments: Any) -> TrainOutput:
+    def train(self, resume_from_checkpoint: Any = None, *arguments: Any, **named: Any) -> TrainOutput:
         """Train, or continue; a run that is finished is only loaded, best weights and history.
 
         transformers takes one more step where a finished `max_steps` run is resumed.
         """
-        if resume_from_checkpoint is None or not is_finished(Path(resume_from_checkpoint)):
-            return super().train(resume_from_checkpoint=resume_from_checkpoint, **arguments)
+        if isinstance(resume_from_checkpoint, bool | None) or not is_finished(Path(resume_from_checkpoint)):
+            return super().train(resume_from_checkpoint, *arguments, **named)
         self.state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / STATE_FILE))
         self._load_from_checkpoint(resume_from_checkpoint)
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
@@ -98,6 +98,9 @@ class ResumableTrainer(Trainer):
         save_pretrained may write other names than the modules have (SegFormer's, in transformers 5), and Trainer's own
         load_state_dict(strict=False) would then leave the model as it was, with no more than a warning.
         """
+        if not isinstance(self.model, PreTrainedModel):  # Trainer takes plain modules, too
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
         saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
         self.model.load_state_dict(saved.state_dict())
 
