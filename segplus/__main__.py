@@ -147,7 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputError(f"command line: '{name}' is no verb of segplus", fix=suggest(name, verbs))
         if name:
             words, keys = split_words(words, verb)
-            refuse_unknown_options(name, verb, keys)
+            if keys:
+                refuse_unknown_options(name, verb, keys)
         options, left = parser.parse_known_args(words)
         if left:
             verb.error(f"unrecognized arguments: {' '.join(left)}")
