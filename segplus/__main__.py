@@ -153,7 +153,8 @@ def run_verb(words: list[str]) -> int:
             raise InputError(f"command line: '{name}' is no verb of segplus", fix=suggest(name, verbs))
         if name:
             words, keys = split_words(words, verb)
-            refuse_unknown_options(name, verb, keys)
+            if keys:
+                refuse_unknown_options(name, verb, keys)
     except InputError:
         print(verb.format_usage(), end="", file=sys.stderr)
         raise
