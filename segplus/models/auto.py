@@ -23,6 +23,9 @@ from segplus.models.transfer import Transfer, load_encoder_weights
 from segplus.recipe import ModelRecipe
 from segplus.recipe.paths import expand_path
 
+# What the library raises for a wrong value of a config or a wrong file; it has no type of its own for them.
+_FAILURES = (OSError, ValueError, TypeError, RuntimeError, ImportError, AttributeError, LookupError, ArithmeticError)
+
 
 @dataclass
 class LoadedModel:
@@ -286,7 +289,7 @@ def explain_failures(key: str, source: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, AttributeError) as error:
+    except _FAILURES as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         fix = "check the name, the connection, or use a local folder"
         if "trust_remote_code" in str(error):  # transformers raises a bare ValueError: only its text tells

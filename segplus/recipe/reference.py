@@ -15,8 +15,8 @@ import yaml
 
 from segplus.errors import InputError, suggest
 from segplus.recipe.keys import list_keys, list_training_hints
-from segplus.recipe.training_section import RESERVED, TRAINING_DEFAULTS
 from segplus.recipe.sections import Recipe
+from segplus.recipe.training_section import RESERVED, TRAINING_DEFAULTS
 
 _TYPES = {bool: "true or false", int: "whole number", float: "number", str: "text", type(None): "null", Any: "any"}
 _MANY = {int: "whole numbers", float: "numbers"}

@@ -8,9 +8,9 @@ import typing
 from typing import Any, Literal, Union
 
 from segplus.recipe.keys import list_training_hints
-from segplus.recipe.training_section import RESERVED
 from segplus.recipe.reference import list_training_section, read_arguments
 from segplus.recipe.sections import Recipe
+from segplus.recipe.training_section import RESERVED
 
 _PLAIN = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
 
