@@ -162,7 +162,7 @@ class DataRecipe:
             "mask_channel": (0, 4095),
             "instance_divisor": (1, 2**31 - 1),
             "shuffle_buffer_images": (1, 2**31 - 1),
-            "max_image_megapixels": (0.001, 1_000_000),
+            "max_image_megapixels": (0.0001, 1_000_000),
         }
         for key, (low, high) in ranges.items():
             value = vars(self)[key]
@@ -217,12 +217,16 @@ class DataRecipe:
             raise InputError(
                 "data.synthetic_size_px: not a size", found=self.synthetic_size_px, allowed="[height, width]"
             )
-        if self.synthetic_size_px[0] * self.synthetic_size_px[1] > self.max_image_megapixels * 1e6:
+        drawn_px = self.synthetic_size_px[0] * self.synthetic_size_px[1] if self.dataset == "synthetic" else 0
+        if drawn_px > self.max_image_megapixels * 1e6:
             raise InputError(
                 "data.synthetic_size_px: above data.max_image_megapixels",
                 found=self.synthetic_size_px,
                 allowed=f"{self.max_image_megapixels} megapixels",
             )
+        for key in ("images", "masks", "annotations"):
+            if any(len(part.encode()) > 255 for part in (vars(self)[key] or "").split("/")):
+                raise InputError(f"data.{key}: longer than the name of a file can be", found=vars(self)[key])
         for entry in self.void:
             if not _is_void(entry):
                 raise InputError(

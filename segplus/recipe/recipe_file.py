@@ -79,7 +79,7 @@ def load_sections(
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    if not os.path.exists(path):
         raise InputError(f"recipe {path}: no such file", fix="check the path")
     values = read_document(path, f"recipe {path}")
     if not isinstance(values, dict):

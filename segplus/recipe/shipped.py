@@ -6,6 +6,7 @@ import importlib.resources
 from pathlib import Path
 
 from segplus.errors import InputError, suggest
+from segplus.texts import is_file
 
 # Settings of accelerate launch lie beside the recipes.
 _NO_RECIPES = "accelerate"
@@ -34,7 +35,7 @@ def find_recipe(name: str) -> Path:
         InputError: If there is neither.
     """
     path = Path(name)
-    if path.is_file():
+    if is_file(path):
         return path
     recipes = list_recipes()
     plain = name.removeprefix("configs/").removesuffix(".yaml")

@@ -86,7 +86,7 @@ def _has_any(path: Path, *names: str) -> bool:
 
 def _name_coco(path: Path, section: DataRecipe) -> str:
     if section.annotations:
-        return section.annotations
+        return f"data.annotations: {section.annotations}"
     patterns = ("*/_annotations.coco.json", "_annotations.coco.json", "annotations/*.json")
     return next((str(file.relative_to(path)) for pattern in patterns for file in sorted(path.glob(pattern))), "")
 
