@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
 
+from segplus.data.cache import CachedSplit
+from segplus.data.decoding.arrays import load_array, map_array
 from segplus.data.sampling import ClassIndex
 from segplus.errors import InputError
 from segplus.inference.checkpoint import find_checkpoint
@@ -71,9 +73,22 @@ def test_code_in_a_checkpoint_or_a_cache_is_not_run(checkpoint: Path, tmp_path: 
         save(Payload(token), checkpoint / "pytorch_model.bin")
         with pytest.raises(InputError, match="cannot load"):
             load_segmentation_checkpoint(str(checkpoint))
-    np.savez(tmp_path / "index.npz", counts=np.array([Payload(token)], dtype=object), allow_pickle=True)
-    with pytest.raises((InputError, ValueError)):
-        ClassIndex.load(tmp_path / "index.npz")
+    planted, array = np.array([Payload(token)], dtype=object), tmp_path / "array.npy"
+    np.save(array, planted, allow_pickle=True)
+    np.savez(tmp_path / "index.npz", counts=planted)
+    index = (tmp_path / "index.npz").read_bytes()
+    (tmp_path / "index.json").write_text('{"image_dtype": "uint8", "label_dtype": "uint8"}')
+    array.with_name("table.npy").write_bytes(array.read_bytes())
+    openings = (
+        lambda: load_array(str(array), 100),
+        lambda: map_array(str(array)),
+        lambda: load_array(index, 100),
+        lambda: ClassIndex.unpack(index),
+        lambda: CachedSplit(None, tmp_path),
+    )
+    for opening in openings:
+        with pytest.raises(ValueError):
+            opening()
     assert not token.exists()
 
 

@@ -117,7 +117,7 @@ def test_a_processor_that_would_serve_another_geometry_is_refused() -> None:
 
 def test_a_backbone_without_its_head_is_no_checkpoint_to_predict_with(tmp_path: Path) -> None:
     build_segformer().segformer.save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="weights are missing"):
+    with pytest.raises(InputError, match="is no semantic-segmentation model\n  found: SegformerModel"):
         load_segmentation_checkpoint(str(tmp_path))
 
 

@@ -100,13 +100,13 @@ def test_a_second_ctrl_c_ends_at_once(monkeypatch: pytest.MonkeyPatch, capsys: p
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr("segplus.commands.train.load_recipe", train)
+    monkeypatch.setattr("segplus.commands.train.find_recipe", train)
     try:
         assert main(["recipe.yaml"]) == 130
     finally:
         signal.signal(signal.SIGINT, before[0])
         signal.signal(signal.SIGTERM, before[1])
-    assert "ended at once; repeat the command to go on" in capsys.readouterr().err
+    assert "interrupted (Ctrl-C): nothing is half written; repeat the command to go on" in capsys.readouterr().err
 
 
 @pytest.mark.slow

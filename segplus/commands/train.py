@@ -13,7 +13,6 @@ written; a second one ends at once.
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -128,9 +127,6 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
         return EXIT_CODE_DIVERGED
     except TrainingInterruptedError as error:  # it was told when the checkpoint was written
         return EXIT_CODE_SIGNAL + error.number
-    except KeyboardInterrupt:
-        print("Ctrl-C: ended at once; repeat the command to go on from the last checkpoint", file=sys.stderr)
-        return EXIT_CODE_SIGNAL + signal.SIGINT
     return 0
 
 
