@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from segplus.files import write_whole
-from segplus.recipe.recipe_file import check_training
 from segplus.recipe.sections import Recipe
+from segplus.recipe.training_section import check_training
 
 
 def save_recipe(recipe: Recipe, path: str | os.PathLike[str]) -> None:
