@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForSemanticSegmentation, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -274,7 +275,7 @@ def explain_config(key: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, StrictDataclassError) as error:
         raise InputError(f"{key}: {error}") from error
     except OSError as error:
         raise InputError(
