@@ -7,11 +7,13 @@ import importlib
 import logging
 import os
 import sys
+import textwrap
 import warnings
 from collections.abc import Sequence
 
+from segplus.commands.endings import EXIT_CODES, end_command
 from segplus.commands.options import VERBS
-from segplus.errors import EXIT_CODE_INPUT, InputError, describe_error, suggest
+from segplus.errors import InputError, suggest
 
 _SECTIONS = {
     "": "Every key of the recipe may follow: --training.learning_rate 1e-4, or --learning_rate 1e-4 where one section "
@@ -21,7 +23,6 @@ _SECTIONS = {
     "evaluation.protocol": "Keys of the recipe's evaluation.protocol may follow: --evaluation.protocol.flip true",
 }
 _LIBRARIES = ("TRANSFORMERS_VERBOSITY", "DATASETS_VERBOSITY", "HF_HUB_VERBOSITY")
-_ENDING = "exit codes: 0 done, 1 inspect found what breaks training, 2 a mistake, 3 training diverged"
 
 
 class _VersionAction(argparse.Action):
@@ -40,7 +41,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
         prog="segplus",
         description="Fine-tune semantic-segmentation models on your own masks.",
         epilog="examples:\n  segplus train quickstart\n  segplus new path/to/folder\n  segplus train recipe.yaml\n\n"
-        f"{_ENDING}",
+        + textwrap.fill(EXIT_CODES, 80),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -65,9 +66,12 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
 
 
 def _add_verbosity(parser: argparse.ArgumentParser) -> None:
-    options = {"action": "store_true", "default": argparse.SUPPRESS}
-    parser.add_argument("-q", "--quiet", help="no progress, only results and mistakes", **options)
-    parser.add_argument("-v", "--verbose", help="also what the libraries say", **options)
+    for short, name, text in (
+        ("-q", "--quiet", "no progress, only results and mistakes"),
+        ("-v", "--verbose", "also what the libraries say"),
+    ):
+        # Absent where it is not given, so that a verb does not take back what stands before it.
+        parser.add_argument(short, name, action="store_true", default=argparse.SUPPRESS, help=text)
 
 
 def split_words(words: Sequence[str], verb: argparse.ArgumentParser) -> tuple[list[str], list[str]]:
@@ -126,8 +130,13 @@ def set_verbosity(options: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; return the exit code: 0 done, 1 `inspect` found what breaks training, 2 a mistake, 3 diverged."""
+    """Run one verb; return the exit code, one of `EXIT_CODES`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    return end_command(lambda: run_verb(words))
+
+
+def run_verb(words: list[str]) -> int:
+    """Run the verb that a command line names; return the exit code of its work."""
     parser, verbs = build_parser()
     if "_ARGCOMPLETE" in os.environ:
         import argcomplete
@@ -137,26 +146,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     name = next((word for word in words if not word.startswith("-")), "")
-    verb, keys = verbs.get(name, parser), []
+    verb = verbs.get(name, parser)
+    keys: list[str] = []
     try:
         if name and name not in verbs:
             raise InputError(f"command line: '{name}' is no verb of segplus", fix=suggest(name, verbs))
         if name:
             words, keys = split_words(words, verb)
-            refuse_unknown_options(name, verb, keys)
-        options, left = parser.parse_known_args(words)
-        if left:
-            verb.error(f"unrecognized arguments: {' '.join(left)}")
-        set_verbosity(options)
-        command = importlib.import_module(f"segplus.commands.{name}")
-        with warnings.catch_warnings():
-            # Images of a hundred megapixels are what windows are for.
-            warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")
-            return int(command.run(options, keys))
-    except InputError as error:
-        usage = verb.format_usage() if error.what.startswith("command line:") else ""
-        print(f"{usage}error: {describe_error(error)}", file=sys.stderr)
-        return EXIT_CODE_INPUT
+            if keys:
+                refuse_unknown_options(name, verb, keys)
+    except InputError:
+        print(verb.format_usage(), end="", file=sys.stderr)
+        raise
+    options, left = parser.parse_known_args(words)
+    if left:
+        verb.error(f"unrecognized arguments: {' '.join(left)}")
+    set_verbosity(options)
+    command = importlib.import_module(f"segplus.commands.{name}")
+    with warnings.catch_warnings():
+        # Images of a hundred megapixels are what windows are for.
+        warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")
+        return int(command.run(options, keys))
 
 
 if __name__ == "__main__":

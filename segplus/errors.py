@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import shutil
 from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 
 EXIT_CODE_INPUT = 2
 EXIT_CODE_DIVERGED = 3
+EXIT_CODE_SIGNAL = 128  # and the signal's number, as shells count
 _MOST_WORDS = 25
 _MOST_COMPARED, _LONGEST_COMPARED = 1000, 64  # words, letters: beyond, nothing is suggested
 _MOST_LETTERS = 2000  # of a line of a message
+_ANOTHER = "name another folder"
+_REFUSALS = {
+    errno.ENOSPC: ("the disk is full", "free some room, and repeat the command"),
+    errno.EDQUOT: ("the disk quota is used up", "free some room, and repeat the command"),
+    errno.EFBIG: ("the file would be larger than the system allows", "raise the limit (ulimit -f)"),
+    errno.EROFS: ("the file system is read-only", _ANOTHER),
+    errno.EACCES: ("no permission", f"change the permissions, or {_ANOTHER}"),
+    errno.EPERM: ("not permitted", f"change the permissions, or {_ANOTHER}"),
+    errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one"),
+    errno.ENOTDIR: ("a file lies where a folder is needed", _ANOTHER),
+    errno.EEXIST: ("a file lies where a folder is needed", _ANOTHER),
+    errno.EISDIR: ("a folder lies where a file is needed", "name another file"),
+    errno.ENOTEMPTY: ("a folder lies where a file is needed", "name another file"),
+    errno.ENOENT: ("no such file or folder", "check the path"),
+    errno.ELOOP: ("a link, which is not followed", "name the file itself"),
+}
 
 
 class InputError(ValueError):
@@ -41,6 +61,22 @@ def _shorten(line: str) -> str:
 def describe_error(error: Exception) -> str:
     """Return the message of an error; of one that a data loader's worker sent with its traceback, the message alone."""
     return str(error).rpartition(f"{InputError.__name__}: ")[2].strip()
+
+
+def explain_os_error(error: OSError, path: str | None = None) -> InputError:
+    """Return what the operating system refused as a message with the path and the fix.
+
+    Args:
+        error: The error, with an errno.
+        path: What the message names; the error's own path by default.
+    """
+    named = path if path is not None else error.filename
+    what, fix = _REFUSALS.get(error.errno or 0, (error.strerror or type(error).__name__, None))
+    found = None
+    if error.errno == errno.ENOSPC and named is not None:
+        folder = next((parent for parent in Path(str(named)).absolute().parents if parent.is_dir()), Path("/"))
+        found = f"{shutil.disk_usage(folder).free / 2**20:.1f} MiB free"
+    return InputError(what if named is None else f"{named}: {what}", found=found, fix=fix)
 
 
 def suggest(name: str, allowed: Iterable[str]) -> str:

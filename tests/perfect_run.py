@@ -22,7 +22,6 @@ from segplus.recipe.evaluation_section import ProtocolRecipe
 from segplus.training import SegmentationTrainer
 from segplus.training.sets import EvaluationSet
 from segplus.transforms import EvaluationTransform
-from segplus.transforms.collator import TrainingCollator
 
 METRICS = ["boundary_iou", "trimap_iou", "surface_dice", "hausdorff_95"]
 
@@ -39,20 +38,16 @@ def main(data_folder: str, output: str, kind: str, count: str) -> None:
     model = perfect.PerfectModel(config)
     trainer = SegmentationTrainer(
         model,
-        criterion=build_criterion({"cross_entropy": 1.0}, len(names)),
+        losses=build_criterion({"cross_entropy": 1.0}, len(names)),
         classes=data.classes,
         args=TrainingArguments(
             output_dir=output,
             use_cpu=True,
             report_to="none",
             per_device_eval_batch_size=1,
-            remove_unused_columns=False,
-            batch_eval_metrics=True,
-            label_names=["labels"],
             disable_tqdm=True,
         ),
         eval_dataset=EvaluationSet(split, EvaluationTransform(processor)),
-        data_collator=TrainingCollator(),
         processing_class=processor,
     )
     trained = trainer.evaluate()

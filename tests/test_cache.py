@@ -14,12 +14,18 @@ import torch
 from PIL import Image
 from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
 
+import segplus.data.cache
 from segplus.data.cache import measure_cache, open_cache
 from segplus.data.synthetic.scenes import SyntheticScenes
 from segplus.errors import InputError
 from segplus.recipe.transforms_section import TransformsRecipe
 from segplus.training.sets import TrainingSet
 from segplus.transforms import TrainingTransform, WholePair
+
+
+@pytest.fixture(autouse=True)
+def _own_memory(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGPLUS_CACHE", str(tmp_path_factory.mktemp("memory")))
 
 
 class Pairs:
@@ -104,6 +110,34 @@ def test_a_write_that_dies_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="truncated"):
         open_cache(Damaged(), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("file", ["images.bin", "labels.bin", "table.npy", "index.json"])
+@pytest.mark.parametrize("damage", ["emptied", "cut", "changed", "absent"])
+def test_a_damaged_cache_is_made_anew(tmp_path: Path, file: str, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    open_cache(Pairs(), tmp_path)
+    path = next(tmp_path.rglob(file))
+    content = path.read_bytes()
+    path.unlink()
+    middle = len(content) // 2
+    changed = {"emptied": b"", "cut": content[:middle]}
+    if damage != "absent":
+        path.write_bytes(changed.get(damage, content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]))
+    again = Pairs()
+    cached = open_cache(again, tmp_path)
+    assert again.decoded > 4 - 1
+    assert len(caplog.messages) == 1
+    assert "made anew" in caplog.messages[0]
+    assert np.array_equal(cached[3]["label"], Pairs()[3]["label"])
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_file_in_the_place_of_a_cache_or_its_folder(tmp_path: Path) -> None:
+    (tmp_path / f"abc-{segplus.data.cache._FORMAT}").write_text("no cache")
+    assert len(open_cache(Pairs(), tmp_path)) == 4
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file: a file lies where a folder is needed"):
+        open_cache(Pairs(), tmp_path / "file")
 
 
 def test_too_little_room_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

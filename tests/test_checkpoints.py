@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import save_file
 
 from segplus.errors import InputError
-from segplus.recipe import load_recipe
+from segplus.recipe import load_recipe, save_recipe
 from segplus.training.checkpoints import claim_output_dir, find_resumable_checkpoint, is_finished
 
 
@@ -21,7 +21,8 @@ def write_checkpoint(folder: Path, processes: int = 1) -> Path:
     ranks = [""] if processes == 1 else [f"_{rank}" for rank in range(processes)]
     for name in ("scheduler.pt", "optimizer.pt", *(f"rng_state{rank}.pth" for rank in ranks)):
         torch.save({"state": torch.ones(100)}, folder / name)
-    (folder / "trainer_state.json").write_text('{"global_step": 1}')
+    (folder / "config.json").write_text('{"model_type": "segformer"}')
+    (folder / "trainer_state.json").write_text('{"global_step": 1, "max_steps": 2}')
     return folder
 
 
@@ -33,7 +34,8 @@ def test_the_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "file", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
+    "file",
+    ["model.safetensors", "config.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"],
 )
 @pytest.mark.parametrize("damage", ["missing", "half", "empty"])
 def test_a_checkpoint_cut_short_is_passed_over(tmp_path: Path, file: str, damage: str) -> None:
@@ -72,6 +74,28 @@ def test_the_same_run_may_go_on_and_another_may_not(tmp_path: Path) -> None:
         claim_output_dir(make_recipe(tmp_path, "--learning_rate", "0.1"), output)
 
 
+@pytest.mark.parametrize("content", [None, "", "{", "- 1", "data: 5", "\0", "training: []"])
+def test_a_recipe_that_is_damaged_or_gone_names_its_copy(tmp_path: Path, content: str | None) -> None:
+    output = tmp_path / "out"
+    claim_output_dir(make_recipe(tmp_path), output)
+    saved, copy = output / "recipe.yaml", output / "checkpoint-5" / "recipe.yaml"
+    (output / "checkpoint-3").mkdir()
+    if content is None:
+        saved.unlink()
+    else:
+        saved.write_text(content)
+    with pytest.raises(
+        InputError, match=r"is (gone|damaged)\n  fix: no checkpoint holds a copy: choose another folder"
+    ):
+        claim_output_dir(make_recipe(tmp_path), output)
+    copy.parent.mkdir()
+    save_recipe(make_recipe(tmp_path), copy)
+    with pytest.raises(InputError, match=f"fix: copy {copy} to {saved}, then repeat the command"):
+        claim_output_dir(make_recipe(tmp_path), output)
+    copy.rename(saved)
+    claim_output_dir(make_recipe(tmp_path), output)
+
+
 def test_a_run_of_an_older_version_goes_on_although_keys_were_added(tmp_path: Path) -> None:
     output = tmp_path / "out"
     claim_output_dir(make_recipe(tmp_path), output)
@@ -104,7 +128,7 @@ def test_what_happens_after_training_may_change(tmp_path: Path) -> None:
 def test_a_recipe_that_was_half_written_does_not_block_the_folder(tmp_path: Path) -> None:
     output = tmp_path / "out"
     output.mkdir()
-    (output / ".recipe.yaml.part").write_text("data:")
+    (output / ".segplus-0123456789abcdef.part").write_text("data:")
     claim_output_dir(make_recipe(tmp_path), output)
     assert load_recipe(output / "recipe.yaml") == make_recipe(tmp_path)
 

@@ -72,7 +72,7 @@ def build_trainer(folder: Path, normalize: bool, **transforms: Any) -> tuple[Seg
     keeper = KeepGradient()
     trainer = SegmentationTrainer(
         SegformerForSemanticSegmentation(config),
-        criterion=build_criterion({"cross_entropy": 1.0, "dice": 1.0}, len(CLASS_NAMES)),
+        losses=build_criterion({"cross_entropy": 1.0, "dice": 1.0}, len(CLASS_NAMES)),
         classes=data.classes,
         freeze_batch_norm=True,
         normalization=None if normalize else transform.normalization,

@@ -211,3 +211,40 @@ def test_three_runs_of_the_script_are_summarized(
     labels = [pair["label"] for pair in load_segmentation_dataset(section).splits["train"]]
     counted = np.bincount(np.concatenate([label[label != 255] for label in labels]), minlength=9)
     assert np.array(validation["pooled"]["confusion_matrix"]).sum(axis=1).tolist() == counted.tolist()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("metrics.json", "", "not a metrics.json"),
+        ("metrics.json", "[]", "list"),
+        ("metrics.json", '{"class_names": [1]}', r"class_names: \[1\]"),
+        ("metrics.json", '{"class_names": ["a"], "class_colors": [[1, 2]]}', "class_colors"),
+        ("metrics.json", '{"evaluations": [1]}', "evaluations"),
+        ("metrics.json", '{"evaluations": {"test": 1}}', r"evaluations\.test"),
+        ("metrics.json", '{"evaluations": {"test": {"mean_iou": "x"}}}', r"evaluations\.test\.mean_iou"),
+        ("metrics.json", '{"evaluations": {"test": {"confusion_matrix": [[1, 2]]}}}', "confusion_matrix"),
+        ("metrics.json", '{"class_names": ["a"], "evaluations": {"test": {}}}', "no evaluations.test.mean_iou"),
+        ("metrics.json", '{"class_names": ["a"]}', "no evaluations"),
+        ("metrics.json", '{"a": ' * 100_000, "not a metrics.json"),
+        ("metrics.json", "\udcff", "not a metrics.json"),
+        ("recipe.yaml", "data: [", "recipe.yaml: damaged"),
+        ("recipe.yaml", "data: {folds: 2, fold: 2}\ntraining: {}", "data.fold: 2"),
+        ("recipe.yaml", "data: {folds: x, fold: 0}\ntraining: {}", "data.folds: 'x'"),
+        ("recipe.yaml", "data: {folds: 2, fold: 0}", "not the recipe that a run saves"),
+        ("recipe.yaml", "", "not the recipe that a run saves"),
+    ],
+)
+def test_a_damaged_run_is_named(two_folds: Path, file: str, content: str, message: str) -> None:
+    (two_folds / "fold-1" / file).write_text(content, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(InputError, match=message) as refused:
+        summarize_folds([two_folds])
+    assert str(two_folds / "fold-1" / file) in str(refused.value)
+    assert not (two_folds / "folds.json").exists()
+
+
+def test_names_are_escaped_in_the_table(two_folds: Path) -> None:
+    summary = summarize_folds([two_folds]) | {"dataset": "a|b", "class_names": ["<b>", "[c](d)", "lane_marking"]}
+    text = render_folds(summary)
+    assert text.startswith("# 2 folds of a\\|b\n")
+    assert all(f"| IoU {name} |" in text for name in (r"\<b\>", r"\[c\](d)", "lane_marking"))

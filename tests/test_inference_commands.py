@@ -246,9 +246,9 @@ def test_predictions_are_no_images_to_predict(model: str, tmp_path: Path, capsys
     assert len(find_images(images / "labels")) == 5
     assert not (images / "labels" / "labels").exists()
     before = (images / "1.png").read_bytes()
-    assert "would be written over the image itself" in refuse(capsys, "predict", model, images, "-o", images)
+    assert "would be written over an input file" in refuse(capsys, "predict", model, images, "-o", images)
     one = images / "1.png"
-    assert "would be written over the image itself" in refuse(capsys, "predict", model, one, "-o", one)
+    assert "would be written over an input file" in refuse(capsys, "predict", model, one, "-o", one)
     assert one.read_bytes() == before
 
 

@@ -83,6 +83,9 @@ class ListedSplit:
     def name(self, index):
         return self.pairs[index]["name"]
 
+    def sources(self, index):
+        return self.name(index), f"mask of {self.name(index)}"
+
 
 SIZES = [(40, 60), (33, 47), (64, 31), (1, 50), (37, 1)]
 
@@ -339,3 +342,58 @@ def test_an_image_of_ignored_pixels_only(perfect, tmp_path):
     assert scores["mean_iou"] == scores["per_image_mean_iou"] == 1.0
     with (tmp_path / "per_image.csv").open() as file:
         assert list(csv.DictReader(file))[1]["mean_iou"] == ""
+
+
+def test_label_maps_stay_inside_their_folder(perfect, tmp_path):
+    data = draw_data()
+    pairs = data.splits["test"].pairs
+    photo = tmp_path / "photos" / "1.png"
+    photo.parent.mkdir()
+    pairs[0]["image"].save(photo)
+    before = photo.read_bytes()
+    for pair, name in zip(pairs, [str(photo.with_suffix("")), "../../2", "3", "4", "5"], strict=True):
+        pair["name"] = name
+    evaluate(perfect, data, tmp_path / "out", recipe=FAST, save_predictions="ids", progress=False)
+    written = {path.relative_to(tmp_path / "out" / "predictions") for path in (tmp_path / "out").rglob("?.png")}
+    assert written == {
+        photo.relative_to("/"),
+        *(photo.with_name(f"{name}.png").relative_to(photo.parent) for name in "2345"),
+    }
+    assert photo.read_bytes() == before
+    pairs[3]["name"] = "../2"
+    with pytest.raises(InputError, match="would both become"):
+        evaluate(perfect, data, tmp_path / "other", recipe=FAST, save_predictions="ids", progress=False)
+    assert list((tmp_path / "other").iterdir()) == []
+    with pytest.raises(InputError, match="would be written over an input file"):
+        evaluate(perfect, str(tmp_path / "per_image.csv"), write_table(tmp_path), progress=False)
+
+
+def write_table(folder):
+    (folder / "per_image.csv").write_text("image,mask\n")
+    return folder
+
+
+def test_predictions_of_other_weights_and_foreign_files_are_refused(perfect, tmp_path):
+    model = shutil.copytree(perfect, tmp_path / "model")
+    photo, output = tmp_path / "1.png", tmp_path / "out"
+    Image.new("RGB", (4, 4)).save(photo)
+    output.mkdir()
+    (output / "1.png").write_text("a person's")
+    with pytest.raises(InputError, match="lies where a prediction would"):
+        predict(str(model), photo, output, progress=False)
+    assert (output / "1.png").read_text() == "a person's"
+    (output / "1.png").unlink()
+    predict(str(model), photo, output, progress=False)
+    changed = AutoModelForSemanticSegmentation.from_pretrained(model)
+    changed.colors.data[0] += 0.1
+    changed.save_pretrained(model)
+    with pytest.raises(InputError, match="made otherwise .weights."):
+        predict(str(model), photo, output, progress=False)
+    for damaged in ("", "[1]", '{"a": ' * 100_000):
+        (output / "segplus_predictions.json").write_text(damaged)
+        with pytest.raises(InputError, match="segplus_predictions.json: damaged"):
+            predict(str(model), photo, output, progress=False)
+    changed.colors.data[1] = torch.nan
+    changed.save_pretrained(model)
+    with pytest.raises(InputError, match="1 tensors, such as colors"):
+        predict(str(model), photo, tmp_path / "one.png", progress=False)

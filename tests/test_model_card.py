@@ -212,3 +212,27 @@ def test_python_snippet_of_the_card_runs(
     assert lines
     assert all(re.fullmatch(r"(sky|road) \(50, 40\)", line) for line in lines)
     assert json.loads((tmp_path / "model" / "config.json").read_text())["id2label"] == {"0": "sky", "1": "road"}
+
+
+def test_what_people_wrote_is_shown_and_never_rendered() -> None:
+    hostile = "<img src=x onerror=alert(1)> [a](javascript:b) `c` **d** | # _e_ lane_marking ![](//f)"
+    facts = replace(
+        FACTS,
+        name=hostile,
+        model_id='runs/a"b`c $(d)',
+        class_names=["sky", hostile, f"{hostile}\n# car"],
+        dataset=hostile,
+        dataset_is_on_hub=False,
+        base_model=hostile,
+        base_model_is_on_hub=False,
+        description=f"First.\n\n---\n{hostile}",
+        training={"Machine": hostile},
+    )
+    body = ModelCard(render_model_card(facts)).text
+    prose = re.sub(r"(?ms)^```+\w*\n.*?^```+$|(`+)(?!`).*?(?<!`)\1(?!`)", "", body.replace("\\`", ""))
+    assert not re.search(r"(?<!\\)(<img|\[a\]|\*\*d|`|!\[\]|\| #)", prose)
+    assert "lane_marking" in prose
+    assert r"\<img src=x onerror=alert(1)\>" in prose
+    assert 'model="runs/a\\"b`c $(d)")' in body
+    assert "segplus predict 'runs/a\"b`c $(d)' photos/ -o masks/" in body
+    assert "First.\n\n--- \\<img" in body

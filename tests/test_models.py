@@ -21,8 +21,8 @@ from transformers.utils import logging
 from segplus.classes import ClassMap
 from segplus.errors import InputError
 from segplus.models import (
-    AuxiliaryLogits,
     check_input_size,
+    expose_auxiliary_logits,
     find_batch_norms,
     fold_decode_head,
     freeze_encoder,
@@ -49,9 +49,11 @@ def build_segformer(**values: object) -> SegformerForSemanticSegmentation:
 @pytest.mark.parametrize("training", [False, True])
 def test_the_folded_head_gives_the_same_logits_and_gradients(size: tuple[int, int], training: bool) -> None:
     plain, folded = build_segformer().double().train(training), build_segformer().double().train(training)
-    assert fold_decode_head(folded)
     pixel_values = torch.randn(2, 3, *size, dtype=torch.float64)
-    expected, found = plain(pixel_values).logits, folded(pixel_values).logits
+    with fold_decode_head(folded) as is_folded:
+        assert is_folded
+        found = folded(pixel_values).logits
+    expected = plain(pixel_values).logits
     assert torch.allclose(found, expected, rtol=1e-10, atol=1e-12)
     direction = torch.randn_like(expected)
     (expected * direction).sum().backward()
@@ -60,18 +62,15 @@ def test_the_folded_head_gives_the_same_logits_and_gradients(size: tuple[int, in
         assert torch.allclose(other.grad, one.grad, rtol=1e-8, atol=1e-12), name
 
 
-def test_a_folded_model_saves_what_the_library_loads(tmp_path: Path) -> None:
+def test_folding_ends_with_its_outermost_block() -> None:
     model = build_segformer()
-    fold_decode_head(model)
-    model.save_pretrained(tmp_path)
-    again = load_segmentation_checkpoint(str(tmp_path))
-    pixel_values = torch.randn(1, 3, 64, 64)
-    assert torch.allclose(again(pixel_values).logits, model.eval()(pixel_values).logits, atol=1e-6)
-    assert "forward" not in vars(again.decode_head)
-
-
-def test_other_models_are_left_alone() -> None:
-    assert not fold_decode_head(torch.nn.Conv2d(3, 3, 1))
+    with fold_decode_head(model):
+        with fold_decode_head(model):
+            pass
+        assert "forward" in vars(model.decode_head)
+    assert "forward" not in vars(model.decode_head)
+    with fold_decode_head(torch.nn.Conv2d(3, 3, 1)) as is_folded:
+        assert not is_folded
 
 
 def test_an_encoder_of_a_known_type_gets_a_new_head_and_another_is_refused(tmp_path: Path) -> None:
@@ -139,20 +138,16 @@ def build_dpt(**values: object) -> DPTForSemanticSegmentation:
     )  # fmt: skip
 
 
-def test_the_auxiliary_logits_of_dpt_are_seen_in_training_once() -> None:
+def test_the_auxiliary_logits_of_dpt_are_in_its_output_in_training_while_the_block_runs() -> None:
     model = build_dpt()
-    watcher = AuxiliaryLogits(model)
-    model.train()(torch.randn(1, 3, 64, 64))
-    logits = watcher.take()
-    assert logits is not None
-    assert logits.shape[:2] == (1, 3)
-    assert watcher.take() is None
-    model.eval()(torch.randn(1, 3, 64, 64))
-    assert watcher.take() is None
-    plain = build_segformer()
-    watcher = AuxiliaryLogits(plain)
-    plain.train()(torch.randn(2, 3, 64, 64))
-    assert watcher.take() is None
+    with expose_auxiliary_logits(model) as has_head:
+        assert has_head
+        output = model.train()(torch.randn(1, 3, 64, 64))
+        assert output.auxiliary_logits.shape[:2] == (1, 3)
+        assert "auxiliary_logits" not in model.eval()(torch.randn(1, 3, 64, 64))
+    assert "auxiliary_logits" not in model.train()(torch.randn(1, 3, 64, 64))
+    with expose_auxiliary_logits(build_segformer()) as has_head:
+        assert not has_head
 
 
 def test_a_refused_size_names_one_that_is_taken() -> None:

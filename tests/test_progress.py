@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import pytest
 
 from segplus import progress
 from segplus.progress import Progress
+from segplus.training.progress_lines import ProgressLines
 
 
 class Terminal(io.StringIO):
@@ -72,3 +74,26 @@ def test_a_bar_on_a_terminal(clock: list[float], monkeypatch: pytest.MonkeyPatch
     go(clock, 20.0, count=3)
     assert "reading: 100%" in terminal.getvalue()
     assert "3/3" in terminal.getvalue()
+
+
+def test_training_tells_how_far_it_is_unless_the_log_just_did(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ProgressLines()
+    state = SimpleNamespace(max_steps=12, global_step=2, is_world_process_zero=True)
+    lines.on_train_begin(None, state, None)
+    for step in range(10):
+        clock[0] += 6
+        lines.on_step_end(None, state, None)
+        if step == 4:
+            lines.on_log(None, state, None)
+    for _ in range(3):
+        clock[0] += 6
+        lines.on_prediction_step(None, state, None, eval_dataloader=range(3))
+    assert capsys.readouterr().err.splitlines() == [
+        "training: 2/10 steps, 0.167 a second, 48 s left",
+        "training: 4/10 steps, 0.167 a second, 36 s left",
+        "training: 7/10 steps, 0.167 a second, 18 s left",
+        "training: 9/10 steps, 0.167 a second, 6 s left",
+        "evaluation: 3/3 batches, 0.25 a second, 0 s left",
+    ]

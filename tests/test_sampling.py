@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -122,10 +121,9 @@ def test_focus_prefers_the_rare_class() -> None:
     assert index.draw_focus(3, rng) is None
 
 
-def test_class_index_survives_the_disk_and_selection(tmp_path: Path) -> None:
+def test_class_index_survives_the_disk_and_selection() -> None:
     index = index_classes(make_masks(), 3, 255)
-    index.save(tmp_path / "index.npz")
-    loaded: Any = ClassIndex.load(tmp_path / "index.npz")
+    loaded: Any = ClassIndex.unpack(index.pack())
     chosen, wanted = loaded.select([4, 0]), index_classes(make_masks(), 3, 255)
     for name in ("counts", "starts", "points"):
         assert np.array_equal(getattr(loaded, name), getattr(index, name))

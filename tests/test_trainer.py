@@ -127,7 +127,7 @@ def test_logged_parts_times_their_weights_are_the_logged_loss(tmp_path: Path, lo
     )
     trainer = SegmentationTrainer(
         DPTForSemanticSegmentation(config),
-        criterion=build_criterion(losses, 4),
+        losses=build_criterion(losses, 4),
         classes=ClassMap.build(trainer_gradients.NAMES),
         auxiliary_loss_weight=0.3,
         args=arguments,
@@ -188,3 +188,11 @@ def test_frozen_parameters_stand_in_no_group() -> None:
 def test_a_wrong_callback_is_told(name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         load_callbacks([name])
+
+
+def test_a_callback_takes_the_arguments_that_it_has() -> None:
+    name = "transformers.EarlyStoppingCallback"
+    (callback,) = load_callbacks([{name: {"early_stopping_patience": 7}}])
+    assert callback.early_stopping_patience == 7
+    with pytest.raises(InputError, match="allowed: arguments: early_stopping_patience, early_stopping_threshold"):
+        load_callbacks([{name: {"patience": 7}}])

@@ -99,7 +99,7 @@ def compute_gradients(
     images.pixel_values = images.pixel_values.double()
     trainer = SegmentationTrainer(
         model,
-        criterion=build_criterion(losses, 4, class_weights=class_weights, plain=plain),
+        losses=build_criterion(losses, 4, class_weights=class_weights, plain=plain),
         classes=ClassMap.build(NAMES),
         freeze_batch_norm=True,
         args=TrainingArguments(

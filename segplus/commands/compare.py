@@ -15,10 +15,10 @@ from segplus.classes import ClassMap
 from segplus.commands.chosen_sections import read_sections
 from segplus.data import SegmentationSplit
 from segplus.errors import InputError
-from segplus.files import write_whole
+from segplus.files import place_outputs, prepare_folder, write_whole
 from segplus.images import show_as_rgb
 from segplus.inference.checkpoint import choose_device, find_checkpoint
-from segplus.inference.evaluation_data import DataSource, name_data, open_split
+from segplus.inference.evaluation_data import DataSource, list_input_files, name_data, open_split
 from segplus.inference.prediction_files import write_table
 from segplus.inference.predictor import Predictor
 from segplus.inference.scoring import (
@@ -69,15 +69,19 @@ def compare(
         first).
     Raises:
         InputError: If fewer than two checkpoints are given or they are the same, one cannot be loaded or has other
-            classes than the data, or a split is missing or empty.
+            classes than the data, a split is missing or empty, or a file cannot be written.
     """
     recipe = recipe or EvaluationRecipe()
     if len(checkpoints) < 2 or len(set(checkpoints)) < len(checkpoints):
         raise InputError("compare: not several models", found=", ".join(checkpoints), allowed="two and more, each once")
     state, output = join_processes(), Path(output)
+    files = place_outputs(output, ["comparison.json", "classes.csv", "disagreements.csv"], "", list_input_files(data))
+    sheets = place_outputs(output / "disagreements", [str(rank) for rank in range(1, _IMAGES + 1)], ".png")
     with state.main_process_first():
         found = [find_checkpoint(source, trust_remote_code=trust_remote_code) for source in checkpoints]
     loaded, name, chosen = open_split(found, data, split, progress=progress)
+    with state.main_process_first():
+        prepare_folder(output)
     chosen_device = choose_device(device, state.local_process_index)
     predictors = [checkpoint.load(recipe.protocol, chosen_device) for checkpoint in found]
     evaluators, disagreements = score_together(predictors, chosen, loaded.classes, recipe, name, progress)
@@ -92,8 +96,8 @@ def compare(
         "disagreements": disagreements,
     }
     if state.is_main_process:
-        _write_comparison(output, result)
-        write_disagreements(output / "disagreements", predictors, chosen, loaded.classes, disagreements)
+        _write_comparison(files, result)
+        write_disagreements(sheets, predictors, chosen, loaded.classes, disagreements)
     state.wait_for_everyone()
     return result
 
@@ -106,10 +110,10 @@ def _compare_scores(
     return {"scores": scores, "differences": measure_differences(checkpoints, evaluators, recipe)}
 
 
-def _write_comparison(output: Path, result: dict[str, Any]) -> None:
-    write_metrics(output / "comparison.json", result)
-    write_table(output / "classes.csv", list_class_rows(result))
-    write_table(output / "disagreements.csv", result["disagreements"])
+def _write_comparison(files: Sequence[Path], result: dict[str, Any]) -> None:
+    write_metrics(files[0], result)
+    write_table(files[1], list_class_rows(result))
+    write_table(files[2], result["disagreements"])
 
 
 def score_together(
@@ -142,15 +146,14 @@ def score_together(
 
 
 def write_disagreements(
-    folder: Path,
+    targets: Sequence[Path],
     predictors: Sequence[Predictor],
     split: SegmentationSplit,
     classes: ClassMap,
     rows: Sequence[Mapping[str, Any]],
 ) -> None:
     """Draw the images that the models label most differently: photograph, truth, each prediction, differences."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for rank, row in enumerate(rows[:_IMAGES], start=1):
+    for target, row in zip(targets, rows, strict=False):  # there may be fewer images
         pair = split[row["index"]]
         predictions = {
             f"model {number}, mIoU {100 * row[f'mean_iou/{number}']:.1f} %": predictor.predict(pair["image"])
@@ -160,7 +163,7 @@ def write_disagreements(
         }
         title = f"{pair['name']}, {100 * row['disagreement']:.1f} % labelled differently"
         sheet = draw_comparison(show_as_rgb(pair["image"]), pair["label"], predictions, classes, title)
-        with write_whole(folder / f"{rank}.png") as temporary:
+        with write_whole(target) as temporary:
             sheet.save(temporary, "PNG")
 
 

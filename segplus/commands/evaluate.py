@@ -12,8 +12,10 @@ import torch
 
 from segplus.classes import ClassMap
 from segplus.commands.chosen_sections import read_sections
+from segplus.data import SegmentationSplit
+from segplus.files import place_outputs, prepare_folder, sweep_leftovers
 from segplus.inference.checkpoint import choose_device, find_checkpoint
-from segplus.inference.evaluation_data import DataSource, format_settings, name_data, open_split
+from segplus.inference.evaluation_data import DataSource, format_settings, list_input_files, name_data, open_split
 from segplus.inference.example_predictions import predict_examples
 from segplus.inference.prediction_files import check_mask_format, check_table_name, write_table
 from segplus.inference.scoring import evaluate_split, join_processes
@@ -55,32 +57,52 @@ def evaluate(
         What metrics.json holds.
     Raises:
         InputError: If the checkpoint cannot be loaded, its classes are not the data's, a split is missing or empty, or
-            a file cannot be read.
+            a file cannot be read or written, two images would become one file, or one a file of the data.
     """
     recipe = recipe or EvaluationRecipe()
     state, output = join_processes(), Path(output)
-    check_table_name(output / per_image)
+    check_table_name(Path(per_image))
+    files = place_outputs(output, ["metrics.json", per_image, "report.html"], "", list_input_files(data))
     with state.main_process_first():
         found = find_checkpoint(checkpoint, trust_remote_code=trust_remote_code)
     loaded, name, chosen = open_split([found], data, split, progress=progress)
+    with state.main_process_first():
+        prepare_folder(output)
     if save_predictions:
         check_mask_format(save_predictions, loaded.classes.num_classes)
     predictor = found.load(recipe.protocol, choose_device(device, state.local_process_index))
-    folder = (output / "predictions", save_predictions) if save_predictions else None
+    targets = place_predictions(output / "predictions", chosen) if save_predictions else []
     started = time.perf_counter()
-    evaluator = evaluate_split(predictor, chosen, loaded.classes, recipe, folder=folder, title=name, progress=progress)
+    written = (targets, save_predictions) if save_predictions else None
+    evaluator = evaluate_split(
+        predictor, chosen, loaded.classes, recipe, targets=written, title=name, progress=progress
+    )
     scores = evaluator.compute(recipe.bootstrap_resamples, recipe.bootstrap_seed)
     seconds = time.perf_counter() - started
     evaluations = {name: {**scores, "protocol": recipe.protocol.describe(), "seconds": seconds}}
     metrics = _collect_metrics(found.source, name_data(data), loaded.classes, evaluations)
     if state.is_main_process:
-        write_metrics(output / "metrics.json", metrics)
-        write_table(output / per_image, list_image_rows(evaluator, loaded.classes))
+        write_metrics(files[0], metrics)
+        write_table(files[1], list_image_rows(evaluator, loaded.classes))
         examples = predict_examples(predictor, chosen, evaluator)
         settings = format_settings(data, recipe)
-        write_html_report(output / "report.html", metrics, loaded.classes, examples, [], settings, list_versions())
+        write_html_report(files[2], metrics, loaded.classes, examples, [], settings, list_versions())
     state.wait_for_everyone()
     return metrics
+
+
+def place_predictions(folder: Path, split: SegmentationSplit) -> list[Path]:
+    """Return the file of each image's label map, never an image or mask of the split itself.
+
+    Raises:
+        InputError: If two images would become one file, or something stands in the way.
+    """
+    names = [split.name(index) for index in range(len(split))]
+    sources = (source for index in range(len(split)) for source in split.sources(index))
+    targets = place_outputs(folder, names, ".png", sources)
+    for parent in {target.parent for target in targets}:
+        sweep_leftovers(parent)
+    return targets
 
 
 def _collect_metrics(

@@ -14,11 +14,12 @@ import numpy as np
 import yaml
 
 from segplus.errors import InputError
-from segplus.files import write_whole
+from segplus.files import explain_refusals, place_outputs, write_text
 from segplus.metrics import compute_scores
 from segplus.recipe.differences import find_difference, keep_learning_keys
 from segplus.recipe.paths import is_fold_folder
 from segplus.reporting.environment import list_versions
+from segplus.reporting.markdown import escape_text
 from segplus.reporting.metrics_file import read_metrics, write_metrics
 from segplus.reporting.table import format_score
 
@@ -30,6 +31,7 @@ MEANS = {
     "frequency_weighted_iou": "frequency-weighted IoU",
 }
 _METRICS, _RECIPE = "metrics.json", "recipe.yaml"
+_REPEAT = "repeat the run of this fold"
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,9 @@ def summarize_folds(folders: Sequence[str | Path], output: str | Path | None = N
         "evaluations": {split: _summarize_split(runs, split) for split in _find_splits(runs)},
     }
     target = Path(output) if output is not None else _find_parent(runs)
-    write_metrics(target / "folds.json", summary)
-    with write_whole(target / "folds.md") as temporary:
-        temporary.write_text(render_folds(summary), encoding="utf-8")
+    table, text = place_outputs(target, ["folds.json", "folds.md"], "")
+    write_metrics(table, summary)
+    write_text(text, render_folds(summary))
     return {**summary, "written_to": str(target)}
 
 
@@ -88,7 +90,7 @@ def read_runs(folders: Sequence[str | Path]) -> list[FoldRun]:
     found = [path for folder in folders for path in _list_runs(Path(folder))]
     recipes = {path: _read_recipe(path) for path in dict.fromkeys(found)}
     first = next(iter(recipes))
-    total = int(recipes[first]["data"]["folds"])
+    total = int(recipes[first]["data"].get("folds"))
     paths: dict[int, Path] = {}
     for path, recipe in recipes.items():
         difference = find_difference(_keep_shared(recipes[first]), _keep_shared(recipe))
@@ -109,10 +111,13 @@ def read_runs(folders: Sequence[str | Path]) -> list[FoldRun]:
         raise InputError(
             f"folds {', '.join(map(str, missing))} of {total} have no finished run",
             found=f"no {_METRICS} in {', '.join(unfinished)}" if unfinished else f"runs of folds {sorted(paths)}",
-            fix=f"run_segmentation.py RECIPE.yaml --folds {total} --fold {missing[0]}",
+            fix=f"segplus train RECIPE --folds {total} --fold {missing[0]}",
         )
-    runs = [FoldRun(paths[fold], fold, recipes[paths[fold]], read_metrics(paths[fold] / _METRICS)) for fold in paths]
-    return sorted(runs, key=lambda run: run.fold)
+    runs = [_read_run(paths[fold], fold, recipes[paths[fold]]) for fold in sorted(paths)]
+    other = next((run for run in runs if run.metrics["class_names"] != runs[0].metrics["class_names"]), None)
+    if other is not None:
+        raise InputError(f"{other.folder}: other classes than {runs[0].folder}", fix="repeat the runs on the same data")
+    return runs
 
 
 def _list_runs(folder: Path) -> list[Path]:
@@ -124,18 +129,52 @@ def _list_runs(folder: Path) -> list[Path]:
         raise InputError(
             f"{folder}: no run of a fold",
             found=there,
-            fix="run_segmentation.py RECIPE.yaml --folds 5 --fold 0, and so on",
+            fix="segplus train RECIPE --folds 5 --fold 0, and so on",
         )
     return inside
 
 
 def _is_fold_run(folder: Path) -> bool:
-    return (folder / _RECIPE).is_file() and bool(_read_recipe(folder)["data"]["folds"])
+    return (folder / _RECIPE).is_file() and bool(_read_recipe(folder)["data"].get("folds"))
 
 
 def _read_recipe(folder: Path) -> dict[str, Any]:
-    recipe: dict[str, Any] = yaml.safe_load((folder / _RECIPE).read_text(encoding="utf-8"))
-    return recipe
+    """Return a run's recipe, its sections and folds of the right type.
+
+    Raises:
+        InputError: If it is damaged.
+    """
+    path = folder / _RECIPE
+    with explain_refusals(path):
+        content = path.read_bytes()
+    try:
+        recipe = yaml.safe_load(content)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: damaged", found=" ".join(str(error).split())[:200], fix=_REPEAT) from None
+    sections = [recipe.get(key) for key in ("data", "training")] if isinstance(recipe, dict) else [None]
+    if not all(isinstance(section, dict) for section in sections):
+        raise InputError(f"{path}: not the recipe that a run saves", allowed="sections data and training", fix=_REPEAT)
+    folds, fold = (recipe["data"].get(key) for key in ("folds", "fold"))
+    if folds and not (type(folds) is int and type(fold) is int and 0 <= fold < folds):  # 0: a run on all images
+        raise InputError(f"{path}: damaged", found=f"data.folds: {folds!r}, data.fold: {fold!r}", fix=_REPEAT)
+    return dict(recipe)
+
+
+def _read_run(folder: Path, fold: int, recipe: Mapping[str, Any]) -> FoldRun:
+    """Return a finished run with the scores that a summary needs.
+
+    Raises:
+        InputError: If its metrics.json is damaged or lacks one of them.
+    """
+    path = folder / _METRICS
+    metrics = read_metrics(path)
+    lacking = [key for key in ("class_names", "evaluations") if key not in metrics]
+    for split, scores in metrics.get("evaluations", {}).items():
+        needed = (*MEANS, "images", "per_category_iou", "confusion_matrix")
+        lacking += [f"evaluations.{split}.{key}" for key in needed if key not in scores]
+    if lacking:
+        raise InputError(f"{path}: not the scores of a finished run", found=f"no {lacking[0]}", fix=_REPEAT)
+    return FoldRun(folder, fold, recipe, metrics)
 
 
 def _keep_shared(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,7 +228,7 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
 
 def render_folds(summary: Mapping[str, Any]) -> str:
     """Return the summary as Markdown: one table a split, in percent."""
-    lines = [f"# {summary['folds']} folds of {summary['dataset']}", ""]
+    lines = [f"# {summary['folds']} folds of {escape_text(summary['dataset'])}", ""]
     for split, entry in summary["evaluations"].items():
         lines += _render_split(split, entry, summary["class_names"], list(summary["runs"]))
     lines.append(
@@ -207,7 +246,7 @@ def _render_split(split: str, entry: Mapping[str, Any], names: Sequence[str], fo
     rows = [(f"**{title}**", entry["scores"][key], pooled and pooled[key]) for key, title in MEANS.items()]
     per_class = zip(names, entry["per_category_iou"], strict=True)
     rows += [
-        (f"IoU {name}", spread, pooled and pooled["per_category_iou"][index])
+        (f"IoU {escape_text(name)}", spread, pooled and pooled["per_category_iou"][index])
         for index, (name, spread) in enumerate(per_class)
     ]
     table = [titles, ["---", *["---:"] * (len(titles) - 1)]]

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from segplus.commands.chosen_sections import read_sections
+from segplus.errors import InputError
+from segplus.files import prepare_folder
 from segplus.inspection.audit import inspect_dataset
 from segplus.inspection.audit_page import write_page
 from segplus.inspection.audit_text import render_text
@@ -31,13 +33,16 @@ def inspect(
         page: HTML file to write as well.
         output: Where to print; standard output by default.
     Raises:
-        InputError: If the section has an unknown key or value.
+        InputError: If the section has an unknown key or value, or the page is no HTML file or cannot be written.
     """
+    if page is not None:
+        if page.suffix.lower() not in (".html", ".htm"):  # so that no table or image is written over
+            raise InputError(f"--page {page}: not the name of a page", allowed="*.html, *.htm")
+        prepare_folder(page.parent)
     audit = inspect_dataset(section)
     text = json.dumps(audit.report, indent=1, ensure_ascii=False) + "\n" if as_json else render_text(audit.report)
     (output or sys.stdout).write(text)
     if page is not None:
-        page.parent.mkdir(parents=True, exist_ok=True)
         write_page(audit, page)
     return audit.exit_code
 

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import glob
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from segplus.commands.chosen_sections import read_sections
 from segplus.data.decoding.image_reader import IMAGE_SUFFIXES, ImageReader, read_size
 from segplus.data.parallel import read_ahead
 from segplus.errors import InputError
-from segplus.files import write_whole
+from segplus.files import explain_refusals, place_outputs, prepare_folder, sweep_leftovers, write_text
 from segplus.inference.checkpoint import Checkpoint, choose_device, find_checkpoint
 from segplus.inference.prediction_files import check_mask_format, write_labels
 from segplus.inference.scoring import READ_AHEAD
@@ -55,8 +56,8 @@ def predict(
     Returns:
         The paths of all PNGs, in the order of the images.
     Raises:
-        InputError: If there is no image, one cannot be read, the checkpoint cannot be loaded, or the folder holds the
-            predictions of another model, protocol or mask format.
+        InputError: If there is no image, one cannot be read, the checkpoint cannot be loaded, the folder holds the
+            predictions of another model, of other weights, protocol or mask format, or a file cannot be written.
     """
     protocol = protocol or ProtocolRecipe()
     targets = list_targets(Path(source), Path(output))
@@ -67,9 +68,10 @@ def predict(
         found.refuse_other_classes(classes)
     check_mask_format(mask_format, classes.num_classes)
     if not is_image_target(Path(output)):
-        claim_folder(Path(output), found, protocol, mask_format)
+        claim_folder(prepare_folder(output), found, protocol, mask_format, [target for _, target in targets])
         waiting = [(image, target) for image, target in targets if not target.exists()]
     else:
+        prepare_folder(Path(output).parent)
         waiting = targets
     for image, _ in waiting:
         read_size(str(image), str(image))
@@ -105,8 +107,8 @@ def list_targets(source: Path, output: Path) -> list[tuple[Path, Path]]:
     """Return each image with the PNG that it becomes; below a folder the subfolders are kept.
 
     Raises:
-        InputError: If there is no image, two would become one PNG, several are to become one file, or a PNG would
-            overwrite its own image.
+        InputError: If there is no image, two would become one PNG, several are to become one file, or a link, a folder
+            or one of the images stands in a PNG's place.
     """
     if source.is_file():
         images, root = [source], source.parent
@@ -122,23 +124,11 @@ def list_targets(source: Path, output: Path) -> list[tuple[Path, Path]]:
     if is_image_target(output):
         if len(images) > 1:
             raise InputError(f"{output}: one file for {len(images)} images", fix="name a folder")
-        _refuse_own_images(images[0], output)
-        return [(images[0], output)]
+        return [(images[0], place_outputs(output.parent, [output.stem], output.suffix, images)[0])]
     if output.suffix and not output.is_dir() and len(images) == 1:
         raise InputError(f"{output}: label maps are PNG", found=output.suffix, fix="name it *.png, or name a folder")
-    targets = [(image, (output / image.relative_to(root)).with_suffix(".png")) for image in images]
-    seen: dict[Path, Path] = {}
-    for image, target in targets:
-        _refuse_own_images(image, target)
-        if target in seen:
-            raise InputError(f"{image} and {seen[target]} would both become {target}", fix="predict them one by one")
-        seen[target] = image
-    return targets
-
-
-def _refuse_own_images(image: Path, target: Path) -> None:
-    if image.resolve() == target.resolve():
-        raise InputError(f"{target}: would be written over the image itself", fix="name another folder")
+    names = [str(image.relative_to(root).with_suffix("")) for image in images]
+    return list(zip(images, place_outputs(output, names, ".png", images), strict=True))
 
 
 def _is_image(path: Path) -> bool:
@@ -152,21 +142,25 @@ def _find_common_folder(images: list[Path]) -> Path:
     return max(shared, key=lambda folder: len(folder.parts))
 
 
-def claim_folder(output: Path, found: Checkpoint, protocol: ProtocolRecipe, mask_format: str) -> None:
+def claim_folder(
+    output: Path, found: Checkpoint, protocol: ProtocolRecipe, mask_format: str, targets: Sequence[Path]
+) -> None:
     """Note in the folder what its images were made with.
 
     Raises:
-        InputError: If another model, protocol or mask format made those that lie there.
+        InputError: If another model, other weights, another protocol or mask format made those that lie there, or a
+            file that no prediction wrote stands in the place of one.
     """
     wanted: dict[str, Any] = {
         "checkpoint": str(Path(found.source).resolve()) if Path(found.source).exists() else found.source,
+        "weights": found.digest_weights(),
         "protocol": dataclasses.asdict(protocol),
         "kind": mask_format,
         "class_names": found.class_names,
     }
     path = output / _NOTE
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
+    before = read_note(path)
+    if before is not None:
         if before != wanted:
             key = next(key for key in wanted if before.get(key) != wanted[key])
             raise InputError(
@@ -175,9 +169,38 @@ def claim_folder(output: Path, found: Checkpoint, protocol: ProtocolRecipe, mask
                 allowed=wanted[key],
                 fix="name another folder, or remove this one",
             )
+        for parent in {target.parent for target in targets}:
+            sweep_leftovers(parent)
         return
-    with write_whole(path) as temporary:
-        temporary.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+    standing = next((target for target in targets if target.exists()), None)
+    if standing is not None:
+        raise InputError(
+            f"{standing}: lies where a prediction would, and {output} has no {_NOTE}",
+            fix="name another folder, or move the file away",
+        )
+    write_text(path, json.dumps(wanted, indent=2) + "\n")
+
+
+def read_note(path: Path) -> dict[str, Any] | None:
+    """Return what a folder's predictions were made with, or None where there is no note.
+
+    Raises:
+        InputError: If the note is damaged.
+    """
+    if not os.path.lexists(path):
+        return None
+    with explain_refusals(path):
+        content = path.read_bytes()
+    try:
+        note = json.loads(content)
+    except (ValueError, RecursionError):
+        note = None
+    if not isinstance(note, dict):
+        raise InputError(
+            f"{path}: damaged, so nothing says what made the predictions beside it",
+            fix="remove the folder, or name another one",
+        )
+    return note
 
 
 def read_classes(found: Checkpoint) -> ClassMap:

@@ -5,12 +5,15 @@ Usage:
     accelerate launch -m segplus train RECIPE [--key value ...]
 
 `python run_segmentation.py RECIPE` is the same. The same command continues a run that died.
-Exit codes: 0 done, 2 a mistake in the recipe or the data, 3 training diverged.
+Exit codes: 0 done, 2 a mistake in the recipe or the data, or what the system refuses, 3 training diverged, 130 Ctrl-C,
+143 SIGTERM; under a launcher of several processes 1 is the launcher's own. After Ctrl-C and SIGTERM a checkpoint is
+written; a second one ends at once.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -19,8 +22,9 @@ from typing import Any
 
 from transformers import set_seed
 
+from segplus.commands.endings import end_command
 from segplus.data import check_split, load_segmentation_dataset
-from segplus.errors import EXIT_CODE_DIVERGED, EXIT_CODE_INPUT, InputError, describe_error
+from segplus.errors import EXIT_CODE_DIVERGED, EXIT_CODE_INPUT, EXIT_CODE_SIGNAL
 from segplus.inference import Predictor, evaluate_split
 from segplus.inference.checkpoint import find_checkpoint
 from segplus.inference.example_predictions import predict_examples
@@ -41,6 +45,8 @@ from segplus.training import (
     require_splits,
 )
 from segplus.training.checkpoints import claim_output_dir, find_resumable_checkpoint
+from segplus.training.held_rows import explain_lost_worker
+from segplus.training.signals import TrainingInterruptedError, stop_on_signals
 
 
 def train(recipe: Recipe) -> None:
@@ -48,7 +54,7 @@ def train(recipe: Recipe) -> None:
     prepare_process()
     recipe = choose_precision(recipe)  # saved with the run
     arguments = build_training_arguments(recipe)
-    output_dir = Path(arguments.output_dir)
+    output_dir = Path(str(arguments.output_dir))
 
     with arguments.main_process_first(desc="data"):
         data = load_segmentation_dataset(recipe.data)
@@ -74,9 +80,9 @@ def train(recipe: Recipe) -> None:
         checkpoint = find_resumable_checkpoint(output_dir, arguments.world_size)
     if trainer.is_world_process_zero():
         print("\n".join([*data.found, loaded.describe(), f"resuming from {checkpoint}" if checkpoint else ""]).rstrip())
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    trainer.save_model()
-    trainer.accelerator.wait_for_everyone()
+    with stop_on_signals(trainer), explain_lost_worker(trainer.list_held_rows()):
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    trainer.save_final_model()
 
     # Score what was saved, the way it will be served: read back from the folder, in float32, image by image.
     saved = find_checkpoint(str(output_dir), trust_remote_code=recipe.model.trust_remote_code)
@@ -120,6 +126,11 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     except TrainingDivergedError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_CODE_DIVERGED
+    except TrainingInterruptedError as error:  # it was told when the checkpoint was written
+        return EXIT_CODE_SIGNAL + error.number
+    except KeyboardInterrupt:
+        print("Ctrl-C: ended at once; repeat the command to go on from the last checkpoint", file=sys.stderr)
+        return EXIT_CODE_SIGNAL + signal.SIGINT
     return 0
 
 
@@ -128,8 +139,4 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return 0 if arguments else EXIT_CODE_INPUT
-    try:
-        return run(argparse.Namespace(recipe=arguments[0]), arguments[1:])
-    except InputError as error:
-        print(f"error: {describe_error(error)}", file=sys.stderr)
-        return EXIT_CODE_INPUT
+    return end_command(lambda: run(argparse.Namespace(recipe=arguments[0]), arguments[1:]))

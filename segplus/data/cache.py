@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +14,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from segplus.data.contents import digest_contents, digest_files, stamp_entries
 from segplus.data.dataset import SegmentationSplit
 from segplus.data.decoding.regions import OpenPair, open_arrays
+from segplus.data.remembered import prepare_cache, tell_damage
 from segplus.errors import InputError
+from segplus.files import write_whole_folder
 from segplus.images import DecodedImage
 
-_FORMAT = 1
+_FORMAT = 2
+_FILES = ("images.bin", "labels.bin", "table.npy")
 
 
 def measure_cache(split: SegmentationSplit) -> int:
@@ -39,17 +42,21 @@ def open_cache(
     """Return the split from its cache, which is made first where it is not there.
 
     The cache's folder is named by the split's fingerprint: another file, choice of files or meaning of a mask value
-    makes another cache. It is written beside and renamed when whole: a run that dies leaves no half cache.
+    makes another cache. It is written beside and renamed when whole: a run that dies leaves no half cache. One whose
+    files do not fit their digest is told in one line and made anew; files of the same size and time are not read again.
 
     Args:
         split: The split.
         folder: Where caches lie.
         tell: Wraps the positions, to show progress.
     Raises:
-        InputError: If the disk is too small.
+        InputError: If the folder cannot be written to, or the disk is too small.
     """
     path = folder / f"{split.fingerprint}-{_FORMAT}"
-    if not (path / "index.json").is_file():
+    damage = _find_damage(path) if os.path.lexists(path) else "absent"
+    if damage is not None:
+        if damage != "absent":
+            tell_damage(path, damage)
         _write_cache(split, path, tell)
     return CachedSplit(split, path)
 
@@ -145,7 +152,7 @@ class CachedSplit:
 
 
 def _write_cache(split: SegmentationSplit, path: Path, tell: Callable[[Iterable[int]], Iterable[int]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    prepare_cache(path.parent)
     needed, free = measure_cache(split), shutil.disk_usage(path.parent).free
     if needed > 0.95 * free:
         raise InputError(
@@ -154,17 +161,24 @@ def _write_cache(split: SegmentationSplit, path: Path, tell: Callable[[Iterable[
             allowed=f"{needed / 2**20:.0f} MiB and 5 % spare",
             fix="name another folder, or train without the cache",
         )
-    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
+    with write_whole_folder(path) as beside:
         _write_files(split, beside, tell)
-        beside.chmod(0o755)
-        try:
-            os.rename(beside, path)
-        except OSError:
-            if not (path / "index.json").is_file():  # else another process was first, with the same content
-                raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _find_damage(path: Path) -> str | None:
+    """Return what is wrong with a cache, None where it is whole."""
+    try:
+        stored = json.loads((path / "index.json").read_text(encoding="utf-8"))
+        entries = _list_entries(path, stored["image_dtype"], stored["label_dtype"])
+        is_whole = stored["digest"] == digest_contents(entries, stamp_entries(entries))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return f"index.json: {type(error).__name__}"
+    return None if is_whole else "its digest does not fit"
+
+
+def _list_entries(folder: Path, image_dtype: str, label_dtype: str) -> list[str]:
+    """Return what the digest of a cache is of: the types of its values, and its files."""
+    return [json.dumps({"image": image_dtype, "label": label_dtype}), *(str(folder / name) for name in _FILES)]
 
 
 def _write_files(split: SegmentationSplit, beside: Path, tell: Callable[[Iterable[int]], Iterable[int]]) -> None:
@@ -183,10 +197,9 @@ def _write_files(split: SegmentationSplit, beside: Path, tell: Callable[[Iterabl
         )
     image_dtype, label_dtype = next(iter(types), ("|u1", "|u1"))
     np.save(beside / "table.npy", table)
-    # Written last: a folder with this file is whole.
-    (beside / "index.json").write_text(
-        json.dumps({"image_dtype": image_dtype, "label_dtype": label_dtype}), encoding="utf-8"
-    )
+    digest = digest_files(_list_entries(beside, image_dtype, label_dtype))
+    index = {"image_dtype": image_dtype, "label_dtype": label_dtype, "digest": digest}
+    (beside / "index.json").write_text(json.dumps(index), encoding="utf-8")
 
 
 def _append(file: BinaryIO, array: npt.NDArray[Any]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -10,15 +9,14 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from segplus.data.contents import find_cache_folder
 from segplus.data.dataset import SegmentationSplit, refuse_different_sizes
 from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.parallel import map_pairs
+from segplus.data.remembered import find_cache_folder, remember_json
 from segplus.errors import InputError
-from segplus.files import write_whole
 
 T = TypeVar("T")
-_FORMAT = 2  # of the remembered checks; raise it when a check is added
+_FORMAT = 3  # of the remembered checks; raise it when a check is added
 
 
 @dataclass
@@ -48,8 +46,10 @@ def check_split(split: SegmentationSplit, *, progress: bool = True) -> SplitChec
             with the names of others.
     """
     path = find_cache_folder() / "checks" / f"{split.fingerprint}-{_FORMAT}.json"
-    if path.is_file():
-        return SplitCheck(**json.loads(path.read_text()))
+    return SplitCheck(**remember_json(path, lambda: vars(_check_pairs(split, progress))))
+
+
+def _check_pairs(split: SegmentationSplit, progress: bool) -> SplitCheck:
     classes = split.classes
     total = np.zeros(classes.num_classes + 1, dtype=np.int64)
     present = np.zeros_like(total)
@@ -65,10 +65,7 @@ def check_split(split: SegmentationSplit, *, progress: bool = True) -> SplitChec
     _raise_first(problems, len(split))
     refuse_hidden_foreground(split, total)
     refuse_mixed_palettes(split)
-    check = SplitCheck(len(split), total.tolist(), present.tolist())
-    with write_whole(path) as temporary:
-        temporary.write_text(json.dumps(vars(check)))
-    return check
+    return SplitCheck(len(split), total.tolist(), present.tolist())
 
 
 def find_presence(split: SegmentationSplit) -> npt.NDArray[np.bool_]:

@@ -9,18 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
-from segplus.files import write_whole
+from segplus.data.remembered import find_cache_folder, remember
 
+_FORMAT = 2  # of the remembered digests
 _AT_ONCE = 1024  # files in flight: memory does not grow with their number
 _THREADS = 8  # hashing and reading both leave Python's lock
-
-
-def find_cache_folder() -> Path:
-    """Return the folder of what is remembered: SEGPLUS_CACHE, or segplus/ in the user's cache folder."""
-    named = os.environ.get("SEGPLUS_CACHE")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segplus"
 
 
 def digest_contents(entries: Iterable[str], stamps: str) -> str:
@@ -30,16 +23,17 @@ def digest_contents(entries: Iterable[str], stamps: str) -> str:
         entries: Paths, and texts that stand for themselves (JSON objects).
         stamps: Digest of the entries with the files' sizes and modification times: what was found is kept under it.
     """
-    path = find_cache_folder() / "contents" / stamps
-    if path.is_file():
-        return path.read_text()
+    path = find_cache_folder() / "contents" / f"{stamps}-{_FORMAT}"
+    return remember(path, lambda: digest_files(entries), str.encode, bytes.decode)
+
+
+def digest_files(entries: Iterable[str]) -> str:
+    """Return a digest of the bytes of files, in order; all are read."""
     digest, coming = hashlib.blake2b(digest_size=16), iter(entries)
     with ThreadPoolExecutor(_THREADS) as pool:
         while some := list(islice(coming, _AT_ONCE)):
             for digested in pool.map(_digest_entry, some):
                 digest.update(digested)
-    with write_whole(path) as temporary:
-        temporary.write_text(digest.hexdigest())
     return digest.hexdigest()
 
 

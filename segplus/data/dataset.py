@@ -150,6 +150,34 @@ class SegmentationSplit:
         chosen = self.rows.select(np.asarray(indices, dtype=np.int64))
         return type(self)(chosen, self.decoder, self.reader, title or self.title)
 
+    def to_dataset(self) -> datasets.Dataset:
+        """Return the decoded pairs as a table of the `datasets` library, ready to be pushed; images are stored as PNG.
+
+        Columns: `image` and `label` are Images, a label of class ids; `name` is text; `classes` lists the classes that
+        an image shows, as ClassLabels, whose names segplus and others read back.
+
+        Raises:
+            InputError: If a pair cannot be read, or an image has other channels than an image format holds.
+        """
+        names, ignored = list(self.classes.names), self.classes.ignore_index
+        features = datasets.Features(
+            {
+                "image": datasets.Image(),
+                "label": datasets.Image(),
+                "name": datasets.Value("string"),
+                "classes": datasets.List(datasets.ClassLabel(names=names)),
+            }
+        )
+
+        def list_rows() -> Iterator[dict[str, Any]]:
+            for pair in self:
+                if isinstance(pair["image"], np.ndarray):
+                    raise InputError(f"{pair['name']}: no image format holds these channels", found=pair["image"].shape)
+                shown = [int(value) for value in np.unique(pair["label"]) if value != ignored]
+                yield {**pair, "classes": shown}
+
+        return datasets.Dataset.from_generator(list_rows, features=features)
+
     @cached_property
     def fingerprint(self) -> str:
         """Text that changes with the bytes of a file, the choice or order of files, or the meaning of a mask value.

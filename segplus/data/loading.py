@@ -31,6 +31,7 @@ from segplus.data.streaming import StreamedSplit
 from segplus.data.synthetic.drawn_splits import draw_splits
 from segplus.errors import InputError
 from segplus.recipe.data_section import DataRecipe
+from segplus.recipe.imports import import_object
 from segplus.recipe.paths import expand_path
 from segplus.recipe.strict import build_dataclass
 
@@ -144,6 +145,11 @@ def read_source(section: DataRecipe) -> Source:
             "data.dataset: no such folder or file", found=name, fix="correct the path, or give a Hub id: owner/name"
         )
     layout = section.layout if section.layout != "auto" else find_layout(path, section)
+    if "." in layout:
+        source = import_object(layout, "data.layout")(path, section)
+        if not isinstance(source, Source):
+            raise InputError(f"data.layout: {layout} gives no Source", found=type(source).__name__)
+        return source
     if layout == "hub":
         return read_hub(name, section)
     if section.streaming:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ import numpy.typing as npt
 from torch.utils.data import Sampler
 
 from segplus.data.dataset import SegmentationSplit
-from segplus.files import write_whole
 
 Float = npt.NDArray[np.float64]
 
@@ -54,15 +53,16 @@ class ClassIndex:
         spans = [self.points[self.starts[cell] : self.starts[cell + 1]] for cell in cells]
         return ClassIndex(self.counts[chosen], _count_starts(map(len, spans)), _join_points(spans))
 
-    def save(self, file: Path) -> None:
-        """Write the index, as .npz."""
-        with write_whole(file) as temporary, temporary.open("wb") as opened:  # to a path, numpy would add .npz
-            np.savez_compressed(opened, counts=self.counts, starts=self.starts, points=self.points)
+    def pack(self) -> bytes:
+        """Return the index as the bytes of an .npz file."""
+        packed = io.BytesIO()
+        np.savez_compressed(packed, counts=self.counts, starts=self.starts, points=self.points)
+        return packed.getvalue()
 
     @classmethod
-    def load(cls, file: Path) -> ClassIndex:
-        """Read what `save` wrote."""
-        with np.load(file, allow_pickle=False) as stored:
+    def unpack(cls, packed: bytes) -> ClassIndex:
+        """Return the index that `pack` made bytes of."""
+        with np.load(io.BytesIO(packed), allow_pickle=False) as stored:
             return cls(stored["counts"], stored["starts"], stored["points"])
 
 

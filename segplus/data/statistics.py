@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,14 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from segplus.data.contents import find_cache_folder
 from segplus.data.dataset import SegmentationSplit
 from segplus.data.parallel import map_pairs
+from segplus.data.remembered import find_cache_folder, remember_json
 from segplus.errors import InputError
-from segplus.files import write_whole
 
 Counts = npt.NDArray[np.int64]
-_FORMAT = 1  # of the remembered statistics
+_FORMAT = 2  # of what is remembered
 
 
 @dataclass(frozen=True)
@@ -46,16 +44,15 @@ def measure_channels(split: SegmentationSplit, *, progress: bool = True) -> Chan
     Raises:
         InputError: If an image is damaged, or is not 8-bit because no range is stated for its depth.
     """
-    path = find_cache_folder() / "bands" / f"{split.fingerprint}-{_FORMAT}.json"
-    if path.is_file():
-        stored = json.loads(path.read_text())
-        return ChannelStatistics(tuple(stored["mean"]), tuple(stored["std"]))
+    path = find_cache_folder() / "channels" / f"{split.fingerprint}-{_FORMAT}.json"
     title = f"measure channels of {split.title}" if progress else None
-    counts = sum(map_pairs(lambda index: _count_values(split, index), len(split), title))
-    statistics = summarize_counts(np.asarray(counts))
-    with write_whole(path) as temporary:
-        temporary.write_text(json.dumps(asdict(statistics)))
-    return statistics
+
+    def measure() -> dict[str, Any]:
+        counts = sum(map_pairs(lambda index: _count_values(split, index), len(split), title))
+        return asdict(summarize_counts(np.asarray(counts)))
+
+    stored = remember_json(path, measure)
+    return ChannelStatistics(tuple(stored["mean"]), tuple(stored["std"]))
 
 
 def summarize_counts(counts: npt.NDArray[np.int64]) -> ChannelStatistics:
@@ -112,13 +109,14 @@ def count_split(split: SegmentationSplit, num_classes: int, *, cache: Path | Non
     Args:
         split: Has a length, `label(i)` and a fingerprint.
         num_classes: C.
-        cache: Folder of cached counts, one JSON file a fingerprint; None counts anew.
+        cache: Folder of cached counts, one file a fingerprint; None counts anew.
     """
-    file = None if cache is None else cache / f"class_pixels_{split.fingerprint}_{num_classes}.json"
-    if file is not None and file.is_file():
-        return np.array(json.loads(file.read_text()), dtype=np.int64)
-    total = count_class_pixels(map_pairs(split.label, len(split), "counting classes"), num_classes)
-    if file is not None:
-        with write_whole(file) as temporary:
-            temporary.write_text(json.dumps(total.tolist()))
-    return total
+
+    def count() -> list[list[int]]:
+        counts = count_class_pixels(map_pairs(split.label, len(split), "counting classes"), num_classes)
+        return [row.tolist() for row in counts]
+
+    if cache is None:
+        return np.array(count(), dtype=np.int64)
+    file = cache / f"class_pixels_{split.fingerprint}_{num_classes}-{_FORMAT}.json"
+    return np.array(remember_json(file, count), dtype=np.int64)

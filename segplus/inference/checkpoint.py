@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoImageProcessor, BaseImageProcessor, PreTrainedConfig
+from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedConfig
 
 from segplus.classes import ClassMap
+from segplus.data.contents import digest_contents, stamp_entries
 from segplus.errors import InputError
 from segplus.inference.predictor import Predictor
 from segplus.models import count_channels, find_image_range, load_segmentation_checkpoint
-from segplus.models.auto import expand_checkpoint, explain_failures, quiet_transformers, refuse_other_tasks
+from segplus.models.auto import (
+    expand_checkpoint,
+    explain_failures,
+    load_config,
+    quiet_transformers,
+    refuse_other_tasks,
+)
+from segplus.models.image_processor import check_image_processor
+from segplus.models.stored_files import refuse_damaged_model
 from segplus.recipe import DataRecipe
 from segplus.recipe.evaluation_section import ProtocolRecipe
+
+_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "config.json", "p*processor_config.json")
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,14 @@ class Checkpoint:
         names = dict(self.config.id2label or {})
         return [str(names[index]) for index in range(len(names))]
 
+    def digest_weights(self) -> str:
+        """Return text that changes with the files that predictions come from, or the commit of a model of the Hub."""
+        folder = Path(self.source)
+        if not folder.is_dir():
+            return str(self.config._commit_hash)
+        files = sorted(str(path) for pattern in _WEIGHTS for path in folder.glob(pattern))
+        return digest_contents(files, stamp_entries(files))
+
     @property
     def channels(self) -> int:
         """The number of channels of the images that the model takes."""
@@ -55,7 +75,7 @@ class Checkpoint:
             protocol: How predictions are formed.
             device: Where to run.
         Raises:
-            InputError: If the weights are damaged or incomplete.
+            InputError: If the weights are damaged or incomplete, or hold NaN or infinity.
         """
         model = load_segmentation_checkpoint(self.source, trust_remote_code=self.trust_remote_code)
         return Predictor(model, self.image_processor, protocol, device, self.channels)
@@ -109,15 +129,28 @@ def find_checkpoint(source: str, *, trust_remote_code: bool = False) -> Checkpoi
         source: Folder or Hub id; `${NAME}` stands for an environment variable.
         trust_remote_code: Run the model code that lies in the checkpoint.
     Raises:
-        InputError: If there is no such checkpoint, it holds a model for another task, or it lacks a config or an image
-            processor.
+        InputError: If there is no such checkpoint, it is damaged, it holds a model for another task, or it lacks a
+            config or an image processor, or these have values that cannot be.
     """
     expanded = expand_checkpoint(source)
+    refuse_damaged_model(expanded, "checkpoint")
+    config = load_config(expanded, "checkpoint", trust_remote_code=trust_remote_code)
+    _refuse_class_gaps(config, expanded)
     with quiet_transformers(), explain_failures("checkpoint", expanded):
-        config = AutoConfig.from_pretrained(expanded, trust_remote_code=trust_remote_code)
         refuse_other_tasks(config, f"checkpoint {expanded}")
         processor = AutoImageProcessor.from_pretrained(expanded, trust_remote_code=trust_remote_code)
+    check_image_processor(processor, count_channels(config), f"checkpoint {expanded}: preprocessor_config.json")
     return Checkpoint(expanded, config, processor, trust_remote_code)
+
+
+def _refuse_class_gaps(config: PreTrainedConfig, source: str) -> None:
+    ids = list(config.id2label or {})
+    if sorted(ids) != list(range(len(ids))) or not ids:
+        raise InputError(
+            f"checkpoint {source}: config.json: id2label",
+            found=", ".join(map(str, ids[:8])),
+            allowed="an entry for each class id from 0 on, without gaps",
+        )
 
 
 def choose_device(device: str | torch.device | None, local_rank: int = 0) -> torch.device:

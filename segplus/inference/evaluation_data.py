@@ -68,6 +68,15 @@ def name_data(data: DataSource) -> str:
     return name_dataset(str(_list_data_settings(data).get("dataset", "")))
 
 
+def list_input_files(data: DataSource) -> list[str]:
+    """Return the files that a data section names; no result may be written over them."""
+    if isinstance(data, SegmentationData):
+        return []
+    settings = _list_data_settings(data)
+    named = (settings.get(key) for key in ("dataset", "annotations", "classes", "colors"))
+    return [value for value in named if isinstance(value, str)]
+
+
 def format_settings(data: DataSource, recipe: EvaluationRecipe) -> str:
     """Return the data and evaluation sections as YAML; data that come loaded have no section."""
     sections = {"evaluation": dataclasses.asdict(recipe)}

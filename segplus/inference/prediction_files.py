@@ -75,7 +75,7 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         if path.suffix == ".parquet":
             pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), temporary)
             return
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+        with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file)
             writer.writerow(columns)
             # An absent number is an empty cell.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -81,7 +81,7 @@ def evaluate_split(
     classes: ClassMap,
     recipe: EvaluationRecipe,
     *,
-    folder: tuple[Path, str] | None = None,
+    targets: tuple[Sequence[Path], str] | None = None,
     title: str = "evaluation",
     progress: bool = True,
 ) -> Evaluator:
@@ -92,16 +92,15 @@ def evaluate_split(
         split: The images and masks.
         classes: Their classes.
         recipe: The metrics.
-        folder: Where label maps are written, and in which mask format; None writes none.
+        targets: The file of each image's label map, from `place_outputs`, and the mask format; None writes none.
         title: Stands before the progress bar.
         progress: Show a progress bar.
     """
     evaluator = build_evaluator(recipe, classes)
     for index, pair, label in iterate_split(split, title, progress=progress):
         prediction, _ = score_image(predictor, evaluator, pair["image"], label, index, pair["name"])
-        if folder:
-            path = folder[0] / f"{pair['name']}.png"
-            write_labels(path, prediction.cpu().numpy(), pair["image"], classes, folder[1])
+        if targets:
+            write_labels(targets[0][index], prediction.cpu().numpy(), pair["image"], classes, targets[1])
     return merge_evaluators(evaluator)
 
 

@@ -11,6 +11,7 @@ import jinja2
 from PIL import Image
 
 from segplus.data.dataset import SegmentationSplit
+from segplus.files import write_text
 from segplus.images import measure_image, show_as_rgb
 from segplus.inspection.audit import Audit
 from segplus.reporting.drawing import colorize
@@ -35,7 +36,7 @@ def write_page(audit: Audit, path: Path) -> None:
         colors=[f"rgb({red} {green} {blue})" for red, green, blue in classes.colors] if classes else [],
         images=draw_examples(audit) if audit.data else {},
     )
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def draw_examples(audit: Audit) -> dict[str, list[dict[str, str]]]:

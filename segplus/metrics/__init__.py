@@ -1,5 +1,7 @@
 """From logits and labels to scores: label maps, confusion matrices, metrics, all streamed."""
 
+from typing import Any
+
 from segplus.metrics.bootstrap import PairedDifference, compare_counts, compute_intervals
 from segplus.metrics.borders import BoundaryIoU, SurfaceDistances, TrimapIoU
 from segplus.metrics.calibration import CalibrationError
@@ -13,6 +15,7 @@ __all__ = [
     "ConfusionMatrix",
     "Evaluator",
     "ImageScores",
+    "MeanIoU",
     "PairedDifference",
     "SurfaceDistances",
     "TrimapIoU",
@@ -24,3 +27,12 @@ __all__ = [
     "label_maps",
     "score_counts",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import MeanIoU when it is asked for: only it needs the evaluate library."""
+    if name != "MeanIoU":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from segplus.metrics.mean_iou import MeanIoU
+
+    return MeanIoU

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from segplus.models.auto import LoadedModel, load_model, load_segmentation_checkpoint
-from segplus.models.auxiliary import AuxiliaryLogits
+from segplus.models.auxiliary import expose_auxiliary_logits
 from segplus.models.channels import count_channels, widen_model
 from segplus.models.checks import check_input_size
 from segplus.models.folded_head import fold_decode_head
@@ -19,10 +19,10 @@ from segplus.models.registration import ARCHITECTURES
 
 __all__ = [
     "ARCHITECTURES",
-    "AuxiliaryLogits",
     "LoadedModel",
     "check_input_size",
     "count_channels",
+    "expose_auxiliary_logits",
     "find_batch_norms",
     "find_image_range",
     "fold_decode_head",

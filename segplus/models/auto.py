@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pickle import UnpicklingError
 from typing import Any, cast
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSemanticSegmentation, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -20,12 +22,15 @@ from segplus.models.channels import count_channels, set_channels, widen_model
 from segplus.models.encoder_head import EncoderHeadForSemanticSegmentation
 from segplus.models.encoder_head_config import EncoderHeadConfig
 from segplus.models.freezing import is_head_parameter
+from segplus.models.remote_code import HOW_TO_TRUST, refuse_kernels
+from segplus.models.stored_files import find_value_that_is_not_finite, refuse_damaged_model
 from segplus.models.transfer import Transfer, load_encoder_weights
 from segplus.recipe import ModelRecipe
 from segplus.recipe.paths import expand_path
 
-# What the library raises for a wrong value of a config or a wrong file; it has no type of its own for them.
-_FAILURES = (OSError, ValueError, TypeError, RuntimeError, ImportError, AttributeError, LookupError, ArithmeticError)
+# What the Auto classes raise for files and values that are wrong.
+_FAILURES = (OSError, ValueError, LookupError, TypeError, RuntimeError, ImportError, AttributeError, ArithmeticError)
+_FAILURES += (AssertionError, EOFError, SafetensorError, UnpicklingError, StrictDataclassError)  # type: ignore[assignment]
 
 
 @dataclass
@@ -91,6 +96,7 @@ def load_model(
         model = _build_random_model(config if fits else set_channels(config, channels), recipe)
         return LoadedModel(model.float(), [name for name, _ in model.named_parameters()])
     checkpoint = expand_checkpoint(recipe.checkpoint)
+    refuse_damaged_model(checkpoint, "model.checkpoint")
     with quiet_transformers(), explain_failures("model.checkpoint", checkpoint):
         model, info = AutoModelForSemanticSegmentation.from_pretrained(
             checkpoint,
@@ -104,6 +110,7 @@ def load_model(
         )
     new = sorted(set(info["missing_keys"]) | {entry[0] for entry in info["mismatched_keys"]})
     _refuse_empty_backbone(model, new, checkpoint)
+    _refuse_weights_that_are_not_finite(model, "model.checkpoint", checkpoint)
     given = count_channels(config)
     if given == channels:
         return LoadedModel(model, new)
@@ -118,8 +125,8 @@ def load_segmentation_checkpoint(checkpoint: str, *, trust_remote_code: bool = F
         InputError: If it cannot be loaded, is no semantic-segmentation model, or lacks weights.
     """
     checkpoint = expand_checkpoint(checkpoint)
+    config = load_config(checkpoint, "checkpoint", trust_remote_code=trust_remote_code)
     with quiet_transformers(), explain_failures("checkpoint", checkpoint):
-        config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=trust_remote_code)
         refuse_other_tasks(config, f"checkpoint {checkpoint}")
         model, info = AutoModelForSemanticSegmentation.from_pretrained(
             checkpoint,
@@ -134,7 +141,28 @@ def load_segmentation_checkpoint(checkpoint: str, *, trust_remote_code: bool = F
             found=", ".join(sorted(info["missing_keys"])[:3]),
             fix="this is a backbone; fine-tune it first",
         )
+    _refuse_weights_that_are_not_finite(model, "checkpoint", checkpoint)
     return model.eval()
+
+
+def load_config(
+    checkpoint: str, key: str, *, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedConfig:
+    """Return a checkpoint's config.
+
+    Args:
+        checkpoint: Folder or Hub id.
+        key: What a message begins with.
+        revision: Branch, tag or commit of the Hub.
+        trust_remote_code: Run the code that the checkpoint brings or names.
+    Raises:
+        InputError: If it cannot be loaded, or names code of the Hub that nobody trusted.
+    """
+    with quiet_transformers(), explain_failures(key, checkpoint):
+        values, _ = PreTrainedConfig.get_config_dict(checkpoint, revision=revision or "main")
+        if not trust_remote_code:
+            refuse_kernels(values, key, checkpoint)
+        return AutoConfig.from_pretrained(checkpoint, revision=revision or "main", trust_remote_code=trust_remote_code)
 
 
 def expand_checkpoint(checkpoint: str, key: str = "model.checkpoint") -> str:
@@ -168,10 +196,8 @@ def _build_config(recipe: ModelRecipe, classes: ClassMap, use_auxiliary_head: bo
         config = _build_config_of_type(str(model_type))
     else:
         checkpoint = expand_checkpoint(recipe.checkpoint)
-        with quiet_transformers(), explain_failures("model.checkpoint", checkpoint):
-            config = AutoConfig.from_pretrained(
-                checkpoint, revision=recipe.revision or "main", trust_remote_code=recipe.trust_remote_code
-            )
+        trusted = recipe.trust_remote_code
+        config = load_config(checkpoint, "model.checkpoint", revision=recipe.revision, trust_remote_code=trusted)
     source = recipe.checkpoint or f"model.config.model_type {model_type}"
     refuse_other_tasks(config, source, is_fine_tuned=False)
     known = config.to_dict()
@@ -268,6 +294,16 @@ def _refuse_empty_backbone(model: PreTrainedModel, new: list[str], checkpoint: s
         )
 
 
+def _refuse_weights_that_are_not_finite(model: PreTrainedModel, key: str, source: str) -> None:
+    name = find_value_that_is_not_finite(model.state_dict())
+    if name is not None:
+        raise InputError(
+            f"{key} {source}: its weights hold NaN or infinity",
+            found=name,
+            fix="use an older checkpoint; this one comes from a training that diverged",
+        )
+
+
 @contextmanager
 def explain_config(key: str) -> Iterator[None]:
     """Turn what a config refuses into one message that begins with the recipe's key."""
@@ -294,9 +330,7 @@ def explain_failures(key: str, source: str) -> Iterator[None]:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         fix = "check the name, the connection, or use a local folder"
         if "trust_remote_code" in str(error):  # transformers raises a bare ValueError: only its text tells
-            fix = (
-                "read that code; if you trust it, say --trust-remote-code, or model.trust_remote_code: true in a recipe"
-            )
+            fix = HOW_TO_TRUST
         raise InputError(f"{key}: cannot load {source}", found=lines[0][:400], fix=fix) from error
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,22 +13,28 @@ from torch import nn
 from transformers.models.segformer.modeling_segformer import SegformerDecodeHead
 
 
-def fold_decode_head(model: nn.Module) -> bool:
-    """Let SegFormer's decode head mix channels before it upsamples; return whether the model has such a head.
+@contextmanager
+def fold_decode_head(model: nn.Module) -> Iterator[bool]:
+    """Let SegFormer's decode head mix channels before it upsamples while the block runs; give whether there is one.
 
     The library projects each stage to D channels, upsamples it to stride 4, concatenates 4 D channels there, and mixes
     them with a 1x1 convolution. Upsampling keeps constants and is linear, so it commutes with that convolution: one
     D x C_i matrix a stage, applied at the stage's own resolution, gives the same sum. Weights, names and checkpoints
-    stay as they are; a model that is loaded again computes the library's own way.
+    stay as they are, and after the block the model computes the library's own way.
 
     Args:
-        model: Any model; changed in place where its `decode_head` is SegFormer's.
+        model: Any model; one whose `decode_head` is not SegFormer's, or is folded already, is left alone.
     """
     head = dict(model.named_children()).get("decode_head")
-    if not isinstance(head, SegformerDecodeHead) or head.config.reshape_last_stage is False:
-        return False
+    is_segformer = isinstance(head, SegformerDecodeHead) and head.config.reshape_last_stage is not False
+    if not is_segformer or "forward" in vars(head):
+        yield is_segformer
+        return
     head.forward = types.MethodType(_compute_logits, head)  # type: ignore[method-assign]
-    return True
+    try:
+        yield True
+    finally:
+        del head.forward
 
 
 def _compute_logits(head: Any, encoder_hidden_states: Sequence[torch.Tensor], **_: Any) -> torch.Tensor:

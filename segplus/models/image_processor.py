@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from segplus.recipe import ModelRecipe
 _FIXED = {"do_center_crop": False, "do_pad": False, "do_reduce_labels": False}
 # The processor's file is the one file that travels with the weights wherever they go; transformers keeps the key.
 _RANGE = "image_range"
+_MOST_SIDE_PX = 1 << 16
 
 MeasureChannels = Callable[[], tuple[Sequence[float], Sequence[float]]]
 
@@ -51,7 +53,55 @@ def load_image_processor(
         processor = _fit_channels(processor, recipe.image_processor, count_channels(config), measure_channels)
         settings = {key: value for key, value in processor.to_dict().items() if key != _RANGE}
         stated = {} if image_range is None else {_RANGE: [float(value) for value in image_range]}
-        return type(processor).from_dict({**settings, **stated})
+        processor = type(processor).from_dict({**settings, **stated})
+    check_image_processor(processor, count_channels(config), "model.image_processor")
+    return processor
+
+
+def check_image_processor(processor: BaseImageProcessor, channels: int, key: str) -> None:
+    """Refuse values that no image survives.
+
+    Args:
+        processor: The image processor of a checkpoint, or with a recipe's values.
+        channels: Input channels of the model.
+        key: What the message begins with.
+    Raises:
+        InputError: If a side is below 1, or a mean, deviation or factor is not finite, zero where it divides, or not
+            one a channel.
+    """
+    settings = processor.to_dict()
+    if settings.get("do_resize", True):
+        sides = _list_sides(settings.get("size"))
+        if not all(_is_number(side) and 1 <= side <= _MOST_SIDE_PX for side in sides):
+            raise InputError(f"{key}.size", found=settings["size"], allowed=f"sides of 1 to {_MOST_SIDE_PX} pixels")
+    if settings.get("do_rescale", True):
+        factor = settings.get("rescale_factor", 1.0)
+        if not _is_number(factor) or factor == 0:
+            raise InputError(f"{key}.rescale_factor", found=factor, allowed="a finite number other than 0")
+    if settings.get("do_normalize", True):
+        for name in ("image_mean", "image_std"):
+            _check_normalization(settings.get(name), name, channels, key)
+
+
+def _check_normalization(given: Any, name: str, channels: int, key: str) -> None:
+    if given is None:  # the processor says so itself where it needs one
+        return
+    values = list(given) if isinstance(given, list | tuple) else [given] * channels
+    is_right = len(values) == channels and all(_is_number(value) for value in values)
+    if not is_right or (name == "image_std" and not all(value > 0 for value in values)):
+        above = " above 0" if name == "image_std" else ""
+        raise InputError(f"{key}.{name}", found=values, allowed=f"one finite number{above} a channel: {channels}")
+
+
+def _list_sides(size: Any) -> list[Any]:
+    """Return the stated sides of a size: a number, a list or named sides."""
+    if isinstance(size, dict):
+        return [side for side in size.values() if side is not None]
+    return list(size) if isinstance(size, list | tuple) else [] if size is None else [size]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def find_image_range(processor: BaseImageProcessor) -> tuple[float, float] | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from segplus.errors import InputError
+from segplus.errors import InputError, suggest
 
 Layout = Literal[
     "auto",
@@ -80,7 +80,7 @@ class DataRecipe:
     """
 
     dataset: str = "synthetic"
-    layout: Layout = "auto"
+    layout: Layout | str = "auto"
     dataset_config: str | None = None
     revision: str | None = None
     streaming: bool = False
@@ -126,11 +126,22 @@ class DataRecipe:
     def __post_init__(self) -> None:
         """Refuse what no data set can mean."""
         self._check_ranges()
+        self._check_layout()
         self._check_shares()
         self._check_folds()
         self._check_patterns()
         self._check_meanings()
         self._check_streaming()
+
+    def _check_layout(self) -> None:
+        allowed = get_args(Layout)
+        if "." not in self.layout and self.layout not in allowed:
+            raise InputError(
+                "data.layout",
+                found=repr(self.layout),
+                allowed=f"{', '.join(allowed)}, or package.module.function",
+                fix=suggest(self.layout, allowed),
+            )
 
     @property
     def split_names(self) -> dict[str, str | None]:

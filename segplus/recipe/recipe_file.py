@@ -17,6 +17,7 @@ from segplus.recipe.keys import list_training_hints, parse_keys, set_dotted
 from segplus.recipe.paths import place_fold
 from segplus.recipe.sections import Recipe
 from segplus.recipe.strict import build_dataclass
+from segplus.recipe.tokens import refuse_tokens
 from segplus.recipe.training_section import check_training
 
 
@@ -37,6 +38,7 @@ def load_recipe(path: str | os.PathLike[str], arguments: Sequence[str] = ()) -> 
     values = _read_yaml(Path(path))
     for key, value in parse_keys(arguments):
         set_dotted(values, key, value)
+    refuse_tokens(values, "", file)
     values["training"] = check_training(values.get("training") or {}, Path(path).stem, file)
     recipe = build_dataclass(Recipe, values, "", file)
     if recipe.data.folds:
@@ -64,6 +66,7 @@ def load_sections(
     """
     file = "command line" if path is None else str(path)
     values = {} if path is None else _read_yaml(Path(path))
+    refuse_tokens(values, "", file)
     _refuse_unknown_keys(values, file)
     for key, value in parse_keys(arguments, sections):
         set_dotted(values, key, value)

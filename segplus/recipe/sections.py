@@ -109,7 +109,7 @@ class Recipe:
         data: Where images and masks lie and what the masks mean.
         model: The network and its image processor.
         transforms: Training augmentation.
-        losses: Loss terms with weights or parameters, see docs/losses.md.
+        losses: Loss terms with weights or parameters, see docs/losses.md; or the dotted path of a loss of one's own.
         class_weights: A formula counted from the training masks, or weights by class name; None weighs all alike.
         loss_engine: "streamed" never builds the upsampled logits; "plain" does, for comparison.
         auxiliary_loss_weight: Weight of the auxiliary head's loss, for models that have one; 0 removes the head.
@@ -117,14 +117,14 @@ class Recipe:
         training: transformers.TrainingArguments under their own names.
         evaluation: Protocol and metrics of the final evaluation.
         early_stopping_patience: Evaluations without a better mIoU before training stops; None never stops early.
-        callbacks: Dotted names of TrainerCallback classes.
+        callbacks: Dotted paths of TrainerCallback classes; one with arguments is a mapping of the path to them.
         card: The model card.
     """
 
     data: DataRecipe
     model: ModelRecipe
     transforms: TransformsRecipe = field(default_factory=TransformsRecipe)
-    losses: dict[str, Any] = field(default_factory=lambda: {"cross_entropy": 1.0})
+    losses: dict[str, Any] | str = field(default_factory=lambda: {"cross_entropy": 1.0})
     class_weights: dict[str, float] | str | None = None
     loss_engine: Literal["streamed", "plain"] = "streamed"
     auxiliary_loss_weight: float = 0.4
@@ -132,7 +132,7 @@ class Recipe:
     training: dict[str, Any] = field(default_factory=dict)
     evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
     early_stopping_patience: int | None = None
-    callbacks: list[str] = field(default_factory=list)
+    callbacks: list[str | dict[str, dict[str, Any]]] = field(default_factory=list)
     card: CardRecipe = field(default_factory=CardRecipe)
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from segplus.classes import ClassMap
-from segplus.files import write_whole
+from segplus.files import write_text
 from segplus.reporting.charts import draw_curves, draw_matrix
 from segplus.reporting.drawing import shrink_labels
 from segplus.reporting.examples import Example
@@ -96,8 +96,7 @@ def write_html_report(
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=True)
     template = environment.from_string((_HERE / "html_report.html").read_text(encoding="utf-8"))
     text = template.render(page)
-    with write_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def _list_sections(page: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 
 from segplus.errors import InputError
-from segplus.files import write_whole
+from segplus.files import explain_refusals, write_text
+
+_MEANS = ("mean_", "overall_", "frequency_weighted_")
+_LONGEST_SHOWN = 80
 
 
 def write_metrics(path: str | Path, metrics: Mapping[str, Any]) -> None:
@@ -22,8 +25,7 @@ def write_metrics(path: str | Path, metrics: Mapping[str, Any]) -> None:
         metrics: Numbers, strings, lists, dicts, arrays and tensors; what is not finite becomes null.
     """
     text = json.dumps(clean_numbers(metrics), indent=2, allow_nan=False, ensure_ascii=False)
-    with write_whole(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")
 
 
 def read_metrics(path: str | Path) -> dict[str, Any]:
@@ -32,16 +34,21 @@ def read_metrics(path: str | Path) -> dict[str, Any]:
     Args:
         path: The file.
     Raises:
-        InputError: If the file is missing or no JSON object.
+        InputError: If the file is missing, cannot be read, or does not hold what `write_metrics` writes.
     """
+    with explain_refusals(Path(path)):
+        content = Path(path).read_bytes()
     try:
-        metrics = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file", fix="run `segplus evaluate`, which writes it") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not a metrics.json", found=error, allowed="JSON as segplus writes it") from None
-    if not isinstance(metrics, dict):
-        raise InputError(f"{path}: not a metrics.json", found=type(metrics).__name__, allowed="a JSON object")
+        metrics: dict[str, Any] = json.loads(content)
+        damage = _find_damage(metrics)
+    except (ValueError, RecursionError) as error:
+        damage = str(error)
+    if damage is not None:
+        raise InputError(
+            f"{path}: not a metrics.json as segplus writes it",
+            found=damage,
+            fix="repeat the run, or `segplus evaluate`, which writes it anew",
+        )
     for evaluation in metrics.get("evaluations", {}).values():
         for key, value in evaluation.items():
             if key.startswith(("per_category_", "per_image_")) and isinstance(value, list):
@@ -49,6 +56,58 @@ def read_metrics(path: str | Path) -> dict[str, Any]:
             elif value is None:
                 evaluation[key] = math.nan
     return metrics
+
+
+def _find_damage(metrics: Any) -> str | None:
+    """Return the first thing in the content of a metrics.json that is none of its, or None."""
+    if not isinstance(metrics, dict):
+        return type(metrics).__name__
+    names, colors, evaluations = (metrics.get(key) for key in ("class_names", "class_colors", "evaluations"))
+    if names is not None and not (_is_list(names) and all(isinstance(name, str) for name in names)):
+        return f"class_names: {shorten(names)}"
+    count = None if names is None else len(names)
+    if colors is not None and not (_is_list(colors, count) and all(_is_color(color) for color in colors)):
+        return f"class_colors: {shorten(colors)}"
+    if not (evaluations is None or isinstance(evaluations, dict)):
+        return f"evaluations: {shorten(evaluations)}"
+    for split, scores in (evaluations or {}).items():
+        if not isinstance(scores, dict):
+            return f"evaluations.{split}: {shorten(scores)}"
+        key = next((key for key, value in scores.items() if not _is_score(key, value, count)), None)
+        if key is not None:
+            return f"evaluations.{split}.{key}: {shorten(scores[key])}"
+    return None
+
+
+def _is_score(key: str, value: Any, classes: int | None) -> bool:
+    if key.startswith("per_category_"):
+        return _is_list(value, classes) and all(entry is None or _is_number(entry) for entry in value)
+    if key == "confusion_matrix":
+        size = len(value) if classes is None and isinstance(value, list) else classes
+        return _is_list(value, size) and all(
+            _is_list(row, size) and all(type(pixels) is int and 0 <= pixels < 2**63 for pixels in row) for row in value
+        )
+    if key == "images":
+        return type(value) is int and value >= 0
+    return value is None or _is_number(value) or not key.startswith(_MEANS)
+
+
+def _is_list(value: Any, length: int | None = None) -> bool:
+    return isinstance(value, list) and (length is None or len(value) == length)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_color(value: Any) -> bool:
+    return _is_list(value, 3) and all(type(channel) is int and 0 <= channel <= 255 for channel in value)
+
+
+def shorten(value: Any) -> str:
+    """Return a value as it may stand in a message."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def clean_numbers(value: Any) -> Any:

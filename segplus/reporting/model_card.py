@@ -14,6 +14,14 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, StrictUndefined
 
 from segplus.reporting.licenses import License
+from segplus.reporting.markdown import (
+    choose_fence,
+    escape_paragraphs,
+    escape_text,
+    quote_code,
+    quote_python,
+    quote_shell,
+)
 from segplus.reporting.metrics_file import clean_numbers
 from segplus.reporting.table import ABSENT, format_score, format_share, list_class_rows
 
@@ -41,7 +49,7 @@ class ModelCardFacts:
         evaluation: One entry of metrics.json's "evaluations".
         split: The split that `evaluation` measures.
         license: From `find_license`.
-        recipe: The lines of the recipe that are no default, YAML.
+        recipe: The lines of the recipe that are no default, YAML; empty for a training without one.
         channels: Number of channels of the images; transformers' pipeline reads images of three.
         image_range: The values that became 0 and 255 in images deeper than 8 bits; None where none was stated.
         base_model: Hub id (or name, for a folder) of the weights that training began with; None for random weights.
@@ -89,7 +97,8 @@ def render_model_card(facts: ModelCardFacts) -> str:
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
     )
-    environment.filters.update(score=format_score, count=_format_count, cell=_escape_cell, link=_quote_link)
+    environment.filters.update(score=format_score, count=_format_count, link=_quote_link, text=escape_text)
+    environment.filters.update(paragraphs=escape_paragraphs, python=quote_python, shell=quote_shell)
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     missing = dict.fromkeys(["images", *_METRICS])
     text = template.render(
@@ -101,7 +110,7 @@ def render_model_card(facts: ModelCardFacts) -> str:
         images_taken=_describe_channels(facts),
         measured=_describe_measurement(facts),
         class_table=_format_markdown_table(facts.evaluation, facts.class_names),
-        fence=_choose_fence(facts.recipe),
+        fence=choose_fence(facts.recipe),
         limits=_list_limits(facts),
         license_line=_describe_license(facts),
     )
@@ -189,19 +198,20 @@ def _describe_measurement(facts: ModelCardFacts) -> str:
 
 
 def _list_limits(facts: ModelCardFacts) -> list[str]:
-    pairs = _pair_scores(facts)
+    pairs = [(escape_text(name), score) for name, score in _pair_scores(facts)]
     absent = [name for name, score in pairs if score is None]
     weak = [f"{name} ({format_score(score)})" for name, score in pairs if score is not None and score < _WEAK_IOU]
+    dataset, split = escape_text(facts.dataset), escape_text(facts.split)
     limits = [
         "Every pixel gets one of the classes above, also where the image shows something else.",
-        f"The scores hold for images like those of {facts.dataset}; other cameras and places were not measured.",
+        f"The scores hold for images like those of {dataset}; other cameras and places were not measured.",
     ]
     if weak:
         limits.append(
             f"Do not rely on classes with an IoU below {_WEAK_IOU:.0%}: {', '.join(weak)}.".replace("%:", " %:")
         )
     if absent:
-        limits.append(f"Not measured, as they do not occur in the {facts.split} split: {', '.join(absent)}.")
+        limits.append(f"Not measured, as they do not occur in the {split} split: {', '.join(absent)}.")
     if facts.image_range is not None and facts.channels == 3:
         limits.append(
             "Images deeper than 8 bits were scaled from {:g}..{:g} to 0..255. segplus does so again; the pipeline "
@@ -214,13 +224,13 @@ def _list_limits(facts: ModelCardFacts) -> list[str]:
 
 
 def _describe_license(facts: ModelCardFacts) -> str:
-    found, base = facts.license, f"`{facts.base_model}`"
+    found, base = facts.license, quote_code(facts.base_model)
     if found.origin == "unknown":
         known = "No pretrained weights were used, and the recipe names no licence."
         if facts.base_model is not None:
             known = f"The base model {base} states no licence that could be read, and the recipe names none."
         return f"Unknown. {known} The data set may add terms of its own; ask the authors before you use the model."
-    name = f"`{found.name or found.identifier}`" + (f" ([text]({found.link}))" if found.link else "")
+    name = quote_code(found.name or found.identifier) + (f" ([text]({_quote_link(found.link)}))" if found.link else "")
     origin = f"inherited from the base model {base}" if found.origin == "base model" else "as the recipe states"
     return f"{name}, {origin}. The data set may add terms of its own."
 
@@ -237,7 +247,7 @@ def _format_markdown_table(evaluation: Mapping[str, Any], class_names: Sequence[
     lines = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * len(titles)}"]
     for row in rows:
         cells = [(format_share if title == "share" else format_score)(row[title]) for title in titles]
-        lines.append(f"| {' | '.join([_escape_cell(row['class']), *cells])} |")
+        lines.append(f"| {' | '.join([escape_text(row['class']), *cells])} |")
     return "\n".join(lines)
 
 
@@ -245,22 +255,13 @@ def _format_count(value: float | None) -> str:
     return ABSENT if value is None or math.isnan(value) else f"{int(value):,}"
 
 
-def _escape_cell(value: object) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
-
-
 def _quote_link(path: str) -> str:
     return quote(path, safe="/:._-~")
 
 
 def _link_hub(path: str, text: str, is_on_hub: bool) -> str:
-    return f"[{text}](https://huggingface.co/{path})" if is_on_hub else f"`{text}`"
+    return f"[{escape_text(text)}](https://huggingface.co/{_quote_link(path)})" if is_on_hub else quote_code(text)
 
 
 def _make_slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "custom"
-
-
-def _choose_fence(text: str) -> str:
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    return "`" * max(3, longest + 1)

@@ -12,7 +12,7 @@ import yaml
 from transformers import PreTrainedModel
 
 from segplus.classes import ClassMap
-from segplus.files import write_whole
+from segplus.files import write_text, write_whole
 from segplus.recipe import Recipe, format_chosen
 from segplus.recipe.paths import expand_path, is_fold_folder
 from segplus.reporting.drawing import draw_panel
@@ -60,9 +60,7 @@ def write_results(results: RunResults) -> None:
     write_metrics(results.folder / "metrics.json", metrics)
     images = _write_images(results)
     recipe_text = (results.folder / "recipe.yaml").read_text(encoding="utf-8")
-    card = render_model_card(_collect_facts(results, images))
-    with write_whole(results.folder / "README.md") as temporary:
-        temporary.write_text(card, encoding="utf-8")
+    write_text(results.folder / "README.md", render_model_card(_collect_facts(results, images)))
     write_html_report(
         results.folder / "report.html",
         metrics,
@@ -135,7 +133,7 @@ def _collect_facts(results: RunResults, images: Sequence[tuple[str, str]]) -> Mo
         base_model_is_on_hub=base is not None and not Path(base).is_dir(),
         dataset_is_on_hub=dataset_on_hub is not None,
         images=images,
-        training=_describe_training(results.training),
+        training=describe_training_facts(results.training),
         versions=list_versions(),
         tags=recipe.card.tags,
         language=recipe.card.language,
@@ -192,7 +190,8 @@ def _is_hub_id(dataset: str) -> bool:
     return re.fullmatch(r"[\w.-]+/[\w.-]+", dataset) is not None and not Path(dataset).exists()
 
 
-def _describe_training(training: Mapping[str, Any]) -> dict[str, object]:
+def describe_training_facts(training: Mapping[str, Any]) -> dict[str, object]:
+    """Return the rows of the card's training table, from the facts of a finished training."""
     machine = describe_machine()
     minutes = f"{float(training['seconds']) / 60:.1f} minutes" if "seconds" in training else "unknown"
     where = f"{machine.get('gpu', machine['processor'])}, {machine['cores']} CPU cores"

@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 from segplus.data.parallel import count_cores
 from segplus.errors import InputError, suggest
 from segplus.recipe import Recipe
+from segplus.training.settings import refuse_sharding
 from segplus.transforms.steps import NO_UPDATE_CHECK
 
 
@@ -59,9 +60,6 @@ def build_training_arguments(recipe: Recipe) -> TrainingArguments:
     own: dict[str, Any] = {
         # A log file full of redrawn bars helps nobody.
         "disable_tqdm": values.get("disable_tqdm", not sys.stderr.isatty()),
-        "remove_unused_columns": False,
-        "label_names": ["labels"],
-        "batch_eval_metrics": True,
         # With "end" the run itself pushes once, when card, scores and report lie beside the model.
         "push_to_hub": values.get("push_to_hub", False) and values["hub_strategy"] != "end",
         "dataloader_pin_memory": values.get("dataloader_pin_memory", torch.cuda.is_available()),
@@ -75,14 +73,7 @@ def build_training_arguments(recipe: Recipe) -> TrainingArguments:
         arguments = TrainingArguments(**{**values, **own, "output_dir": str(Path(values["output_dir"]))})
     except (ValueError, TypeError, ImportError, KeyError, OSError) as error:  # OSError: files that are named
         raise InputError(f"training: {str(error).splitlines()[0]}", fix="see transformers.TrainingArguments") from None
-    # DataParallel would run the hooks once a replica; several GPUs are for accelerate launch, one process each.
-    arguments._n_gpu = min(arguments.n_gpu, 1)
-    if arguments.fsdp or arguments.deepspeed or os.environ.get("ACCELERATE_USE_FSDP") == "true":
-        raise InputError(
-            "training: FSDP and DeepSpeed shard models that segplus trains whole",
-            found="fsdp or deepspeed",
-            fix="use configs/accelerate/ddp.yaml",
-        )
+    refuse_sharding(arguments)
     _check_schedule(arguments)
     _check_trackers(arguments.report_to)
     return arguments

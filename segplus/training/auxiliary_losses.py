@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
-from transformers import PreTrainedModel
+from torch import Tensor, nn
 
 from segplus.losses import Criterion
 from segplus.losses.boundary_head import BoundaryHeadLoss
 
 
-def list_auxiliary_logits(hooked: Tensor | None, outputs: Mapping[str, Any]) -> list[Tensor]:
-    """Return the logits of every auxiliary head: the one of a library's model and those that an output names."""
-    named = outputs.get("auxiliary_logits") or ()
-    return [*named] if hooked is None else [hooked, *named]
+def list_auxiliary_logits(outputs: Any) -> list[Tensor]:
+    """Return the logits of every auxiliary head that an output holds: one tensor of a library's model, or several."""
+    found = outputs.get("auxiliary_logits") if isinstance(outputs, dict) else None
+    return [found] if isinstance(found, Tensor) else list(found or ())
 
 
 def sum_auxiliary_losses(
-    criterion: Criterion, logits: list[Tensor], compute: Callable[[Criterion, Tensor], Tensor]
+    criterion: Any, logits: list[Tensor], compute: Callable[[Any, Tensor], Tensor]
 ) -> tuple[Tensor | float, dict[str, Tensor]]:
     """Return the sum of the heads' losses and of its parts, the latter by the name that a training line has."""
     total: Tensor | float = 0.0
@@ -32,7 +31,8 @@ def sum_auxiliary_losses(
     return total, parts
 
 
-def build_boundary_loss(model: PreTrainedModel, criterion: Criterion) -> BoundaryHeadLoss | None:
-    """Return the loss of a boundary head, or None for a model without one."""
+def build_boundary_loss(model: nn.Module, criterion: Any) -> BoundaryHeadLoss | None:
+    """Return the loss of a boundary head; None for a model without one, and beside a loss that is no Criterion."""
     heads = dict(model.named_children()).get("boundary_heads")
-    return BoundaryHeadLoss(criterion) if heads is not None and len(heads) else None
+    has_boundary = isinstance(heads, nn.ModuleList) and len(heads) > 0
+    return BoundaryHeadLoss(criterion) if has_boundary and isinstance(criterion, Criterion) else None

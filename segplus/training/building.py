@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from segplus.data import SegmentationData
-from segplus.data.contents import find_cache_folder
+from segplus.data.remembered import find_cache_folder
 from segplus.data.statistics import Counts, count_split, measure_channels
 from segplus.errors import InputError, suggest
 from segplus.images import show_as_rgb
@@ -39,7 +39,7 @@ from segplus.training.callbacks import install_log, install_panel, load_callback
 from segplus.training.sets import EvaluationSet, build_training_set
 from segplus.training.trainer import SegmentationTrainer
 from segplus.transforms import BatchMixing, EvaluationTransform
-from segplus.transforms.collator import TrainingCollator
+from segplus.transforms.collator import EvaluationCollator, TrainingCollator
 from segplus.transforms.serving import ServedPixels
 
 _PANEL_IMAGES = 4
@@ -84,7 +84,7 @@ def build_trainer(
     mixing = BatchMixing(recipe.transforms, data.classes.ignore_index)
     trainer = SegmentationTrainer(
         model,
-        criterion=criterion,
+        losses=criterion,
         classes=data.classes,
         auxiliary_loss_weight=recipe.auxiliary_loss_weight,
         optimizer_recipe=recipe.optimizer,
@@ -96,6 +96,7 @@ def build_trainer(
         eval_dataset=evaluation_set,
         data_collator=TrainingCollator(mixing, arguments.seed, keep_index=True),
         processing_class=image_processor,
+        evaluation_collator=EvaluationCollator(data.classes.ignore_index),
         callbacks=callbacks,
     )
     install_log(trainer, data.classes.names)
@@ -104,12 +105,18 @@ def build_trainer(
     return trainer
 
 
-def build_recipe_criterion(recipe: Recipe, data: SegmentationData) -> Criterion:
+def build_recipe_criterion(recipe: Recipe, data: SegmentationData) -> Criterion | str:
     """Return the losses of a recipe, weighted by the names it gives or by a formula over the training masks' pixels.
+
+    The dotted path of somebody's own loss stays what it is: the trainer imports it.
 
     Raises:
         InputError: If a term, a parameter, a formula or a class does not exist.
     """
+    if isinstance(recipe.losses, str):
+        if recipe.class_weights is not None:
+            raise InputError("class_weights: a loss of your own weighs classes itself", found=recipe.losses)
+        return recipe.losses
     build = partial(
         build_criterion,
         recipe.losses,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,9 +14,10 @@ from transformers import IntervalStrategy, PrinterCallback, ProgressCallback, Tr
 from transformers.integrations import TensorBoardCallback
 
 from segplus.classes import ClassMap
-from segplus.errors import InputError, suggest
+from segplus.errors import InputError
 from segplus.metrics import label_map
 from segplus.progress import is_quiet
+from segplus.recipe.imports import import_object
 from segplus.reporting.drawing import draw_panel_grid
 from segplus.reporting.examples import Example
 from segplus.reporting.table import describe_extremes
@@ -112,34 +113,26 @@ class PredictionPanel(TrainerCallback):
         self._tensorboard.tb_writer.add_image("validation", grid, state.global_step, dataformats="HWC")
 
 
-def load_callbacks(names: Sequence[str]) -> list[TrainerCallback]:
-    """Return an instance of each TrainerCallback class that is named by a dotted path.
+def load_callbacks(entries: Sequence[str | Mapping[str, Mapping[str, Any]]]) -> list[TrainerCallback]:
+    """Return an instance of each TrainerCallback class that is named by a dotted path, alone or with its arguments.
 
     Raises:
-        InputError: If a module or class does not exist, or the class is no TrainerCallback.
+        InputError: If a module or class does not exist, the class is no TrainerCallback, or it refuses its arguments.
     """
-    return [_load_callback(name) for name in names]
+    named = [{entry: {}} if isinstance(entry, str) else entry for entry in entries]
+    return [_load_callback(name, arguments) for entry in named for name, arguments in entry.items()]
 
 
-def _load_callback(name: str) -> TrainerCallback:
-    module_name, _, class_name = name.rpartition(".")
+def _load_callback(name: str, arguments: Mapping[str, Any]) -> TrainerCallback:
+    callback_class = import_object(name, "callbacks")
+    if not (isinstance(callback_class, type) and issubclass(callback_class, TrainerCallback)):
+        raise InputError(f"callbacks: '{name}' is no transformers.TrainerCallback", found=repr(callback_class))
     try:
-        module = importlib.import_module(module_name)
-    except (ImportError, ValueError) as error:
+        return callback_class(**arguments)
+    except (TypeError, ValueError, RuntimeError, ImportError) as error:
+        known = [parameter for parameter in inspect.signature(callback_class).parameters if parameter != "kwargs"]
         raise InputError(
-            f"callbacks: cannot import '{name}'", found=error, fix="give package.module.ClassName"
-        ) from None
-    callback_class = getattr(module, class_name, None)  # transformers loads its classes when they are asked for
-    if not isinstance(callback_class, type):
-        known = [key for key in dir(module) if not key.startswith("_")]
-        raise InputError(f"callbacks: {module_name} has no class '{class_name}'", fix=suggest(class_name, known))
-    if not issubclass(callback_class, TrainerCallback):
-        raise InputError(f"callbacks: '{name}' is no transformers.TrainerCallback", found=callback_class.__mro__[1])
-    try:
-        return callback_class()
-    except (TypeError, RuntimeError, ImportError) as error:
-        raise InputError(
-            f"callbacks: cannot make '{name}'", found=error, fix="its class must need no arguments"
+            f"callbacks: cannot make '{name}'", found=error, allowed=f"arguments: {', '.join(known) or 'none'}"
         ) from None
 
 

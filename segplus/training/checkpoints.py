@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import pickle
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import torch
 import yaml
-from safetensors import SafetensorError, safe_open
 
 from segplus.errors import InputError
+from segplus.files import is_leftover
+from segplus.models.manifest import MANIFEST_FILE, find_altered_file
+from segplus.models.stored_files import find_file_damage, read_json_object
 from segplus.recipe import (
     DataRecipe,
     ModelRecipe,
@@ -29,6 +28,7 @@ from segplus.recipe.paths import is_fold_folder
 logger = logging.getLogger(__name__)
 
 RECIPE_FILE = "recipe.yaml"
+STATE_FILE = "trainer_state.json"
 
 
 def claim_output_dir(recipe: Recipe, output_dir: Path) -> None:
@@ -38,17 +38,19 @@ def claim_output_dir(recipe: Recipe, output_dir: Path) -> None:
     the number of workers: the machine may be another.
 
     Raises:
-        InputError: If the folder holds another run, or files that no run wrote.
+        InputError: If the folder holds another run, files that no run wrote, or a recipe that is damaged or gone.
     """
     saved = output_dir / RECIPE_FILE
     if not saved.exists():
         if output_dir.is_dir() and not all(_may_stand_beside(path.name) for path in output_dir.iterdir()):
+            if _list_checkpoints(output_dir):
+                raise _refuse_recipe(output_dir, "gone")
             raise InputError(
                 f"training.output_dir {output_dir}: not empty and no run's folder", fix="choose another folder"
             )
         save_recipe(recipe, saved)
         return
-    before, now = yaml.safe_load(saved.read_text()), yaml.safe_load(format_recipe(recipe))
+    before, now = _read_saved_recipe(output_dir), yaml.safe_load(format_recipe(recipe))
     difference = find_difference(_fill_defaults(_keep_training(before)), _keep_training(now))
     if difference:
         key, was, is_now = difference
@@ -61,10 +63,31 @@ def claim_output_dir(recipe: Recipe, output_dir: Path) -> None:
         save_recipe(recipe, saved)
 
 
+def _read_saved_recipe(output_dir: Path) -> dict[str, Any]:
+    """Return the sections of the recipe that a run saved."""
+    try:
+        sections = yaml.safe_load((output_dir / RECIPE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        raise _refuse_recipe(output_dir, "damaged") from None
+    is_recipe = isinstance(sections, dict) and isinstance(sections.get("data"), dict)
+    if not is_recipe or not isinstance(sections.get("training", {}), dict):
+        raise _refuse_recipe(output_dir, "damaged")
+    return cast("dict[str, Any]", sections)
+
+
+def _refuse_recipe(output_dir: Path, state: str) -> InputError:
+    copies = [folder / RECIPE_FILE for folder in _list_checkpoints(output_dir) if (folder / RECIPE_FILE).is_file()]
+    fix = (
+        f"copy {copies[0]} to {output_dir / RECIPE_FILE}, then repeat the command to go on"
+        if copies
+        else "no checkpoint holds a copy: choose another folder; model.checkpoint may name a checkpoint of this one"
+    )
+    return InputError(f"training.output_dir {output_dir}: the run's {RECIPE_FILE} is {state}", fix=fix)
+
+
 def _may_stand_beside(name: str) -> bool:
-    """Return whether a file may lie in a run's folder before the run: half a recipe, folds, and their summary."""
-    is_half_recipe = name.startswith(f".{RECIPE_FILE}.")  # what write_whole leaves when it is killed
-    return is_half_recipe or name in ("folds.json", "folds.md") or is_fold_folder(name)
+    """Return whether a file may lie in a run's folder before the run: what was half written, folds, their summary."""
+    return is_leftover(name) or name in ("folds.json", "folds.md") or is_fold_folder(name)
 
 
 def _fill_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -73,7 +96,7 @@ def _fill_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
     return recipe | {
         name: {key.name: key.default for key in fields(section) if key.default is not MISSING} | recipe[name]
         for name, section in sections.items()
-        if name in recipe
+        if isinstance(recipe.get(name), dict)
     }
 
 
@@ -86,42 +109,45 @@ def _keep_training(recipe: dict[str, Any]) -> dict[str, Any]:
 
 def is_finished(checkpoint: Path) -> bool:
     """Tell whether nothing is left to train after this checkpoint: all steps were taken, or early stopping ended it."""
-    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    state = read_json_object(checkpoint / STATE_FILE)
     control = state.get("stateful_callbacks", {}).get("TrainerControl", {})
     return state["global_step"] >= state["max_steps"] or bool(control.get("args", {}).get("should_training_stop"))
 
 
 def find_resumable_checkpoint(output_dir: Path, num_processes: int = 1) -> Path | None:
-    """Return the newest checkpoint that was written whole; a process may have died while it wrote the last one.
+    """Return the newest checkpoint that is whole; a process may have died while it wrote the last one.
 
     Args:
         output_dir: The run's folder.
         num_processes: Each of them has a random state of its own in the checkpoint.
     """
-    numbered = [p for p in output_dir.glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdigit()]
-    for folder in sorted(numbered, key=lambda p: int(p.name.removeprefix("checkpoint-")), reverse=True):
+    for folder in _list_checkpoints(output_dir):
         damage = _find_damage(folder, num_processes)
-        if damage is None:
-            return folder
-        logger.warning("%s is not whole (%s); an older checkpoint is used", folder.name, damage)
+        if damage is not None:
+            logger.warning("%s is not whole (%s); an older checkpoint is used", folder.name, damage)
+            continue
+        if not (folder / MANIFEST_FILE).exists():
+            logger.warning("%s has no %s, so flipped bits in it would not be seen", folder.name, MANIFEST_FILE)
+        return folder
     return None
+
+
+def _list_checkpoints(output_dir: Path) -> list[Path]:
+    """List a run's checkpoints, the newest first."""
+    numbered = [p for p in output_dir.glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdecimal()]
+    return sorted(numbered, key=lambda p: int(p.name.removeprefix("checkpoint-")), reverse=True)
 
 
 def _find_damage(folder: Path, num_processes: int) -> str | None:
-    """Name the first file of a checkpoint that is missing or cut short."""
+    """Name the first file of a checkpoint that is missing, damaged or altered."""
     ranks = [""] if num_processes == 1 else [f"_{rank}" for rank in range(num_processes)]
-    pickled = [folder / f"rng_state{rank}.pth" for rank in ranks]
-    pickled += [folder / "scheduler.pt", folder / "optimizer.pt"]
-    for path in (folder / "model.safetensors", *pickled, folder / "trainer_state.json"):
-        try:
-            if path.suffix == ".safetensors":
-                with safe_open(path, "pt"):
-                    pass
-            elif path.suffix == ".json":
-                json.loads(path.read_text())
-            else:
-                # The zip directory stands at the end of the file; mmap reads no tensor.
-                torch.load(path, map_location="cpu", mmap=True, weights_only=False)
-        except (OSError, ValueError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
-            return f"{path.name}: {type(error).__name__}"
-    return None
+    states = [*(f"rng_state{rank}.pth" for rank in ranks), "scheduler.pt", "optimizer.pt", STATE_FILE]
+    optional = [name for name in ("scaler.pt",) if (folder / name).exists()]
+    for name in ("config.json", "model.safetensors", *states, *optional):
+        damage = find_file_damage(folder / name)
+        if damage is not None:
+            return f"{name}: {damage}"
+    state = read_json_object(folder / STATE_FILE)
+    if not all(isinstance(state.get(key), int) for key in ("global_step", "max_steps")):
+        return f"{STATE_FILE}: no count of steps"
+    return find_altered_file(folder)

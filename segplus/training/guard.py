@@ -6,13 +6,17 @@ import logging
 import math
 from collections.abc import Sequence
 
+from torch import nn
+
+from segplus.models.stored_files import find_value_that_is_not_finite
+
 logger = logging.getLogger(__name__)
 
 PATIENCE_STEPS = 3
 
 
 class TrainingDivergedError(RuntimeError):
-    """Training cannot go on: loss or gradient was not finite several steps running. Checkpoints are kept."""
+    """Training cannot go on: losses, gradients or weights are not finite. Checkpoints are kept."""
 
 
 class DivergenceGuard:
@@ -73,3 +77,17 @@ class DivergenceGuard:
                 "  fix: lower training.learning_rate, or train in float32 (training.bf16: false)"
             )
         return False
+
+
+def require_finite_weights(model: nn.Module, step: int) -> None:
+    """Refuse to keep weights that no longer mean anything.
+
+    Raises:
+        TrainingDivergedError: If a weight or a statistic of the model is NaN or infinite.
+    """
+    name = find_value_that_is_not_finite(model.state_dict())
+    if name is not None:
+        raise TrainingDivergedError(
+            f"the weights are not finite after step {step}: {name}; they were not saved, older checkpoints are kept\n"
+            "  fix: lower training.learning_rate, or train in float32 (training.bf16: false), in another output_dir"
+        )

@@ -50,6 +50,6 @@ class ProgressLines(TrainerCallback):
         """Forget the evaluation that has ended."""
         self._evaluation = None
 
-    def on_predict(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_predict(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
         """Likewise."""
         self._evaluation = None

@@ -15,12 +15,13 @@ from transformers import BaseImageProcessor
 
 from segplus.data import SegmentationData, SegmentationSplit
 from segplus.data.cache import CachedSplit, measure_cache, open_cache
-from segplus.data.contents import find_cache_folder
+from segplus.data.remembered import find_cache_folder, remember
 from segplus.data.sampling import ClassIndex, RepeatSampler, build_sampler, index_classes
 from segplus.data.streaming import RowSampler, StreamedSplit
 from segplus.progress import Progress
 from segplus.recipe import Recipe
 from segplus.recipe.paths import expand_path
+from segplus.training.held_rows import HeldRows
 from segplus.transforms import EvaluationTransform, TrainingTransform
 
 
@@ -48,6 +49,7 @@ class TrainingSet(Dataset[dict[str, torch.Tensor]]):
         # In shared memory: a worker that lives through several epochs sees the new number.
         self._epoch: torch.Tensor = torch.zeros(1, dtype=torch.int64)
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]
+        self.held = HeldRows()
 
     def __len__(self) -> int:
         return len(self.split)
@@ -59,6 +61,7 @@ class TrainingSet(Dataset[dict[str, torch.Tensor]]):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         """Return pixel_values and labels of sample `index` in this epoch, with `index` and `epoch` as int64 scalars."""
         _calm_opencv()
+        self.held.hold(index)
         epoch = int(self._epoch)
         rng = np.random.default_rng([self.seed, epoch, index])
         focus = None
@@ -78,6 +81,7 @@ class EvaluationSet(Dataset[dict[str, torch.Tensor]]):
 
     def __init__(self, split: SegmentationSplit, transform: EvaluationTransform) -> None:
         self.split, self.transform = split, transform
+        self.held = HeldRows()
 
     def __len__(self) -> int:
         return len(self.split)
@@ -85,6 +89,7 @@ class EvaluationSet(Dataset[dict[str, torch.Tensor]]):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         """Return pixel_values, labels and sizes of image `index`, with `index` as an int64 scalar."""
         _calm_opencv()
+        self.held.hold(index)
         item = self.split[index]
         return {**self.transform(item["image"], item["label"]), "index": torch.tensor(index)}
 
@@ -109,10 +114,12 @@ class StreamedTrainingSet(Dataset[dict[str, torch.Tensor]]):
 
     def __init__(self, split: StreamedSplit, transform: TrainingTransform, seed: int = 0) -> None:
         self.split, self.transform, self.seed = split, transform, seed
+        self.held = HeldRows()
 
     def __getitem__(self, row: Any) -> dict[str, torch.Tensor]:
         """Return pixel_values and labels of a drawn row, with its position as `index` and its pass as `epoch`."""
         _calm_opencv()
+        self.held.hold(row["position"])
         rng = np.random.default_rng([self.seed, row["number_of_pass"], row["position"]])
         sample = self.transform.read_sample(self.split.open(row), rng)
         position, number_of_pass = torch.tensor(row["position"]), torch.tensor(row["number_of_pass"])
@@ -158,16 +165,11 @@ def build_training_set(
 
 def _index_split(split: SegmentationSplit) -> ClassIndex:
     """Find out once where the rare classes are; a later run reads it."""
-    file = find_cache_folder() / "class_index" / f"{split.fingerprint}.npz"
-    if file.is_file():
-        return ClassIndex.load(file)
     classes = split.classes
-    index = index_classes(
-        split,
-        classes.num_classes,
-        classes.ignore_index,
-        tell=partial(Progress, total=len(split), title="find rare classes", unit="masks"),
-    )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    index.save(file)
-    return index
+
+    def find() -> ClassIndex:
+        rows = partial(Progress, total=len(split), title="find rare classes", unit="masks")
+        return index_classes(split, classes.num_classes, classes.ignore_index, tell=rows)
+
+    file = find_cache_folder() / "class_index" / f"{split.fingerprint}-2.npz"
+    return remember(file, find, ClassIndex.pack, ClassIndex.unpack)

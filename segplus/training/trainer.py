@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,101 +14,164 @@ import torch
 from accelerate.data_loader import BatchSamplerShard
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
-from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerState
-from transformers.trainer_utils import TrainOutput
+from transformers import TrainingArguments
+from transformers.trainer_utils import TrainOutput, has_length
 
-from segplus.classes import ClassMap
 from segplus.data.streaming import RowSampler
 from segplus.errors import InputError
-from segplus.losses import Criterion
-from segplus.metrics import compute_scores, confusion_matrices, label_map
-from segplus.models import AuxiliaryLogits, find_batch_norms, fold_decode_head
+from segplus.losses.boundary_head import BoundaryHeadLoss
+from segplus.models import expose_auxiliary_logits, find_batch_norms, fold_decode_head
 from segplus.recipe import OptimizerRecipe
 from segplus.training.auxiliary_losses import build_boundary_loss, list_auxiliary_logits, sum_auxiliary_losses
 from segplus.training.callbacks import EpochClock, StepClock
-from segplus.training.checkpoints import is_finished
+from segplus.training.card import write_model_card
+from segplus.training.checkpoints import find_resumable_checkpoint
+from segplus.training.criteria import Losses, OutputLoss, TrainingLoss, choose_losses
+from segplus.training.evaluating import EvaluatingTrainer
 from segplus.training.guard import DivergenceGuard
+from segplus.training.held_rows import HeldRows
+from segplus.training.history import describe_training
 from segplus.training.meters import StepMeters
 from segplus.training.optimizer import group_parameters
+from segplus.training.resumption import ResumableTrainer
+from segplus.training.scorekeeper import Scorekeeper, UserMetric, list_metrics
+from segplus.training.sets import TrainingSet
+from segplus.training.settings import Classes, adapt_arguments, choose_classes, write_class_names
+from segplus.training.signals import shield_worker
 from segplus.transforms import Normalization
-from segplus.transforms.collator import EvaluationCollator
+from segplus.transforms.collator import EvaluationCollator, PaddingCollator
 
 
-class SegmentationTrainer(Trainer):
-    """Trains a semantic-segmentation model on batches of `pixel_values` and `labels`.
+class SegmentationTrainer(EvaluatingTrainer, ResumableTrainer):
+    """Trains a semantic-segmentation model on samples of `pixel_values` (C, H, W) and `labels` (H, W).
+
+    Every other argument is transformers.Trainer's own. What this class needs of TrainingArguments it sets on a copy.
 
     Args:
         model: Any model that returns `logits` (N, C, h, w) for `pixel_values` (N, 3, H, W).
-        criterion: The weighted sum of losses.
-        classes: The classes; their ignore index is the labels'.
+        args: TrainingArguments.
+        data_collator: Forms the batches; None stacks, and pads labels.
+        train_dataset: Any map-style or iterable data set.
+        eval_dataset: Likewise, or a dict of them. Scores are measured at the labels' own size.
+        losses: Terms with weights as in a recipe, a Criterion, any function of (logits, labels) at full resolution
+            that gives a scalar, or the dotted path of one; None is cross-entropy.
+        classes: Names, or a ClassMap; None takes the names of the model's config.
+        compute_loss_func: Trainer's, instead of `losses`: (outputs, labels, num_items_in_batch=valid pixels).
+        compute_metrics: Measures label maps beside our scores: a function of an EvalPrediction, a metric of the
+            `evaluate` library, its name or its path, or a list of these.
+        preprocess_logits_for_metrics: Replaces label maps by what it makes of logits at the model's stride.
         auxiliary_loss_weight: Weight of the auxiliary head's loss, where the model has one.
-        optimizer_recipe: Learning-rate groups; None keeps one rate.
+        optimizer_recipe: Learning-rate groups; None is Trainer's way.
         freeze_batch_norm: Keep the statistics of BatchNorm layers.
         train_sampler: Draws the training images; None draws each once an epoch.
         normalization: Makes floats of 8-bit pixel values on the device; None where the samples are floats already.
-        arguments: The rest is transformers.Trainer's own.
+        evaluation_collator: Forms the batches of evaluations; None takes data_collator, or else pads labels alone.
     """
+
+    current_gradient_accumulation_steps = 1  # until a step sets it
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: nn.Module | None = None,
+        args: TrainingArguments | None = None,
+        data_collator: Callable[..., Any] | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
         *,
-        criterion: Criterion,
-        classes: ClassMap,
+        losses: Losses | None = None,
+        classes: Classes | None = None,
+        compute_loss_func: Callable[..., torch.Tensor] | None = None,
+        compute_metrics: UserMetric | Sequence[UserMetric] | None = None,
+        preprocess_logits_for_metrics: Callable[..., torch.Tensor] | None = None,
         auxiliary_loss_weight: float = 0.4,
         optimizer_recipe: OptimizerRecipe | None = None,
         freeze_batch_norm: bool = False,
         train_sampler: Sampler[Any] | None = None,
         normalization: Normalization | None = None,
+        evaluation_collator: Callable[..., Any] | None = None,
         **arguments: Any,
     ) -> None:
-        fold_decode_head(model)
-        super().__init__(model=model, compute_metrics=self._add_to_scores, **arguments)
-        self.evaluation_collator = EvaluationCollator(classes.ignore_index)
+        super().__init__(
+            model,
+            adapt_arguments(args),
+            data_collator,
+            train_dataset,
+            eval_dataset,
+            compute_metrics=self.add_to_scores,
+            **arguments,
+        )
+        self.classes = choose_classes(classes, self.model)
+        write_class_names(self.model, self.classes)
+        ignored = self.classes.ignore_index
+        self.data_collator = data_collator or PaddingCollator(ignored)
+        self.evaluation_collator = evaluation_collator or data_collator or EvaluationCollator(ignored)
         # compute_loss divides by the valid pixels of the whole accumulated batch, so Trainer must not divide again.
         self.loss_is_scaled_for_ga = True
-        self.classes = classes
-        self.criterion = criterion.to(self.args.device)
+        chosen = choose_losses(losses, compute_loss_func, self.classes, self.args.world_size)
+        self.criterion = chosen.to(self.args.device)
         self.auxiliary_criterion = copy.deepcopy(self.criterion)
-        self.boundary_loss = build_boundary_loss(model, self.criterion)
+        self.boundary_loss: BoundaryHeadLoss | None = None
         self.auxiliary_loss_weight = auxiliary_loss_weight
-        self.optimizer_recipe = optimizer_recipe or OptimizerRecipe(head_learning_rate_multiplier=1.0)
+        self.optimizer_recipe = optimizer_recipe
+        self.freeze_batch_norm = freeze_batch_norm
         self.train_sampler = train_sampler
         self.normalization = normalization
         self.meters = StepMeters()
         self.guard = DivergenceGuard()
-        self._auxiliary_logits = AuxiliaryLogits(model)
-        self._still = find_batch_norms(model) if freeze_batch_norm else []
-        # A backbone that does not learn keeps its statistics and drops nothing.
-        self._still += [module for module in model.children() if not any(p.requires_grad for p in module.parameters())]
-        self._matrix: torch.Tensor | None = None
+        self.logits_preprocessor, self.metrics = preprocess_logits_for_metrics, list_metrics(compute_metrics)
+        self._still: list[nn.Module] = []
+        self.scores = Scorekeeper(self.classes, [])
         self.add_callback(StepClock(self.meters, self.guard))
-        clocked = [target for target in (self.train_dataset, train_sampler) if hasattr(target, "set_epoch")]
-        if clocked:  # a stream has no epochs
+        clocked = [target for target in (train_dataset, train_sampler) if hasattr(target, "set_epoch")]
+        if clocked and has_length(train_dataset):  # a stream has no epochs
             self.add_callback(EpochClock(*clocked))
 
     # Training
 
-    def train(self, resume_from_checkpoint: Any = None, **arguments: Any) -> TrainOutput:
+    def train(self, resume_from_checkpoint: Any = None, *arguments: Any, **named: Any) -> TrainOutput:
         """Train, or continue; a run that is finished is only loaded, best weights and history.
 
-        transformers takes one more step where a finished `max_steps` run is resumed.
+        Args:
+            resume_from_checkpoint: A checkpoint's folder; True for the newest of the output folder that is whole.
+            arguments: Trainer's own.
+            named: Likewise.
         """
-        if resume_from_checkpoint is None or not is_finished(Path(resume_from_checkpoint)):
-            return super().train(resume_from_checkpoint=resume_from_checkpoint, **arguments)
-        self.state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / "trainer_state.json"))
-        best = self.state.best_model_checkpoint
-        self._load_from_checkpoint(best if self.args.load_best_model_at_end and best else resume_from_checkpoint)
-        return TrainOutput(self.state.global_step, 0.0, {})
+        if resume_from_checkpoint is True:
+            newest = find_resumable_checkpoint(Path(self.args.output_dir), self.args.world_size)
+            resume_from_checkpoint = True if newest is None else str(newest)
+        return super().train(resume_from_checkpoint, *arguments, **named)
 
-    def _get_dataloader(self, *arguments: Any, **named: Any) -> DataLoader[Any]:
-        """Give each loader a generator of its own.
+    def _inner_training_loop(self, *arguments: Any, **named: Any) -> TrainOutput:
+        """Change how the model computes for as long as it trains; model_init may have made it just now."""
+        write_class_names(self.model, self.classes)
+        self.boundary_loss = build_boundary_loss(self.model, self.criterion)
+        self._still = find_batch_norms(self.model) if self.freeze_batch_norm else []
+        # A backbone that does not learn keeps its statistics and drops nothing.
+        self._still += [
+            child for child in self.model.children() if not any(p.requires_grad for p in child.parameters())
+        ]
+        has_extra = self.auxiliary_loss_weight > 0 and not isinstance(self.criterion, OutputLoss)
+        extra = expose_auxiliary_logits(self.model) if has_extra else contextlib.nullcontext()
+        with fold_decode_head(self.model), extra:
+            return super()._inner_training_loop(*arguments, **named)
+
+    def _get_dataloader(self, *arguments: Any, is_training: bool = False, **named: Any) -> DataLoader[Any]:
+        """Give each loader the collator of its purpose, a generator of its own, and workers that no signal ends.
+
+        An evaluation drops no image.
 
         One that draws from the global generator when its workers start, which a resumed run does at another moment,
         would shift the dropout of every later step.
         """
-        loader = super()._get_dataloader(*arguments, **named)
+        before = self.data_collator, self.args.dataloader_drop_last
+        if not is_training:
+            self.data_collator, self.args.dataloader_drop_last = self.evaluation_collator, False
+        try:
+            loader = super()._get_dataloader(*arguments, is_training=is_training, **named)
+        finally:
+            self.data_collator, self.args.dataloader_drop_last = before
         loader.base_dataloader.generator = torch.Generator().manual_seed(self.args.seed)
+        loader.base_dataloader.worker_init_fn = partial(shield_worker, loader.base_dataloader.worker_init_fn)
         sharded = loader.batch_sampler
         if isinstance(sharded, BatchSamplerShard) and isinstance(sharded.batch_sampler.sampler, RowSampler):
             # Each process draws its own share of a stream already; accelerate would take a share of that share.
@@ -129,14 +194,6 @@ class SegmentationTrainer(Trainer):
         sums = {name: torch.stack([entry[name] for entry in counted]).sum(0) for name in counted[0]}
         return batches, {name: self.accelerator.reduce(total, "sum") for name, total in sums.items()}
 
-    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Move a batch to the device, and there make floats of 8-bit pixel values and int64 of labels."""
-        inputs = super()._prepare_inputs(inputs)
-        if self.normalization is not None and inputs["pixel_values"].dtype == torch.uint8:
-            inputs["pixel_values"] = self.normalization.apply_to_batch(inputs["pixel_values"])
-        inputs["labels"] = inputs["labels"].long()
-        return inputs
-
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any] | None:
         return self.train_sampler or super()._get_train_sampler(train_dataset)
 
@@ -151,33 +208,44 @@ class SegmentationTrainer(Trainer):
         for module in self._still:
             module.eval()
         outputs = model(pixel_values=inputs["pixel_values"])
+        labels, parts = inputs["labels"], {}
         with torch.autocast(outputs.logits.device.type, enabled=False):
-            loss = self._compute_criterion(self.criterion, outputs.logits, inputs["labels"], num_items_in_batch)
-            parts = dict(self.criterion.term_values)
-            auxiliary = list_auxiliary_logits(self._auxiliary_logits.take(), outputs)
-            if auxiliary and self.auxiliary_loss_weight > 0:
-                extra, extra_parts = sum_auxiliary_losses(
-                    self.auxiliary_criterion,
-                    auxiliary,
-                    lambda one, logits: self._compute_criterion(one, logits, inputs["labels"], num_items_in_batch),
-                )
-                loss, parts = loss + self.auxiliary_loss_weight * extra, parts | extra_parts
-            if self.boundary_loss is not None:
-                shares = self.current_gradient_accumulation_steps * self.accelerator.num_processes
-                loss = loss + self.boundary_loss(
-                    outputs.logits, outputs.boundary_logits, inputs["labels"], num_items_in_batch, shares
-                )
-                parts |= self.boundary_loss.term_values
-        self.meters.add_parts(parts, images=len(inputs["labels"]))
+            if isinstance(self.criterion, OutputLoss):
+                loss = self.criterion.function(outputs, labels, **(num_items_in_batch or {"num_items_in_batch": None}))
+            else:
+                loss, parts = self._sum_losses(outputs, labels, num_items_in_batch)
+        self.meters.add_parts(parts, images=len(labels))
         # DDP averages gradients over processes, while the denominators above already count all of them.
         loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
+
+    def _sum_losses(
+        self, outputs: Any, labels: torch.Tensor, counts: Any
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the main loss with those of the heads that learn beside it, and the values that a line shows."""
+        loss = self._compute_criterion(self.criterion, outputs.logits, labels, counts)
+        parts = dict(self.criterion.term_values)
+        auxiliary = list_auxiliary_logits(outputs)
+        if auxiliary and self.auxiliary_loss_weight > 0:
+            extra, extra_parts = sum_auxiliary_losses(
+                self.auxiliary_criterion,
+                auxiliary,
+                lambda one, logits: self._compute_criterion(one, logits, labels, counts),
+            )
+            loss, parts = loss + self.auxiliary_loss_weight * extra, parts | extra_parts
+        if self.boundary_loss is not None:
+            shares = self.current_gradient_accumulation_steps * self.accelerator.num_processes
+            loss = loss + self.boundary_loss(outputs.logits, outputs.boundary_logits, labels, counts, shares)
+            parts |= self.boundary_loss.term_values
+        return loss, parts
 
     def _count_normalizers(self, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         counts = self.criterion.count_normalizers(labels)
         return counts if self.boundary_loss is None else counts | self.boundary_loss.count_normalizers(labels)
 
-    def _compute_criterion(self, criterion: Criterion, logits: torch.Tensor, labels: torch.Tensor, counts: Any) -> Any:
+    def _compute_criterion(
+        self, criterion: TrainingLoss, logits: torch.Tensor, labels: torch.Tensor, counts: Any
+    ) -> Any:
         criterion.train()
         criterion.set_progress(self.state.global_step / max(self.state.max_steps, 1))
         steps = self.current_gradient_accumulation_steps
@@ -185,13 +253,24 @@ class SegmentationTrainer(Trainer):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Run one micro-batch; a loss that stays NaN ends the run with the batch's file names."""
-        indices = inputs.pop("index").tolist()
+        indices = inputs["index"].tolist() if "index" in inputs else []
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
-            named = self.train_sampler if isinstance(self.train_sampler, RowSampler) else self.train_dataset.split
-            names = [named.name(index) for index in indices]
+            names = [self._name_training_row(index) for index in indices]
             self.guard.watch_loss(float(loss), self.state.global_step + 1, names)
         return loss
+
+    def _name_training_row(self, index: int) -> str:
+        if isinstance(self.train_sampler, RowSampler):
+            return self.train_sampler.name(index)
+        if isinstance(self.train_dataset, TrainingSet):
+            return self.train_dataset.split.name(index)
+        return f"sample {index}"
+
+    def list_held_rows(self) -> list[tuple[HeldRows, Callable[[int], str]]]:
+        """Return what the loaders' workers hold, with what names it."""
+        sets = ((self.train_dataset, self._name_training_row), (self.eval_dataset, self.eval_dataset.split.name))
+        return [(data.held, name) for data, name in sets]
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Leave out a step whose gradient norm is not finite: without gradients the optimizer changes nothing."""
@@ -202,17 +281,14 @@ class SegmentationTrainer(Trainer):
         return norm
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Return the optimizer that training.optim names, over backbone and head groups."""
-        if self.optimizer is None:
-            cls, values = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-            if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)) or "params" in values:
-                raise InputError(
-                    f"training.optim: {self.args.optim} makes its own groups", fix="use adamw_torch or sgd"
-                )
-            groups = group_parameters(
-                self.model, self.optimizer_recipe, self.args.learning_rate, self.args.weight_decay
-            )
-            self.optimizer = cls(groups, **values)
+        """Return Trainer's optimizer, or with an optimizer_recipe one over backbone and head groups."""
+        if self.optimizer_recipe is None or self.optimizer is not None:
+            return super().create_optimizer(model)
+        cls, values = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)) or "params" in values:
+            raise InputError(f"training.optim: {self.args.optim} makes its own groups", fix="use adamw_torch or sgd")
+        rate, decay = self.args.learning_rate, self.args.weight_decay
+        self.optimizer = cls(group_parameters(self.model, self.optimizer_recipe, rate, decay), **values)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
@@ -220,19 +296,6 @@ class SegmentationTrainer(Trainer):
         if self.args.get_warmup_steps(num_training_steps) >= num_training_steps:
             self.args.warmup_steps = num_training_steps - 1
         return super().create_scheduler(num_training_steps, optimizer)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Load weights as from_pretrained does.
-
-        save_pretrained may write other names than the modules have (SegFormer's, in transformers 5), and Trainer's own
-        load_state_dict(strict=False) would then leave the model as it was, with no more than a warning.
-        """
-        saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
-        self.model.load_state_dict(saved.state_dict())
-
-    def _load_best_model(self) -> None:
-        """Load the best checkpoint's weights, by the same way."""
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the parts of the loss, images per second and the share of time spent waiting to a training line."""
@@ -244,74 +307,9 @@ class SegmentationTrainer(Trainer):
 
     def describe_training(self) -> dict[str, Any]:
         """Return the facts of a finished training, over all the runs that a killed one was resumed in."""
-        entries = [entry for entry in self.state.log_history if "images_per_second" in entry]
-        rates = sorted(entry["images_per_second"] for entry in entries)
-        best = self.state.best_model_checkpoint
-        return {
-            "seconds": sum(entry["seconds"] for entry in entries) + self.meters.seconds,
-            "steps": self.state.global_step,
-            "epochs": self._count_epochs(),
-            "images_per_second": rates[len(rates) // 2] if rates else None,
-            "processes": self.args.world_size,
-            "precision": "bfloat16" if self.args.bf16 else "float16" if self.args.fp16 else "float32",
-            "skipped_steps": max((entry.get("skipped_steps", 0) for entry in self.state.log_history), default=0),
-            "best_checkpoint": Path(best).name if best else None,
-        }
+        return describe_training(self)
 
-    def _count_epochs(self) -> float | None:
-        """Return how often each image was seen, or None of a stream that was not seen to its end."""
-        if not isinstance(self.train_sampler, RowSampler):
-            return round(self.state.epoch or 0.0, 2)
-        if self.train_sampler.rows_per_pass is None:
-            return None
-        drawn = self.state.global_step * self.args.gradient_accumulation_steps * self.args.train_batch_size
-        return round(drawn / self.train_sampler.rows_per_pass, 2)
-
-    # Evaluation
-
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
-        """Return the loader of an evaluation: images as served, masks at their original size, none dropped."""
-        before = self.data_collator, self.args.dataloader_drop_last
-        self.data_collator, self.args.dataloader_drop_last = self.evaluation_collator, False
-        try:
-            return super().get_eval_dataloader(eval_dataset)
-        finally:
-            self.data_collator, self.args.dataloader_drop_last = before
-
-    def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """Return the loss, a confusion matrix an image (N, C, C) at its original size, and the images' indices (N,)."""
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            logits = model(pixel_values=inputs["pixel_values"]).logits.float()
-        self.criterion.eval()
-        losses, matrices = [], []
-        for row, (height, width) in enumerate(inputs["sizes"].tolist()):
-            labels = inputs["labels"][row : row + 1, :height, :width]
-            one = logits[row : row + 1]
-            with torch.no_grad():
-                losses.append(self.criterion(one, labels))
-            predicted = label_map(one, (height, width))
-            matrices.append(confusion_matrices(predicted, labels, self.classes.num_classes, self.classes.ignore_index))
-        loss = torch.stack(losses).mean()
-        return (loss, None, None) if prediction_loss_only else (loss, torch.cat(matrices), inputs["index"])
-
-    def _add_to_scores(self, prediction: EvalPrediction, compute_result: bool) -> dict[str, float]:
-        """Sum the matrices of a batch; after the last batch, give the scores. Only one C x C matrix is kept."""
-        total = prediction.predictions.sum(0)
-        self._matrix = total if self._matrix is None else self._matrix + total
-        if not compute_result:
-            return {}
-        scores, self._matrix = compute_scores(self._matrix), None
-        named = {
-            f"iou/{name}": value
-            for name, value in zip(self.classes.names, scores["per_category_iou"], strict=True)
-            if value == value  # an absent class has no IoU
-        }
-        means = ("mean_iou", "mean_accuracy", "overall_accuracy", "mean_dice", "frequency_weighted_iou")
-        return {key: scores[key] for key in means} | named
+    def create_model_card(self, *arguments: Any, **named: Any) -> None:
+        """Write our model card, with the scores of the last evaluation, to the output folder; Trainer's arguments."""
+        if self.is_world_process_zero():
+            write_model_card(self, self.scores, *arguments, **named)

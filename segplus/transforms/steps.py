@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segplus.errors import InputError, suggest
+from segplus.recipe.imports import import_object
 
 NO_UPDATE_CHECK = "NO_ALBUMENTATIONS_UPDATE"
 _GROUPS = ("OneOf", "SomeOf", "Sequential", "RandomOrder")
@@ -136,15 +137,11 @@ def merge_steps(preset: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[s
 
 def _build_step(name: str, arguments: Any, ignore_index: int, fill: tuple[int, ...]) -> Any:
     where = f"transforms.steps.{name}"
-    albumentations = load_albumentations()
-    names = _list_names(albumentations)
-    if name not in names:
-        raise InputError(f"{where}: albumentations has no such transform", found=name, fix=suggest(name, names))
+    cls = _find_transform(name, where)
     if not isinstance(arguments, Mapping):
         raise InputError(
             f"{where}: no arguments", found=repr(arguments), allowed="argument: value lines, or null to remove it"
         )
-    cls = getattr(albumentations, name)
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
     try:
         if name in _GROUPS:
@@ -162,6 +159,22 @@ def _build_step(name: str, arguments: Any, ignore_index: int, fill: tuple[int, .
     except (TypeError, ValueError, UserWarning) as error:
         allowed = ", ".join(p for p in inspect.signature(cls.__init__).parameters if p not in ("self", "kwargs"))
         raise InputError(f"{where}: {error}", found=dict(arguments), allowed=allowed) from None
+
+
+def _find_transform(name: str, where: str) -> Any:
+    """Return albumentations' class of that name, or somebody's own by its dotted path."""
+    albumentations = load_albumentations()
+    if "." in name:
+        cls = import_object(name, "transforms.steps")
+        if not (inspect.isclass(cls) and issubclass(cls, albumentations.BasicTransform)):
+            raise InputError(
+                f"{where}: no transform", found=repr(cls), allowed="a subclass of albumentations.BasicTransform"
+            )
+        return cls
+    names = _list_names(albumentations)
+    if name not in names:
+        raise InputError(f"{where}: albumentations has no such transform", found=name, fix=suggest(name, names))
+    return getattr(albumentations, name)
 
 
 def _list_names(albumentations: Any) -> list[str]:

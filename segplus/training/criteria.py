@@ -1,0 +1,149 @@
+"""What a trainer's `losses` may be: a recipe's mapping, a Criterion, or anybody's function of logits and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.modeling_outputs import SemanticSegmenterOutput
+
+from segplus.classes import ClassMap
+from segplus.errors import InputError
+from segplus.losses import Criterion, build_criterion
+from segplus.recipe.imports import import_object
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+Losses = Mapping[str, Any] | Criterion | nn.Module | LossFunction | str
+
+
+class TrainingLoss(Protocol):
+    """What the trainer asks of a loss, as `segplus.losses.Criterion` does it; it is a module."""
+
+    term_values: dict[str, Tensor]
+
+    def count_normalizers(self, labels: Tensor) -> dict[str, Tensor]:
+        """Return what the loss of this micro-batch is divided by; it is added over micro-batches and processes."""
+
+    def set_progress(self, share: float) -> None:
+        """Move schedules to this share of the training."""
+
+    def __call__(
+        self, logits: Tensor, labels: Tensor, *, normalizers: Mapping[str, Tensor] | None, accumulation_steps: int
+    ) -> Tensor:
+        """Return this micro-batch's share of the loss."""
+
+
+class FullResolutionLoss(nn.Module):
+    """A stranger's loss of full-resolution logits and labels, averaged over micro-batches and processes.
+
+    Args:
+        loss: Takes logits (N, C, H, W) and labels (N, H, W), gives a scalar; without trainable parameters.
+        num_processes: Over which it is averaged.
+    Raises:
+        InputError: If the loss has parameters: no optimizer would train them.
+    """
+
+    def __init__(self, loss: LossFunction, num_processes: int) -> None:
+        super().__init__()
+        if isinstance(loss, nn.Module) and any(parameter.requires_grad for parameter in loss.parameters()):
+            raise InputError(
+                "losses: this module has parameters, which no optimizer would train",
+                found=type(loss).__name__,
+                fix="make them buffers, or part of the model",
+            )
+        self.loss, self.num_processes = loss, num_processes
+        self.term_values: dict[str, Tensor] = {}
+
+    def count_normalizers(self, labels: Tensor) -> dict[str, Tensor]:
+        """Return nothing: what a stranger's loss divides by is its own affair."""
+        return {}
+
+    def set_progress(self, share: float) -> None:
+        """Change nothing: there are no schedules."""
+
+    def forward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        *,
+        normalizers: Mapping[str, Tensor] | None = None,
+        accumulation_steps: int = 1,
+    ) -> Tensor:
+        """Return the loss, in training divided by the micro-batches of a step over all processes."""
+        full = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
+        value = self.loss(full, labels)
+        if value.ndim != 0:
+            raise InputError("losses: the function must return a scalar", found=f"shape {tuple(value.shape)}")
+        return value if normalizers is None else value / (accumulation_steps * self.num_processes)
+
+
+class OutputLoss(nn.Module):
+    """Trainer's compute_loss_func, which counts the items itself: valid pixels here.
+
+    Args:
+        function: Takes (outputs, labels, num_items_in_batch=...).
+        ignore_index: The label that is ignored.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], ignore_index: int) -> None:
+        super().__init__()
+        self.function, self.ignore_index = function, ignore_index
+        self.term_values: dict[str, Tensor] = {}
+
+    def count_normalizers(self, labels: Tensor) -> dict[str, Tensor]:
+        """Return the number of valid pixels."""
+        return {"num_items_in_batch": (labels != self.ignore_index).sum()}
+
+    def set_progress(self, share: float) -> None:
+        """Change nothing: there are no schedules."""
+
+    def forward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        *,
+        normalizers: Mapping[str, Tensor] | None = None,
+        accumulation_steps: int = 1,
+    ) -> Tensor:
+        """Return what the function makes of an output that holds these logits."""
+        counts = self.count_normalizers(labels) if normalizers is None else normalizers
+        return self.function(SemanticSegmenterOutput(logits=logits), labels, **counts)  # type: ignore[arg-type]
+
+
+def choose_losses(
+    losses: Losses | None, compute_loss_func: Callable[..., Tensor] | None, classes: ClassMap, num_processes: int
+) -> TrainingLoss:
+    """Return the loss of a training; cross-entropy where none is given.
+
+    Args:
+        losses: A recipe's mapping, a Criterion, a module or function (logits, labels) -> scalar, or the dotted path of
+            one.
+        compute_loss_func: Trainer's own, instead of `losses`.
+        classes: The classes.
+        num_processes: Of the training.
+    Raises:
+        InputError: If both are given, a term does not exist, or the criterion is for other classes.
+    """
+    if compute_loss_func is not None:
+        if losses is not None:
+            raise InputError("losses and compute_loss_func: both are given", fix="give one of them")
+        return OutputLoss(compute_loss_func, classes.ignore_index)
+    if losses is None or isinstance(losses, Mapping):
+        names, ignored = classes.names, classes.ignore_index
+        return build_criterion(losses or {"cross_entropy": 1.0}, classes.num_classes, ignored, class_names=names)
+    if isinstance(losses, str):
+        losses = import_object(losses, "losses")
+        if isinstance(losses, type):
+            losses = losses()
+    if isinstance(losses, Criterion):
+        expected = (classes.num_classes, classes.ignore_index)
+        if (losses.num_classes, losses.ignore_index) != expected:
+            raise InputError(
+                "losses: the criterion is for other classes",
+                found=f"{losses.num_classes} classes, ignore_index {losses.ignore_index}",
+                allowed=f"{expected[0]} classes, ignore_index {expected[1]}",
+            )
+        return losses
+    return FullResolutionLoss(losses, num_processes)

@@ -1,0 +1,133 @@
+"""Ctrl-C and SIGTERM: training writes a checkpoint after the step that it is in, and ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import distributed
+from transformers import IntervalStrategy, Trainer, TrainerCallback
+
+_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+
+
+class TrainingInterruptedError(RuntimeError):
+    """A signal ended the training, after a checkpoint.
+
+    Args:
+        number: The signal.
+        step: The step of the checkpoint.
+    """
+
+    def __init__(self, number: int, step: int) -> None:
+        super().__init__(
+            f"{_NAMES[signal.Signals(number)]}: stopped at step {step}, after a checkpoint; repeat the command to go on"
+        )
+        self.number = number
+
+
+@contextmanager
+def stop_on_signals(trainer: Trainer) -> Iterator[None]:
+    """Let SIGINT and SIGTERM end this trainer's training with a checkpoint; a second one ends the process at once.
+
+    Args:
+        trainer: It gets a callback.
+    Raises:
+        TrainingInterruptedError: In every process, once the checkpoint is written.
+    """
+    stop = _StopAfterCheckpoint()
+    trainer.add_callback(stop)
+    before = {number: signal.signal(number, stop.take) for number in _NAMES}
+    try:
+        yield
+    finally:
+        trainer.remove_callback(stop)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _StopAfterCheckpoint(TrainerCallback):
+    """Has a checkpoint written at the next place from which a run goes on as if it had never stopped."""
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+        self._received = 0
+        self._ends_with = 0
+
+    def take(self, number: int, frame: object) -> None:
+        """Remember the first signal; the next one, of either sort, finds the usual handler."""
+        if os.getpid() != self._process:  # a worker that was forked a moment ago
+            return
+        self._received = number
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if os.environ.get("RANK", "0") == "0":
+            name = _NAMES[signal.Signals(number)]
+            # Not print: the signal may have come in the midst of one.
+            os.write(2, f"\n{name}: a checkpoint is written after this step; once more ends at once\n".encode())
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ask for a checkpoint, unless the epoch ends here: its evaluation belongs before the checkpoint."""
+        number = self._agree(args.device)
+        if number and not control.should_training_stop and state.epoch != int(state.epoch):
+            self._ask(number, args, control)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ask for the checkpoint that the epoch's last step left out."""
+        number = self._agree(args.device)
+        if number:
+            self._ask(number, args, control)
+
+    def _ask(self, number: int, args: Any, control: Any) -> None:
+        self._ends_with = number
+        control.should_save = True
+        control.should_log |= args.logging_strategy != IntervalStrategy.NO  # the history in the checkpoint is whole
+
+    def _agree(self, device: torch.device) -> int:
+        """Return the signal that any process got: all of them write the same checkpoint."""
+        if not distributed.is_initialized():
+            return self._received
+        received = torch.tensor(self._received, device=device)
+        distributed.all_reduce(received, distributed.ReduceOp.MAX)
+        return int(received)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """End, where the checkpoint was asked for."""
+        if not self._ends_with:
+            return
+        error = TrainingInterruptedError(self._ends_with, state.global_step)
+        if state.is_world_process_zero:
+            print(error, flush=True)
+        if distributed.is_initialized():
+            distributed.barrier()  # the launcher ends every process as soon as one has ended
+        raise error
+
+
+def shield_worker(prepare: Callable[[int], None] | None, worker: int) -> None:
+    """Prepare a data-loader worker that signals to the whole process group do not end.
+
+    It goes with its training process: by the loader's word, or when that process is gone.
+
+    Args:
+        prepare: What the loader would have called.
+        worker: The worker's number.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":  # others do not tell who sent a signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_loader, daemon=True).start()
+    if prepare is not None:
+        prepare(worker)
+
+
+def _end_with_loader() -> None:
+    """End the process at a SIGTERM of its parent: multiprocessing sends it, and waits for ever."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
