@@ -49,7 +49,7 @@ def load(tmp_path: Path, text: str, *arguments: str) -> Any:
         ("data: {void: [null]}", "data.void: no mask value"),
         ("data: {void: [16777216]}", "data.void: no mask value"),
         ("data: {dataset: 'a\\0b'}".replace("'", '"'), "data.dataset holds a character that is no text"),
-        ("card: {description: 'my hf_abcdefghijklmnopqrstuvwxyz0123'}", "card.description holds a token of the Hub"),
+        ("card: {description: 'my hf_abcdefghijklmnopqrstuvwxyz0123'}", "card.description holds a Hub token"),
         ("evaluation: {surface_tolerance: .inf}", "evaluation.surface_tolerance is not finite"),
         ("model: {config: {model_type: segformer, drop_path_rate: .nan}}", "model.config.drop_path_rate is not finite"),
         ("training: {weight_decay: nan}", "training.weight_decay is not finite"),

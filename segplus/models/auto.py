@@ -311,7 +311,7 @@ def explain_config(key: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, StrictDataclassError) as error:
         raise InputError(f"{key}: {error}") from error
     except OSError as error:
         raise InputError(

@@ -14,7 +14,6 @@ from segplus.errors import InputError, suggest
 
 T = TypeVar("T")
 _BEYOND = 2**63  # what no 64-bit number holds
-_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")  # of the Hub
 _NO_TEXT = re.compile("[\x00\ud800-\udfff]")  # no file name or UTF-8 text has them
 
 
@@ -161,18 +160,13 @@ def _refuse_hostile_content(value: Any, where: str, file: str) -> None:
 
 
 def _refuse_hostile_value(value: Any, where: str, file: str) -> None:
-    """Refuse numbers that are not finite or beyond 64 bits, text that no file can hold, and tokens of the Hub."""
+    """Refuse numbers that are not finite or beyond 64 bits, and text that no file can hold."""
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{file}: {where} is not finite", found=value, allowed="a finite number")
     if isinstance(value, int | float) and abs(value) >= _BEYOND:
         raise InputError(f"{file}: {where} is too large", found=value, allowed="a number of 64 bits")
-    if not isinstance(value, str):
-        return
-    if _NO_TEXT.search(value):
+    if isinstance(value, str) and _NO_TEXT.search(value):
         raise InputError(f"{file}: {where} holds a character that is no text", found=ascii(value))
-    if _TOKEN.search(value):
-        fix = "log in with `hf auth login`, and revoke the token if the file was shared"
-        raise InputError(f"{file}: {where} holds a token of the Hub", found="hf_...", fix=fix)
 
 
 _NAMES: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

@@ -100,7 +100,10 @@ def read_cityscapes(root: Path, section: DataRecipe) -> Source:
     suffix = section.masks or "labelIds"
     if suffix not in ("labelIds", "labelTrainIds"):
         raise InputError("data.masks: no such Cityscapes mask", found=suffix, allowed="labelIds, labelTrainIds")
-    truth = next(name for name in ("gtFine", "gtCoarse") if (root / name).is_dir())
+    truth = "gtFine" if (root / "gtFine").is_dir() else "gtCoarse"
+    for folder in (root / "leftImg8bit", root / truth):
+        if not folder.is_dir():
+            raise InputError(f"{root}: not Cityscapes", found=f"no folder {folder.name}", fix="correct data.layout")
     splits = {}
     for folder in sorted(path for path in (root / "leftImg8bit").iterdir() if path.is_dir()):
         if folder.name == "test" and section.test_split != "test":
@@ -120,7 +123,10 @@ def read_cityscapes(root: Path, section: DataRecipe) -> Source:
 def read_ade20k(root: Path, section: DataRecipe) -> Source:
     """Return the pairs of images/ and annotations/; id 0 is ignored, the names come from objectInfo150."""
     source = read_folders(root, section)
-    table = next(iter(sorted(root.glob("objectInfo150.*"))))
+    tables = sorted(root.glob("objectInfo150.*"))
+    if not tables:
+        raise InputError(f"{root}: not ADE20K", found="no objectInfo150.txt", fix="correct data.layout")
+    table = tables[0]
     lines = read_text(table).splitlines()
     rows = list(csv.DictReader(lines, delimiter="\t" if table.suffix == ".txt" else ","))
     if not rows or not all(_is_index(row.get("Idx")) and row.get("Name") for row in rows):

@@ -121,12 +121,14 @@ def _check_outline(numbers: Sequence[Any], size: Size, what: str) -> None:
     near = 10 * max(size) + 1000
     if not numbers:
         return
-    if not set(map(type, numbers)) <= {int, float} or not (-near <= min(numbers) and max(numbers) <= near):
+    is_numeric = set(map(type, numbers)) <= {int, float}
+    low, high = (min(numbers), max(numbers)) if is_numeric else (0, 0)
+    if not is_numeric or not (-near <= low and high <= near):
         raise InputError(f"{what}: not points near the image", found=_show(numbers), allowed="finite x and y")
     if math.isnan(sum(numbers)):  # which min and max may pass over
         raise InputError(f"{what}: a point that is not a number", found=_show(numbers), allowed="finite x and y")
     most = min(4 * size[0] * size[1] + 100_000, _MOST_STEPS)
-    if (max(numbers) - min(numbers)) * len(numbers) / 2 <= most:
+    if (high - low) * len(numbers) / 2 <= most:
         return
     points = list(zip(numbers[::2], numbers[1::2], strict=True))
     following = [*points[1:], points[0]]
