@@ -93,7 +93,7 @@ class MeanIoU(evaluate.Metric):  # type: ignore[misc]
         same = guess == truth
         hits, predicted, actual = count(guess[same], pixels[same]), count(guess, pixels), count(truth, pixels)
         iou, accuracy = divide(hits, predicted + actual - hits), divide(hits, actual)
-        scores = {
+        scores: dict[str, Any] = {
             "mean_iou": average(iou),
             "mean_accuracy": average(accuracy),
             "overall_accuracy": float(divide(hits.sum(keepdims=True), actual.sum(keepdims=True))[0]),
