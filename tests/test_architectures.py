@@ -35,9 +35,9 @@ WITH_HEADS = pytest.mark.parametrize(
 
 
 def test_every_architecture_has_its_row() -> None:
-    assert {model.config_class.model_type for model in models.ARCHITECTURES} == {
-        architecture.model_type for architecture in ARCHITECTURES
-    }
+    registered = {model.config_class.model_type for model in models.ARCHITECTURES}
+    elsewhere = {"segplus-encoder-head"}  # its heads and encoders have a table of their own, in encoder_heads.py
+    assert registered - elsewhere == {architecture.model_type for architecture in ARCHITECTURES}
 
 
 @EACH
@@ -218,7 +218,7 @@ def train_one_step(model: SegmentationNetwork, folder: Path, batch_size: int, **
     """Train on the four images once, without moving a weight or a statistic."""
     trainer = SegmentationTrainer(
         model,
-        criterion=build_criterion({"cross_entropy": 1.0}, 3),
+        losses=build_criterion({"cross_entropy": 1.0}, 3),
         classes=CLASSES,
         auxiliary_loss_weight=0.3,
         freeze_batch_norm=True,
