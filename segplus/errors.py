@@ -54,8 +54,11 @@ class InputError(ValueError):
         return partial(type(self), self.what, found=self.found, allowed=self.allowed, fix=self.fix), ()
 
 
-def _shorten(line: str) -> str:
-    return line if len(line) <= _MOST_LETTERS else f"{line[:_MOST_LETTERS]} ... ({len(line)} letters)"
+def _shorten(text: str) -> str:
+    return "\n".join(
+        line if len(line) <= _MOST_LETTERS else f"{line[:_MOST_LETTERS]} ... ({len(line)} letters)"
+        for line in text.split("\n")
+    )
 
 
 def describe_error(error: Exception) -> str:

@@ -12,7 +12,8 @@ import trainer_gradients
 from architectures import ARCHITECTURES
 from launching import build_launcher, kill_when, run, write_recipe
 from safetensors.torch import load_file
-from segplus.reporting.metrics import read_metrics
+
+from segplus.reporting.metrics_file import read_metrics
 
 BY_TYPE = {architecture.model_type: architecture for architecture in ARCHITECTURES}
 pytestmark = pytest.mark.slow

@@ -88,7 +88,7 @@ def test_show_prints_the_file(capsys: pytest.CaptureFixture[str]) -> None:
         ("crop_size_px", ["transforms.crop_size_px: list of whole numbers or null", "  unit: pixels"]),
         ("evaluation.protocol.name", ["evaluation.protocol.name: fixed, original, sliding", "  default: fixed"]),
         ("learning_rate", ["training.learning_rate: number", "  default: 6.0e-05"]),
-        ("losses", ["losses: mapping", "  losses.lovasz_softmax"]),
+        ("losses", ["losses: mapping or text", "  losses.lovasz_softmax"]),
         ("losses.dice", ["losses.dice: weight, or section", "  losses.dice.smooth (number, default 1.0)"]),
         ("model", ["model: section", "  model.freeze_encoder (true or false, default false)"]),
     ],

@@ -237,7 +237,7 @@ def test_two_processes_share_a_stream(parquet: Path, tmp_path: Path) -> None:
         (["--stratify", "true"], "data.stratify: classes are balanced over"),
         (["--test_share", "0.1"], "data.test_share: a share is taken over"),
         (["--group_pattern", "(a)"], "data.group_pattern: groups are kept together over"),
-        (["--shuffle_buffer_images", "0"], "data.shuffle_buffer_images: too small"),
+        (["--shuffle_buffer_images", "0"], "data.shuffle_buffer_images: outside its range"),
     ],
 )
 def test_what_needs_a_whole_pass_is_refused_by_its_key(tmp_path: Path, arguments: list[str], message: str) -> None:

@@ -232,7 +232,7 @@ def _build_random_model(config: PreTrainedConfig, recipe: ModelRecipe) -> PreTra
     explain = (
         explain_config if isinstance(config, EncoderHeadConfig) else partial(explain_failures, source=config.model_type)
     )
-    with explain("model.config"):
+    with explain("model.attn_implementation or model.config" if recipe.attn_implementation else "model.config"):
         return AutoModelForSemanticSegmentation.from_config(config, **_choose_attention(recipe))
 
 

@@ -36,7 +36,8 @@ def list_chosen(recipe: Recipe) -> dict[str, Any]:
     """Return the keys of a recipe that are not what they would be if they were left out, as nested mappings."""
     chosen = _list_changed(recipe)
     training = dict(recipe.training)
-    for key in recipe.training:
+    # The direction follows from the metric, and is refused beside another one.
+    for key in sorted(recipe.training, key=lambda one: one != "greater_is_better"):
         others = {other: value for other, value in training.items() if other != key}
         if check_training(others, "", "") == recipe.training:
             training = others

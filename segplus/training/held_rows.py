@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -13,14 +14,14 @@ from torch.utils.data import get_worker_info
 from segplus.errors import InputError
 
 _MOST_WORKERS = 256
+_HANDLER_SECONDS = 1.0
 
 
 class HeldRows:
     """For each worker its process id and the row that it reads, in memory that the processes share."""
 
     def __init__(self) -> None:
-        self._table = torch.full((_MOST_WORKERS, 2), -1, dtype=torch.int64)  # process id, row
-        self._table.share_memory_()  # type: ignore[no-untyped-call]
+        self._table = share_memory(torch.full((_MOST_WORKERS, 2), -1, dtype=torch.int64))  # process id, row
 
     def hold(self, row: int) -> None:
         """Note the row that this process begins to read; only a worker's is noted."""
@@ -44,7 +45,8 @@ def explain_lost_worker(sets: Sequence[tuple[HeldRows, Callable[[int], str]]]) -
     """
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, ConnectionError) as first:
+        error = _await_handler(first)
         # torch has no class of its own for it: only the text tells.
         found = re.match(r"DataLoader worker \(pid(?:\(s\))? (\d+)", str(error))
         if found is None:
@@ -57,3 +59,30 @@ def explain_lost_worker(sets: Sequence[tuple[HeldRows, Callable[[int], str]]]) -
             fix="if memory ran out, use fewer workers (training.dataloader_num_workers) or look at this file; "
             "then repeat the command to go on",
         ) from error
+
+
+def _await_handler(error: Exception) -> Exception:
+    """Return what torch's signal handler says of a worker, where the worker's pipe broke before it was called."""
+    if isinstance(error, RuntimeError):
+        return error
+    try:
+        time.sleep(_HANDLER_SECONDS)
+    except RuntimeError as told:
+        return told
+    return error
+
+
+def share_memory(values: torch.Tensor) -> torch.Tensor:
+    """Return the values in memory that the processes share.
+
+    Raises:
+        InputError: If the system gives none.
+    """
+    try:
+        return values.share_memory_()  # type: ignore[no-any-return, no-untyped-call]
+    except RuntimeError as error:
+        raise InputError(
+            "data-loader workers: the system gives no shared memory",
+            found=str(error).splitlines()[0],
+            fix="free room in /dev/shm, or raise the limit on the size of files (ulimit -f)",
+        ) from None

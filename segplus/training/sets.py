@@ -21,7 +21,7 @@ from segplus.data.streaming import RowSampler, StreamedSplit
 from segplus.progress import Progress
 from segplus.recipe import Recipe
 from segplus.recipe.paths import expand_path
-from segplus.training.held_rows import HeldRows
+from segplus.training.held_rows import HeldRows, share_memory
 from segplus.transforms import EvaluationTransform, TrainingTransform
 
 
@@ -47,8 +47,7 @@ class TrainingSet(Dataset[dict[str, torch.Tensor]]):
         self.split, self.transform, self.seed = split, transform, seed
         self.focus, self.focus_probability = focus, focus_probability
         # In shared memory: a worker that lives through several epochs sees the new number.
-        self._epoch: torch.Tensor = torch.zeros(1, dtype=torch.int64)
-        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
+        self._epoch = share_memory(torch.zeros(1, dtype=torch.int64))
         self.held = HeldRows()
 
     def __len__(self) -> int:
