@@ -15,10 +15,10 @@ from PIL import Image
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 
 from segplus.errors import InputError
-from segplus.recipe import CardRecipe
+from segplus.recipe import CardRecipe, DataRecipe, ModelRecipe, Recipe
 from segplus.reporting.licenses import License, find_license
 from segplus.reporting.model_card import ModelCardFacts, render_model_card
-from segplus.reporting.results import hide_folders
+from segplus.reporting.results import _find_base_model, hide_folders
 
 GOLDEN = Path(__file__).with_name("model_card_golden.md")
 EVALUATION = {
@@ -236,3 +236,11 @@ def test_what_people_wrote_is_shown_and_never_rendered() -> None:
     assert 'model="runs/a\\"b`c $(d)")' in body
     assert "segplus predict 'runs/a\"b`c $(d)' photos/ -o masks/" in body
     assert "First.\n\n--- \\<img" in body
+
+
+def test_weights_of_an_encoder_alone_are_the_base_model() -> None:
+    config = {"model_type": "segplus-encoder-head", "backbone": "nvidia/mit-b0", "head": "fpn"}
+    recipe = Recipe(data=DataRecipe(dataset="synthetic"), model=ModelRecipe(config=config))
+    assert _find_base_model(recipe) == "nvidia/mit-b0"
+    whole = replace(recipe, model=ModelRecipe(config={"model_type": "segplus-unet"}))
+    assert _find_base_model(whole) is None

@@ -167,8 +167,9 @@ def _hide_folder(path: str) -> str:
 
 
 def _find_base_model(recipe: Recipe) -> str | None:
-    checkpoint = recipe.model.checkpoint
-    return None if checkpoint is None else expand_path(checkpoint, "model.checkpoint")
+    """Return what gave the weights that training began with: a checkpoint, or that of the encoder alone."""
+    checkpoint = recipe.model.checkpoint or recipe.model.config.get("backbone")
+    return expand_path(checkpoint, "model.checkpoint") if isinstance(checkpoint, str) else None
 
 
 def _name_base_model(recipe: Recipe) -> str | None:
