@@ -6,7 +6,7 @@ export SEGPLUS_DATA
 export HF_HUB_OFFLINE ?= 1
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: quickstart test test-slow test-wheel check format clean
+.PHONY: quickstart test test-slow test-networks test-wheel check format clean
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -22,7 +22,10 @@ test: $(VENV)/installed  ## every test that takes seconds
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-slow: $(VENV)/installed  ## the tests that take minutes
-	$(BIN)/python -m pytest -m "slow and not wheel"
+	$(BIN)/python -m pytest -m "slow and not wheel and not networks"
+
+test-networks: $(VENV)/installed  ## every network compiled, and trained on four images
+	$(BIN)/python -m pytest -m networks
 
 test-wheel: $(VENV)/installed  ## the wheel in an empty environment, used from an empty folder
 	$(BIN)/python -m pytest -m wheel

@@ -360,6 +360,7 @@ def test_a_process_without_segplus_loads_every_network(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.networks
 @EACH
 def test_a_compiled_network_gives_the_same_logits(architecture: Architecture) -> None:
     model = architecture.build().eval()
@@ -371,6 +372,7 @@ def test_a_compiled_network_gives_the_same_logits(architecture: Architecture) ->
 
 
 @pytest.mark.slow
+@pytest.mark.networks
 @EACH
 def test_four_images_are_learned_by_heart(architecture: Architecture, test_data: Path) -> None:
     pixel_values, labels = read_camvid(test_data, architecture.overfits_at)
