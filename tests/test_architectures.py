@@ -350,10 +350,6 @@ def load_without_segplus(architectures: list[Architecture], folder: Path) -> Non
         assert torch.equal(found, logits), architecture.model_type
 
 
-def test_a_process_without_segplus_loads_a_network(tmp_path: Path) -> None:
-    load_without_segplus([one for one in ARCHITECTURES if one.model_type == "segplus-bisenetv2"], tmp_path)
-
-
 @pytest.mark.slow
 def test_a_process_without_segplus_loads_every_network(tmp_path: Path) -> None:
     load_without_segplus(list(ARCHITECTURES), tmp_path)

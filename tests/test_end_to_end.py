@@ -100,6 +100,7 @@ def test_the_last_monitored_score_is_the_reported_one(finished_run: Path) -> Non
     assert state["best_metric"] == pytest.approx(reported, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_same_command_again_changes_nothing(finished_run: Path) -> None:
     before = load_file(finished_run / "model.safetensors")
     done = run(finished_run.parent / "recipe.yaml")

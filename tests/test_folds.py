@@ -186,6 +186,7 @@ def test_drawn_scenes_have_folds(tmp_path: Path) -> None:
     assert sorted(names) == [f"{scene:06d}" for scene in range(10)]
 
 
+@pytest.mark.slow
 def test_three_runs_of_the_script_are_summarized(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -140,6 +140,7 @@ def test_push_brings_every_byte_in_one_commit(run_folder: Path, tmp_path: Path, 
     assert len(parts) == (0 if chunk_size is None else expected)
 
 
+@pytest.mark.slow
 def test_what_was_pushed_loads_again(run_folder: Path, tmp_path: Path) -> None:
     with hub_server.HubServer() as server:
         assert push(run_folder, server.url, tmp_path).returncode == 0

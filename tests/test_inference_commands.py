@@ -252,6 +252,7 @@ def test_predictions_are_no_images_to_predict(model: str, tmp_path: Path, capsys
     assert one.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_killed_command_leaves_whole_files_and_goes_on(model: str, tmp_path: Path) -> None:
     sizes = [(200, 300)] * 60
     photos, output = write_data(tmp_path / "scenes", sizes) / "images", tmp_path / "labels"

@@ -310,6 +310,7 @@ def test_drawn_scenes_can_be_inspected() -> None:
     assert report["splits"]["train"]["mask_encodings"] == {"drawn": 2}
 
 
+@pytest.mark.slow
 def test_camvid(test_data: Path, tmp_path: Path) -> None:
     audit = inspect_dataset({"dataset": str(test_data / "camvid")}, progress=False)
     truth = json.loads((test_data / "camvid" / "counts.json").read_text())["splits"]
