@@ -163,9 +163,11 @@ def run_verb(words: list[str]) -> int:
         verb.error(f"unrecognized arguments: {' '.join(left)}")
     set_verbosity(options)
     command = importlib.import_module(f"segplus.commands.{name}")
+    from PIL import Image  # which helps do not need
+
     with warnings.catch_warnings():
         # Images of a hundred megapixels are what windows are for.
-        warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         return int(command.run(options, keys))
 
 

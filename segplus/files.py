@@ -39,7 +39,7 @@ def write_whole(path: str | Path) -> Iterator[Path]:
     target = Path(path)
     with explain_refusals(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _name_temporary(target.parent)
+        temporary = name_temporary(target.parent)
         descriptor = os.open(temporary, _NEW_FILE, 0o666)
     try:
         _hold(descriptor)
@@ -69,7 +69,7 @@ def write_whole_folder(path: str | Path) -> Iterator[Path]:
     target = Path(path)
     with explain_refusals(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _name_temporary(target.parent)
+        temporary = name_temporary(target.parent)
         temporary.mkdir()
         descriptor = os.open(temporary, _PROBE)
     try:
@@ -87,7 +87,7 @@ def _take_place(temporary: Path, target: Path) -> None:
     """Rename a folder; what stands in its place, or comes there meanwhile, is moved away."""
     while True:
         with suppress(FileNotFoundError):
-            target.rename(_name_temporary(target.parent))
+            target.rename(name_temporary(target.parent))
         try:
             temporary.rename(target)
         except OSError as error:
@@ -123,7 +123,7 @@ def prepare_folder(folder: str | Path) -> Path:
     with explain_refusals(made):
         made.mkdir(parents=True, exist_ok=True)
         sweep_leftovers(made)
-        probe = _name_temporary(made)
+        probe = name_temporary(made)
     with explain_refusals(made, probe):
         os.close(os.open(probe, _NEW_FILE, 0o666))
         probe.unlink()
@@ -217,7 +217,8 @@ def _identify(path: str | Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _name_temporary(folder: Path) -> Path:
+def name_temporary(folder: Path) -> Path:
+    """Return a new path in a folder that `sweep_leftovers` knows."""
     return folder / f".segplus-{secrets.token_hex(8)}.part"
 
 

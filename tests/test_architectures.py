@@ -190,7 +190,7 @@ def test_the_pipeline_segments(architecture: Architecture, tmp_path: Path) -> No
     assert sum(int((np.asarray(entry["mask"]) > 0).sum()) for entry in found) == 50 * 70
 
 
-class Pictures(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
+class RandomImages(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     """Four images of random pixels and labels in blocks, of which many are ignored."""
 
     def __init__(self) -> None:
@@ -238,7 +238,7 @@ def train_one_step(model: SegmentationNetwork, folder: Path, batch_size: int, **
             train_sampling_strategy="sequential",
             **values,
         ),
-        train_dataset=Pictures(),
+        train_dataset=RandomImages(),
     )
     trainer.train()
     return trainer

@@ -215,7 +215,7 @@ def test_flip_makes_the_prediction_symmetric(segformer):
 
 
 @pytest.mark.parametrize("strides", [1, 3, 4, 5])
-def test_strips_join_as_one_grid(strides):
+def test_chunks_join_as_one_grid(strides):
     scores = torch.randn(4, 23, 9, generator=torch.Generator().manual_seed(0))
     covers = (23 * strides, 9 * strides)
     whole = label_map(scores[None], covers)[0, :, : 9 * strides - 1]

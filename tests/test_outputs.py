@@ -31,7 +31,6 @@ SAVES |= {"NamedTemporaryFile", "mkstemp", "copy2", "copyfile", "symlink_to", "h
 WRITERS = {
     "commands/compare.py: sheet.save": "disagreements/, numbered by rank",
     "commands/endings.py: os.open": "the null device",
-    "commands/new.py: part.write_text": "the recipe that --output names, never over a file",
     "data/cache.py: beside / 'images.bin'.open": "inside write_whole_folder",
     "data/cache.py: beside / 'index.json'.write_text": "inside write_whole_folder",
     "data/cache.py: beside / 'labels.bin'.open": "inside write_whole_folder",
@@ -44,13 +43,9 @@ WRITERS = {
     "inference/prediction_files.py: pq.write_table": "write_table, at paths from place_outputs",
     "inference/prediction_files.py: temporary.open": "write_table, at paths from place_outputs",
     "inspection/audit_page.py: joined.save": "into memory",
-    "models/flat_module.py: unfinished.write_text": "the model's code, beside its weights",
-    "models/manifest.py: temporary.write_text": "manifest.json of a checkpoint",
-    "recipe/saved_recipe.py: temporary.write_text": "recipe.yaml",
     "reporting/charts.py: image.save": "into memory",
     "reporting/results.py: first.image.save": "pictures/input.png",
     "reporting/results.py: panel.save": "pictures/, numbered",
-    "training/card.py: temporary.write_text": "README.md of the output folder",
     "training/resumption.py: shutil.copyfile": "a checkpoint's copy of recipe.yaml",
     "training/space.py: path.open": "measures what room is left",
 }

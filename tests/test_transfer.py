@@ -123,7 +123,7 @@ def test_encoders_without_a_backbone_class_are_read_and_loaded(model_type: str, 
     assert any(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in model.backbone.parameters())
 
 
-def test_bands_widen_the_loaded_encoder(tmp_path: Path) -> None:
+def test_channels_widen_the_loaded_encoder(tmp_path: Path) -> None:
     build_tiny_model("fcn", "resnet").save_pretrained(tmp_path)
     narrow, wide = load(tmp_path).model.eval(), load(tmp_path, channels=6)
     assert "first convolution widened from 3 to 6 channels" in wide.describe()

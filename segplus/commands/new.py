@@ -8,7 +8,7 @@ from pathlib import Path
 
 from segplus.commands.chosen_sections import read_sections
 from segplus.errors import InputError
-from segplus.files import write_whole
+from segplus.files import write_text
 from segplus.inspection import inspect_dataset
 from segplus.recipe.data_section import DataRecipe
 
@@ -29,8 +29,7 @@ def write_new_recipe(section: DataRecipe, output: Path) -> list[str]:
     lines = [f"{finding['kind']}: {finding['message']}" for finding in errors]
     if "recipe" not in report:
         raise InputError(f"{section.dataset}: no recipe can be proposed", found="; ".join(lines) or "no training pair")
-    with write_whole(output) as part:
-        part.write_text(report["recipe"], encoding="utf-8")
+    write_text(output, report["recipe"])
     return lines
 
 

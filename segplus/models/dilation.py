@@ -50,9 +50,9 @@ def dilate_encoder(encoder: PreTrainedModel, output_stride: int) -> None:
         Chen, Papandreou, Kokkinos, Murphy, Yuille, DeepLab: Semantic Image Segmentation with Deep Convolutional Nets,
         Atrous Convolution, and Fully Connected CRFs, 2016, section 3.1. https://arxiv.org/abs/1606.00915
     """
-    place, stride = _SECTIONS[encoder.config.model_type]
+    section_name, stride = _SECTIONS[encoder.config.model_type]
     dilation = 1
-    for section in encoder.get_submodule(place).children():
+    for section in encoder.get_submodule(section_name).children():
         if not any(True for _ in _list_strided(section)):
             _dilate_section(section, dilation, dilation)
         elif stride < output_stride:

@@ -41,7 +41,7 @@ class EncoderPlan:
 
     Args:
         stages: Channels and strides of the maps, finest first.
-        indices: Their places among the backbone's stages, or among the base model's hidden states.
+        indices: Their positions among the backbone's stages, or among the base model's hidden states.
         stem: Name of the module whose output is the first map; None where the encoder gives every map itself.
         multiple: What the sides of an image are resampled to a multiple of; 1 takes any side.
     """
@@ -240,8 +240,8 @@ def _choose_layers(plan: EncoderPlan, takes: str, with_auxiliary: bool, *, keep:
 
 
 def _keep_last_of_stride(indices: list[int], maps: list[Stage], finest: int) -> tuple[list[int], list[Stage]]:
-    last = {stage.stride: place for place, stage in enumerate(maps) if stage.stride >= finest}
-    return [indices[place] for place in last.values()], [maps[place] for place in last.values()]
+    last = {stage.stride: position for position, stage in enumerate(maps) if stage.stride >= finest}
+    return [indices[position] for position in last.values()], [maps[position] for position in last.values()]
 
 
 def _add_stem(config: PreTrainedConfig, plan: EncoderPlan, stem: str) -> EncoderPlan:

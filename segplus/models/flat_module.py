@@ -11,6 +11,8 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from segplus.files import write_text
+
 # The Auto classes that find an architecture, beside AutoConfig.
 AUTO_CLASSES = ("AutoModel", "AutoModelForSemanticSegmentation")
 _OWN = "segplus"
@@ -26,14 +28,12 @@ def name_flat_module(architecture: type[PreTrainedModel]) -> str:
 def write_flat_module(architecture: type[PreTrainedModel], folder: str | os.PathLike[str]) -> None:
     """Write the module into a folder, whole or not at all."""
     path = Path(folder) / f"{name_flat_module(architecture)}.py"
-    unfinished = path.with_suffix(".py.part")
-    unfinished.write_text(build_flat_module(architecture.__module__), encoding="utf-8")
-    os.replace(unfinished, path)
+    write_text(path, build_flat_module(architecture.__module__))
 
 
 @cache
 def build_flat_module(module_name: str) -> str:
-    """Return the source of a module and of the modules under `segplus.models` that it imports, in one piece.
+    """Return the source of a module and of the modules under `segplus.models` that it imports.
 
     A method that imports segplus itself stays behind, as what needs segplus cannot travel.
 

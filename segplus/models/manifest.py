@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
 from pathlib import Path
 
-from segplus.files import write_whole
+from segplus.files import write_text
 
 MANIFEST_FILE = "manifest.json"
 _THREADS = 4
@@ -44,8 +44,7 @@ def write_manifest(folder: Path, paths: Iterable[Path] | None = None) -> None:
         path.name: {"bytes": path.stat().st_size, "blake2b": digest}
         for path, digest in zip(files, compute_digests(files), strict=True)
     }
-    with write_whole(folder / MANIFEST_FILE) as temporary:
-        temporary.write_text(json.dumps({"files": entries}, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / MANIFEST_FILE, json.dumps({"files": entries}, indent=1) + "\n")
 
 
 def find_altered_file(folder: Path, *, model_only: bool = False) -> str | None:

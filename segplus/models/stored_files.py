@@ -41,7 +41,7 @@ def find_file_damage(path: Path) -> str | None:
         if path.suffix in _READERS:
             _READERS[path.suffix](path)
     except _UNREADABLE as error:
-        if isinstance(error, pickle.UnpicklingError) and "Unsupported global" in str(error):
+        if isinstance(error, pickle.UnpicklingError) and _names_code(path):
             return "it holds code, which is not run"
         return f"cannot be read ({type(error).__name__}); it is damaged or cut short"
     return None
@@ -100,6 +100,15 @@ def find_value_that_is_not_finite(tensors: dict[str, torch.Tensor]) -> str | Non
     # One number a tensor, and one wait for the device. min and max carry NaN on, and make no mask of the size.
     extremes = [torch.stack(tensor.detach().aminmax()).float().abs().amax().cpu() for tensor in floats.values()]
     return next((name for name, value in zip(floats, extremes, strict=True) if not math.isfinite(value)), None)
+
+
+def _names_code(path: Path) -> bool:
+    """Return whether a pickled file names functions or classes beyond those that hold tensors."""
+    try:
+        with safe_globals():
+            return bool(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except _UNREADABLE:
+        return False
 
 
 def _open_safetensors(path: Path) -> None:

@@ -6,20 +6,18 @@ import dataclasses
 import os
 import textwrap
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from segplus.files import write_whole
+from segplus.files import write_text
 from segplus.recipe.sections import Recipe
 from segplus.recipe.training_section import check_training
 
 
 def save_recipe(recipe: Recipe, path: str | os.PathLike[str]) -> None:
     """Write the merged recipe, every default included, whole or not at all."""
-    with write_whole(Path(path)) as temporary:
-        temporary.write_text(format_recipe(recipe), encoding="utf-8")
+    write_text(path, format_recipe(recipe))
 
 
 def format_recipe(recipe: Recipe) -> str:

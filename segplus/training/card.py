@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, Trainer
 
-from segplus.files import write_whole
+from segplus.files import write_text
 from segplus.models import count_channels
 from segplus.reporting.environment import list_versions
 from segplus.reporting.licenses import find_license
@@ -71,8 +71,7 @@ def write_model_card(
         tags=_list(tags),
         language=_list(language),
     )
-    with write_whole(Path(trainer.args.output_dir) / "README.md") as temporary:
-        temporary.write_text(render_model_card(facts), encoding="utf-8")
+    write_text(Path(trainer.args.output_dir) / "README.md", render_model_card(facts))
 
 
 def _list(value: str | Sequence[str] | None) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from segplus.errors import InputError
+from segplus.files import name_temporary
 
 _CHUNK_BYTES = 1 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -50,7 +50,7 @@ def explain_full_disk(folder: Path, needed_bytes: int, unfinished: Path | None =
 
 def _write_zeros(folder: Path, count: int) -> int:
     """Return how many bytes a new file in this folder can take, up to a count; the file is removed."""
-    path, written = folder / f".segplus-{secrets.token_hex(4)}.part", 0
+    path, written = name_temporary(folder), 0
     try:
         with path.open("xb", buffering=0) as file:
             while written < count:

@@ -134,10 +134,10 @@ class AtrousPyramid(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return (N, channels, h, w)."""
-        parts = [branch(features) for branch in self.branches]
+        pooled = [branch(features) for branch in self.branches]
         mean = self.pooling(F.adaptive_avg_pool2d(features, 1))
-        parts.append(mean.expand(-1, -1, *features.shape[2:]))
-        return self.dropout(self.projection(torch.cat(parts, dim=1)))  # type: ignore[no-any-return]
+        pooled.append(mean.expand(-1, -1, *features.shape[2:]))
+        return self.dropout(self.projection(torch.cat(pooled, dim=1)))  # type: ignore[no-any-return]
 
 
 def resize(features: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

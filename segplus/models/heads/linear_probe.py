@@ -11,7 +11,7 @@ from segplus.models.heads.blocks import PooledBatchNorm, SegmentationHead, Stage
 
 
 class LinearProbeHead(SegmentationHead):
-    """BatchNorm and a linear classifier of every place of the last map; freeze the encoder with it.
+    """BatchNorm and a linear classifier of every position of the last map; freeze the encoder with it.
 
     Args:
         stages: The encoder's maps.

@@ -41,9 +41,9 @@ class AllMLPHead(SegmentationHead):
     def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return logits at the finest map's stride."""
         mixing, norm, activation = self.fusion
-        parts = cast("torch.Tensor", mixing.weight).chunk(len(maps), dim=1)  # D x D x 1 x 1 each
+        chunks = cast("torch.Tensor", mixing.weight).chunk(len(maps), dim=1)  # D x D x 1 x 1 each
         mixed: Any = None
-        for features, projection, part in zip(maps, self.projections, parts, strict=True):
-            level = resize(nn.functional.conv2d(projection(features), part), maps[0])
+        for features, projection, chunk in zip(maps, self.projections, chunks, strict=True):
+            level = resize(nn.functional.conv2d(projection(features), chunk), maps[0])
             mixed = level if mixed is None else mixed + level
         return self.classifier(self.dropout(activation(norm(mixed))))  # type: ignore[no-any-return]

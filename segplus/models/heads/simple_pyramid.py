@@ -12,7 +12,7 @@ class ChannelLayerNorm(nn.LayerNorm):
     """LayerNorm over the channels of a map (N, C, h, w)."""
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Normalise each place by itself."""
+        """Normalise each position by itself."""
         return super().forward(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 

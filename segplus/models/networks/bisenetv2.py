@@ -183,7 +183,7 @@ class ReducingExpansion(nn.Module):
 
 
 class ContextEmbedding(nn.Module):
-    """The mean of the whole map, added to every place of it."""
+    """The mean of the whole map, added to every position of it."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

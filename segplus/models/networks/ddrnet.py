@@ -147,7 +147,7 @@ class DeepAggregationPyramid(GradientCheckpointingLayer):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return maps of the same size, shape (N, out_channels, h, w)."""
-        parts = [self.keep(hidden)]
+        levels = [self.keep(hidden)]
         for pool, refine in zip(self.pools, self.refine, strict=True):
-            parts.append(refine(resize_like(pool(hidden), hidden) + parts[-1]))
-        return self.compress(torch.cat(parts, dim=1)) + self.shortcut(hidden)
+            levels.append(refine(resize_like(pool(hidden), hidden) + levels[-1]))
+        return self.compress(torch.cat(levels, dim=1)) + self.shortcut(hidden)

@@ -133,7 +133,7 @@ class Stem(nn.Module):
         given = pooled.shape[1]
         if given != _POOLED:
             # As a convolution is widened: what comes after sees three channels, whatever an image has.
-            pooled = torch.stack([pooled[:, place % given :: _POOLED].mean(1) for place in range(_POOLED)], dim=1)
+            pooled = torch.stack([pooled[:, offset % given :: _POOLED].mean(1) for offset in range(_POOLED)], dim=1)
         return self.act(self.norm(torch.cat([self.conv(pixel_values), pooled], dim=1)))
 
 
@@ -183,10 +183,10 @@ class ReducingBottleneck(GradientCheckpointingLayer):
         self.act = nn.PReLU()
 
     def forward(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return features of half the size, and the places of the maxima, shape (N, in_channels, h / 2, w / 2)."""
-        pooled, places = F.max_pool2d(hidden, 2, return_indices=True)
+        """Return features of half the size, and the indices of the maxima, shape (N, in_channels, h / 2, w / 2)."""
+        pooled, indices = F.max_pool2d(hidden, 2, return_indices=True)
         main = F.pad(pooled, (0, 0, 0, 0, 0, self.added))  # (N, out_channels, h / 2, w / 2)
-        return self.act(main + self.layers(self.project(hidden))), places
+        return self.act(main + self.layers(self.project(hidden))), indices
 
 
 class EnlargingBottleneck(GradientCheckpointingLayer):
@@ -205,9 +205,9 @@ class EnlargingBottleneck(GradientCheckpointingLayer):
             nn.Dropout2d(dropout),
         )
 
-    def forward(self, hidden: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
         """Return features of twice the size, shape (N, out_channels, 2 h, 2 w)."""
-        return F.relu(F.max_unpool2d(self.main(hidden), places, [2, 2]) + self.layers(hidden))
+        return F.relu(F.max_unpool2d(self.main(hidden), indices, [2, 2]) + self.layers(hidden))
 
 
 def _activate(prelu: bool) -> nn.Module:

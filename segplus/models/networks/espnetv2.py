@@ -145,10 +145,10 @@ class EESP(nn.Module):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return features at the block's stride; with the input added, and activated, where that is 1."""
         narrow = self.project(hidden)
-        parts = [self.branches[0](narrow)]
+        sums = [self.branches[0](narrow)]
         for branch in self.branches[1:]:
-            parts.append(parts[-1] + branch(narrow))
-        expanded = self.expand(self.norm_act(self.norm(torch.cat(parts, dim=1))))
+            sums.append(sums[-1] + branch(narrow))
+        expanded = self.expand(self.norm_act(self.norm(torch.cat(sums, dim=1))))
         return self.act(expanded + hidden) if self.stride == 1 else expanded
 
 
@@ -190,11 +190,11 @@ class EfficientPyramid(GradientCheckpointingLayer):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return maps of the same size, shape (N, out_channels, h, w)."""
         narrow = self.project(hidden)
-        parts = [_convolve_at(narrow, branch, scale) for branch, scale in zip(self.branches, _SCALES, strict=True)]
-        joined = self.norm_act(self.norm(torch.cat(parts, dim=1)))  # (N, sizes C, h, w)
+        scales = [_convolve_at(narrow, branch, scale) for branch, scale in zip(self.branches, _SCALES, strict=True)]
+        joined = self.norm_act(self.norm(torch.cat(scales, dim=1)))  # (N, sizes C, h, w)
         batch, _, height, width = joined.shape
         # One group for each channel, with its maps of all sizes.
-        grouped = joined.view(batch, len(parts), -1, height, width).transpose(1, 2)  # (N, C, sizes, h, w)
+        grouped = joined.view(batch, len(scales), -1, height, width).transpose(1, 2)  # (N, C, sizes, h, w)
         return self.out(self.expand(self.mix(grouped.reshape(batch, -1, height, width))))
 
 

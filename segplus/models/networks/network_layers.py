@@ -1,4 +1,4 @@
-"""The pieces that several networks are made of."""
+"""Layers that several networks share."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def pad_to_multiple(pixel_values: torch.Tensor, multiple: int) -> torch.Tensor:
 
 
 def crop_to_image(logits: torch.Tensor, size: Sequence[int], stride: int) -> torch.Tensor:
-    """Return the part of the logits that covers an image of this height and width, before it was padded."""
+    """Return the logits cropped to an image of this height and width, before it was padded."""
     return logits[..., : math.ceil(size[0] / stride), : math.ceil(size[1] / stride)]
 
 

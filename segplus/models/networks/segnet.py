@@ -1,4 +1,4 @@
-"""SegNet: VGG16 and its mirror image, which unpools by the places that the maxima had."""
+"""SegNet: VGG16 and its mirror image, which unpools by the indices of the maxima."""
 
 from __future__ import annotations
 
@@ -86,12 +86,12 @@ class SegNetFeatures(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Return features at full resolution."""
-        hidden, places = pixel_values, []
+        hidden, pooled_at = pixel_values, []
         for stage in self.encoder:
             hidden, indices = F.max_pool2d(stage(hidden), 2, return_indices=True)
-            places.append(indices)
+            pooled_at.append(indices)
         for stage in reversed(self.decoder):
-            hidden = stage(F.max_unpool2d(hidden, places.pop(), [2, 2]))
+            hidden = stage(F.max_unpool2d(hidden, pooled_at.pop(), [2, 2]))
         return hidden
 
 
