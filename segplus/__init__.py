@@ -1,8 +1,9 @@
 """segplus: fine-tune semantic-segmentation models on your own masks.
 
 The steps are packages of their own: `segplus.recipe`, `segplus.data`, `segplus.transforms`, `segplus.models`,
-`segplus.losses`, `segplus.metrics`, `segplus.reporting`, `segplus.training`, `segplus.inference`, `segplus.inspection`,
-and `segplus.commands`, which puts them together. What stands here comes from them, and is imported when it is first used.
+`segplus.losses`, `segplus.metrics`, `segplus.reporting`, `segplus.training`, `segplus.inference`,
+`segplus.inspection`, and `segplus.commands`, which puts them together. What stands here comes from them, and is
+imported when it is first used.
 """
 
 from __future__ import annotations
