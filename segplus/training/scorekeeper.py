@@ -14,7 +14,7 @@ from transformers import EvalPrediction
 from segplus.classes import ClassMap
 from segplus.errors import InputError
 from segplus.metrics import compute_scores
-from segplus.training.label_map_store import LabelMaps
+from segplus.metrics.label_map_store import LabelMaps
 
 Array = npt.NDArray[Any]
 UserMetric = Callable[..., dict[str, Any]] | str | Any  # Any: evaluate's modules, where it is installed
