@@ -66,7 +66,11 @@ def test_the_pieces_of_ones_own_run_from_a_recipe(empty_folder: Path, monkeypatc
     (empty_folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     assert run_segmentation.main([str(empty_folder / "recipe.yaml")]) == 0
     assert re.fullmatch(r"\d+ 0\.\d{4}\n", (empty_folder / "my_scores.txt").read_text())
-    assert json.loads((empty_folder / "run" / "metrics.json").read_text())["evaluations"]["validation"]["images"] == 2
+    measured = json.loads((empty_folder / "run" / "metrics.json").read_text())["evaluations"]["validation"]
+    assert measured["images"] == 2
+    assert 1 <= measured["user_metrics"]["classes_seen"] <= 4
+    assert "mean_boundary_iou" in measured
+    assert "classes_seen" in (empty_folder / "run" / "report.html").read_text()
 
     import my_pieces
 

@@ -123,7 +123,6 @@ def test_evaluates_metrics_are_computed_in_batches_beside_ours(tmp_path: Path) -
 
 @pytest.mark.slow
 def test_hyperparameter_search_of_two_trials(tmp_path: Path) -> None:
-    pytest.importorskip("optuna")
     trainer = SegmentationTrainer(
         args=build_arguments(tmp_path, eval_strategy="steps", eval_steps=2, save_strategy="no"),
         model_init=lambda: build_model(),  # Trainer counts its parameters

@@ -20,8 +20,8 @@ from transformers import EvalPrediction, TrainingArguments
 from segplus.errors import InputError
 from segplus.losses import build_criterion
 from segplus.metrics import ConfusionMatrix, label_map
+from segplus.metrics.label_map_store import LabelMaps
 from segplus.training import SegmentationTrainer
-from segplus.training.label_map_store import LabelMaps
 
 
 class Stream(IterableDataset[dict[str, torch.Tensor]]):

@@ -27,6 +27,7 @@ from segplus.errors import EXIT_CODE_DIVERGED, EXIT_CODE_INPUT, EXIT_CODE_SIGNAL
 from segplus.inference import Predictor, evaluate_split
 from segplus.inference.checkpoint import find_checkpoint
 from segplus.inference.example_predictions import predict_examples
+from segplus.inference.scoring import build_evaluator
 from segplus.inference.trial import try_protocol
 from segplus.models import load_model
 from segplus.recipe import Recipe, load_recipe
@@ -61,6 +62,8 @@ def train(recipe: Recipe) -> None:
         for split in data.splits.values():
             check_split(split)
 
+    with arguments.main_process_first(desc="metrics"):
+        build_evaluator(recipe.evaluation, data.classes)  # what it cannot measure is told before training
     set_seed(arguments.seed)
     with_head = recipe.auxiliary_loss_weight > 0
     loaded = load_model(recipe.model, data.classes, use_auxiliary_head=with_head, channels=recipe.data.channels)

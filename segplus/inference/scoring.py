@@ -18,6 +18,7 @@ from segplus.inference.prediction_files import write_labels
 from segplus.inference.predictor import Predictor
 from segplus.metrics import BoundaryIoU, CalibrationError, Evaluator, SurfaceDistances, TrimapIoU
 from segplus.metrics.evaluator import BorderMetric, ImageScores
+from segplus.metrics.user_metrics import UserMetrics
 from segplus.progress import Progress
 from segplus.recipe.evaluation_section import EvaluationRecipe
 
@@ -26,8 +27,13 @@ READ_AHEAD = 2  # decoded images that wait beside the one that is scored and the
 
 
 def build_evaluator(recipe: EvaluationRecipe, classes: ClassMap) -> Evaluator:
-    """Return an evaluator of the metrics that a recipe names."""
-    count, ignored, names = classes.num_classes, classes.ignore_index, set(recipe.metrics)
+    """Return an evaluator of the metrics that a recipe names.
+
+    Raises:
+        InputError: If a metric that is not ours cannot be loaded, or fails.
+    """
+    count, ignored = classes.num_classes, classes.ignore_index
+    names = {name for name in recipe.metrics if isinstance(name, str)}
     metrics: dict[str, BorderMetric] = {}
     if "boundary_iou" in names:
         metrics["boundary_iou"] = BoundaryIoU(count, ignored, recipe.boundary_share)
@@ -35,6 +41,8 @@ def build_evaluator(recipe: EvaluationRecipe, classes: ClassMap) -> Evaluator:
         metrics["trimap_iou"] = TrimapIoU(count, ignored, recipe.trimap_widths_px)
     if names & {"hausdorff_95", "surface_dice"}:
         metrics["surface_distances"] = SurfaceDistances(count, ignored, recipe.surface_tolerance, recipe.spacing)
+    if recipe.user_metrics:
+        metrics["user_metrics"] = UserMetrics(recipe.user_metrics, classes)
     calibration = CalibrationError(ignored, recipe.calibration_bins) if "calibration" in names else None
     return Evaluator(count, ignored, metrics, calibration)
 

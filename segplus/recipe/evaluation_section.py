@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from segplus.errors import InputError
+from segplus.errors import InputError, suggest
 
 MetricName = Literal["boundary_iou", "trimap_iou", "hausdorff_95", "surface_dice", "calibration"]
+OWN_METRICS: tuple[str, ...] = get_args(MetricName)
 
 
 @dataclass
@@ -77,7 +79,8 @@ class EvaluationRecipe:
 
     Args:
         protocol: How predictions are formed.
-        metrics: Beside the confusion matrix's: boundary_iou, trimap_iou, hausdorff_95, surface_dice, calibration.
+        metrics: Beside the confusion matrix's: our own by name; any metric of the `evaluate` library by name or path,
+            or a function of one's own by dotted path, each also as a mapping of the name to its arguments.
         boundary_share: Width of the region that boundary IoU measures, as a share of the image's diagonal.
         trimap_widths_px: Distances from a border of the truth within which trimap IoU counts.
         surface_tolerance: Distance up to which surface Dice takes two borders as equal, in units of `spacing`.
@@ -88,7 +91,7 @@ class EvaluationRecipe:
     """
 
     protocol: ProtocolRecipe = field(default_factory=ProtocolRecipe)
-    metrics: list[MetricName] = field(default_factory=list)
+    metrics: list[MetricName | str | dict[str, dict[str, Any]]] = field(default_factory=list)
     boundary_share: float = 0.02
     trimap_widths_px: list[int] = field(default_factory=lambda: [1, 3, 5, 10])
     surface_tolerance: float = 2.0
@@ -97,8 +100,16 @@ class EvaluationRecipe:
     bootstrap_resamples: int = 1000
     bootstrap_seed: int = 0
 
+    @property
+    def user_metrics(self) -> list[str | dict[str, dict[str, Any]]]:
+        """The metrics that are not ours."""
+        return [metric for metric in self.metrics if metric not in OWN_METRICS]
+
     def __post_init__(self) -> None:
-        """Refuse numbers that measure nothing."""
+        """Refuse numbers that measure nothing, and a misspelt name of ours."""
+        for name in self.user_metrics:
+            if isinstance(name, str) and difflib.get_close_matches(name, OWN_METRICS, 1, 0.8):
+                raise InputError("evaluation.metrics", found=name, fix=suggest(name, OWN_METRICS))
         checks = {
             "boundary_share": (self.boundary_share, 0 < self.boundary_share <= 1, "above 0, up to 1"),
             "trimap_widths_px": (

@@ -53,6 +53,9 @@ def list_further_scores(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
         scores.append(("Hausdorff distance 95", f"{evaluation['hausdorff_95']:.2f}"))
     for width_px, score in (evaluation.get("trimap_iou") or {}).items():
         scores.append((f"Trimap IoU, {width_px} px", f"{format_score(score)} %"))
+    for name, score in (evaluation.get("user_metrics") or {}).items():
+        if isinstance(score, int | float):
+            scores.append((name, f"{score:.4g}"))
     return scores
 
 

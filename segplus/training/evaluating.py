@@ -15,9 +15,10 @@ from transformers.trainer_utils import EvalLoopOutput, has_length
 from segplus.classes import ClassMap
 from segplus.errors import InputError
 from segplus.metrics import confusion_matrices, label_maps
+from segplus.metrics.user_metrics import MetricFunction
 from segplus.models import fold_decode_head
 from segplus.training.criteria import TrainingLoss
-from segplus.training.scorekeeper import Scorekeeper, UserMetric
+from segplus.training.scorekeeper import Scorekeeper
 from segplus.transforms import Normalization
 
 
@@ -29,7 +30,7 @@ class EvaluatingTrainer(Trainer):
 
     classes: ClassMap
     criterion: TrainingLoss
-    metrics: Sequence[UserMetric]
+    metrics: Sequence[MetricFunction]
     # Trainer's own attribute of that name must stay None: the loop would hand it confusion matrices.
     logits_preprocessor: Callable[..., torch.Tensor] | None
     scores: Scorekeeper

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from transformers import EvalPrediction
 
 from segplus.classes import ClassMap
-from segplus.errors import InputError
 from segplus.metrics import compute_scores
-from segplus.training.label_map_store import LabelMaps
+from segplus.metrics.label_map_store import LabelMaps
+from segplus.metrics.user_metrics import EvaluateModule, MetricFunction, name_classes, waits_for_all
 
 Array = npt.NDArray[Any]
-UserMetric = Callable[..., dict[str, Any]] | str | Any  # Any: evaluate's modules, where it is installed
 _MEANS = ("mean_iou", "mean_accuracy", "overall_accuracy", "mean_dice", "frequency_weighted_iou")
 
 
@@ -26,20 +23,28 @@ class Scorekeeper:
 
     Args:
         classes: The classes.
-        metrics: Functions of an EvalPrediction, modules of `evaluate`, or their names.
+        metrics: From `load_metrics`.
         split: What the images are called in a model card.
         keeps_maps: Keep label maps and labels, for `predict`.
     """
 
     def __init__(
-        self, classes: ClassMap, metrics: Sequence[UserMetric], split: str = "validation", *, keeps_maps: bool = False
+        self,
+        classes: ClassMap,
+        metrics: Sequence[MetricFunction],
+        split: str = "validation",
+        *,
+        keeps_maps: bool = False,
     ) -> None:
         self.classes, self.split = classes, split
         self.matrix = torch.zeros(classes.num_classes, classes.num_classes, dtype=torch.int64)
         self.images = 0
         self.predictions, self.labels = LabelMaps(), LabelMaps()
-        self._batched = [_open_metric(metric, classes) for metric in metrics if not _waits_for_all(metric)]
-        self._final = [metric for metric in metrics if _waits_for_all(metric)]
+        self._batched = [metric for metric in metrics if not waits_for_all(metric)]
+        self._final = [metric for metric in metrics if waits_for_all(metric)]
+        for metric in self._batched:
+            if isinstance(metric, EvaluateModule):
+                metric.forget()
         self._keeps_maps = keeps_maps or bool(self._final)
         self._others: dict[str, Any] = {}
 
@@ -75,83 +80,8 @@ class Scorekeeper:
         }
         for metric in self._final:
             self._others |= metric(EvalPrediction(predictions=self.predictions, label_ids=self.labels))
-        return own | _name_classes(self._others, self.classes)
+        return own | name_classes(self._others, self.classes)
 
     def describe(self) -> dict[str, Any]:
         """Return every score of the confusion matrix, for a model card."""
         return {**compute_scores(self.matrix), "images": self.images}
-
-
-def list_metrics(compute_metrics: UserMetric | Sequence[UserMetric] | None) -> list[UserMetric]:
-    """Return the metrics that a trainer was given; names and paths are loaded by `evaluate`."""
-    if compute_metrics is None:
-        return []
-    listed = compute_metrics if isinstance(compute_metrics, list | tuple) else [compute_metrics]
-    return [load_evaluate_module(metric) if isinstance(metric, str) else metric for metric in listed]
-
-
-def load_evaluate_module(name: str) -> Any:
-    """Return a metric of the `evaluate` library by its name or the path of its script; mean_iou is our own.
-
-    Raises:
-        InputError: If `evaluate` is not installed, or finds no such metric.
-    """
-    try:
-        import evaluate
-    except ImportError as error:
-        raise InputError(
-            f"metrics: '{name}' needs the evaluate library", found=error, fix="pip install evaluate"
-        ) from None
-    if name == "mean_iou":
-        from segplus.metrics import MeanIoU
-
-        return MeanIoU()
-    try:
-        return evaluate.load(name)
-    except (OSError, ValueError, ImportError) as error:
-        raise InputError(
-            f"metrics: evaluate cannot load '{name}'",
-            found=str(error).splitlines()[0],
-            fix="check the name or the path",
-        ) from None
-
-
-def _waits_for_all(metric: UserMetric) -> bool:
-    return callable(metric) and "compute_result" not in inspect.signature(metric).parameters
-
-
-def _open_metric(metric: UserMetric, classes: ClassMap) -> Callable[..., dict[str, Any]]:
-    """Return a function of a batch and compute_result, as Trainer asks for with batch_eval_metrics."""
-    if callable(metric):
-        return metric
-    known = inspect.signature(metric._compute).parameters
-    given = {"num_labels": classes.num_classes, "ignore_index": classes.ignore_index}
-    features = metric.features[0] if isinstance(metric.features, list) else metric.features
-    takes_pixels = type(features["predictions"]).__name__ == "Value"
-
-    def measure(batch: EvalPrediction, compute_result: bool) -> dict[str, Any]:
-        pairs = list(zip(batch.predictions, batch.label_ids, strict=True))
-        if takes_pixels:
-            pairs = [
-                (guess[truth != classes.ignore_index], truth[truth != classes.ignore_index]) for guess, truth in pairs
-            ]
-            guesses, truths = (np.concatenate(column) for column in zip(*pairs, strict=True))
-        else:
-            guesses, truths = (list(column) for column in zip(*pairs, strict=True))
-        metric.add_batch(predictions=guesses, references=truths)
-        if not compute_result:
-            return {}
-        return metric.compute(**{name: value for name, value in given.items() if name in known}) or {}
-
-    return measure
-
-
-def _name_classes(scores: Mapping[str, Any], classes: ClassMap) -> dict[str, Any]:
-    """Give an array of one number a class one entry a class, so that every score is a number that can be logged."""
-    named: dict[str, Any] = {}
-    for key, value in scores.items():
-        if np.ndim(value) == 1 and len(value) == classes.num_classes:
-            named |= {f"{key}/{name}": float(one) for name, one in zip(classes.names, value, strict=True)}
-        else:
-            named[key] = value
-    return named

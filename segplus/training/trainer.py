@@ -20,6 +20,7 @@ from transformers.trainer_utils import TrainOutput, has_length
 from segplus.data.streaming import RowSampler
 from segplus.errors import InputError
 from segplus.losses.boundary_head import BoundaryHeadLoss
+from segplus.metrics.user_metrics import UserMetric, load_metrics
 from segplus.models import expose_auxiliary_logits, find_batch_norms, fold_decode_head
 from segplus.recipe import OptimizerRecipe
 from segplus.training.auxiliary_losses import build_boundary_loss, list_auxiliary_logits, sum_auxiliary_losses
@@ -34,7 +35,7 @@ from segplus.training.history import describe_training
 from segplus.training.meters import StepMeters
 from segplus.training.optimizer import group_parameters
 from segplus.training.resumption import ResumableTrainer
-from segplus.training.scorekeeper import Scorekeeper, UserMetric, list_metrics
+from segplus.training.scorekeeper import Scorekeeper
 from segplus.training.sets import TrainingSet
 from segplus.training.settings import Classes, adapt_arguments, choose_classes, write_class_names
 from segplus.training.signals import shield_worker
@@ -58,7 +59,7 @@ class SegmentationTrainer(EvaluatingTrainer, ResumableTrainer):
         classes: Names, or a ClassMap; None takes the names of the model's config.
         compute_loss_func: Trainer's, instead of `losses`: (outputs, labels, num_items_in_batch=valid pixels).
         compute_metrics: Measures label maps beside our scores: a function of an EvalPrediction, a metric of the
-            `evaluate` library, its name or its path, or a list of these.
+            `evaluate` library, its name or its path, name -> arguments, or a list of these.
         preprocess_logits_for_metrics: Replaces label maps by what it makes of logits at the model's stride.
         auxiliary_loss_weight: Weight of the auxiliary head's loss, where the model has one.
         optimizer_recipe: Learning-rate groups; None is Trainer's way.
@@ -118,7 +119,8 @@ class SegmentationTrainer(EvaluatingTrainer, ResumableTrainer):
         self.normalization = normalization
         self.meters = StepMeters()
         self.guard = DivergenceGuard()
-        self.logits_preprocessor, self.metrics = preprocess_logits_for_metrics, list_metrics(compute_metrics)
+        self.logits_preprocessor = preprocess_logits_for_metrics
+        self.metrics = load_metrics(compute_metrics, self.classes)
         self._still: list[nn.Module] = []
         self.scores = Scorekeeper(self.classes, [])
         self.add_callback(StepClock(self.meters, self.guard))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import weakref
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
@@ -62,6 +63,16 @@ class LabelMaps(Sequence[Array]):
 
     def __iter__(self) -> Iterator[Array]:
         return (self[row] for row in range(len(self)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return every array compressed: that is how label maps go from one process to another."""
+        packed = [(zlib.compress(array.tobytes(), 1), array.shape, array.dtype) for array in self]
+        return {"most_bytes": self._most_bytes, "packed": packed}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["most_bytes"])  # type: ignore[misc]
+        for packed, shape, dtype in state["packed"]:
+            self.append(np.frombuffer(zlib.decompress(packed), dtype).reshape(shape))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         shapes = {array.shape for array in self._kept} | {shape for _, shape, _ in self._written}
