@@ -85,7 +85,7 @@ def count(masks: list[np.ndarray], values: int) -> list[int]:
 
 
 def draw_fundus(root: Path) -> Drawn:
-    """Photographs with a black surround, masks of 0 and 255 in GIF, patient and eye in the name."""
+    """Draw photographs with a black surround, masks of 0 and 255 in GIF, patient and eye in the name."""
     masks = []
     rows, columns = np.ogrid[:HEIGHT, :WIDTH]
     inside = (rows - HEIGHT / 2) ** 2 + (columns - WIDTH / 2) ** 2 < (HEIGHT / 2 - 3) ** 2
@@ -100,7 +100,7 @@ def draw_fundus(root: Path) -> Drawn:
 
 
 def draw_nuclei(root: Path) -> Drawn:
-    """A folder an image, and in it one mask file an object."""
+    """Draw a folder an image, and in it one mask file an object."""
     total = 0
     for seed in range(COUNT):
         objects = draw_objects(seed)
@@ -114,7 +114,7 @@ def draw_nuclei(root: Path) -> Drawn:
 
 
 def draw_instances(root: Path) -> Drawn:
-    """Masks of instance numbers, 16 bits."""
+    """Draw masks of instance numbers, 16 bits."""
     total = 0
     for seed in range(COUNT):
         numbered = np.zeros((HEIGHT, WIDTH), dtype=np.uint16)
@@ -127,7 +127,7 @@ def draw_instances(root: Path) -> Drawn:
 
 
 def draw_voc(root: Path) -> Drawn:
-    """Pascal VOC's folders with other classes: palette indices 0 to 3."""
+    """Draw Pascal VOC's folders with other classes: palette indices 0 to 3."""
     masks = []
     for seed in range(COUNT):
         masks.append(draw_ids(seed, 4))
@@ -145,7 +145,7 @@ def paint(ids: np.ndarray) -> np.ndarray:
 
 
 def draw_colors(root: Path) -> Drawn:
-    """Masks of colours, and nothing that says what they mean."""
+    """Draw masks of colours, and nothing that says what they mean."""
     masks = []
     for seed in range(COUNT):
         masks.append(draw_ids(seed, 3))
@@ -155,7 +155,7 @@ def draw_colors(root: Path) -> Drawn:
 
 
 def draw_lossy_colors(root: Path) -> Drawn:
-    """Masks of colours saved as JPEG."""
+    """Draw masks of colours saved as JPEG."""
     masks = []
     for seed in range(COUNT):
         masks.append(draw_ids(seed, 3))
@@ -165,7 +165,7 @@ def draw_lossy_colors(root: Path) -> Drawn:
 
 
 def draw_tiles(root: Path) -> Drawn:
-    """A folder a tile, colours, and classes.json as labelling tools write it."""
+    """Draw a folder a tile, colours, and classes.json as labelling tools write it."""
     masks = []
     for tile in range(1, 4):
         for part in range(3):
@@ -174,7 +174,12 @@ def draw_tiles(root: Path) -> Drawn:
             save(root / f"Tile {tile}" / "images" / f"image_part_{part + 1:03d}.jpg", draw_photo(seed, masks[-1]))
             save(root / f"Tile {tile}" / "masks" / f"image_part_{part + 1:03d}.png", paint(masks[-1]))
     entries = [
-        {"title": name.title(), "shape": "polygon", "color": "#{:02X}{:02X}{:02X}".format(*color), "geometry_config": {}}
+        {
+            "title": name.title(),
+            "shape": "polygon",
+            "color": "#{:02X}{:02X}{:02X}".format(*color),
+            "geometry_config": {},
+        }
         for name, color in COLORS.items()
     ]
     (root / "classes.json").write_text(json.dumps({"classes": entries, "tags": []}))
@@ -182,7 +187,7 @@ def draw_tiles(root: Path) -> Drawn:
 
 
 def draw_cases(root: Path) -> Drawn:
-    """A folder a patient with image.png and mask.png, values 0, 1, 2, and class_names.txt."""
+    """Draw a folder a patient with image.png and mask.png, values 0, 1, 2, and class_names.txt."""
     masks = []
     for seed in range(COUNT):
         masks.append(draw_ids(seed, 3))
@@ -193,7 +198,7 @@ def draw_cases(root: Path) -> Drawn:
 
 
 def draw_coco(root: Path) -> Drawn:
-    """A COCO file under a name of its own in each split's folder."""
+    """Draw a COCO file under a name of its own in each split's folder."""
     total = [0, 0, 0]
     for split, seeds in (("train", range(5)), ("valid", range(5, COUNT))):
         content: dict[str, list[Any]] = {
@@ -226,7 +231,7 @@ def draw_coco(root: Path) -> Drawn:
 
 
 def draw_runs(root: Path) -> Drawn:
-    """Run lengths in a CSV, column by column from 1, a row a class; some images have none."""
+    """Draw run lengths in a CSV, column by column from 1, a row a class; some images have none."""
     masks, lines = [], []
     for seed in range(COUNT):
         ids = draw_ids(seed, 3) if seed % 4 else np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
@@ -244,7 +249,7 @@ def draw_runs(root: Path) -> Drawn:
 
 
 def draw_near_binary(root: Path, in_color: bool = False) -> Drawn:
-    """Masks of 0 and 255 saved as JPEG: values near them; grey, or grey in three channels."""
+    """Draw masks of 0 and 255 saved as JPEG: values near them; grey, or grey in three channels."""
     masks = []
     for seed in range(COUNT):
         masks.append(draw_ids(seed, 2))
@@ -255,12 +260,12 @@ def draw_near_binary(root: Path, in_color: bool = False) -> Drawn:
 
 
 def draw_grey_rgb(root: Path) -> Drawn:
-    """Grey JPEG masks of three channels."""
+    """Draw grey JPEG masks of three channels."""
     return draw_near_binary(root, in_color=True)
 
 
 def draw_cityscapes_val(root: Path) -> Drawn:
-    """Cityscapes' tree of which only val was unpacked."""
+    """Draw Cityscapes' tree of which only val was unpacked."""
     masks = []
     values = np.array([7, 26, 23], dtype=np.uint8)  # road, car, sky
     for seed in range(COUNT):
@@ -275,13 +280,16 @@ def draw_cityscapes_val(root: Path) -> Drawn:
 
 
 def draw_deep(root: Path) -> Drawn:
-    """16-bit TIFF images whose values lie between 808 and 2633."""
+    """Draw 16-bit TIFF images whose values lie between 808 and 2633."""
     masks = []
     for seed in range(COUNT):
         masks.append(draw_ids(seed, 2))
         grey = draw_photo(seed, masks[-1])[..., 0].astype(np.float64)
         low, high = grey.min(), grey.max()
-        save(root / "images" / f"{seed}.tif", (808 + (grey - low) / (high - low) * (2633 - 808)).round().astype(np.uint16))
+        save(
+            root / "images" / f"{seed}.tif",
+            (808 + (grey - low) / (high - low) * (2633 - 808)).round().astype(np.uint16),
+        )
         save(root / "masks" / f"{seed}.png", masks[-1])
     return Drawn(count(masks, 2))
 

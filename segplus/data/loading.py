@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from segplus.data.layouts.encodings import find_encoding
 from segplus.data.layouts.folders import read_flat, read_folders
 from segplus.data.layouts.hub_datasets import read_hub, read_saved
 from segplus.data.layouts.labelme import read_labelme
+from segplus.data.layouts.mask_files import read_mask_files
 from segplus.data.layouts.names import build_class_map, read_colors, read_names
+from segplus.data.layouts.run_lengths import read_run_lengths
 from segplus.data.layouts.source import Source, find_split
 from segplus.data.layouts.tables import read_manifest, read_metadata
 from segplus.data.splits import divide, find_groups
@@ -46,6 +48,8 @@ _READERS: dict[str, Callable[[Path, DataRecipe], Source]] = {
     "ade20k": read_ade20k,
     "coco": read_coco,
     "labelme": read_labelme,
+    "mask_files": read_mask_files,
+    "run_lengths": read_run_lengths,
 }
 _LISTS = frozenset({"manifest"})  # layouts that are one file; the others are folders
 
@@ -144,7 +148,18 @@ def read_source(section: DataRecipe) -> Source:
         raise InputError(
             "data.dataset: no such folder or file", found=name, fix="correct the path, or give a Hub id: owner/name"
         )
-    layout = section.layout if section.layout != "auto" else find_layout(path, section)
+    if section.layout != "auto":
+        return _read_layout(section.layout, path, section)
+    found = find_layout(path, section)
+    source = _read_layout(found.layout, found.root, replace(section, **found.keys))
+    source.settled = found.keys
+    if found.root != path:
+        source.notes.insert(0, f"in {found.root.relative_to(path)}, the folder below that holds pairs")
+    return source
+
+
+def _read_layout(layout: str, path: Path, section: DataRecipe) -> Source:
+    name = str(path)
     if "." in layout:
         source = import_object(layout, "data.layout")(path, section)
         if not isinstance(source, Source):
@@ -158,7 +173,7 @@ def read_source(section: DataRecipe) -> Source:
             found=f"layout {layout}",
             fix="set data.streaming: false; files on a disk are read one at a time anyway",
         )
-    if path.is_file() != (layout in _LISTS):
+    if layout != "run_lengths" and path.is_file() != (layout in _LISTS):
         raise InputError(
             f"data.layout: {layout} is {'a file that lists pairs' if layout in _LISTS else 'a folder'}",
             found=f"{name}, {'a file' if path.is_file() else 'a folder'}",

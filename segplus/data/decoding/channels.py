@@ -1,4 +1,4 @@
-"""From the channels of a mask to one value a pixel: the one that holds ids, planes of a class each, colours of a legend."""
+"""From the channels of a mask to one value a pixel: the one that holds ids, a plane a class, colours of a legend."""
 
 from __future__ import annotations
 
@@ -46,19 +46,19 @@ def choose_channel(values: Raw, asked: int | None, source: str) -> Raw:
         raise InputError(
             f"{source}: a colour mask where ids were promised",
             found=describe_colors(values),
-            fix="give each colour its class in data.colors; segplus inspect lists the colours",
+            fix="give each colour its class in data.colors; segplus inspect lists them",
         )
     if channels >= 3 and not all(_looks_like_ids(values[..., channel]) for channel in range(channels)):
         raise InputError(
-            f"{source}: data.mask_channel takes one channel of a colour, and colours that share its value become one class",
+            f"{source}: data.mask_channel takes one channel of a colour, and colours that share its value become one",
             found=describe_colors(values),
-            fix="remove data.mask_channel, and give each colour its class in data.colors; segplus inspect lists the colours",
+            fix="remove data.mask_channel, and give each colour its class in data.colors; segplus inspect lists them",
         )
     return values[..., asked]
 
 
 def _looks_like_ids(channel: Raw) -> bool:
-    """Return whether values are small or many of a range, as ids and instance numbers are, and shades of colours not."""
+    """Return whether values are small, or many of a range, as ids and instance numbers are and shades are not."""
     found = np.unique(channel)
     found = found[found != 255]
     return len(found) == 0 or int(found[-1]) < max(4 * len(found), 32)

@@ -46,7 +46,7 @@ class MaskDecoder:
         encoding: "auto", "ids", "palette", "colors", "binary", "instances" or "one_hot".
         threshold: Smallest foreground value of a binary mask.
         color_tolerance: Largest distance per channel to a colour of the legend.
-        instance_divisor: value // this is the class of an instance mask; a smaller value that is a class's is this class.
+        instance_divisor: value // this is the class of an instance mask; a smaller value that is a class's is itself.
         mask_channel: The channel that holds the ids of a mask with several.
         planes: Number of planes of a one-hot stack.
         states_void: The recipe says that 255 is ignored; otherwise it is so only where no class has it.
@@ -210,7 +210,7 @@ class MaskDecoder:
         if self.encoding == "binary":
             return (values >= self.threshold).astype(np.uint8)
         if self.encoding == "instances":
-            # Below the divisor a class's value is the class itself, as in Cityscapes; others number the things of class 0.
+            # Below the divisor a class's value is itself, as in Cityscapes; others number the things of class 0.
             itself = (values < self.instance_divisor) & np.isin(values, list(self.classes.raw_to_class))
             return np.where(itself, values, values // self.instance_divisor)
         return values

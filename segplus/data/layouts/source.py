@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset, IterableDataset
@@ -53,6 +54,8 @@ class Source:
         void: Mask values that the layout ignores.
         encoding: The layout's own encoding, or None.
         follows_classes: `names` was made from data.classes already.
+        presumed: `names` are the usual ones of the layout; nothing in the data set says that they are its own.
+        settled: Keys of the data section that say what was recognised, for the recipe that is proposed.
         notes: What was found in each split, for people.
         images_alone: Images without a mask.
         masks_alone: Masks without an image.
@@ -67,6 +70,8 @@ class Source:
     void: tuple[int, ...] = ()
     encoding: str | None = None
     follows_classes: bool = False
+    presumed: bool = False
+    settled: Mapping[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     images_alone: list[str] = field(default_factory=list)
     masks_alone: list[str] = field(default_factory=list)
