@@ -61,14 +61,16 @@ class DataRecipe:
         folds: Number of cross-validation folds over the training images; 0 for none. Each fold's run gets a folder of
             its own inside training.output_dir: fold-0, fold-1, ...
         fold: The fold that becomes the validation split, from 0.
-        classes: List of names, mapping of mask value to name, or path of an id2label.json; None reads the data's.
+        classes: List of names, mapping of mask value to name, path of an id2label.json or another legend, or `voc` for
+            the names of Pascal VOC; None reads the data's.
         colors: Mapping of class name to [red, green, blue], or path of a legend (JSON, or CSV of name, r, g, b).
         reduce_labels: Mask value 0 is ignored and every other value is lowered by one.
         void: Mask values, class names, or colours that are ignored.
         merge: New class name to the names that become it.
         unknown: What a value or colour outside the classes does: `error` or `ignore`.
         encoding: How masks hold classes; `auto` reads single-channel values, palettes, and colours with `colors`.
-        threshold: Smallest mask value that is foreground, for `encoding: binary`.
+        threshold: Smallest mask value that is foreground, for `encoding: binary`; by default 128, and masks of many
+            values then have to state it.
         color_tolerance: Largest distance per channel to a colour of the legend, for lossy masks.
         instance_divisor: Mask value // this is the class, for `encoding: instances`; a smaller value that is a class's
             is this class.
@@ -115,7 +117,7 @@ class DataRecipe:
     merge: dict[str, list[str]] = field(default_factory=dict)
     unknown: Literal["error", "ignore"] = "error"
     encoding: Encoding = "auto"
-    threshold: int = 128
+    threshold: int | None = None
     color_tolerance: int = 0
     instance_divisor: int = 1000
     mask_channel: int | None = None

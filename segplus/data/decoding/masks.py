@@ -33,6 +33,7 @@ from segplus.data.decoding.stored import (
 from segplus.errors import InputError
 
 Raw = npt.NDArray[Any]
+DEFAULT_THRESHOLD = 128  # of a binary mask
 _LOSSY_FORMATS = frozenset({"JPEG", "MPO"})
 _LOSSY_NOISE = 32  # a value that the noise of a JPEG mask hardly reaches in what was drawn as 0
 
@@ -50,17 +51,21 @@ class MaskDecoder:
         mask_channel: The channel that holds the ids of a mask with several.
         planes: Number of planes of a one-hot stack.
         states_void: The recipe says that 255 is ignored; otherwise it is so only where no class has it.
+        states_threshold: The recipe states the threshold.
+        presumed: The benchmark whose usual class names were taken because its folders were recognised, or "".
         max_pixels: Largest mask that is decoded at once.
     """
 
     classes: ClassMap
     encoding: str = "auto"
-    threshold: int = 128
+    threshold: int = DEFAULT_THRESHOLD
     color_tolerance: int = 0
     instance_divisor: int = 1000
     mask_channel: int | None = None
     planes: int = 0
     states_void: bool = False
+    states_threshold: bool = False
+    presumed: str = ""
     max_pixels: int = MAX_PIXELS
 
     def read(

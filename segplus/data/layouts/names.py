@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from segplus.classes import ClassMap, Color
+from segplus.data.layouts.benchmarks import VOC_CLASSES
 from segplus.data.layouts.legends import find_legends, normalize_names, pack_color, read_id2label, read_legend_file
 from segplus.data.layouts.source import Source
 from segplus.errors import InputError, suggest
 from segplus.recipe.data_section import DataRecipe
 from segplus.recipe.paths import expand_path
 from segplus.texts import is_file
+
+VOC = "voc"  # in data.classes: the names of the benchmark
 
 
 class NoClassNamesError(InputError):
@@ -108,6 +111,12 @@ def read_colors(section: DataRecipe, source: Source) -> dict[str, Color]:
     return colors
 
 
+def list_folders_of(source: Source) -> list[Path]:
+    """Return the folders in which a data set's own files of names and colours may lie."""
+    folders = [folder for folder in (source.root, source.top) if folder is not None]
+    return [folder if folder.is_dir() else folder.parent for folder in folders]
+
+
 def read_names(section: DataRecipe, source: Source, colors: Mapping[str, Color]) -> dict[int, str]:
     """Return mask value -> class name.
 
@@ -117,19 +126,20 @@ def read_names(section: DataRecipe, source: Source, colors: Mapping[str, Color])
     given = section.classes
     if source.follows_classes:
         return dict(source.names or {})
+    if given == VOC:
+        return dict(enumerate(VOC_CLASSES))
     if isinstance(given, str):
         return read_id2label(find_file(given, source, "data.classes"), f"data.classes: {given}")
     if given is not None:
         return normalize_names(given, "data.classes")
-    if source.root is not None:
-        beside = (source.root if source.root.is_dir() else source.root.parent) / "id2label.json"
+    for beside in (folder / "id2label.json" for folder in list_folders_of(source)):
         if is_file(beside):
             return read_id2label(beside, str(beside))
     if source.names:
         return dict(source.names)
     if colors:
         return dict(enumerate(colors))
-    legends = {} if source.root is None else find_legends(source.root)
+    legends = {name: legend for folder in list_folders_of(source) for name, legend in find_legends(folder).items()}
     keys = [f"data.{'colors' if legend.colors else 'classes'}: {name}" for name, legend in legends.items()]
     raise NoClassNamesError(
         "data.classes: no class names",
@@ -147,7 +157,7 @@ def find_file(name: str, source: Source, key: str) -> Path:
         InputError: If it is in none of these.
     """
     path = Path(expand_path(name, key))
-    candidates = [path] if path.is_absolute() else [*([source.root / path] if source.root else []), path]
+    candidates = [path] if path.is_absolute() else [*(folder / path for folder in list_folders_of(source)), path]
     for candidate in candidates:
         if is_file(candidate):
             return candidate

@@ -48,7 +48,7 @@ class Source:
         splits: Split name, as the data set says it -> table with the columns name, image, mask. An image is a path or
             {"bytes", "path"}; a mask the same, or a JSON text of shapes.
         found: What was recognised, for people.
-        root: The data set's folder, None on the Hub.
+        root: The folder that holds the pairs, None on the Hub.
         names: Mask value -> class name, where the data set says it.
         colors: Class name -> colour, where the data set says it.
         void: Mask values that the layout ignores.
@@ -60,6 +60,7 @@ class Source:
         images_alone: Images without a mask.
         masks_alone: Masks without an image.
         stream: The training split where it is streamed; `splits` then are called validation and test.
+        top: The data set's folder, where the pairs lie in one below.
     """
 
     splits: dict[str, Dataset]
@@ -76,6 +77,7 @@ class Source:
     images_alone: list[str] = field(default_factory=list)
     masks_alone: list[str] = field(default_factory=list)
     stream: Stream | None = None
+    top: Path | None = None
 
     def describe_orphans(self) -> list[str]:
         """Return a sentence on images without a mask, and one on masks without an image."""
