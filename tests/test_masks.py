@@ -221,11 +221,34 @@ def test_arrays_of_floats_are_refused(tmp_path: Path) -> None:
         count(tmp_path)
 
 
-def test_grey_saved_as_rgb_is_read_by_channel(tmp_path: Path) -> None:
-    Image.fromarray(draw_ids(v1=8).astype(np.uint8)).convert("RGB").save(place_pair(tmp_path))
-    with pytest.raises(InputError, match=r"all equal\n  fix: set data.mask_channel: 0"):
-        count(tmp_path)
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_grey_in_several_channels_needs_no_key(tmp_path: Path, mode: str) -> None:
+    Image.fromarray(draw_ids(v1=8).astype(np.uint8)).convert(mode).save(place_pair(tmp_path))
+    assert count(tmp_path) == [2392, 8, 0]
     assert count(tmp_path, mask_channel=0) == [2392, 8, 0]
+
+
+def test_a_grey_jpeg_mask_of_three_channels_is_binary_without_another_key(tmp_path: Path) -> None:
+    mask = Image.fromarray((draw_ids(v1=960) * 255).astype(np.uint8)).convert("RGB")
+    mask.save(place_pair(tmp_path, "a.jpg"), quality=90)
+    assert count(tmp_path, encoding="binary") == [1440, 960, 0]
+
+
+def test_a_channel_of_a_colour_mask_is_refused(tmp_path: Path) -> None:
+    ids = draw_ids(v1=300, v2=200)
+    Image.fromarray(paint(ids)).save(place_pair(tmp_path))
+    with pytest.raises(InputError, match=r"(?s)takes one channel of a colour.*3 colours: \(128, 64, 0\).*data.colors"):
+        count(tmp_path, mask_channel=0, classes={0: "thing", 128: "ground"})
+    with pytest.raises(InputError, match=r"(?s)a colour mask where ids were promised.*data.colors") as error:
+        count(tmp_path)
+    assert "mask_channel" not in str(error.value)
+
+
+def test_a_channel_of_ids_beside_a_channel_of_instances(tmp_path: Path) -> None:
+    ids = draw_ids(v1=300).astype(np.uint8)
+    numbers = np.arange(ids.size, dtype=np.uint8).reshape(ids.shape) // 2
+    Image.fromarray(np.stack([ids, numbers, np.zeros_like(ids)], axis=-1)).save(place_pair(tmp_path))
+    assert count(tmp_path, mask_channel=0) == [2100, 300, 0]
 
 
 def test_values_outside_the_classes_are_counted(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from segplus.commands.chosen_sections import read_sections
+from segplus.commands.proposing import audit_for_training
+from segplus.data.loading import build_section
 from segplus.errors import InputError
 from segplus.files import prepare_folder
-from segplus.inspection.audit import inspect_dataset
 from segplus.inspection.audit_page import write_page
 from segplus.inspection.audit_text import render_text
 from segplus.recipe.data_section import DataRecipe
@@ -39,7 +40,7 @@ def inspect(
         if page.suffix.lower() not in (".html", ".htm"):  # so that no table or image is written over
             raise InputError(f"--page {page}: not the name of a page", allowed="*.html, *.htm")
         prepare_folder(page.parent)
-    audit = inspect_dataset(section)
+    audit = audit_for_training(build_section(section))
     text = json.dumps(audit.report, indent=1, ensure_ascii=False) + "\n" if as_json else render_text(audit.report)
     (output or sys.stdout).write(text)
     if page is not None:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segplus.commands.chosen_sections import read_sections
+from segplus.commands.proposing import audit_for_training
 from segplus.errors import InputError
 from segplus.files import write_text
-from segplus.inspection import inspect_dataset
 from segplus.recipe.data_section import DataRecipe
 
 
@@ -24,7 +24,7 @@ def write_new_recipe(section: DataRecipe, output: Path) -> list[str]:
     """
     if output.exists():
         raise InputError(f"{output}: is there already", fix="name another file: --output other.yaml, or remove it")
-    report = inspect_dataset(section).report
+    report = audit_for_training(section).report
     errors = [finding for finding in report["findings"] if finding["level"] == "error"]
     lines = [f"{finding['kind']}: {finding['message']}" for finding in errors]
     if "recipe" not in report:

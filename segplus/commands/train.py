@@ -22,7 +22,8 @@ from typing import Any
 from transformers import set_seed
 
 from segplus.commands.endings import end_command
-from segplus.data import check_split, load_segmentation_dataset
+from segplus.data import check_splits, load_segmentation_dataset
+from segplus.data.loading import require_splits
 from segplus.errors import EXIT_CODE_DIVERGED, EXIT_CODE_INPUT, EXIT_CODE_SIGNAL
 from segplus.inference import Predictor, evaluate_split
 from segplus.inference.checkpoint import find_checkpoint
@@ -42,7 +43,6 @@ from segplus.training import (
     build_training_arguments,
     choose_precision,
     prepare_process,
-    require_splits,
 )
 from segplus.training.checkpoints import claim_output_dir, find_resumable_checkpoint
 from segplus.training.held_rows import explain_lost_worker
@@ -59,8 +59,7 @@ def train(recipe: Recipe) -> None:
     with arguments.main_process_first(desc="data"):
         data = load_segmentation_dataset(recipe.data)
         require_splits(data, recipe.data.channels)
-        for split in data.splits.values():
-            check_split(split)
+        check_splits(data.splits)
 
     with arguments.main_process_first(desc="metrics"):
         build_evaluator(recipe.evaluation, data.classes)  # what it cannot measure is told before training

@@ -1,6 +1,6 @@
 """Data sets: images and masks as they lie on disk or the Hub, read as class ids."""
 
-from segplus.data.checking import SplitCheck, check_split
+from segplus.data.checking import SplitCheck, check_split, check_splits
 from segplus.data.dataset import SegmentationSplit
 from segplus.data.loading import SegmentationData, load_segmentation_dataset
 
@@ -9,5 +9,6 @@ __all__ = [
     "SegmentationSplit",
     "SplitCheck",
     "check_split",
+    "check_splits",
     "load_segmentation_dataset",
 ]

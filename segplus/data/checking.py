@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from segplus.data.dataset import SegmentationSplit, refuse_different_sizes
-from segplus.data.decoding.masks import MaskDecoder
+from segplus.data.misreadings import describe_odd_shares, find_misreadings, find_presumed_names
 from segplus.data.parallel import map_pairs
+from segplus.data.ranges import refuse_unfilled_range
 from segplus.data.remembered import find_cache_folder, remember_json
 from segplus.errors import InputError
 
 T = TypeVar("T")
-_FORMAT = 3  # of the remembered checks; raise it when a check is added
+logger = logging.getLogger(__name__)
+_FORMAT = 4  # of the remembered checks; raise it when a check is added
 
 
 @dataclass
@@ -49,6 +52,23 @@ def check_split(split: SegmentationSplit, *, progress: bool = True) -> SplitChec
     return SplitCheck(**remember_json(path, lambda: vars(_check_pairs(split, progress))))
 
 
+def check_splits(splits: Mapping[str, SegmentationSplit], *, progress: bool = True) -> dict[str, SplitCheck]:
+    """Return the class counts of all splits after every pair was checked, and warn of classes that look misread.
+
+    Raises:
+        InputError: If a split does not pass, or masks do not fit the class names that their layout usually has.
+    """
+    checks = {name: check_split(split, progress=progress) for name, split in splits.items()}
+    pixels = {name: np.array(check.pixels, dtype=np.int64) for name, check in checks.items()}
+    problem = find_presumed_names(splits, pixels)
+    if problem is not None:
+        raise problem
+    if splits:
+        for line in describe_odd_shares(next(iter(splits.values())).classes, pixels):
+            logger.warning("%s", line)
+    return checks
+
+
 def _check_pairs(split: SegmentationSplit, progress: bool) -> SplitCheck:
     classes = split.classes
     total = np.zeros(classes.num_classes + 1, dtype=np.int64)
@@ -63,8 +83,9 @@ def _check_pairs(split: SegmentationSplit, progress: bool) -> SplitCheck:
         total += counts
         present += counts > 0
     _raise_first(problems, len(split))
-    refuse_hidden_foreground(split, total)
-    refuse_mixed_palettes(split)
+    for _, problem in find_misreadings(split, total):
+        raise problem
+    refuse_unfilled_range(split)
     return SplitCheck(len(split), total.tolist(), present.tolist())
 
 
@@ -84,76 +105,6 @@ def count_labels(label: npt.NDArray[np.unsignedinteger], num_classes: int) -> np
     result[:num_classes] = counts[:num_classes]
     result[-1] = label.size - result[:-1].sum()
     return result
-
-
-def refuse_hidden_foreground(split: SegmentationSplit, pixels: npt.NDArray[np.int64]) -> None:
-    """Raise InputError if masks were read so that all of the foreground is ignored, or background."""
-    classes = split.classes
-    if looks_like_bytes(split.decoder, pixels):
-        raw = np.unique(split.raw_label(0))
-        if set(raw.tolist()) <= {0, 255}:
-            raise InputError(
-                f"{split.title}: masks of 0 and 255, and 255 is ignored",
-                found=f"no pixel of '{classes.names[1]}', {int(pixels[-1])} ignored",
-                fix="set data.encoding: binary, or data.void: [255] where 255 means nothing",
-            )
-    faint = find_faint_masks(split, pixels)
-    if faint:
-        raise InputError(
-            f"{split.title}: no mask reaches data.threshold",
-            found=f"no value from {split.decoder.threshold} on, lower ones in {len(faint)} masks, such as {faint[0]}",
-            fix="set data.threshold to the least value of the foreground: 1 for masks of 0 and 1",
-        )
-
-
-def looks_like_bytes(decoder: MaskDecoder, pixels: npt.NDArray[np.int64]) -> bool:
-    """Return whether the second of two classes has no pixel, 255 has some, and the recipe does not call it void."""
-    read_as_ids = decoder.encoding in ("ids", "auto") and not decoder.states_void
-    return bool(read_as_ids and decoder.classes.num_classes == 2 and pixels[1] == 0 and pixels[-1] > 0)
-
-
-def find_faint_masks(split: SegmentationSplit, pixels: npt.NDArray[np.int64]) -> list[str]:
-    """Return the files of binary masks whose foreground lies below the threshold, in a split of which none reaches it.
-
-    Args:
-        split: The split.
-        pixels: Its pixels of each class, then ignored ones.
-    """
-    foreground = min(split.classes.raw_to_class.get(1, len(pixels)), len(pixels) - 1)
-    if split.decoder.encoding != "binary" or pixels[foreground] > 0:
-        return []
-    found = map_pairs(partial(_is_faint, split), len(split), None)
-    return [split.sources(index)[1] for index, faint in enumerate(found) if faint]
-
-
-def _is_faint(split: SegmentationSplit, index: int) -> bool:
-    try:
-        return split.decoder.holds_faint_values(split.stored(index)[1], split.sources(index)[1])
-    except InputError:
-        return False  # it is reported when the pair is read
-
-
-def refuse_mixed_palettes(split: SegmentationSplit) -> None:
-    """Raise InputError if an index that masks use has another colour in one file than in another."""
-    known: dict[int, tuple[tuple[int, ...], str]] = {}
-    seen: set[bytes] = set()
-    for index in range(len(split)):
-        source = split.sources(index)[1]
-        palette = split.palette(index)
-        if palette is None:
-            return  # masks of one data set are of one type; single odd ones were refused when they were read
-        if palette in seen and len(seen) == 1:
-            continue
-        seen.add(palette)
-        for value in np.unique(split.raw_label(index)).tolist():
-            color = tuple(palette[3 * value : 3 * value + 3])
-            first = known.setdefault(value, (color, source))
-            if first[0] != color:
-                raise InputError(
-                    f"{source}: palette index {value} has another colour than in {first[1]}",
-                    found=f"{color} and {first[0]}",
-                    fix="set data.encoding: colors and give each class its colour in data.colors",
-                )
 
 
 def _check_pair(split: SegmentationSplit, index: int) -> npt.NDArray[np.int64] | InputError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -42,23 +43,31 @@ def stamp_entries(entries: Iterable[str]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for entry in entries:
         digest.update(f"{entry}|".encode())
-        if not entry.startswith("{"):
-            digest.update("{}|{}\n".format(*_read_stamp(entry)).encode())
+        for path in list_files_of(entry):
+            digest.update("{}|{}\n".format(*_read_stamp(path)).encode())
     return digest.hexdigest()
 
 
 def _digest_entry(entry: str) -> bytes:
     """Return the digest of a file's suffix, which says how it is read, and of its bytes."""
-    if entry.startswith("{"):
-        return hashlib.blake2b(entry.encode(), digest_size=16).digest()
-    digest = hashlib.blake2b(os.path.splitext(entry)[1].lower().encode() + b"|", digest_size=16)
-    try:
-        with Path(entry).open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:  # it is reported when the file is read as an image
-        digest.update(type(error).__name__.encode())
+    paths = list_files_of(entry)
+    named = entry if entry.startswith("{") else os.path.splitext(entry)[1].lower() + "|"
+    digest = hashlib.blake2b(named.encode(), digest_size=16)
+    for path in paths:
+        try:
+            with Path(path).open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        except OSError as error:  # it is reported when the file is read as an image
+            digest.update(type(error).__name__.encode())
     return digest.digest()
+
+
+def list_files_of(entry: str) -> list[str]:
+    """Return the files behind an entry: the path itself, or those that a text of shapes names."""
+    if not entry.startswith("{"):
+        return [entry]
+    return [shape["file"] for shape in json.loads(entry)["shapes"] if "file" in shape] if '"file"' in entry else []
 
 
 def _read_stamp(path: str) -> tuple[int, int]:

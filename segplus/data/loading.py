@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from segplus.classes import ClassMap
 from segplus.data.checking import find_presence
 from segplus.data.dataset import SegmentationSplit
 from segplus.data.decoding.image_reader import ImageReader
-from segplus.data.decoding.masks import MaskDecoder
+from segplus.data.decoding.masks import DEFAULT_THRESHOLD, MaskDecoder
 from segplus.data.layouts.benchmarks import read_ade20k, read_cityscapes, read_voc
 from segplus.data.layouts.coco import read_coco
 from segplus.data.layouts.discovery import find_layout
@@ -23,9 +24,12 @@ from segplus.data.layouts.encodings import find_encoding
 from segplus.data.layouts.folders import read_flat, read_folders
 from segplus.data.layouts.hub_datasets import read_hub, read_saved
 from segplus.data.layouts.labelme import read_labelme
+from segplus.data.layouts.mask_files import read_mask_files
 from segplus.data.layouts.names import build_class_map, read_colors, read_names
+from segplus.data.layouts.run_lengths import read_run_lengths
 from segplus.data.layouts.source import Source, find_split
 from segplus.data.layouts.tables import read_manifest, read_metadata
+from segplus.data.misreadings import refuse_ignored_foreground
 from segplus.data.splits import divide, find_groups
 from segplus.data.streaming import StreamedSplit
 from segplus.data.synthetic.drawn_splits import draw_splits
@@ -46,6 +50,8 @@ _READERS: dict[str, Callable[[Path, DataRecipe], Source]] = {
     "ade20k": read_ade20k,
     "coco": read_coco,
     "labelme": read_labelme,
+    "mask_files": read_mask_files,
+    "run_lengths": read_run_lengths,
 }
 _LISTS = frozenset({"manifest"})  # layouts that are one file; the others are folders
 
@@ -83,7 +89,10 @@ def load_segmentation_dataset(section: DataRecipe | Mapping[str, Any]) -> Segmen
         return SegmentationData(splits, classes, ("drawn street scenes", *_describe_splits(splits)))
     source = read_source(recipe)
     source.refuse_orphans()
-    return assemble(source, recipe)
+    data = assemble(source, recipe)
+    if "train" in data.splits:
+        refuse_ignored_foreground(data.splits["train"])
+    return data
 
 
 def assemble(source: Source, recipe: DataRecipe) -> SegmentationData:
@@ -99,12 +108,14 @@ def assemble(source: Source, recipe: DataRecipe) -> SegmentationData:
     decoder = MaskDecoder(
         classes,
         encoding=encoding,
-        threshold=recipe.threshold,
+        threshold=DEFAULT_THRESHOLD if recipe.threshold is None else recipe.threshold,
         color_tolerance=recipe.color_tolerance,
         instance_divisor=recipe.instance_divisor,
         mask_channel=recipe.mask_channel,
         planes=len(names),
         states_void=255 in recipe.void or names.get(255) in recipe.void,
+        states_threshold=recipe.threshold is not None,
+        presumed=source.found if source.presumed and recipe.classes is None else "",
         max_pixels=max_pixels,
     )
     value_range = None if recipe.image_range is None else (recipe.image_range[0], recipe.image_range[1])
@@ -119,6 +130,24 @@ def assemble(source: Source, recipe: DataRecipe) -> SegmentationData:
         stream = StreamedSplit(rows, columns, skipped, decoder, reader, recipe.shuffle_buffer_images)
     splits = choose_splits(available, recipe) if stream is None else available
     return SegmentationData(splits, classes, (source.found, *source.notes, *_describe_splits(splits)), stream)
+
+
+def require_splits(data: SegmentationData, channels: int = 3) -> None:
+    """Refuse a data set without images to train on or to choose the best checkpoint by, and colours for channels.
+
+    Raises:
+        InputError: If train or validation is missing, or images are in colour where other channels were asked for.
+    """
+    needed = ("train", "validation") if data.stream is None else ("validation",)
+    for name in needed:
+        if name not in data.splits:
+            raise InputError(
+                f"data: no {name} split",
+                found=", ".join(data.splits),
+                fix=f"set data.{name}_split" + (" or data.validation_share: 0.3" if name == "validation" else ""),
+            )
+    if channels != 3 and isinstance(data.splits["validation"].image(0), Image.Image):
+        raise InputError("data.channels: these images are in colour", found=channels, allowed=3)
 
 
 def build_section(section: DataRecipe | Mapping[str, Any]) -> DataRecipe:
@@ -144,7 +173,19 @@ def read_source(section: DataRecipe) -> Source:
         raise InputError(
             "data.dataset: no such folder or file", found=name, fix="correct the path, or give a Hub id: owner/name"
         )
-    layout = section.layout if section.layout != "auto" else find_layout(path, section)
+    if section.layout != "auto":
+        return _read_layout(section.layout, path, section)
+    found = find_layout(path, section)
+    source = _read_layout(found.layout, found.root, replace(section, **found.keys))
+    source.settled = found.keys
+    if found.root != path:
+        source.top = path
+        source.notes.insert(0, f"in {found.root.relative_to(path)}, the folder below that holds pairs")
+    return source
+
+
+def _read_layout(layout: str, path: Path, section: DataRecipe) -> Source:
+    name = str(path)
     if "." in layout:
         source = import_object(layout, "data.layout")(path, section)
         if not isinstance(source, Source):
@@ -158,7 +199,7 @@ def read_source(section: DataRecipe) -> Source:
             found=f"layout {layout}",
             fix="set data.streaming: false; files on a disk are read one at a time anyway",
         )
-    if path.is_file() != (layout in _LISTS):
+    if layout != "run_lengths" and path.is_file() != (layout in _LISTS):
         raise InputError(
             f"data.layout: {layout} is {'a file that lists pairs' if layout in _LISTS else 'a folder'}",
             found=f"{name}, {'a file' if path.is_file() else 'a folder'}",

@@ -7,18 +7,17 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from segplus.classes import ClassMap
 from segplus.data.dataset import SegmentationSplit
 from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.layouts.names import NoClassNamesError
-from segplus.data.layouts.source import Source
+from segplus.data.layouts.source import Source, find_split
 from segplus.data.loading import SegmentationData, assemble, build_section, load_segmentation_dataset, read_source
 from segplus.data.parallel import map_pairs
 from segplus.errors import InputError
 from segplus.inspection.findings import (
     Finding,
+    describe_mistake,
     find_class_problems,
     find_misplaced_masks,
     find_misread_masks,
@@ -26,12 +25,26 @@ from segplus.inspection.findings import (
     find_repeated_images,
     find_sequences,
 )
+from segplus.inspection.groups import Grouping, propose_grouping
 from segplus.inspection.measurements import measure_pair
-from segplus.inspection.proposals import measure_shares, propose_recipe, render_recipe, weigh_by_frequency
+from segplus.inspection.proposals import (
+    list_changed_keys,
+    measure_shares,
+    propose_recipe,
+    render_recipe,
+    weigh_by_frequency,
+)
+from segplus.inspection.readings import Reading, guess_reading
 from segplus.inspection.tallies import SplitTally
 from segplus.recipe.data_section import DataRecipe
 
-_MOST_UNNAMED = 4096
+# Findings that another reading of the masks may mend.
+_MENDABLE = frozenset(
+    {
+        "binary masks read as ids", "foreground below the threshold", "threshold between values", "no instances",
+        "palettes that differ", "names of a benchmark", "outside the classes", "unreadable",
+    }
+)  # fmt: skip
 
 
 @dataclass
@@ -66,19 +79,81 @@ def inspect_dataset(section: DataRecipe | Mapping[str, Any], *, progress: bool =
     recipe = build_section(section)
     findings: list[Finding] = []
     try:
-        data, named = open_tolerantly(recipe, findings, progress)
+        source = open_source(recipe, findings)
+        reading = read_tolerantly(source, recipe, findings, progress)
     except InputError as error:
-        findings.append(Finding("error", "cannot be opened", str(error).replace("\n ", ";"), fix=error.fix))
-        return Audit(build_report(recipe, None, {}, findings, named=True))
+        findings.append(Finding("error", "cannot be opened", describe_mistake(error), fix=error.fix))
+        return Audit(build_report(recipe, None, {}, findings))
+    data = reading.data
     tallies = {name: tally_split(split, data.classes, progress) for name, split in data.splits.items()}
     findings += find_pair_problems(tallies, data.classes)
     findings += find_class_problems(tallies, data.classes)
     findings += find_misread_masks(data.splits, tallies)
     findings += find_misplaced_masks(tallies)
     findings += find_repeated_images(data.splits, tallies)
-    findings += find_sequences(data.splits, recipe.group_pattern)
+    grouping = find_grouping(data, tallies, recipe)
+    findings += find_sequences(data.splits, recipe.group_pattern or (grouping and grouping.pattern))
     findings.sort(key=lambda finding: ("error", "warning", "note").index(finding.level))
-    return Audit(build_report(recipe, data, tallies, findings, named), data, tallies)
+    report = build_report(recipe, data, tallies, findings)
+    mended, counted = reading, tallies
+    if source is not None and reading.guess is None and any(finding.kind in _MENDABLE for finding in findings):
+        mended, counted = mend_reading(source, reading, tallies, progress)
+    if counted["train"].pairs:
+        report |= describe_proposal(mended, counted, source, grouping)
+    return Audit(report, data, tallies)
+
+
+def mend_reading(
+    source: Source, reading: Reading, tallies: dict[str, SplitTally], progress: bool
+) -> tuple[Reading, dict[str, SplitTally]]:
+    """Return a guess at masks that cannot be read as the recipe says, and what the splits hold then."""
+    try:
+        guessed = guess_reading(source, reading.section, progress)
+    except InputError:
+        return reading, tallies  # the findings stand, and no recipe passes the checks
+    if guessed is None:
+        return reading, tallies
+    classes = guessed.data.classes
+    return guessed, {name: tally_split(split, classes, progress) for name, split in guessed.data.splits.items()}
+
+
+def describe_proposal(
+    reading: Reading, tallies: Mapping[str, SplitTally], source: Source | None, grouping: Grouping | None
+) -> dict[str, Any]:
+    """Return the recipe that fits, why it is so, and the question it leaves open; JSON-ready."""
+    settled = source.settled if source is not None else {}
+    keys = list_changed_keys(reading.section)
+    data = {"dataset": keys["dataset"], **settled, **keys}
+    names = [name for split in reading.data.splits.values() for name in split.names]
+    reasons = [f"masks: {reading.guess.reason}"] if reading.guess else []
+    if grouping is not None and reading.section.group_pattern is None and makes_splits(source, reading.section):
+        data["group_pattern"] = grouping.pattern
+        reasons.append(f"group_pattern: {grouping.groups} groups, each a {grouping.what}, stay whole")
+    recipe, more = propose_recipe(data, reading.data.classes, tallies, names)
+    shares = reading.guess.shares if reading.guess else {}
+    question = reading.guess.question if reading.guess else ""
+    return {"recipe": render_recipe(recipe, shares), "reasons": reasons + more, "question": question}
+
+
+def makes_splits(source: Source | None, section: DataRecipe) -> bool:
+    """Return whether a split is drawn from the training images, and whole groups can be kept in one."""
+    if source is None:
+        return False
+    found = find_split(list(source.splits), "validation", section.validation_split)
+    return section.folds > 0 or len(source.splits) == 1 or found is None
+
+
+def find_grouping(data: SegmentationData, tallies: Mapping[str, SplitTally], recipe: DataRecipe) -> Grouping | None:
+    """Return the groups that names show, over all splits, in the order of the names."""
+    if recipe.group_pattern is not None:
+        return None
+    pairs = [
+        (name, hash_)
+        for split, tally in tallies.items()
+        for name, hash_ in zip(data.splits[split].names, tally.hashes, strict=True)
+    ]
+    pairs.sort()
+    return propose_grouping([name for name, _ in pairs], [hash_ for _, hash_ in pairs])
 
 
 def tally_split(split: SegmentationSplit, classes: ClassMap, progress: bool) -> SplitTally:
@@ -91,14 +166,14 @@ def tally_split(split: SegmentationSplit, classes: ClassMap, progress: bool) -> 
     return tally
 
 
-def open_tolerantly(recipe: DataRecipe, findings: list[Finding], progress: bool) -> tuple[SegmentationData, bool]:
-    """Return the splits, and whether the classes have names; orphans and missing names become findings.
+def open_source(recipe: DataRecipe, findings: list[Finding]) -> Source | None:
+    """Return the pairs of a data set, None where they are drawn; files without a partner become findings.
 
     Raises:
-        InputError: If the data cannot be opened at all.
+        InputError: If the data cannot be opened.
     """
     if recipe.dataset == "synthetic" or recipe.layout == "synthetic":
-        return load_segmentation_dataset(recipe), True
+        return None
     if recipe.streams_training:
         raise InputError(
             "data.streaming: inspect reads every pair, and a stream is never read whole",
@@ -109,47 +184,31 @@ def open_tolerantly(recipe: DataRecipe, findings: list[Finding], progress: bool)
         source.describe_orphans(), filter(None, (source.images_alone, source.masks_alone)), strict=True
     ):
         findings.append(Finding("error", "orphans", sentence, files[:20], "add or remove the files"))
-    recipe = replace(recipe, stratify=False)  # it reads masks that may be damaged
-    try:
-        return assemble(source, recipe), True
-    except NoClassNamesError as error:
-        findings.append(Finding("error", "no class names", error.what, fix=error.fix))
-        return assemble(source, replace(recipe, classes=list_values(source, recipe, progress))), False
+    return source
 
 
-def list_values(source: Source, recipe: DataRecipe, progress: bool) -> dict[int, str]:
-    """Return mask value -> a stand-in name, of the values that occur.
+def read_tolerantly(source: Source | None, recipe: DataRecipe, findings: list[Finding], progress: bool) -> Reading:
+    """Return the splits as the recipe reads them; where it does not say how, that is a finding, and a guess does.
 
     Raises:
-        InputError: If there are more than a person could have meant.
+        InputError: If the data cannot be read, and nothing can be guessed.
     """
-    whole = assemble(source, replace(recipe, classes=["unnamed"], unknown="ignore", void=[], merge={}))
-    values: set[int] = set()
-    for split in whole.splits.values():
-        for found in map_pairs(
-            partial(_find_values, split), len(split), f"values of {split.title}" if progress else None
-        ):
-            values |= found
-            if len(values) > _MOST_UNNAMED:
-                raise InputError(
-                    "masks hold thousands of values", found=len(values), fix="set data.encoding, see docs/data.md"
-                )
-    return {value: f"value {value}" for value in sorted(values - {255})} or {0: "value 0"}
-
-
-def _find_values(split: SegmentationSplit, index: int) -> set[int]:
+    if source is None:
+        return Reading(load_segmentation_dataset(recipe), recipe)
+    plain = replace(recipe, stratify=False)  # it reads masks that may be damaged
     try:
-        return {int(value) for value in np.unique(split.raw_label(index))}
-    except InputError:
-        return set()  # it is reported when the pair is measured
+        return Reading(assemble(source, plain), recipe)
+    except InputError as error:
+        guessed = guess_reading(source, plain, progress)
+        if guessed is None:
+            raise
+        kind = "no class names" if isinstance(error, NoClassNamesError) else "cannot be read as stated"
+        findings.append(Finding("error", kind, describe_mistake(error), fix=error.fix))
+        return replace(guessed, section=replace(guessed.section, stratify=recipe.stratify))
 
 
 def build_report(
-    recipe: DataRecipe,
-    data: SegmentationData | None,
-    tallies: Mapping[str, SplitTally],
-    findings: list[Finding],
-    named: bool,
+    recipe: DataRecipe, data: SegmentationData | None, tallies: Mapping[str, SplitTally], findings: list[Finding]
 ) -> dict[str, Any]:
     """Return the JSON-ready report."""
     report: dict[str, Any] = {
@@ -168,7 +227,6 @@ def build_report(
             formula: dict(zip(data.classes.names, weights, strict=True))
             for formula, weights in weigh_by_frequency(train).items()
         }
-        report["recipe"] = render_recipe(propose_recipe(recipe, data.splits["train"].decoder, tallies, named))
     return report
 
 

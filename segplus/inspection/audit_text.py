@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 _MARKS = {"error": "ERROR  ", "warning": "WARNING", "note": "note   "}
-_SHOWN = 5
+_SHOWN = 5  # files of a finding
+_MOST = 10  # classes of a table, and findings: the rest is in the JSON and on the page
 
 
 def render_text(report: Mapping[str, Any]) -> str:
@@ -16,6 +17,8 @@ def render_text(report: Mapping[str, Any]) -> str:
     lines += _render_classes(report)
     lines += _render_findings(report["findings"])
     if "recipe" in report:
+        lines += ["", *(f"because: {reason}" for reason in report["reasons"])]
+        lines += [f"question: {report['question']}"] if report["question"] else []
         lines += ["", "A recipe that fits:", *(f"  {line}" for line in report["recipe"].splitlines())]
     return "\n".join(lines) + "\n"
 
@@ -48,12 +51,14 @@ def _render_classes(report: Mapping[str, Any]) -> list[str]:
     for split, counts in report["splits"].items():
         total = max(1, counts["pixels"])
         lines += ["", f"{split:{width}}  {'pixels':>14}  {'share':>8}  {'images':>7}  {'objects':>8}  {'smallest':>9}"]
-        for name in report["class_names"]:
+        names = sorted(report["class_names"], key=lambda name: -counts["pixel_counts"][name])[:_MOST]
+        for name in (name for name in report["class_names"] if name in names):
             pixels = counts["pixel_counts"][name]
             lines.append(
                 f"{name:{width}}  {pixels:14d}  {100 * pixels / total:7.3f}%  {counts['images_containing'][name]:7d}"
                 f"  {counts['objects'][name]:8d}  {counts['smallest_object_px'][name]:6d} px"
             )
+        lines += _tell_rest(len(report["class_names"]) - _MOST, "classes with fewer pixels")
         ignored = counts["ignored_pixels"]
         lines.append(
             f"{'(ignored)':{width}}  {ignored:14d}  {100 * ignored / total:7.3f}%  {counts['images_with_ignored']:7d}"
@@ -61,23 +66,28 @@ def _render_classes(report: Mapping[str, Any]) -> list[str]:
     if "class_weights" in report:
         formulas = list(report["class_weights"])
         lines += ["", f"{'weights':{width}}  " + "  ".join(f"{name:>17}" for name in formulas)]
-        for name in report["class_names"]:
+        for name in report["class_names"][:_MOST]:
             values = [report["class_weights"][formula][name] for formula in formulas]
             lines.append(
                 f"{name:{width}}  " + "  ".join(f"{'absent' if v is None else format(v, '.4f'):>17}" for v in values)
             )
+        lines += _tell_rest(len(report["class_names"]) - _MOST, "classes")
     return lines
+
+
+def _tell_rest(count: int, what: str) -> list[str]:
+    return [f"... and {count} {what}: segplus inspect --json, or --page"] if count > 0 else []
 
 
 def _render_findings(findings: list[Mapping[str, Any]]) -> list[str]:
     if not findings:
         return ["", "Nothing wrong was found."]
     lines = [""]
-    for finding in findings:
+    for finding in findings[:_MOST]:
         lines.append(f"{_MARKS[finding['level']]}  {finding['message']}")
         lines += [f"           {file}" for file in finding["files"][:_SHOWN]]
         if len(finding["files"]) > _SHOWN:
             lines.append("           ...")
         if finding["fix"]:
             lines.append(f"           fix: {finding['fix']}")
-    return lines
+    return lines + _tell_rest(len(findings) - _MOST, "findings")

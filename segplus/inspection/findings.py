@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from segplus.classes import ClassMap, unpack_color
-from segplus.data.checking import find_faint_masks, looks_like_bytes, refuse_mixed_palettes
 from segplus.data.dataset import SegmentationSplit
+from segplus.data.misreadings import describe_odd_shares, find_misreadings, find_presumed_names
 from segplus.errors import InputError
 from segplus.inspection.duplicates import find_equal_images, find_near_pairs, find_shared_sequences
 from segplus.inspection.measurements import TURNS, WINDOW_PX
@@ -74,7 +74,7 @@ def find_pair_problems(tallies: Mapping[str, SplitTally], classes: ClassMap) -> 
                 f"{text}{f' ({count} times)' if count > 1 else ''}" for text, count in problem.details.items()
             )
             message = f"{split}: {problem.count} pairs {sentence}" + (f": {details}" if details else "")
-            findings.append(Finding(level, name, message, problem.files))
+            findings.append(Finding(level, name, message, problem.files, problem.fix))
         findings += _describe_outside(split, tally, classes) + _describe_range(split, tally)
     return findings
 
@@ -109,7 +109,10 @@ def _describe_range(split: str, tally: SplitTally) -> list[Finding]:
         return []
     problem = tally.problems["no range"]
     low, high = tally.value_range
-    message = f"{split}: {problem.count} images are not 8-bit and no range is stated; their values: {low:g} to {high:g}"
+    message = (
+        f"{split}: {problem.count} images are not 8-bit and no range is stated; their values, {low:g} to {high:g}, "
+        "would become a handful of grey levels, or cannot be served"
+    )
     fix = "set data.image_range: [low, high], the values that become 0 and 255 in every image"
     return [Finding("error", "no range", message, problem.files, fix)]
 
@@ -197,55 +200,46 @@ def find_sequences(splits: Mapping[str, SegmentationSplit], pattern: str | None)
 
 
 def find_class_problems(tallies: Mapping[str, SplitTally], classes: ClassMap) -> list[Finding]:
-    """Return findings on classes: absent from training or from one split, named like void."""
+    """Return findings on classes: absent from training or from every split, named like void, nearly alone."""
     findings = []
-    train = tallies.get("train")
     for class_id, name in enumerate(classes.names):
         if name.lower() in VOID_WORDS:
             values = [raw for raw, target in classes.raw_to_class.items() if target == class_id]
-            message = f"class '{name}' (mask value {', '.join(map(str, values))}) looks like void"
+            shown = ", ".join(str(unpack_color(value) if classes.legend else value) for value in values)
+            message = f"class '{name}' (mask {'colour' if classes.legend else 'value'} {shown}) looks like void"
             findings.append(Finding("warning", "class named like void", message, [name], f"set data.void: [{name}]"))
-        if train is not None and train.pairs and train.pixels[class_id] == 0:
-            held = [split for split, tally in tallies.items() if tally.pixels[class_id]]
-            level: Level = "warning" if held else "note"
-            findings.append(
-                Finding(
-                    level,
-                    "class absent",
-                    f"class '{name}' has no pixel in train" + (f", but in {', '.join(held)}" if held else ""),
-                )
-            )
-    if train is not None and train.pixels.sum() and train.pixels[-1] > 0.5 * train.pixels.sum():
-        share = 100 * train.pixels[-1] / train.pixels.sum()
-        findings.append(Finding("warning", "mostly void", f"train: {share:.0f} % of the pixels are ignored"))
-    return findings
+    train = tallies.get("train")
+    if train is not None and train.pairs:
+        absent = [name for name, pixels in zip(classes.names, train.pixels[:-1], strict=True) if not pixels]
+        held = [name for name in absent if any(tally.pixels[classes.names.index(name)] for tally in tallies.values())]
+        if held:
+            message = f"{len(held)} classes have no pixel in train, but in another split"
+            findings.append(Finding("warning", "class absent", message, held))
+    pixels = {split: tally.pixels for split, tally in tallies.items() if tally.pairs}
+    lines = describe_odd_shares(classes, pixels) if pixels else []
+    return findings + [Finding("warning", "odd shares", line) for line in lines]
 
 
 def find_misread_masks(splits: Mapping[str, SegmentationSplit], tallies: Mapping[str, SplitTally]) -> list[Finding]:
-    """Return findings on masks whose foreground is ignored, or taken for background, in the way they are read."""
+    """Return findings on masks that mean something else than they are read as: those that the check before training
+    refuses.
+    """
     findings = []
-    train = tallies.get("train")
-    if train is not None and not train.outside and looks_like_bytes(splits["train"].decoder, train.pixels):
-        name = splits["train"].classes.names[1]
-        message = f"class '{name}' has no pixel and 255 is ignored: these look like masks of 0 and 255"
-        fix = "set data.encoding: binary, or data.void: [255] where 255 means nothing"
-        findings.append(Finding("error", "binary masks read as ids", message, fix=fix))
     for split, tally in tallies.items():
-        files = find_faint_masks(splits[split], tally.pixels)
-        if files:
-            threshold = splits[split].decoder.threshold
-            message = f"{split}: no mask has a value from data.threshold ({threshold}) on, {len(files)} have lower ones"
-            fix = "set data.threshold to the least value of the foreground: 1 for masks of 0 and 1"
-            findings.append(Finding("error", "foreground below the threshold", message, files[:NAMED], fix))
-        if "unreadable" not in tally.problems:
-            findings += _compare_palettes(splits[split])
+        if "unreadable" in tally.problems or tally.outside:
+            continue
+        for kind, error in find_misreadings(splits[split], tally.pixels):
+            findings.append(Finding("error", kind, describe_mistake(error), fix=error.fix))
+    problem = find_presumed_names(splits, {split: tally.pixels for split, tally in tallies.items()})
+    if problem is not None:
+        findings.append(Finding("error", "names of a benchmark", describe_mistake(problem), fix=problem.fix))
     return findings
 
 
-def _compare_palettes(split: SegmentationSplit) -> list[Finding]:
-    try:
-        refuse_mixed_palettes(split)
-    except InputError as error:
-        message = f"{split.title}: {str(error).replace(chr(10), ';')}"
-        return [Finding("error", "palettes that differ", message, fix=error.fix)]
-    return []
+def describe_mistake(error: InputError) -> str:
+    """Return an error's message on one line, without its fix, which a finding has a line for."""
+    parts = [
+        error.what,
+        *(f"{key}: {value}" for key in ("found", "allowed") if (value := getattr(error, key)) is not None),
+    ]
+    return "; ".join(str(part).replace("\n ", ";") for part in parts)

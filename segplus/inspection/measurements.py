@@ -14,6 +14,7 @@ from PIL import Image
 from segplus.classes import ClassMap
 from segplus.data.checking import count_labels
 from segplus.data.dataset import SegmentationSplit
+from segplus.data.ranges import measure_range, read_deep_values
 from segplus.errors import InputError
 from segplus.images import DecodedImage, measure_image
 
@@ -51,7 +52,8 @@ class PairFacts:
         turn_scores: Agreement of the edges for each of TURNS, shape (8,); NaN for quarter turns of oblong pairs.
         shift_scale: Pixels of the image for one of the reduced image.
         is_interpolated: The mask looks resized with interpolation: classes change through values between the two.
-        value_range: Least and greatest value of an image that is not 8-bit, or None.
+        value_range: Least and greatest value of an image that needs a stated range, or None.
+        inner_range: Those between which nearly all of its values lie.
     """
 
     size_px: tuple[int, int]
@@ -71,6 +73,7 @@ class PairFacts:
     shift_scale: float = 1.0
     is_interpolated: bool = False
     value_range: tuple[float, float] | None = None
+    inner_range: tuple[float, float] = (0.0, 0.0)
 
 
 def measure_pair(split: SegmentationSplit, index: int, tolerant: ClassMap) -> PairFacts | InputError:
@@ -100,11 +103,13 @@ def measure_pair(split: SegmentationSplit, index: int, tolerant: ClassMap) -> Pa
         image_encoding=encodings[0],
         mask_encoding=encodings[1],
         looks=describe_looks(image, grey),
-        value_range=find_range(image),
         hash=hash_differences(grey),
         digest=digest_pixels(np.asarray(image)),
         mask_digest=digest_pixels(labels),
     )
+    deep = read_deep_values(split, index)
+    if deep is not None:
+        facts.value_range, facts.inner_range = measure_range(deep)
     if not tolerant.legend:
         facts.is_interpolated = measure_between(raw) > _BETWEEN_IDS
     elif facts.outside:
@@ -131,13 +136,6 @@ def reduce_to_grey(image: DecodedImage) -> npt.NDArray[np.float32]:
     scale = min(1.0, REDUCED_PX / max(plane.shape))
     size = (max(9, round(plane.shape[1] * scale)), max(9, round(plane.shape[0] * scale)))
     return np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
-
-
-def find_range(image: DecodedImage) -> tuple[float, float] | None:
-    """Return the least and the greatest value of an image that is not 8-bit, or None."""
-    if isinstance(image, Image.Image) or image.dtype == np.uint8:
-        return None
-    return float(image.min()), float(image.max())
 
 
 def describe_looks(image: DecodedImage, grey: npt.NDArray[np.float32]) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
-"""The recipe that fits what was found: data lines, crop, losses and class weights."""
+"""The recipe that fits what was found: data lines, crop, augmentation, losses and class weights."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any
@@ -9,54 +10,93 @@ from typing import Any
 import numpy as np
 import yaml
 
-from segplus.data.checking import looks_like_bytes
-from segplus.data.decoding.masks import MaskDecoder
+from segplus.classes import ClassMap
 from segplus.inspection.findings import VOID_WORDS
 from segplus.inspection.tallies import SplitTally
 from segplus.recipe.data_section import DataRecipe
 
 _RARE = 0.01
 _LARGEST_SERVED_PX = 2048
+_HOT = 4  # times the range of nearly all values: from here on single pixels stretch it
+# Words in the paths of data sets and the names of their classes -> preset; None of the images says it as plainly.
+_KINDS = {
+    "medical": "patient|fundus|retina|vessel|nuclei|nucleus|cell|polyp|lesion|tumou?r|liver|kidney|organ|mri|slice|"
+    "x-?ray|ultrasound|endoscopy|isic|histology|pathology|1st_manual",
+    "aerial": "aerial|satellite|orthophoto|ortho|tile|landcover|land_cover|sentinel|drone|uav|naip|loveda",
+    "industrial": "defect|crack|scratch|dent|steel|severstal|weld|pcb|corrosion|rust|anomaly|mvtec|kolektor|ksdd",
+    "driving": "cityscapes|leftimg8bit|gtfine|bdd|kitti|mapillary",
+}
 
 
 def propose_recipe(
-    section: DataRecipe, decoder: MaskDecoder, tallies: Mapping[str, SplitTally], named: bool
-) -> dict[str, Any]:
-    """Return a whole recipe, as a mapping, for these data.
+    data: Mapping[str, Any], classes: ClassMap, tallies: Mapping[str, SplitTally], names: list[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return a whole recipe, as a mapping, for these data, and why it is so.
 
     Args:
-        section: The data section that was inspected.
-        decoder: How its masks were read, with the classes.
+        data: The keys of its data section.
+        classes: The classes.
         tallies: What the splits hold.
-        named: The classes have names; otherwise the found values are listed for a person to name.
+        names: Names of the images.
     """
-    classes = decoder.classes
     train = tallies.get("train") or next(iter(tallies.values()))
-    data = list_changed_keys(section)
-    if not named:
-        data["classes"] = {
-            raw: classes.names[target]
-            for raw, target in sorted(classes.raw_to_class.items())
-            if target < classes.num_classes
-        }
+    data, reasons = dict(data), []
     void = [name for name in classes.names if name.lower() in VOID_WORDS]
     if void:
         data["void"] = [*data.get("void", []), *void]
-    if not train.outside and looks_like_bytes(decoder, train.pixels):
-        data["encoding"] = "binary"
-    ranges = [tally.value_range for tally in tallies.values() if tally.value_range is not None]
-    if ranges:
-        data["image_range"] = [min(0.0, *(low for low, _ in ranges)), max(high for _, high in ranges)]
+    stated = propose_range(tallies)
+    if stated is not None:
+        data["image_range"] = stated
     recipe: dict[str, Any] = {"data": data, "model": {"checkpoint": "nvidia/mit-b0"}}
     served = choose_served_size(train)
     if served is not None:
         recipe["model"]["image_processor"] = {"size": served}
-    recipe["transforms"] = {"preset": "standard", "crop_size_px": choose_crop(train)}
+    preset, why = choose_preset(data, classes.names, names)
+    recipe["transforms"] = {"preset": preset, "crop_size_px": choose_crop(train)}
+    if why:
+        reasons.append(f"preset {preset}: {why}")
     shares = measure_shares(train)
-    present = shares[shares > 0]
-    rare = len(present) > 0 and bool(present.min() < _RARE)
-    recipe["losses"] = {"cross_entropy": 1.0, "dice": 0.5} if rare else {"cross_entropy": 1.0}
-    return recipe
+    kept = [share for name, share in zip(classes.names, shares, strict=True) if share > 0 and name not in void]
+    recipe["losses"] = {"cross_entropy": 1.0}
+    if kept and min(kept) < _RARE:
+        recipe["losses"] = {"cross_entropy": 1.0, "tversky": 1.0}
+        recipe["class_weights"] = "enet"
+        reasons.append(f"Tversky and ENet's class weights: the rarest class has {100 * min(kept):.2g} % of the pixels")
+    return recipe, reasons
+
+
+def propose_range(tallies: Mapping[str, SplitTally]) -> list[float] | dict[str, Any] | None:
+    """Return the data.image_range of images deeper than 8 bits, None where none is needed.
+
+    Where single pixels stretch the range, it is that of nearly all values, and what lies beyond is clipped.
+    """
+    wide = [tally.value_range for tally in tallies.values() if tally.value_range is not None]
+    inner = [tally.inner_range for tally in tallies.values() if tally.inner_range is not None]
+    if not wide or not inner:
+        return None
+    low, high = min(low for low, _ in wide), max(high for _, high in wide)
+    inner_low, inner_high = min(low for low, _ in inner), max(high for _, high in inner)
+    if high - low > _HOT * (inner_high - inner_low) > 0:
+        return {"low": _tidy(inner_low), "high": _tidy(inner_high), "clip": True}
+    return [_tidy(low), _tidy(high if high > low else low + 1)]
+
+
+def _tidy(value: float) -> float:
+    return int(value) if value == int(value) else value
+
+
+def choose_preset(data: Mapping[str, Any], classes: tuple[str, ...], names: list[str]) -> tuple[str, str]:
+    """Return the augmentation preset that paths and classes speak for, and the word that does; or the standard one."""
+    if data.get("channels", 3) > 4:
+        return "aerial", f"images of {data['channels']} channels"
+    path = "/".join(str(data["dataset"]).split("/")[-2:])
+    text = " ".join([path, str(data.get("images", "")), *classes, *names[:20], *names[-20:]])
+    whole = {kind: rf"(?<![a-z])(?:{words})s?(?![a-z])" for kind, words in _KINDS.items()}
+    found = {kind: match[0] for kind, word in whole.items() if (match := re.search(word, text, re.IGNORECASE))}
+    if len(found) == 1:
+        kind, word = next(iter(found.items()))
+        return kind, f"'{word}' in the names"
+    return "standard", ""
 
 
 def list_changed_keys(section: DataRecipe) -> dict[str, Any]:
@@ -121,6 +161,11 @@ def weigh_by_frequency(tally: SplitTally) -> dict[str, list[float | None]]:
     return {name: [None if np.isnan(v) else round(float(v), 4) for v in values] for name, values in weights.items()}
 
 
-def render_recipe(recipe: Mapping[str, Any]) -> str:
-    """Return a recipe as YAML, short lists on one line."""
-    return yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
+def render_recipe(recipe: Mapping[str, Any], shares: Mapping[str, float] | None = None) -> str:
+    """Return a recipe as YAML, short lists on one line; shares of pixels stand as comments behind the colours."""
+    text = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
+    for name, share in (shares or {}).items():
+        text = re.sub(
+            rf"^(\s+{re.escape(name)}: \[.*\])$", rf"\1  # {100 * share:.3g} % of the pixels", text, flags=re.M
+        )
+    return text

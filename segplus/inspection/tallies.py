@@ -26,6 +26,7 @@ class Problem:
     count: int = 0
     files: list[str] = field(default_factory=list)
     details: Counter[str] = field(default_factory=Counter)
+    fix: str | None = None
 
     def add(self, file: str, detail: str = "") -> None:
         """Count one more."""
@@ -52,6 +53,7 @@ class SplitTally:
         self.smallest_px = np.zeros(num_classes, dtype=np.int64)
         self.outside: Counter[int] = Counter()
         self.value_range: tuple[float, float] | None = None  # of images that are not 8-bit
+        self.inner_range: tuple[float, float] | None = None  # of nearly all of their values
         self.sizes: Counter[tuple[int, int]] = Counter()
         self.image_encodings: Counter[str] = Counter()
         self.mask_encodings: Counter[str] = Counter()
@@ -70,7 +72,7 @@ class SplitTally:
         if isinstance(facts, InputError):
             for column in (self.hashes, self.digests, self.mask_digests):
                 column.append(0)
-            self.problems["unreadable"].add(sources[0], str(facts).replace("\n", ";"))
+            self._add_unreadable(facts, sources)
             return
         self.pairs += 1
         present = facts.pixels > 0
@@ -83,6 +85,8 @@ class SplitTally:
         if facts.value_range is not None:
             low, high = self.value_range or facts.value_range
             self.value_range = min(low, facts.value_range[0]), max(high, facts.value_range[1])
+            low, high = self.inner_range or facts.inner_range
+            self.inner_range = min(low, facts.inner_range[0]), max(high, facts.inner_range[1])
         self.sizes[facts.size_px] += 1
         self.image_encodings[facts.image_encoding] += 1
         self.mask_encodings[facts.mask_encoding] += 1
@@ -97,6 +101,14 @@ class SplitTally:
         names = [name for name, problem in self.problems.items() if problem.count > before.get(name, 0)]
         if names and len(self.suspects) < 2 * _IMAGES and max(before.get(name, 0) for name in names) < _IMAGES:
             self.suspects.append((index, ", ".join(names)))
+
+    def _add_unreadable(self, error: InputError, sources: tuple[str, str]) -> None:
+        """Count an error under its sentence, which is the same for all files that it is told of."""
+        file = next((source for source in sources if error.what.startswith(f"{source}: ")), sources[0])
+        problem = self.problems["unreadable"]
+        found = "" if error.found is None else f" ({error.found})"
+        problem.add(file, error.what.removeprefix(f"{file}: ") + (found if len(problem.details) < NAMED else ""))
+        problem.fix = problem.fix or error.fix
 
     def _add_edges(self, facts: PairFacts) -> None:
         if facts.shift_profile is None or facts.turn_scores is None:

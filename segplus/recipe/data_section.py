@@ -22,6 +22,8 @@ Layout = Literal[
     "ade20k",
     "coco",
     "labelme",
+    "mask_files",
+    "run_lengths",
 ]
 Encoding = Literal["auto", "ids", "palette", "colors", "binary", "instances", "one_hot"]
 
@@ -40,11 +42,14 @@ class DataRecipe:
         shuffle_buffer_images: Images of a stream among which the next one is drawn; they are held encoded.
         image_column: Column that holds the image; found by its type where it is not given.
         label_column: Column that holds the mask; found by its type where it is not given.
-        images: Name of the image folder, where it is not one of the usual ones.
-        masks: Name of the mask folder, where there are several or it is not one of the usual ones.
-        image_pattern: Regular expression on an image's file name; its first group is the key of the pair.
-        mask_pattern: Regular expression on a mask's file name; its first group is the key of the pair.
-        annotations: Annotation file or folder (COCO), relative to the data set; `{split}` stands for the split's name.
+        images: Name of the image folder, where it is not one of the usual ones; `*` stands for any folder or part of a
+            name, as in `*/images` for a folder a tile.
+        masks: Name of the mask folder, where there are several or it is not one of the usual ones; `*` as in `images`.
+        image_pattern: Regular expression on an image's file name, or with a slash in it on the path below the folder;
+            its group is the key of the pair.
+        mask_pattern: The same for masks.
+        annotations: Annotation file (COCO, or a CSV of run lengths), relative to the data set; `{split}` stands for the
+            split's name.
         train_split: Name of the training split in the data set; found by the usual names where it is not given.
         validation_split: Name of the validation split; `none` uses none that is there.
         test_split: Name of the test split; `none` uses none that is there.
@@ -56,16 +61,19 @@ class DataRecipe:
         folds: Number of cross-validation folds over the training images; 0 for none. Each fold's run gets a folder of
             its own inside training.output_dir: fold-0, fold-1, ...
         fold: The fold that becomes the validation split, from 0.
-        classes: List of names, mapping of mask value to name, or path of an id2label.json; None reads the data's.
+        classes: List of names, mapping of mask value to name, path of an id2label.json or another legend, or `voc` for
+            the names of Pascal VOC; None reads the data's.
         colors: Mapping of class name to [red, green, blue], or path of a legend (JSON, or CSV of name, r, g, b).
         reduce_labels: Mask value 0 is ignored and every other value is lowered by one.
         void: Mask values, class names, or colours that are ignored.
         merge: New class name to the names that become it.
         unknown: What a value or colour outside the classes does: `error` or `ignore`.
         encoding: How masks hold classes; `auto` reads single-channel values, palettes, and colours with `colors`.
-        threshold: Smallest mask value that is foreground, for `encoding: binary`.
+        threshold: Smallest mask value that is foreground, for `encoding: binary`; by default 128, and masks of many
+            values then have to state it.
         color_tolerance: Largest distance per channel to a colour of the legend, for lossy masks.
-        instance_divisor: Mask value // this is the class, for `encoding: instances`.
+        instance_divisor: Mask value // this is the class, for `encoding: instances`; a smaller value that is a class's
+            is this class.
         mask_channel: The channel that holds the ids where a mask has several.
         unlabelled: What pixels without a polygon are: `background` (a class of its own) or `ignore`.
         image_range: Values [low, high] that become 0 and 255 in images deeper than 8 bits; by default the type's range.
@@ -109,7 +117,7 @@ class DataRecipe:
     merge: dict[str, list[str]] = field(default_factory=dict)
     unknown: Literal["error", "ignore"] = "error"
     encoding: Encoding = "auto"
-    threshold: int = 128
+    threshold: int | None = None
     color_tolerance: int = 0
     instance_divisor: int = 1000
     mask_channel: int | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from segplus.training.arguments import build_training_arguments, choose_precision, prepare_process
-from segplus.training.building import build_image_processor, build_recipe_criterion, build_trainer, require_splits
+from segplus.training.building import build_image_processor, build_recipe_criterion, build_trainer
 from segplus.training.callbacks import install_log, install_panel, load_callbacks
 from segplus.training.checkpoints import claim_output_dir, find_resumable_checkpoint
 from segplus.training.guard import TrainingDivergedError
@@ -28,5 +28,4 @@ __all__ = [
     "install_panel",
     "load_callbacks",
     "prepare_process",
-    "require_splits",
 ]

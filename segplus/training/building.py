@@ -221,24 +221,6 @@ def _try_image_processor(processor: BaseImageProcessor, channels: int) -> None:
         raise refuse_image_processor(error) from error
 
 
-def require_splits(data: SegmentationData, channels: int = 3) -> None:
-    """Refuse a data set without images to train on or to choose the best checkpoint by, and colours for channels.
-
-    Raises:
-        InputError: If train or validation is missing, or images are in colour where other channels were asked for.
-    """
-    needed = ("train", "validation") if data.stream is None else ("validation",)
-    for name in needed:
-        if name not in data.splits:
-            raise InputError(
-                f"data: no {name} split",
-                found=", ".join(data.splits),
-                fix=f"set data.{name}_split or data.validation_share",
-            )
-    if channels != 3 and isinstance(data.splits["validation"].image(0), Image.Image):
-        raise InputError("data.channels: these images are in colour", found=channels, allowed=3)
-
-
 def _choose_panel(evaluation_set: EvaluationSet):  # type: ignore[no-untyped-def]
     """Choose validation images evenly; the same ones at every evaluation."""
     count = min(_PANEL_IMAGES, len(evaluation_set))

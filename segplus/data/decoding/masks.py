@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 
 from segplus.classes import ClassMap, pack_colors
 from segplus.data.decoding.arrays import load_array, read_header
+from segplus.data.decoding.channels import LOSSY_GREY, choose_channel, is_grey, join_planes, snap_colors
 from segplus.data.decoding.depth import count_equal_pages
 from segplus.data.decoding.headers import check_png, check_png_pixels, read_png_size
 from segplus.data.decoding.image_reader import count_pages, read_pages
@@ -32,6 +33,7 @@ from segplus.data.decoding.stored import (
 from segplus.errors import InputError
 
 Raw = npt.NDArray[Any]
+DEFAULT_THRESHOLD = 128  # of a binary mask
 _LOSSY_FORMATS = frozenset({"JPEG", "MPO"})
 _LOSSY_NOISE = 32  # a value that the noise of a JPEG mask hardly reaches in what was drawn as 0
 
@@ -45,21 +47,25 @@ class MaskDecoder:
         encoding: "auto", "ids", "palette", "colors", "binary", "instances" or "one_hot".
         threshold: Smallest foreground value of a binary mask.
         color_tolerance: Largest distance per channel to a colour of the legend.
-        instance_divisor: value // this is the class of an instance mask.
+        instance_divisor: value // this is the class of an instance mask; a smaller value that is a class's is itself.
         mask_channel: The channel that holds the ids of a mask with several.
         planes: Number of planes of a one-hot stack.
         states_void: The recipe says that 255 is ignored; otherwise it is so only where no class has it.
+        states_threshold: The recipe states the threshold.
+        presumed: The benchmark whose usual class names were taken because its folders were recognised, or "".
         max_pixels: Largest mask that is decoded at once.
     """
 
     classes: ClassMap
     encoding: str = "auto"
-    threshold: int = 128
+    threshold: int = DEFAULT_THRESHOLD
     color_tolerance: int = 0
     instance_divisor: int = 1000
     mask_channel: int | None = None
     planes: int = 0
     states_void: bool = False
+    states_threshold: bool = False
+    presumed: str = ""
     max_pixels: int = MAX_PIXELS
 
     def read(
@@ -168,12 +174,14 @@ class MaskDecoder:
             raise InputError(
                 f"{source}: JPEG masks hold values that were never drawn",
                 found=image.format,
-                fix="set data.encoding: binary with a data.threshold, or data.colors with a data.color_tolerance",
+                fix="set data.encoding: binary for masks of two classes, or data.colors with a data.color_tolerance",
             )
         if image.getexif().get(0x0112, 1) != 1:
             image = ImageOps.exif_transpose(image)
         if self.classes.legend:
             return self._snap_colors(pack_colors(np.asarray(_flatten_alpha(image, source))))
+        if image.format in _LOSSY_FORMATS and image.mode == "RGB" and is_grey(np.asarray(image), LOSSY_GREY):
+            image = image.convert("L")
         if image.mode in ("P", "PA"):
             return self._read_palette(image, source)
         return self._read_values(np.asarray(image), source)
@@ -191,17 +199,13 @@ class MaskDecoder:
 
     def _read_values(self, values: Raw, source: str) -> Raw:
         if self.encoding == "one_hot":
-            return self._join_planes(values, source)
+            return join_planes(values, self.planes, self.classes.ignore_index, source)
         if self.classes.legend and values.ndim == 3:
             return self._snap_colors(pack_colors(values[..., :3]))
-        if values.ndim == 3 and self.mask_channel is not None:
-            if not 0 <= self.mask_channel < values.shape[-1]:
-                raise InputError(f"{source}: no channel {self.mask_channel}", found=f"{values.shape[-1]} channels")
-            values = values[..., self.mask_channel]
-        if values.ndim == 3 and values.shape[-1] == 1:
-            values = values[..., 0]
+        if values.ndim == 3:
+            values = choose_channel(values, self.mask_channel, source)
         if values.ndim != 2:
-            raise self._describe_channels(values, source)
+            raise InputError(f"{source}: not a mask of one channel", found=f"shape {values.shape}")
         if values.dtype == np.bool_:
             return values.astype(np.uint8)
         if not np.issubdtype(values.dtype, np.integer):
@@ -210,65 +214,23 @@ class MaskDecoder:
             )
         if self.encoding == "binary":
             return (values >= self.threshold).astype(np.uint8)
-        return values // self.instance_divisor if self.encoding == "instances" else values
+        if self.encoding == "instances":
+            # Below the divisor a class's value is itself, as in Cityscapes; others number the things of class 0.
+            itself = (values < self.instance_divisor) & np.isin(values, list(self.classes.raw_to_class))
+            return np.where(itself, values, values // self.instance_divisor)
+        return values
 
-    def _describe_channels(self, values: Raw, source: str) -> InputError:
-        if values.ndim != 3 or values.shape[-1] > 4:
-            return InputError(
-                f"{source}: not a mask of one channel", found=f"shape {values.shape}", fix="set data.encoding: one_hot?"
-            )
-        equal = (
-            values.shape[-1] >= 3
-            and (values[..., 0] == values[..., 1]).all()
-            and (values[..., 0] == values[..., 2]).all()
-        )
-        return InputError(
-            f"{source}: a colour mask where ids were promised",
-            found=f"{values.shape[-1]} channels" + (", all equal" if equal else ""),
-            fix="set data.mask_channel: 0"
-            if equal
-            else "set data.encoding: colors and data.colors, or data.mask_channel",
-        )
+    def _snap_colors(self, packed: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        if not self.color_tolerance:
+            return packed
+        return snap_colors(packed, [value for value in self.classes.raw_to_class if value >= 0], self.color_tolerance)
 
     def _read_planes(self, image: Image.Image, source: str) -> Raw:
         if count_pages(image) not in (1, self.planes):
             raise InputError(f"{source}: not a stack of {self.planes} planes, one a class", found=count_pages(image))
         planes = read_pages(image)
         stack = planes[0] if len(planes) == 1 else np.stack(planes)  # (planes, H, W)
-        return self._join_planes(stack, source)
-
-    def _join_planes(self, stack: Raw, source: str) -> Raw:
-        axes = [axis for axis in (0, 2) if stack.ndim == 3 and stack.shape[axis] == self.planes]
-        if len(axes) != 1:
-            raise InputError(
-                f"{source}: not a stack of {self.planes} planes, one a class",
-                found=f"shape {stack.shape}",
-                allowed=f"({self.planes}, H, W) or (H, W, {self.planes})",
-            )
-        marked = np.moveaxis(stack, axes[0], 0) != 0  # (planes, H, W)
-        hits = marked.sum(axis=0)
-        if (hits > 1).any():
-            raise InputError(
-                f"{source}: pixels of two classes in a one-hot stack",
-                found=f"{int((hits > 1).sum())} pixels",
-                fix="make planes disjoint",
-            )
-        return np.where(hits == 0, self.classes.ignore_index, marked.argmax(axis=0)).astype(np.int32)
-
-    def _snap_colors(self, packed: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        if not self.color_tolerance:
-            return packed
-        legend = np.array(sorted(value for value in self.classes.raw_to_class if value >= 0), dtype=np.int32)
-        found, inverse = np.unique(packed, return_inverse=True)
-        shifts = np.array([16, 8, 0])
-        distance = np.abs(((found[:, None] >> shifts) & 255)[:, None] - ((legend[:, None] >> shifts) & 255)[None])
-        farthest = distance.max(axis=-1)  # (colours found, colours of the legend)
-        nearest = farthest.argmin(axis=1)
-        near = farthest[np.arange(len(found)), nearest] <= self.color_tolerance
-        snapped: npt.NDArray[np.int32] = (
-            np.where(near, legend[nearest], found)[inverse].reshape(packed.shape).astype(np.int32)
-        )
-        return snapped
+        return join_planes(stack, self.planes, self.classes.ignore_index, source)
 
 
 def refuse_mask_pages(image: Image.Image, source: str) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from segplus.data.decoding.stored import open_with_pillow, report_damage
 from segplus.errors import InputError
 
 
@@ -17,22 +18,75 @@ def draw_annotation(annotation: dict[str, Any]) -> npt.NDArray[np.int32]:
     Args:
         annotation: {"size": [H, W], "background": value, "shapes": [...]}. A shape has a "value" and one of "polygons"
             ([[x, y, x, y, ...], ...], drawn as COCO does), "rle" ({"size", "counts"}), "points" ([[x, y], ...], drawn
-            as labelme does) and "circle" ([centre, point on the edge]). Later shapes lie on top.
+            as labelme does), "circle" ([centre, point on the edge]), "runs" ("start length start length ...", down the
+            columns from 1) and "file" (path of a mask of this shape alone). Later shapes lie on top, unless "disjoint"
+            says that two of different values may not share a pixel.
 
     Returns:
         Raw values, int32, shape (H, W).
+    Raises:
+        InputError: If shapes that should be disjoint overlap, or a file cannot be read.
     """
     height, width = annotation["size"]
     raw = np.full((height, width), annotation["background"], dtype=np.int32)
     for shape in annotation["shapes"]:
-        if "points" in shape:
+        if "file" in shape:
+            inside = read_plane(shape["file"], height, width)
+        elif "runs" in shape:
+            inside = fill_runs(shape["runs"], height, width)
+        elif "points" in shape:
             inside = _fill_points(shape["points"], height, width)
         elif "circle" in shape:
             inside = _fill_circle(shape["circle"], height, width)
         else:
             inside = _fill_coco(shape, height, width)
+        if annotation.get("disjoint"):
+            _refuse_overlap(raw[inside], annotation["background"], shape)
         raw[inside] = shape["value"]
     return raw
+
+
+def _refuse_overlap(covered: npt.NDArray[np.int32], background: int, shape: dict[str, Any]) -> None:
+    shared = int(((covered != background) & (covered != shape["value"])).sum())
+    if shared:
+        raise InputError(
+            f"{shape.get('file', 'a mask')}: pixels of two classes",
+            found=f"{shared} pixels are another class's, too",
+            fix="list data.classes in the order in which they are drawn: a later class lies on top",
+        )
+
+
+def read_plane(path: str, height: int, width: int) -> npt.NDArray[np.bool_]:
+    """Return where a mask file of one object or class is not 0, or nearer to 255 in a lossy file, shape (H, W).
+
+    Raises:
+        InputError: If the file is damaged or of another size.
+    """
+    with report_damage(path), open_with_pillow(path) as image:
+        is_lossy = image.format in ("JPEG", "MPO")
+        deep = image.mode.startswith(("I", "F"))
+        plane = np.asarray(image if deep or image.mode in ("1", "L") else image.convert("L"))
+    if plane.shape != (height, width):
+        found = f"{plane.shape[1]} x {plane.shape[0]} px, the image {width} x {height}"
+        raise InputError(f"{path}: not of its image's size", found=found, fix="export the mask again")
+    inside: npt.NDArray[np.bool_] = plane >= 128 if is_lossy else plane > 0
+    return inside
+
+
+def fill_runs(runs: str, height: int, width: int) -> npt.NDArray[np.bool_]:
+    """Return the mask of runs (start, length), which go down the columns from pixel 1, shape (H, W).
+
+    Raises:
+        ValueError: If they are no such pairs, or leave the image.
+    """
+    numbers = np.array(runs.split(), dtype=np.int64)
+    starts, lengths = numbers[::2] - 1, numbers[1::2]
+    if len(numbers) % 2 or (numbers < 1).any() or (starts + lengths > height * width).any():
+        raise ValueError(f"run lengths that are no pairs of start and length inside {width} x {height} px: {runs[:40]}")
+    steps = np.zeros(height * width + 1, dtype=np.int32)
+    np.add.at(steps, starts, 1)
+    np.add.at(steps, starts + lengths, -1)
+    return (steps[:-1].cumsum() > 0).reshape(width, height).T
 
 
 def _fill_points(points: list[list[float]], height: int, width: int) -> npt.NDArray[np.bool_]:

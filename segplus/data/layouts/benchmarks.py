@@ -23,6 +23,7 @@ CITYSCAPES_CLASSES = {
     20: "traffic sign", 21: "vegetation", 22: "terrain", 23: "sky", 24: "person", 25: "rider", 26: "car", 27: "truck",
     28: "bus", 31: "train", 32: "motorcycle", 33: "bicycle",
 }  # fmt: skip
+_CITYSCAPES_MASKS = ("labelIds", "labelTrainIds", "instanceIds")
 CITYSCAPES_VOID = tuple(value for value in range(35) if value not in CITYSCAPES_CLASSES)
 
 
@@ -51,7 +52,8 @@ def read_voc(root: Path, section: DataRecipe) -> Source:
     if legend.is_file():
         colors = read_labelmap(legend)
         return Source(splits, "Pascal VOC", root, dict(enumerate(colors)), colors, encoding="colors", notes=notes)
-    return Source(splits, "Pascal VOC", root, dict(enumerate(VOC_CLASSES)), encoding="palette", notes=notes)
+    names = dict(enumerate(VOC_CLASSES))
+    return Source(splits, "Pascal VOC", root, names, encoding="palette", presumed=True, notes=notes)
 
 
 def _find_voc_pair(stem: str, files: dict[str, Path], masks: Path, listed: Path) -> tuple[str, str, str]:
@@ -94,16 +96,18 @@ def _is_index(text: str | None) -> bool:
 def read_cityscapes(root: Path, section: DataRecipe) -> Source:
     """Return the pairs of leftImg8bit and gtFine, city by city, with the 19 scored classes.
 
-    `masks: labelTrainIds` reads the train-id files instead of the label-id files; the classes are the same. The test
-    images have no masks of their own and are left out unless data.test_split names them.
+    `masks` names the kind of files: labelIds, labelTrainIds, or instanceIds, in which a thing's value is its class *
+    1000 and a number; by default the first kind that is there. The classes are the same. The test images have no masks
+    of their own and are left out unless data.test_split names them.
     """
-    suffix = section.masks or "labelIds"
-    if suffix not in ("labelIds", "labelTrainIds"):
-        raise InputError("data.masks: no such Cityscapes mask", found=suffix, allowed="labelIds, labelTrainIds")
     truth = "gtFine" if (root / "gtFine").is_dir() else "gtCoarse"
     for folder in (root / "leftImg8bit", root / truth):
         if not folder.is_dir():
             raise InputError(f"{root}: not Cityscapes", found=f"no folder {folder.name}", fix="correct data.layout")
+    there = (kind for kind in _CITYSCAPES_MASKS if next((root / truth).rglob(f"*_{kind}.png"), None) is not None)
+    suffix = section.masks or next(there, _CITYSCAPES_MASKS[0])
+    if suffix not in _CITYSCAPES_MASKS:
+        raise InputError("data.masks: no such Cityscapes mask", found=suffix, allowed=", ".join(_CITYSCAPES_MASKS))
     splits = {}
     for folder in sorted(path for path in (root / "leftImg8bit").iterdir() if path.is_dir()):
         if folder.name == "test" and section.test_split != "test":
@@ -117,7 +121,8 @@ def read_cityscapes(root: Path, section: DataRecipe) -> Source:
     if suffix == "labelTrainIds":
         names = dict(enumerate(CITYSCAPES_CLASSES.values()))
         return Source(splits, "Cityscapes", root, names, void=(255,), encoding="ids", notes=notes)
-    return Source(splits, "Cityscapes", root, CITYSCAPES_CLASSES, void=CITYSCAPES_VOID, encoding="ids", notes=notes)
+    encoding = "instances" if suffix == "instanceIds" else "ids"
+    return Source(splits, "Cityscapes", root, CITYSCAPES_CLASSES, void=CITYSCAPES_VOID, encoding=encoding, notes=notes)
 
 
 def read_ade20k(root: Path, section: DataRecipe) -> Source:

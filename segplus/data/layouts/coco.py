@@ -6,7 +6,9 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,13 +24,13 @@ from segplus.data.layouts.shapes import (
     read_stated_size,
     read_whole,
 )
-from segplus.data.layouts.source import SPLIT_ALIASES, Source, build_table
+from segplus.data.layouts.source import SPLIT_ALIASES, Source, build_table, is_split_name
 from segplus.errors import InputError, suggest
 from segplus.recipe.data_section import DataRecipe
 from segplus.texts import is_file, read_json
 
 UNLABELLED = -2  # below every category id and below the background's -1
-_NO_MASKS = ("captions", "person_keypoints", "image_info", "panoptic", "labels")
+_NO_MASKS = ("captions", "person_keypoints", "image_info", "panoptic")
 
 
 def read_coco(root: Path, section: DataRecipe) -> Source:
@@ -105,15 +107,7 @@ def find_annotation_files(root: Path, section: DataRecipe) -> dict[str, Path]:
         InputError: If there is none, or a split has two.
     """
     template = section.annotations
-    if template:
-        files = _match_files(root, template)
-    else:
-        files = [
-            path
-            for pattern in ("*.json", "annotations/*.json", "*/_annotations.coco.json")
-            for path in sorted(root.glob(pattern))
-            if not path.stem.startswith(_NO_MASKS) and path.name not in ("id2label.json", "label2id.json")
-        ]
+    files = _match_files(root, template) if template else list_coco_files(root)
     found: dict[str, list[Path]] = defaultdict(list)
     for path in files:
         found[guess_split(path, root) or WHOLE].append(path)
@@ -125,8 +119,27 @@ def find_annotation_files(root: Path, section: DataRecipe) -> dict[str, Path]:
                 fix="set data.annotations, such as annotations/instances_{split}2017.json",
             )
     if not found:
-        raise InputError(f"{root}: no annotation file", allowed="annotations/*.json or */_annotations.coco.json")
+        raise InputError(f"{root}: no annotation file", allowed="a COCO file in it, in annotations/ or in train/, val/")
     return {split: paths[0] for split, paths in found.items()}
+
+
+def list_coco_files(root: Path) -> list[Path]:
+    """Return the files of a folder, of its annotations/ and of its splits' folders that hold what a COCO file does."""
+    folders = [root, root / "annotations", *(path for path in sorted(root.iterdir()) if is_split_name(path.name))]
+    return [
+        path
+        for folder in folders
+        for path in sorted(folder.glob("*.json"))
+        if not path.stem.startswith(_NO_MASKS) and _holds_annotations(path)
+    ]
+
+
+def _holds_annotations(path: Path) -> bool:
+    if not is_file(path):
+        return False
+    with path.open("rb") as file, suppress(ValueError), mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        return all(content.find(key) >= 0 for key in (b'"images"', b'"annotations"', b'"categories"'))
+    return False  # empty
 
 
 def _match_files(root: Path, template: str) -> list[Path]:
@@ -286,7 +299,7 @@ def find_image_folder(first: Sequence[str], path: Path, root: Path, section: Dat
     if section.images:
         return root / section.images.replace("{split}", split)
     candidates = [root, path.parent, root / split, root / "images", root / "images" / split]
-    candidates += [root / (guess_split(path, root) or WHOLE)]
+    candidates += [root / (guess_split(path, root) or WHOLE), path.parent / "images"]
     matches = {path.resolve(): path for path in candidates if all(is_file(path / name) for name in first)}
     if len(matches) != 1:
         raise InputError(

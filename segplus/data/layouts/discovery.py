@@ -2,44 +2,95 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from segplus.data.decoding.image_reader import IMAGE_SUFFIXES
-from segplus.data.layouts.folders import IMAGE_FOLDERS, MASK_FOLDERS
-from segplus.data.layouts.pairing import list_files
+from segplus.data.layouts.coco import list_coco_files
+from segplus.data.layouts.folders import IMAGE_FOLDERS, MASK_FOLDERS, list_folders
+from segplus.data.layouts.mask_files import find_groups_of_masks
+from segplus.data.layouts.pairing import list_files, strip_suffix
+from segplus.data.layouts.run_lengths import find_columns, find_run_tables
 from segplus.data.layouts.source import is_split_name
 from segplus.data.layouts.tables import METADATA_NAMES
 from segplus.errors import InputError
 from segplus.recipe.data_section import DataRecipe
 from segplus.texts import is_file, refuse_special_file
 
+_DEEPEST = 3  # folders that are gone down where a folder itself holds no pair
+_ASIDE = frozenset({"__MACOSX"})
+# What is not read -> files that show it.
+_NOT_READ = {
+    "NIfTI volumes": ("*.nii", "*.nii.gz"), "DICOM volumes": ("*.dcm",), "CVAT's XML": ("annotations.xml",),
+    "VGG's regions": ("via_*.json",), "Supervisely's ann/": ("ann/*.json", "*/ann/*.json"),
+    "YOLO's text files": ("labels/*.txt", "*/labels/*.txt"),
+}  # fmt: skip
 
-def find_layout(path: Path, section: DataRecipe) -> str:
-    """Return the layout's name in the recipe.
+
+class Discovery(NamedTuple):
+    """What was recognised.
+
+    layout: its name in the recipe. root: the folder that has it, at or below the data set. keys: what the recipe would
+    say of it.
+    """
+
+    layout: str
+    root: Path
+    keys: Mapping[str, Any]
+
+
+def find_layout(path: Path, section: DataRecipe) -> Discovery:
+    """Return the layout of a folder, or of the one folder below it that has one.
 
     Raises:
         InputError: If none fits, or more than one does.
     """
     if not path.is_dir():
         refuse_special_file(path, str(path))
-        return _find_file_layout(path)
-    found = {layout: mark for layout, mark in _find_marks(path, section).items() if mark}
-    if not found and any(
-        _is_image(entry) for folder in (path, *_list_split_folders(path)) for entry in folder.iterdir()
-    ):
-        return "flat"
-    if len(found) == 1:
-        return next(iter(found))
+        return Discovery(_find_file_layout(path), path, {})
+    found = _look_into(path, section, _DEEPEST)
+    if found is not None:
+        return found
+    _refuse_unread(path)
     inside = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
-    if not found:
-        raise InputError(
-            f"{path}: no layout recognised", found=inside, fix="set data.images and data.masks, or data.layout"
-        )
+    lonely = _name_folder_pair(path, _list_split_folders(path), both=False)
+    if lonely:
+        return Discovery("folders", path, {})  # whose reader says what is missing
     raise InputError(
-        f"{path}: more than one layout fits",
-        found="; ".join(f"{layout} ({mark})" for layout, mark in found.items()),
-        fix="set data.layout to one of them",
+        f"{path}: no layout recognised", found=inside, fix="set data.images and data.masks, or data.layout"
     )
+
+
+def _look_into(path: Path, section: DataRecipe, deepest: int) -> Discovery | None:
+    """Return the layout of a folder or of the one below it, None where there is none.
+
+    Raises:
+        InputError: If more than one fits.
+    """
+    found = {layout: mark for layout, mark in _find_marks(path, section).items() if mark}
+    if len(found) > 1:
+        raise InputError(
+            f"{path}: more than one layout fits",
+            found="; ".join(f"{layout} ({mark})" for layout, mark in found.items()),
+            fix="set data.layout to one of them",
+        )
+    if found:
+        return Discovery(next(iter(found)), path, {})
+    if any(_is_image(entry) for folder in (path, *_list_split_folders(path)) for entry in folder.iterdir()):
+        return Discovery("flat", path, {})
+    nested = _find_nested(path)
+    if nested is not None or section.images or section.masks or not deepest:
+        return nested
+    below = [_look_into(folder, section, deepest - 1) for folder in list_folders(path) if folder.name not in _ASIDE]
+    matches = [one for one in below if one is not None]
+    if len(matches) > 1:
+        raise InputError(
+            f"{path}: more than one folder below could be the data set",
+            found=", ".join(str(one.root.relative_to(path)) for one in matches[:5]),
+            fix="set data.dataset to one of them",
+        )
+    return matches[0] if matches else None
 
 
 def _find_file_layout(path: Path) -> str:
@@ -47,7 +98,7 @@ def _find_file_layout(path: Path) -> str:
     layout = by_suffix.get(path.suffix.lower())
     if layout is None:
         raise InputError(f"{path}: not a list of pairs", found=path.suffix or "no suffix", allowed=", ".join(by_suffix))
-    return layout
+    return "run_lengths" if path.suffix.lower() == ".csv" and find_columns(path) else layout
 
 
 def _find_marks(path: Path, section: DataRecipe) -> dict[str, str]:
@@ -63,17 +114,67 @@ def _find_marks(path: Path, section: DataRecipe) -> dict[str, str]:
     }
     if any(own.values()):
         return own  # their folders also look like folders of images and masks
+    coco = _name_coco(path, section)
+    if (section.images and not section.masks) or section.annotations:  # where the images of annotations lie
+        tables = {"coco": coco, "run_lengths": _name_runs(path, section)}
+        if any(tables.values()):
+            return tables
     if section.images or section.masks:
         return {"folders": f"images: {section.images}, masks: {section.masks}"}
-    annotated = {"coco": _name_coco(path, section), "labelme": _name_labelme(path, split_folders)}
-    found = {
+    annotated = {"coco": coco, "labelme": _name_labelme(path, split_folders), "run_lengths": _name_runs(path, section)}
+    several = any(find_groups_of_masks(folder) for folder in split_folders or [path])
+    return {
         **annotated,
         "metadata": _name_first(path, METADATA_NAMES)
         or next((_name_first(f, METADATA_NAMES) for f in split_folders if _name_first(f, METADATA_NAMES)), ""),
         "hub": _name_parquet(path),
-        "folders": _name_folder_pair(path, split_folders, both=True),
+        "mask_files": "several mask files an image" if several else "",
+        "folders": "" if several else _name_folder_pair(path, split_folders, both=True),
     }
-    return found if any(found.values()) else {"folders": _name_folder_pair(path, split_folders, both=False)}
+
+
+def _find_nested(path: Path) -> Discovery | None:
+    """Return the layout of a folder a tile or patient: folders of images and masks in each, or two files in each."""
+    splits = _list_split_folders(path)
+    folders = list_folders(splits[0] if splits else path)
+    if not folders or (len(folders) == 1 and not splits):
+        return None
+    start = "{split}/*" if splits else "*"
+    for find in (_name_inner_folders, _name_inner_files):
+        found = [find(folder) for folder in folders]
+        if found[0] is not None and all(one == found[0] for one in found):
+            keys = {"images": f"{start}/{found[0][0]}", "masks": f"{start}/{found[0][1]}"}
+            return Discovery("folders", path, keys)
+    inside = [name for folder in folders for name in list_files(folder)]
+    flat = len(inside) > 1 and all(any(_is_image(entry) for entry in folder.iterdir()) for folder in folders)
+    return Discovery("flat", path, {}) if flat and not splits and _has_mask_suffix(inside) else None
+
+
+def _name_inner_folders(folder: Path) -> tuple[str, str] | None:
+    names = [inner.name for inner in list_folders(folder)]
+    images = [name for name in names if name.lower() in IMAGE_FOLDERS]
+    masks = [name for name in names if name.lower() in MASK_FOLDERS]
+    return (images[0], masks[0]) if len(images) == 1 and len(masks) == 1 else None
+
+
+def _name_inner_files(folder: Path) -> tuple[str, str] | None:
+    """Return the file names of the one image and the one mask in a folder."""
+    names = [entry.name for entry in sorted(folder.iterdir()) if _is_image(entry)]
+    masks = [name for name in names if _is_mask_word(strip_suffix(name))]
+    images = [name for name in names if strip_suffix(name).lower() in IMAGE_FOLDERS]
+    if len(names) == 2 and len(masks) == 1:
+        images = [name for name in names if name not in masks]
+    return (images[0], masks[0]) if len(images) == 1 and len(masks) == 1 else None
+
+
+def _is_mask_word(stem: str) -> bool:
+    return stem.lower() in (*MASK_FOLDERS, "seg", "segmentation", "gt", "label_viz")
+
+
+def _has_mask_suffix(names: list[str]) -> bool:
+    """Return whether names end in the usual word of a mask as often as they do not."""
+    marked = [name for name in names if _is_mask_word(strip_suffix(name).rpartition("_")[2])]
+    return 2 * len(marked) == len(names)
 
 
 def _has_all(path: Path, *names: str) -> bool:
@@ -86,9 +187,14 @@ def _has_any(path: Path, *names: str) -> bool:
 
 def _name_coco(path: Path, section: DataRecipe) -> str:
     if section.annotations:
-        return f"data.annotations: {section.annotations}"
-    patterns = ("*/_annotations.coco.json", "_annotations.coco.json", "annotations/*.json")
-    return next((str(file.relative_to(path)) for pattern in patterns for file in sorted(path.glob(pattern))), "")
+        return "" if section.annotations.endswith(".csv") else f"data.annotations: {section.annotations}"
+    return next((str(file.relative_to(path)) for file in list_coco_files(path)), "")
+
+
+def _name_runs(path: Path, section: DataRecipe) -> str:
+    if section.annotations:
+        return section.annotations if section.annotations.endswith(".csv") else ""
+    return next((table.name for table in find_run_tables(path)), "")
 
 
 def _name_labelme(path: Path, split_folders: list[Path]) -> str:
@@ -120,6 +226,19 @@ def _name_folder_pair(path: Path, split_folders: list[Path], both: bool) -> str:
     if split_folders and all((f.with_name(f.name + "annot")).is_dir() for f in split_folders):
         return "train + trainannot"
     return ""
+
+
+def _refuse_unread(path: Path) -> None:
+    """Raise InputError where files of a known kind lie that no reader takes."""
+    for what, patterns in _NOT_READ.items():
+        for pattern in patterns:
+            first = next((file for depth in ("", "*/") for file in sorted(path.glob(depth + pattern))), None)
+            if first is not None:
+                raise InputError(
+                    f"{path}: {what} are not read",
+                    found=str(first.relative_to(path)),
+                    fix="export the masks as PNG files or as COCO annotations, slices of volumes as images",
+                )
 
 
 def _list_split_folders(path: Path) -> list[Path]:

@@ -6,14 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segplus.data.layouts.pairing import Pairing, pair_folders
-from segplus.data.layouts.source import Source, is_split_name
+from segplus.data.layouts.source import SPLIT_ALIASES, Source, is_split_name
+from segplus.data.layouts.wildcards import has_wildcards, pair_wildcards
 from segplus.errors import InputError
 from segplus.recipe.data_section import DataRecipe
 
-IMAGE_FOLDERS = ("images", "image", "imgs", "img", "photos", "jpegimages", "inputs", "input", "rgb", "pictures")
+IMAGE_FOLDERS = (
+    "images", "image", "imgs", "img", "photos", "jpegimages", "inputs", "input", "rgb", "pictures",
+    "original", "original_images", "raw_images", "frames", "image_files",
+)  # fmt: skip
 MASK_FOLDERS = (
     "masks", "mask", "labels", "label", "annotations", "annotation", "annot", "segmentation", "segmentations", "gt",
-    "ground_truth", "groundtruth", "targets", "target", "mask_images", "1st_manual",
+    "ground_truth", "groundtruth", "targets", "target", "mask_images", "1st_manual", "segmentationclass", "manual1",
+    "gts", "truth", "annotated", "label_images", "ground truth",
 )  # fmt: skip
 WHOLE = "train"
 
@@ -24,8 +29,12 @@ def read_folders(root: Path, section: DataRecipe) -> Source:
     Raises:
         InputError: If no folders of images and masks are found, or more than one could be meant.
     """
-    folders = find_split_folders(root, section)
     source = Source({}, "folders of images and masks", root)
+    if has_wildcards(section):
+        for split, images, masks in _fill_wildcards(root, section):
+            add_pairing(source, split, pair_wildcards(root, images, masks, section), "by their folders")
+        return source
+    folders = find_split_folders(root, section)
     for split, (images, masks) in folders.items():
         found = pair_folders(images, masks, section.image_pattern, section.mask_pattern)
         add_pairing(source, split, found, f"{images.relative_to(root)} with {masks.relative_to(root)}")
@@ -34,7 +43,7 @@ def read_folders(root: Path, section: DataRecipe) -> Source:
 
 def read_flat(root: Path, section: DataRecipe) -> Source:
     """Return the pairs of one folder (or one folder a split) that holds images and masks side by side."""
-    folders = {path.name: path for path in _list_folders(root) if is_split_name(path.name)} or {WHOLE: root}
+    folders = {path.name: path for path in list_folders(root) if is_split_name(path.name)} or {WHOLE: root}
     source = Source({}, "images and masks in one folder", root)
     for split, folder in folders.items():
         found = pair_folders(folder, folder, section.image_pattern, section.mask_pattern)
@@ -54,7 +63,7 @@ def find_split_folders(root: Path, section: DataRecipe) -> dict[str, tuple[Path,
     """Return split name -> (folder of images, folder of masks)."""
     if section.images and "{split}" in section.images:
         return _fill_templates(root, section)
-    split_folders = [path for path in _list_folders(root) if is_split_name(path.name)]
+    split_folders = [path for path in list_folders(root) if is_split_name(path.name)]
     beside = {
         p.name: (p, p.with_name(p.name + "annot")) for p in split_folders if p.with_name(p.name + "annot").is_dir()
     }
@@ -64,7 +73,7 @@ def find_split_folders(root: Path, section: DataRecipe) -> dict[str, tuple[Path,
     if per_split:
         return per_split
     images, masks = _find_image_and_mask(root, section)
-    below = [path.name for path in _list_folders(images) if is_split_name(path.name)]
+    below = [path.name for path in list_folders(images) if is_split_name(path.name)]
     if not below:
         return {WHOLE: (images, masks)}
     missing = [name for name in below if not (masks / name).is_dir()]
@@ -103,6 +112,22 @@ def _fill_templates(root: Path, section: DataRecipe) -> dict[str, tuple[Path, Pa
     return found
 
 
+def _fill_wildcards(root: Path, section: DataRecipe) -> list[tuple[str, str, str]]:
+    """Return split, pattern of images and pattern of masks; `{split}` in both stands for the usual names."""
+    images, masks = section.images or "", section.masks or ""
+    if "*" not in images or images.count("*") != masks.count("*") or ("{split}" in images) != ("{split}" in masks):
+        raise InputError(
+            "data.images and data.masks: patterns that do not go together",
+            found=f"{images}, {masks}",
+            allowed="as many * in both, such as */images and */masks",
+        )
+    if "{split}" not in images:
+        return [(WHOLE, images, masks)]
+    names = [name for aliases in SPLIT_ALIASES.values() for name in aliases]
+    below = [name for name in names if (root / images.split("{split}")[0] / name).is_dir()]
+    return [(name, images.replace("{split}", name), masks.replace("{split}", name)) for name in below]
+
+
 def _has_images(folder: Path, section: DataRecipe) -> bool:
     return bool(_match(folder, (section.images,) if section.images else IMAGE_FOLDERS))
 
@@ -138,12 +163,13 @@ def _choose(folder: Path, key: str, asked: str | None, usual: Sequence[str]) -> 
 
 def _match(folder: Path, names: Sequence[str]) -> list[Path]:
     exact = [folder / name for name in names if len(names) == 1 and (folder / name).is_dir()]
-    return exact or [path for path in _list_folders(folder) if path.name.lower() in names]
+    return exact or [path for path in list_folders(folder) if path.name.lower() in names]
 
 
-def _list_folders(folder: Path) -> list[Path]:
+def list_folders(folder: Path) -> list[Path]:
+    """Return the folders inside a folder, sorted, without the hidden ones."""
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _name_folders(folder: Path) -> str:
-    return ", ".join(path.name for path in _list_folders(folder)) or "no folder at all"
+    return ", ".join(path.name for path in list_folders(folder)) or "no folder at all"

@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 import pyarrow.compute as pc
 
-from segplus.data.layouts.names import read_id2label
+from segplus.data.layouts.legends import read_id2label
 from segplus.data.layouts.source import Source, Stream, find_split
 from segplus.data.layouts.tables import IMAGE_COLUMNS, MASK_COLUMNS
 from segplus.errors import InputError, suggest

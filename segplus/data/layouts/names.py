@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from segplus.classes import ClassMap, Color, pack_colors
+from segplus.classes import ClassMap, Color
+from segplus.data.layouts.benchmarks import VOC_CLASSES
+from segplus.data.layouts.legends import find_legends, normalize_names, pack_color, read_id2label, read_legend_file
 from segplus.data.layouts.source import Source
 from segplus.errors import InputError, suggest
 from segplus.recipe.data_section import DataRecipe
 from segplus.recipe.paths import expand_path
-from segplus.texts import is_file, read_json, read_text
+from segplus.texts import is_file
 
-_HEXADECIMAL = re.compile("#[0-9a-fA-F]{6}")
-_DIGITS = re.compile("[0-9]{1,9}")  # other scripts' digits, and thousands of them, are words
-_WHOLE = re.compile("-?[0-9]{1,18}")
+VOC = "voc"  # in data.classes: the names of the benchmark
 
 
 class NoClassNamesError(InputError):
@@ -101,23 +97,6 @@ def _build_legend(
     return ClassMap.build(listed, void=void_values, colors=drawn, legend=True, **settings)
 
 
-def pack_color(color: Any, key: str) -> int:
-    """Return the packed value of one colour.
-
-    Raises:
-        InputError: If it is not three numbers from 0 to 255.
-    """
-    if isinstance(color, str) and _HEXADECIMAL.fullmatch(color):
-        color = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
-    if (
-        not isinstance(color, list | tuple)
-        or len(color) != 3
-        or not all(type(c) is int and 0 <= c <= 255 for c in color)
-    ):
-        raise InputError(f"{key}: not a colour", found=color, allowed="three numbers from 0 to 255, or '#rrggbb'")
-    return int(pack_colors(np.array(color)))
-
-
 def read_colors(section: DataRecipe, source: Source) -> dict[str, Color]:
     """Return class name -> colour, from the recipe, its legend file, or the layout."""
     given = section.colors
@@ -132,40 +111,10 @@ def read_colors(section: DataRecipe, source: Source) -> dict[str, Color]:
     return colors
 
 
-def read_legend_file(path: Path, what: str) -> dict[str, Any]:
-    """Return class name -> [r, g, b] of a JSON mapping, a CSV with name, r, g, b, or lines `r g b name`.
-
-    Raises:
-        InputError: If it is none of these.
-    """
-    if path.suffix.lower() == ".json":
-        legend = read_json(path, what)
-        if not isinstance(legend, dict):
-            raise InputError(f"{what}: not a legend", found=type(legend).__name__, allowed='{"sky": [0, 0, 255], ...}')
-        return legend
-    legend = {}
-    for number, line in enumerate(read_text(path, what).splitlines(), start=1):
-        cells = _split_line(line, f"{what}, line {number}")
-        digits = [index for index, cell in enumerate(cells) if _DIGITS.fullmatch(cell)]
-        words = [cell for cell in cells if cell and not _DIGITS.fullmatch(cell)]
-        if len(digits) != 3 or not words:
-            if number == 1 or not any(cells):
-                continue  # a header, or an empty line
-            raise InputError(
-                f"{what}, line {number}: not a colour and a name", found=line[:60], allowed="name, r, g, b"
-            )
-        legend[" ".join(words)] = [int(cells[index]) for index in digits]
-    if not legend:
-        raise InputError(f"{what}: no colours", allowed="lines of name, r, g, b")
-    return legend
-
-
-def _split_line(line: str, what: str) -> list[str]:
-    try:
-        cells = next(csv.reader([line], strict=True)) if "," in line else line.split()
-    except csv.Error as error:
-        raise InputError(f"{what}: not a line of a table ({error})", found=line[:60]) from None
-    return [cell.strip() for cell in cells]
+def list_folders_of(source: Source) -> list[Path]:
+    """Return the folders in which a data set's own files of names and colours may lie."""
+    folders = [folder for folder in (source.root, source.top) if folder is not None]
+    return [folder if folder.is_dir() else folder.parent for folder in folders]
 
 
 def read_names(section: DataRecipe, source: Source, colors: Mapping[str, Color]) -> dict[int, str]:
@@ -177,64 +126,28 @@ def read_names(section: DataRecipe, source: Source, colors: Mapping[str, Color])
     given = section.classes
     if source.follows_classes:
         return dict(source.names or {})
+    if given == VOC:
+        return dict(enumerate(VOC_CLASSES))
     if isinstance(given, str):
         return read_id2label(find_file(given, source, "data.classes"), f"data.classes: {given}")
     if given is not None:
         return normalize_names(given, "data.classes")
-    if source.root is not None:
-        beside = (source.root if source.root.is_dir() else source.root.parent) / "id2label.json"
+    for beside in (folder / "id2label.json" for folder in list_folders_of(source)):
         if is_file(beside):
             return read_id2label(beside, str(beside))
     if source.names:
         return dict(source.names)
     if colors:
         return dict(enumerate(colors))
+    legends = {name: legend for folder in list_folders_of(source) for name, legend in find_legends(folder).items()}
+    keys = [f"data.{'colors' if legend.colors else 'classes'}: {name}" for name, legend in legends.items()]
     raise NoClassNamesError(
         "data.classes: no class names",
         found="no id2label.json beside the data, no ClassLabel in it, nothing in the recipe",
-        fix="list them in data.classes, or put an id2label.json into the data set's folder",
+        fix=f"set {' or '.join(keys)}"
+        if keys
+        else "list them in data.classes, or put an id2label.json into the folder",
     )
-
-
-def normalize_names(given: Any, where: str) -> dict[int, str]:
-    """Return mask value -> name of a list, of {value: name}, or of {name: value}.
-
-    Raises:
-        InputError: If it is none of these, or a name or value stands twice.
-    """
-    entries = given if isinstance(given, list) else [*given, *given.values()]
-    if any(isinstance(entry, bool) for entry in entries):
-        raise InputError(
-            f"{where}: YAML reads yes, no, on and off as true and false", found=given, fix="quote the name"
-        )
-    if not all(isinstance(entry, str | int | float) for entry in entries):
-        odd = next(entry for entry in entries if not isinstance(entry, str | int | float))
-        raise InputError(f"{where}: a name that is no text", found=repr(odd), allowed="text or numbers")
-    if isinstance(given, list):
-        names = {index: str(name) for index, name in enumerate(given)}
-    elif all(_WHOLE.fullmatch(str(key)) for key in given):
-        names = {int(key): str(name) for key, name in given.items()}
-    elif all(type(value) is int for value in given.values()):
-        names = {value: str(key) for key, value in given.items()}
-    else:
-        raise InputError(f"{where}: not value: name lines", found=given, allowed="0: sky, 1: road, ...")
-    if len(names) < len(given):
-        raise InputError(f"{where}: two names for one value", found=given, fix="use data.merge")
-    if not names:
-        raise InputError(f"{where}: no classes", found=given, fix="name at least one")
-    return names
-
-
-def read_id2label(path: Path, what: str) -> dict[int, str]:
-    """Return mask value -> name of an id2label.json (or a label2id, or a list).
-
-    Raises:
-        InputError: If it is none of these.
-    """
-    loaded = read_json(path, what)
-    if not isinstance(loaded, dict | list):
-        raise InputError(f"{what}: not a mapping", found=type(loaded).__name__, allowed='{"0": "sky", ...}')
-    return normalize_names(loaded, what)
 
 
 def find_file(name: str, source: Source, key: str) -> Path:
@@ -244,7 +157,7 @@ def find_file(name: str, source: Source, key: str) -> Path:
         InputError: If it is in none of these.
     """
     path = Path(expand_path(name, key))
-    candidates = [path] if path.is_absolute() else [*([source.root / path] if source.root else []), path]
+    candidates = [path] if path.is_absolute() else [*(folder / path for folder in list_folders_of(source)), path]
     for candidate in candidates:
         if is_file(candidate):
             return candidate

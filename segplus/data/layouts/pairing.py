@@ -60,7 +60,8 @@ def pair_folders(
     Args:
         image_root: Folder of the images, searched with its subfolders.
         mask_root: Folder of the masks.
-        image_pattern: Regular expression on the file name; its first group is the key, other files are left out.
+        image_pattern: Regular expression on the file name; its first group is the key, other files are left out. With a
+            slash in it, on the path below the folder, and all groups make the key.
         mask_pattern: The same for masks.
 
     Raises:
@@ -95,6 +96,8 @@ def key_files(files: Sequence[str], pattern: str | None, root: Path) -> dict[str
     """Return key -> relative path: folder and stem, or folder and the pattern's first group."""
     if pattern is None:
         return _collect(files, strip_suffix, root)
+    if "/" in pattern:  # on the path below the folder; all of its groups make the key
+        return _collect_by_path(files, pattern, root)
     matched = [path for path in files if re.search(pattern, os.path.basename(path))]
     if not matched:
         raise InputError(
@@ -106,6 +109,13 @@ def key_files(files: Sequence[str], pattern: str | None, root: Path) -> dict[str
         return os.path.join(os.path.dirname(path), match[1] if match else "")
 
     return _collect(matched, key, root)
+
+
+def _collect_by_path(files: Sequence[str], pattern: str, root: Path) -> dict[str, str]:
+    keys = {path: "/".join(filter(None, match.groups())) for path in files if (match := re.search(pattern, path))}
+    if not keys:
+        raise InputError(f"{root}: no path matches the pattern", found=files[0], allowed=pattern, fix="correct it")
+    return _collect(list(keys), keys.__getitem__, root)
 
 
 def _collect(files: Sequence[str], key: Callable[[str], str], root: Path) -> dict[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset, IterableDataset
@@ -47,16 +48,19 @@ class Source:
         splits: Split name, as the data set says it -> table with the columns name, image, mask. An image is a path or
             {"bytes", "path"}; a mask the same, or a JSON text of shapes.
         found: What was recognised, for people.
-        root: The data set's folder, None on the Hub.
+        root: The folder that holds the pairs, None on the Hub.
         names: Mask value -> class name, where the data set says it.
         colors: Class name -> colour, where the data set says it.
         void: Mask values that the layout ignores.
         encoding: The layout's own encoding, or None.
         follows_classes: `names` was made from data.classes already.
+        presumed: `names` are the usual ones of the layout; nothing in the data set says that they are its own.
+        settled: Keys of the data section that say what was recognised, for the recipe that is proposed.
         notes: What was found in each split, for people.
         images_alone: Images without a mask.
         masks_alone: Masks without an image.
         stream: The training split where it is streamed; `splits` then are called validation and test.
+        top: The data set's folder, where the pairs lie in one below.
     """
 
     splits: dict[str, Dataset]
@@ -67,10 +71,13 @@ class Source:
     void: tuple[int, ...] = ()
     encoding: str | None = None
     follows_classes: bool = False
+    presumed: bool = False
+    settled: Mapping[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     images_alone: list[str] = field(default_factory=list)
     masks_alone: list[str] = field(default_factory=list)
     stream: Stream | None = None
+    top: Path | None = None
 
     def describe_orphans(self) -> list[str]:
         """Return a sentence on images without a mask, and one on masks without an image."""

@@ -1,0 +1,142 @@
+"""A CSV of run lengths, as competitions have it: image, start and length of each run, with or without a class."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from pathlib import Path
+
+from segplus.data.decoding.image_reader import read_size
+from segplus.data.layouts.folders import WHOLE, list_folders
+from segplus.data.layouts.pairing import list_files
+from segplus.data.layouts.source import Source, build_table
+from segplus.data.layouts.tables import IMAGE_COLUMNS, read_rows
+from segplus.errors import InputError
+from segplus.recipe.data_section import DataRecipe
+from segplus.texts import is_file
+
+_RUNS = re.compile(r"\d+ \d+( \d+ \d+)*")
+_IMAGES = (*IMAGE_COLUMNS, "imageid", "image_id", "id", "imagename", "image_label", "imageid_classid")
+_CLASSES = ("classid", "class_id", "class", "label", "category", "category_id", "imageid_classid", "image_label")
+_NO_TRUTH = re.compile("sample|submission|test", re.IGNORECASE)
+_NOTHING = frozenset({"", "-1", "nan", "NaN"})
+_SNIFFED = 400  # rows that are looked at for run lengths
+
+
+def find_run_tables(root: Path) -> list[Path]:
+    """Return the tables of run lengths in a folder."""
+    return [path for path in sorted(root.glob("*.csv")) if not _NO_TRUTH.search(path.name) and find_columns(path)]
+
+
+def find_columns(path: Path) -> tuple[str, str, str | None] | None:
+    """Return the columns of images, runs and classes of a CSV, or None where it holds no run lengths."""
+    if not is_file(path):
+        return None
+    try:
+        rows = list(islice(read_rows(path), _SNIFFED))
+    except InputError:
+        return None  # a table of another kind: whoever reads it says what is wrong
+    columns = list(rows[0]) if rows else []
+    runs = [name for name in columns if any(_RUNS.fullmatch(str(row.get(name) or "").strip()) for row in rows)]
+    images = [name for name in columns if name not in runs and name.lower() in _IMAGES]
+    if len(runs) != 1 or not images:
+        return None
+    kinds = [name for name in columns if name not in runs and name.lower() in _CLASSES]
+    return images[0], runs[0], kinds[0] if kinds else None
+
+
+def read_run_lengths(path: Path, section: DataRecipe) -> Source:
+    """Return every image of a folder with the mask that its rows of run lengths make; without a row it is background.
+
+    Runs are pairs of start and length, down the columns from pixel 1. `data.annotations` names the table, `data.images`
+    the folder of the images, where there are several.
+
+    Raises:
+        InputError: If there is no such table, or two, or a row's image is missing.
+    """
+    root = path if path.is_dir() else path.parent
+    tables = (
+        [path] if path.is_file() else [root / section.annotations] if section.annotations else find_run_tables(root)
+    )
+    if len(tables) != 1:
+        found = ", ".join(table.name for table in tables) or "none"
+        raise InputError(f"{root}: not one table of run lengths", found=found, fix="set data.annotations to its name")
+    columns = find_columns(tables[0])
+    if columns is None:
+        raise InputError(f"{tables[0]}: no run lengths", allowed="columns of image and of 'start length start length'")
+    runs = _collect_runs(tables[0], *columns)
+    names, values = _name_values(sorted({kind for rows in runs.values() for kind, _ in rows}))
+    folder, images = _find_images(root, runs, tables[0], section)
+    pairs = []
+    for name, file in images.items():
+        rows = runs.get(name, runs.get(name.rpartition(".")[0] or name, []))
+        shapes = [{"value": values[kind], "runs": text} for kind, text in rows]
+        size = list(read_size(str(file), str(file)))
+        mask = {"size": size, "background": 0, "shapes": shapes}
+        pairs.append((name.rpartition(".")[0] or name, str(file), json.dumps(mask)))
+    empty = sum(not json.loads(mask)["shapes"] for _, _, mask in pairs)
+    note = f"{WHOLE}: {len(pairs)} images of {folder.name}, {empty} without a row are background"
+    return Source(
+        {WHOLE: build_table(pairs)}, f"run lengths of {tables[0].name}", root, names, encoding="ids", notes=[note]
+    )
+
+
+def _collect_runs(path: Path, image: str, runs: str, kind: str | None) -> dict[str, list[tuple[str, str]]]:
+    """Return image -> (class, run lengths) of its rows; the class is empty where no column has it."""
+    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for number, row in enumerate(read_rows(path), start=1):
+        name, text = str(row.get(image) or ""), str(row.get(runs) or "").strip()
+        of_class = str(row.get(kind) or "") if kind else ""
+        if kind == image:  # 0002cc93b.jpg_1
+            name, _, of_class = name.rpartition("_")
+        if not name:
+            raise InputError(f"{path}, row {number}: no image", fix="name one")
+        if text in _NOTHING:
+            found[name] += []
+        elif not _RUNS.fullmatch(text):
+            raise InputError(f"{path}, row {number}: not run lengths", found=text[:40], allowed="start length ...")
+        else:
+            found[name].append((of_class, text))
+    return found
+
+
+def _name_values(kinds: list[str]) -> tuple[dict[int, str], dict[str, int]]:
+    """Return value -> name and class -> value: numbers stand for themselves, unless one is 0, which is background."""
+    if kinds in ([], [""]):
+        return {0: "background", 1: "foreground"}, {"": 1}
+    if all(re.fullmatch("[0-9]{1,4}", kind) for kind in kinds):
+        shift = int(any(int(kind) == 0 for kind in kinds))
+        numbers = sorted(int(kind) for kind in kinds)
+        names = {number + shift: f"class {number}" for number in numbers}
+        return {0: "background", **names}, {kind: int(kind) + shift for kind in kinds}
+    names = dict(enumerate(kinds, start=1))
+    return {0: "background", **names}, {kind: position for position, kind in names.items()}
+
+
+def _find_images(
+    root: Path, runs: Mapping[str, object], table: Path, section: DataRecipe
+) -> tuple[Path, dict[str, Path]]:
+    """Return the folder of the images, and file name -> path of all in it."""
+    folders = [root / section.images] if section.images else [root, *_list_below(root)]
+    fitting = []
+    for folder in folders:
+        files = {Path(name).name: folder / name for name in list_files(folder)} if folder.is_dir() else {}
+        stems = {name.rpartition(".")[0] for name in files}
+        missing = [name for name in runs if name not in files and name not in stems]
+        if files and not missing:
+            fitting.append((folder, files))
+        elif section.images:
+            found = ", ".join(missing[:3]) or "no image"
+            raise InputError(f"{table}: images that are not in data.images", found=found, fix="correct data.images")
+    deepest = [one for one in fitting if not any(one[0] in other[0].parents for other in fitting)]
+    if len(deepest) != 1:
+        found = ", ".join(folder.name for folder, _ in deepest) or "no folder holds them all"
+        raise InputError(f"{table}: not one folder of its images", found=found, fix="set data.images to the folder")
+    return deepest[0]
+
+
+def _list_below(root: Path) -> Iterable[Path]:
+    return (path for folder in list_folders(root) for path in (folder, *list_folders(folder)))

@@ -1,0 +1,76 @@
+"""Images deeper than 8 bits: whether their values need a stated range, and which one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segplus.data.dataset import SegmentationSplit
+from segplus.data.decoding.depth import is_cut_to_bytes
+from segplus.data.decoding.image_reader import describe_file
+from segplus.data.decoding.stored import Stored, open_with_pillow
+from segplus.data.misreadings import choose_evenly
+from segplus.errors import InputError
+
+_LEAST_FILLED = 0.25  # share of the type's range below which values become a handful of grey levels
+_DEEPEST = 65535.0  # what becomes 255 where no range is stated
+_LOOKED_AT = 16  # images of a split before training
+_INNER = (0.1, 99.9)  # percentiles between which nearly all values lie
+_EIGHT_BITS = ("uint8", "bool")
+
+
+def read_deep_values(split: SegmentationSplit, index: int) -> npt.NDArray[Any] | None:
+    """Return the values of an image that needs a stated range and has none, None of every other.
+
+    Images of three channels need one where their values fill less than a quarter of 16 bits, others always.
+    """
+    if split.reader.value_range is not None:
+        return None
+    stored, source = split.stored(index)[0], split.sources(index)[0]
+    kind = describe_file(stored, source)
+    if split.reader.channels != 3:
+        values = np.asarray(split.image(index))
+        return None if values.dtype.name in _EIGHT_BITS else values
+    is_grey = kind.split()[-1].startswith(("I", "F")) or kind.endswith(", 2 axes")
+    if is_grey:
+        values = np.asarray(replace(split.reader, channels=1).read(stored, source))
+    elif kind.startswith(("NumPy", "TIFF uint16")) or _is_cut(stored):
+        values = np.asarray(split.image(index)).astype(np.float64) * (
+            _DEEPEST / 255
+        )  # to the nearest 1/256 of the range
+    else:
+        return None
+    is_narrow = values.dtype.name not in _EIGHT_BITS and float(values.max() - values.min()) < _LEAST_FILLED * _DEEPEST
+    return values if is_narrow else None
+
+
+def _is_cut(stored: Stored) -> bool:
+    with open_with_pillow(stored) as image:
+        return is_cut_to_bytes(image)
+
+
+def measure_range(values: npt.NDArray[Any]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return the least and the greatest value, and those between which nearly all lie."""
+    low, high = np.percentile(values[:: max(1, values.shape[0] // 512)], _INNER)
+    return (float(values.min()), float(values.max())), (float(low), float(high))
+
+
+def refuse_unfilled_range(split: SegmentationSplit) -> None:
+    """Raise InputError if images deeper than 8 bits fill little of their type's range, and no range is stated."""
+    ranges = [
+        measure_range(values)
+        for index in choose_evenly(len(split), _LOOKED_AT)
+        if (values := read_deep_values(split, index)) is not None
+    ]
+    if not ranges:
+        return
+    low, high = min(wide[0] for wide, _ in ranges), max(wide[1] for wide, _ in ranges)
+    levels = round((high - low) * 255 / _DEEPEST)
+    raise InputError(
+        f"{split.title}: images deeper than 8 bits whose values fill little of their type's range",
+        found=f"values {low:g} to {high:g} in {len(ranges)} images looked at, which would become {levels} grey levels",
+        fix=f"set data.image_range: [{low:g}, {high:g}], or what segplus inspect proposes from all images",
+    )
