@@ -55,9 +55,9 @@ def assert_best(labels, logits, size):
 def test_equals_interpolation_and_argmax(shape, classes, texture):
     height, width, *size = shape
     logits = make_logits(texture, classes, height, width)
-    reference = interpolate(logits, size).argmax(1)
     for layout in (torch.contiguous_format, torch.channels_last):
-        labels = label_map(logits.contiguous(memory_format=layout), size)
+        arranged = logits.contiguous(memory_format=layout)
+        reference, labels = interpolate(arranged, size).argmax(1), label_map(arranged, size)
         assert labels.dtype == torch.uint8
         assert torch.equal(labels.long(), reference)
 
@@ -74,9 +74,9 @@ def test_near_ties_go_where_interpolation_puts_them(shape, classes):
     units = torch.randint(-2, 3, (1, classes, height, width), generator=torch.Generator().manual_seed(classes))
     logits = make_logits("noise", 1, height, width, images=1) * (1 + 2.0**-23 * units)
     logits = logits.clone(memory_format=torch.contiguous_format)
-    reference = interpolate(logits, size).argmax(1)
     for layout in (torch.contiguous_format, torch.channels_last):
-        labels = label_map(logits.contiguous(memory_format=layout), size)
+        arranged = logits.contiguous(memory_format=layout)
+        reference, labels = interpolate(arranged, size).argmax(1), label_map(arranged, size)
         assert torch.equal(labels.long(), reference)
 
 
@@ -87,14 +87,32 @@ def test_few_near_ties_of_a_large_map_go_where_interpolation_puts_them():
     assert torch.equal(label_map(logits, size).long(), interpolate(logits, size).argmax(1))
 
 
+@pytest.mark.parametrize("shape", [(40, 60, 159, 311), (30, 20, 200, 29), (32, 32, 90, 120)], ids=str)
+@pytest.mark.parametrize("classes", [3, 5, 19])
+@pytest.mark.parametrize("texture", ["noise", "whole numbers"])
+def test_each_layout_goes_where_interpolation_puts_it(shape, classes, texture):
+    # channels_last scores are added up in another order: whole numbers tie often, and go elsewhere.
+    height, width, *size = shape
+    logits = make_logits("noise", classes, height, width)
+    if texture == "whole numbers":
+        logits = (2 * logits).round()
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        arranged = logits.contiguous(memory_format=layout)
+        found.append(label_map(arranged, size).long())
+        assert torch.equal(found[-1], interpolate(arranged, size).argmax(1))
+    if texture == "whole numbers" and classes == 19 and height == 40:
+        assert not torch.equal(*found)
+
+
 @pytest.mark.parametrize("scale", [1, 2, 4, 8])
 @pytest.mark.parametrize("classes", [2, 3, 19])
 def test_ties_go_to_the_lowest_class_where_arithmetic_is_exact(scale, classes):
     logits = torch.randint(-3, 4, (2, classes, 13, 9), generator=torch.Generator().manual_seed(classes)).float()
     size = (13 * scale, 9 * scale)
-    reference = interpolate(logits, size).argmax(1)
     for layout in (torch.contiguous_format, torch.channels_last):
-        assert torch.equal(label_map(logits.contiguous(memory_format=layout), size).long(), reference)
+        arranged = logits.contiguous(memory_format=layout)
+        assert torch.equal(label_map(arranged, size).long(), interpolate(arranged, size).argmax(1))
 
 
 def test_equal_classes_give_the_lowest():

@@ -164,8 +164,8 @@ def test_accumulated_micro_batches_are_the_whole_batch(row):
         )
         for i in range(4)
     ]  # fmt: skip
-    assert relative(torch.cat([step[1] for step in steps]), gradient) < 1e-6
-    assert abs(sum(step[0] for step in steps) - value) <= 1e-6 * max(1.0, abs(value))
+    assert relative(torch.cat([step[1] for step in steps]), gradient) < 1e-12
+    assert abs(sum(step[0] for step in steps) - value) <= 1e-12 * max(1.0, abs(value))
 
 
 def test_overlap_terms_are_averaged_over_micro_batches():

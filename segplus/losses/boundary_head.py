@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from segplus.losses.configuration import build_criterion
 from segplus.losses.criterion import Criterion
+from segplus.losses.terms import choose_sum_dtype
 
 _BOUNDARY_WEIGHT, _CLASS_WEIGHT = 20.0, 1.0
 _THRESHOLD = 0.8
@@ -74,9 +75,11 @@ class BoundaryHeadLoss(nn.Module):
         return total_loss
 
     def count_normalizers(self, labels: Tensor) -> dict[str, Tensor]:
-        """Return the numbers of boundary pixels and of valid ones, float32, to be added over micro-batches."""
+        """Return the numbers of boundary pixels and of valid ones, float64, to be added over micro-batches."""
         boundary = mark_boundaries(labels, self.ignore_index)
-        return dict(zip(_COUNTS, (boundary.sum().float(), (labels != self.ignore_index).sum().float()), strict=True))
+        dtype = choose_sum_dtype(labels.device)
+        counts = (boundary.sum().to(dtype), (labels != self.ignore_index).sum().to(dtype))
+        return dict(zip(_COUNTS, counts, strict=True))
 
 
 def mark_boundaries(labels: Tensor, ignore_index: int) -> Tensor:

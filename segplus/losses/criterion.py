@@ -23,6 +23,13 @@ from segplus.losses.softmax_terms import stream_softmax_terms
 from segplus.losses.terms import LabelBatch, Reduction, Summand, Term, TermType, widen_labels
 from segplus.losses.upsample import choose_grid
 
+# What a logit below it, such as the -inf of a masked class, counts as.
+LOWEST = torch.finfo(torch.float32).min
+
+# Logits beyond it, or farther apart, are walked in float64: in float32 differences, sums over pixels and squares of
+# masked logits would overflow.
+EXTREME = 1e18
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -117,11 +124,15 @@ class Criterion(nn.Module):
         reduction = self._choose_reduction(normalizers, accumulation_steps)
         with torch.autocast(logits.device.type, enabled=False):
             work = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            stable = self._inspect(work.detach(), batch)
+            stable, extreme = self._inspect(work.detach(), batch)
+            if extreme:
+                work = work.to(batch.sum_dtype).clamp(min=max(torch.finfo(logits.dtype).min, LOWEST))
             summands = self._open_summands(batch, normalizers, work.new_zeros(()))
             if self.plain:
-                return self._add_terms(evaluate_plainly(summands, work, batch, reduction))
-            return self._stream(logits, work.detach(), batch, summands, reduction, stable)
+                value = self._add_terms(evaluate_plainly(summands, work, batch, reduction))
+            else:
+                value = self._stream(logits, work.detach(), batch, summands, reduction, stable)
+            return self._narrow(value, logits.dtype) if extreme else value
 
     def count_normalizers(self, labels: Tensor) -> dict[str, Tensor]:
         """Return the denominators of one micro-batch by term; terms that have none are absent.
@@ -129,7 +140,7 @@ class Criterion(nn.Module):
         Args:
             labels: As in `forward`.
         Returns:
-            Float32 scalars, to be added over micro-batches and processes.
+            Float64 scalars, to be added over micro-batches and processes.
         """
         batch = self._open_batch(labels)
         counts = {name: term.count(batch) for name, (_, term) in self.terms.items()}
@@ -227,18 +238,29 @@ class Criterion(nn.Module):
         self.term_values = {name: values[name].detach() for name in self.terms}
         return torch.stack([values[name] * weight for name, (weight, _) in self.terms.items()]).sum()
 
-    def _inspect(self, logits: Tensor, batch: LabelBatch) -> bool:
-        """Refuse labels outside the classes; return whether the logits' range asks for the stable way. Waits once."""
+    def _narrow(self, value: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return a value that was computed in float64 in the type that others have, as large as that holds."""
+        wanted = torch.promote_types(dtype, torch.float32)
+        self.term_values = {name: term.clamp(LOWEST, -LOWEST).to(wanted) for name, term in self.term_values.items()}
+        return value.clamp(LOWEST, -LOWEST).to(wanted)
+
+    def _inspect(self, logits: Tensor, batch: LabelBatch) -> tuple[bool, bool]:
+        """Refuse labels outside the classes; return what the logits' range asks for. Waits once.
+
+        Returns:
+            Whether it asks for the stable way, and whether float32 would overflow.
+        """
         labels = batch.labels
         ids = 2 if labels.ndim == 4 else max(self.num_classes, 2)
         outside = ((labels < 0) | (labels >= ids)) & batch.valid
-        spread = (logits.amax(1) - logits.amin(1)).amax()
-        bad, widest = torch.stack([outside.sum().to(torch.float32), spread.to(torch.float32)]).tolist()
+        lowest = logits.amin(1)
+        spread, least = (logits.amax(1) - lowest).amax(), lowest.amin()
+        bad, widest, least = torch.stack([outside.sum(), spread, least]).tolist()
         if bad:
             values = torch.unique(labels[outside])[:5].tolist()
             allowed = f"0..{ids - 1}, or {self.ignore_index} for ignored pixels"
             raise InputError(f"labels: {int(bad)} pixels are outside the classes", found=values, allowed=allowed)
-        return not widest < SAFE_RANGE
+        return not widest < SAFE_RANGE, not (widest < EXTREME and least > -EXTREME)
 
 
 def _select(summands: Mapping[str, Summand[Any]], term_type: type[TermType]) -> list[Summand[TermType]]:

@@ -166,7 +166,7 @@ class OhemCrossEntropy(LogLossTerm):
         """Return the number of kept pixels where it follows from the labels."""
         if self.threshold is not None:
             return None
-        return (batch.valid.flatten(1).sum(1).double() * self.share).ceil().sum().float()
+        return (batch.valid.flatten(1).sum(1).double() * self.share).ceil().sum()
 
     def select(self, log_target: Tensor, valid: Tensor) -> Tensor:
         """Return 1 for the pixels of one image that are kept."""

@@ -30,10 +30,10 @@ class SigmoidTerm(Term):
     def count(self, batch: LabelBatch) -> Tensor | None:
         """Return the sum of the class weights of the entries that count."""
         weights = torch.ones(batch.num_classes) if batch.class_weights is None else batch.class_weights
-        weights = weights.to(batch.labels.device, torch.float32)
+        weights = weights.to(batch.labels.device, batch.sum_dtype)
         if batch.labels.ndim == 3:
             return batch.count_pixels() * weights.sum()
-        return (batch.valid.sum((0, 2, 3)).float() * weights).sum()
+        return (batch.valid.sum((0, 2, 3)) * weights).sum()
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of every entry, shape (C, P)."""

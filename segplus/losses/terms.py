@@ -28,6 +28,11 @@ class ImageLabels(NamedTuple):
     weights: Tensor
 
 
+def choose_sum_dtype(device: torch.device) -> torch.dtype:
+    """Return the type of exact sums: float64, but on Apple's MPS, which has none."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 @dataclass(frozen=True)
 class LabelBatch:
     """The labels of a batch and what they count for.
@@ -50,6 +55,11 @@ class LabelBatch:
         return self.labels.shape[-2], self.labels.shape[-1]
 
     @property
+    def sum_dtype(self) -> torch.dtype:
+        """The type of denominators."""
+        return choose_sum_dtype(self.labels.device)
+
+    @property
     def valid(self) -> Tensor:
         """Where labels count, bool, the shape of the labels."""
         return self.labels != self.ignore_index
@@ -64,27 +74,27 @@ class LabelBatch:
         return ImageLabels(ids, counts, weights)
 
     def count_pixels(self) -> Tensor:
-        """Return the number of pixels that count, float32 scalar."""
-        return self.valid.sum().float()
+        """Return the number of pixels that count, float64 scalar."""
+        return self.valid.sum().to(self.sum_dtype)
 
     def weigh_pixels(self) -> Tensor:
-        """Return the sum of the class weights of the pixels that count, float32 scalar."""
+        """Return the sum of the class weights of the pixels that count, float64 scalar."""
         if self.class_weights is None:
             return self.count_pixels()
-        return (self.class_pixels.sum(0) * self.class_weights.float()).sum()
+        return (self.class_pixels.sum(0) * self.class_weights.to(self.sum_dtype)).sum()
 
     def count_images(self) -> Tensor:
-        """Return the number of images with a pixel that counts, float32 scalar."""
-        return self.valid.flatten(1).any(1).sum().float()
+        """Return the number of images with a pixel that counts, float64 scalar."""
+        return self.valid.flatten(1).any(1).sum().to(self.sum_dtype)
 
     @cached_property
     def class_pixels(self) -> Tensor:
-        """The pixels of every class in every image, float32, shape (N, C)."""
+        """The pixels of every class in every image, float64, shape (N, C)."""
         size, images = self.num_classes + 1, len(self.labels)
         ids = self.labels.flatten(1).long()  # (N, H W)
         ids = ids.masked_fill((ids < 0) | (ids >= self.num_classes) | (ids == self.ignore_index), self.num_classes)
         ids += torch.arange(0, images * size, size, device=ids.device)[:, None]
-        return torch.bincount(ids.flatten(), minlength=images * size).view(images, size)[:, :-1].float()
+        return torch.bincount(ids.flatten(), minlength=images * size).view(images, size)[:, :-1].to(self.sum_dtype)
 
 
 def widen_labels(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
@@ -220,5 +230,5 @@ class Summand(Generic[TermType]):
     def scale(self) -> Tensor:
         """One over the denominator, 0 where that is 0, in the type of the value."""
         assert self.denominator is not None
-        safe = self.denominator.to(self.value)
-        return torch.where(safe > 0, 1 / safe.masked_fill(safe <= 0, 1), 0)
+        count = self.denominator
+        return torch.where(count > 0, 1 / count.masked_fill(count <= 0, 1), 0).to(self.value)

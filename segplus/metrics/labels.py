@@ -49,11 +49,12 @@ def choose_label_dtype(num_classes: int) -> torch.dtype:
 def label_map(logits: Tensor, size: Sequence[int]) -> Tensor:
     """Class ids at `size` of bilinearly resized logits, at about the cost of the low resolution.
 
-    The result is F.interpolate(logits.contiguous(), size, mode="bilinear", align_corners=False).argmax(1), pixel by
-    pixel: where two classes come within rounding, F.interpolate itself decides. Outside that promise lie a class that
-    leads by a unit in the last place at all four corners of a cell (it keeps the cell), and infinite scores. Exactly
-    equal values give the lowest id, as argmax does. Half precision is interpolated in float32. A pixel near a NaN gets
-    some class id, never a value outside [0, C).
+    The result is F.interpolate(logits, size, mode="bilinear", align_corners=False).argmax(1), pixel by pixel: where two
+    classes come within rounding, F.interpolate itself decides, of logits in the same memory layout. Outside that
+    promise lie a class that leads by a unit in the last place at all four corners of a cell (it keeps the cell), and
+    infinite scores; on an accelerator near ties of channels_last logits are settled on contiguous ones. Exactly equal
+    values give the lowest id, as argmax does. Half precision is interpolated in float32. A pixel near a NaN gets some
+    class id, never a value outside [0, C).
 
     Args:
         logits: Raw scores, shape (N, C, h, w), contiguous or channels_last, any device.
