@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from segplus.data import SegmentationSplit
+from segplus.data.dataset import Pair
 from segplus.images import show_as_rgb
 from segplus.inference.predictor import Predictor
 from segplus.metrics import Evaluator
@@ -33,7 +32,7 @@ def predict_examples(
     }
 
 
-def predict_example(predictor: Predictor, pair: dict[str, Any], score: float) -> Example:
+def predict_example(predictor: Predictor, pair: Pair, score: float) -> Example:
     """Return one pair with its prediction; of an image with many channels the first three are shown."""
     image = pair["image"]
     prediction = predictor.predict(image).cpu().numpy()

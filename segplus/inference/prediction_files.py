@@ -16,8 +16,7 @@ from PIL import Image
 from segplus.classes import ClassMap
 from segplus.errors import InputError
 from segplus.files import write_whole
-from segplus.images import show_as_rgb
-from segplus.inference.pixel_values import DecodedImage
+from segplus.images import DecodedImage, show_as_rgb
 from segplus.reporting.drawing import draw_overlay
 
 MASK_FORMATS = ("ids", "palette", "overlay")

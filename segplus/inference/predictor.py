@@ -9,8 +9,9 @@ from torch import Tensor
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from segplus.errors import InputError
+from segplus.images import DecodedImage, measure_image
 from segplus.inference.passes import ScorePass, average_passes, cut_chunks, fill_rows
-from segplus.inference.pixel_values import DecodedImage, PixelReader, measure_image, scale_image
+from segplus.inference.pixel_values import PixelReader, scale_image
 from segplus.inference.windows import blend_windows, lay_windows, pad_size
 from segplus.metrics import label_map
 from segplus.metrics.labels import choose_label_dtype

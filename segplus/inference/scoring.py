@@ -13,7 +13,7 @@ from accelerate.utils import gather_object
 from segplus.classes import ClassMap
 from segplus.data import SegmentationSplit
 from segplus.data.parallel import read_ahead
-from segplus.inference.pixel_values import DecodedImage
+from segplus.images import DecodedImage
 from segplus.inference.prediction_files import write_labels
 from segplus.inference.predictor import Predictor
 from segplus.metrics import BoundaryIoU, CalibrationError, Evaluator, SurfaceDistances, TrimapIoU

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from segplus.data import SegmentationSplit
-from segplus.inference.pixel_values import measure_image
+from segplus.images import measure_image
 from segplus.inference.predictor import Predictor
 
 _IMAGES = 8

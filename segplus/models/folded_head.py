@@ -25,12 +25,12 @@ def fold_decode_head(model: nn.Module) -> Iterator[bool]:
     Args:
         model: Any model; one whose `decode_head` is not SegFormer's, or is folded already, is left alone.
     """
-    head = dict(model.named_children()).get("decode_head")
+    head: Any = dict(model.named_children()).get("decode_head")
     is_segformer = isinstance(head, SegformerDecodeHead) and head.config.reshape_last_stage is not False
     if not is_segformer or "forward" in vars(head):
         yield is_segformer
         return
-    head.forward = types.MethodType(_compute_logits, head)  # type: ignore[method-assign]
+    head.forward = types.MethodType(_compute_logits, head)
     try:
         yield True
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,23 +16,6 @@ from segplus.recipe.imports import import_object
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 Losses = Mapping[str, Any] | Criterion | nn.Module | LossFunction | str
-
-
-class TrainingLoss(Protocol):
-    """What the trainer asks of a loss, as `segplus.losses.Criterion` does it; it is a module."""
-
-    term_values: dict[str, Tensor]
-
-    def count_normalizers(self, labels: Tensor) -> dict[str, Tensor]:
-        """Return what the loss of this micro-batch is divided by; it is added over micro-batches and processes."""
-
-    def set_progress(self, share: float) -> None:
-        """Move schedules to this share of the training."""
-
-    def __call__(
-        self, logits: Tensor, labels: Tensor, *, normalizers: Mapping[str, Tensor] | None, accumulation_steps: int
-    ) -> Tensor:
-        """Return this micro-batch's share of the loss."""
 
 
 class FullResolutionLoss(nn.Module):
@@ -112,6 +95,9 @@ class OutputLoss(nn.Module):
         return self.function(SemanticSegmenterOutput(logits=logits), labels, **counts)  # type: ignore[arg-type]
 
 
+TrainingLoss = Criterion | FullResolutionLoss | OutputLoss
+
+
 def choose_losses(
     losses: Losses | None, compute_loss_func: Callable[..., Tensor] | None, classes: ClassMap, num_processes: int
 ) -> TrainingLoss:
@@ -133,17 +119,19 @@ def choose_losses(
     if losses is None or isinstance(losses, Mapping):
         names, ignored = classes.names, classes.ignore_index
         return build_criterion(losses or {"cross_entropy": 1.0}, classes.num_classes, ignored, class_names=names)
-    if isinstance(losses, str):
-        losses = import_object(losses, "losses")
-        if isinstance(losses, type):
-            losses = losses()
-    if isinstance(losses, Criterion):
+    chosen = _import_loss(losses) if isinstance(losses, str) else losses
+    if isinstance(chosen, Criterion):
         expected = (classes.num_classes, classes.ignore_index)
-        if (losses.num_classes, losses.ignore_index) != expected:
+        if (chosen.num_classes, chosen.ignore_index) != expected:
             raise InputError(
                 "losses: the criterion is for other classes",
-                found=f"{losses.num_classes} classes, ignore_index {losses.ignore_index}",
+                found=f"{chosen.num_classes} classes, ignore_index {chosen.ignore_index}",
                 allowed=f"{expected[0]} classes, ignore_index {expected[1]}",
             )
-        return losses
-    return FullResolutionLoss(losses, num_processes)
+        return chosen
+    return FullResolutionLoss(chosen, num_processes)
+
+
+def _import_loss(path: str) -> Criterion | LossFunction:
+    found = import_object(path, "losses")
+    return found() if isinstance(found, type) else found

@@ -96,8 +96,8 @@ class EvaluatingTrainer(Trainer):
         if prediction_loss_only:
             return loss, None, None
         if self.scores.wants_maps:
-            replaced = predicted if self.logits_preprocessor is None else self.logits_preprocessor(logits, padded)
-            self._gather_maps(replaced, labels)
+            replace = self.logits_preprocessor
+            self._gather_maps(predicted if replace is None else list(replace(logits, padded)), labels)
         if labels is None:
             return None, None, None
         matrices = confusion_matrices(predicted, labels, self.classes.num_classes, self.classes.ignore_index)
@@ -107,8 +107,8 @@ class EvaluatingTrainer(Trainer):
     def _measure_loss(self, logits: torch.Tensor, labels: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the mean of the images' own losses."""
         self.criterion.eval()
-        pairs = zip(logits.split(1), labels, strict=True)
-        return torch.stack([self.criterion(one, label[None]) for one, label in pairs]).mean()
+        pairs = zip(logits, labels, strict=True)
+        return torch.stack([self.criterion(one[None], label[None]) for one, label in pairs]).mean()
 
     def _gather_maps(self, predictions: Sequence[torch.Tensor], labels: Sequence[torch.Tensor] | None) -> None:
         """Hand the label maps of all processes to the scores, without the images that fill up the last batch."""

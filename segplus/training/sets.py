@@ -151,7 +151,7 @@ def build_training_set(
     split, index = data.splits["train"], None
     if wishes.sampling != "uniform" or wishes.rare_class_crop > 0:
         index = _index_split(split)
-    source = split
+    source: SegmentationSplit | CachedSplit = split
     if recipe.data.cache is not None:
         folder = Path(expand_path(recipe.data.cache, "data.cache"))
         if PartialState().is_main_process:

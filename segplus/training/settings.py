@@ -78,7 +78,7 @@ def choose_classes(classes: Classes | None, model: nn.Module) -> ClassMap:
     Raises:
         InputError: If the model has another number of classes, or neither names any.
     """
-    config = getattr(model, "config", None)  # Trainer takes plain modules, too
+    config: Any = getattr(model, "config", None)  # Trainer takes plain modules, too
     if classes is None and config is None:
         raise InputError("classes: a model without a config names none", fix="give classes=[...]")
     if isinstance(classes, ClassMap):

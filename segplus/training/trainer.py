@@ -70,6 +70,7 @@ class SegmentationTrainer(EvaluatingTrainer, ResumableTrainer):
     """
 
     current_gradient_accumulation_steps = 1  # until a step sets it
+    optimizer: torch.optim.Optimizer | None
 
     def __init__(
         self,
@@ -147,7 +148,7 @@ class SegmentationTrainer(EvaluatingTrainer, ResumableTrainer):
         """Change how the model computes for as long as it trains; model_init may have made it just now."""
         write_class_names(self.model, self.classes)
         self.boundary_loss = build_boundary_loss(self.model, self.criterion)
-        self._still = find_batch_norms(self.model) if self.freeze_batch_norm else []
+        self._still = [*find_batch_norms(self.model)] if self.freeze_batch_norm else []
         # A backbone that does not learn keeps its statistics and drops nothing.
         self._still += [
             child for child in self.model.children() if not any(p.requires_grad for p in child.parameters())
@@ -210,7 +211,8 @@ class SegmentationTrainer(EvaluatingTrainer, ResumableTrainer):
         for module in self._still:
             module.eval()
         outputs = model(pixel_values=inputs["pixel_values"])
-        labels, parts = inputs["labels"], {}
+        labels = inputs["labels"]
+        parts: dict[str, torch.Tensor] = {}
         with torch.autocast(outputs.logits.device.type, enabled=False):
             if isinstance(self.criterion, OutputLoss):
                 loss = self.criterion.function(outputs, labels, **(num_items_in_batch or {"num_items_in_batch": None}))

@@ -128,7 +128,7 @@ class TrainingTransform:
         return self.read_sample(WholePair(image, label), np.random.default_rng() if rng is None else rng, focus)
 
     def read_sample(
-        self, pair: OpenPair, rng: np.random.Generator, focus: tuple[int, int] | None = None
+        self, pair: OpenPair | WholePair, rng: np.random.Generator, focus: tuple[int, int] | None = None
     ) -> dict[str, torch.Tensor]:
         """Return the same training sample as a call, from a pair of which only what the crop needs is read."""
         cut, label = self._draw_cut(rng, pair, focus)
@@ -144,7 +144,7 @@ class TrainingTransform:
         return {"pixel_values": self._finish(image), "labels": wrap_label(labels)}
 
     def _draw_cut(
-        self, rng: np.random.Generator, pair: OpenPair, focus: tuple[int, int] | None
+        self, rng: np.random.Generator, pair: OpenPair | WholePair, focus: tuple[int, int] | None
     ) -> tuple[Cut, npt.NDArray[Any]]:
         """Return a cut and the mask inside it."""
         image = pair.size_px

@@ -51,7 +51,8 @@ class ServedPixels:
         if pixels.shape[2] == 3:
             return self._process(Image.fromarray(pixels), changes, is_array=min(pixels.shape[:2]) <= _NARROW_PX)
         if changes.get("do_resize", self.settings.get("do_resize")):
-            size = self.served_size.find(*pixels.shape[:2], size=changes.pop("size", None))
+            height_px, width_px = pixels.shape[:2]
+            size = self.served_size.find(height_px, width_px, changes.pop("size", None))
             pixels = resize_channels(pixels, size, find_resample(self.settings))
             changes["do_resize"] = False
         return self._process(pixels, changes, is_array=True)
