@@ -244,6 +244,7 @@ class MaskDecoder:
                 f"{source}: not a stack of {self.planes} planes, one a class",
                 found=f"shape {stack.shape}",
                 allowed=f"({self.planes}, H, W) or (H, W, {self.planes})",
+                fix="set data.encoding to what the masks hold, or correct the file",
             )
         marked = np.moveaxis(stack, axes[0], 0) != 0  # (planes, H, W)
         hits = marked.sum(axis=0)

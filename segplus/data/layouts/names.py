@@ -39,11 +39,11 @@ def build_class_map(section: DataRecipe, source: Source, legend: bool) -> ClassM
         InputError: If a key names a class that is not there.
     """
     colors = read_colors(section, source)
-    names = read_names(section, source, colors)
+    origin, names = find_names(section, source, colors)
     # A value that the recipe names is a class, also where the layout's convention ignores it.
     asked = set(names) if section.classes is not None else set()
     void: list[Any] = [*section.void, *(value for value in source.void if value not in asked)]
-    settings: dict[str, Any] = {"merge": section.merge, "unknown": section.unknown}
+    settings: dict[str, Any] = {"merge": section.merge, "unknown": section.unknown, "source": origin}
     if legend:
         return _build_legend(section, names, colors, void, settings)
     known = set(names.values())
@@ -168,27 +168,28 @@ def _split_line(line: str, what: str) -> list[str]:
     return [cell.strip() for cell in cells]
 
 
-def read_names(section: DataRecipe, source: Source, colors: Mapping[str, Color]) -> dict[int, str]:
-    """Return mask value -> class name.
+def find_names(section: DataRecipe, source: Source, colors: Mapping[str, Color]) -> tuple[str, dict[int, str]]:
+    """Return what names the classes, for messages, and mask value -> class name.
 
     Raises:
         NoClassNamesError: If nothing names the classes.
     """
-    given = section.classes
+    given, origin = section.classes, "data.classes"
     if source.follows_classes:
-        return dict(source.names or {})
+        return str(source.names_file or origin), dict(source.names or {})
     if isinstance(given, str):
-        return read_id2label(find_file(given, source, "data.classes"), f"data.classes: {given}")
+        origin = f"data.classes: {given}"
+        return origin, read_id2label(find_file(given, source, "data.classes"), origin)
     if given is not None:
-        return normalize_names(given, "data.classes")
+        return origin, normalize_names(given, origin)
     if source.root is not None:
         beside = (source.root if source.root.is_dir() else source.root.parent) / "id2label.json"
         if is_file(beside):
-            return read_id2label(beside, str(beside))
+            return str(beside), read_id2label(beside, str(beside))
     if source.names:
-        return dict(source.names)
+        return str(source.names_file or source.root or origin), dict(source.names)
     if colors:
-        return dict(enumerate(colors))
+        return "data.colors", dict(enumerate(colors))
     raise NoClassNamesError(
         "data.classes: no class names",
         found="no id2label.json beside the data, no ClassLabel in it, nothing in the recipe",

@@ -57,6 +57,7 @@ class Source:
         images_alone: Images without a mask.
         masks_alone: Masks without an image.
         stream: The training split where it is streamed; `splits` then are called validation and test.
+        names_file: The file that `names` come from, for messages.
     """
 
     splits: dict[str, Dataset]
@@ -71,6 +72,7 @@ class Source:
     images_alone: list[str] = field(default_factory=list)
     masks_alone: list[str] = field(default_factory=list)
     stream: Stream | None = None
+    names_file: Path | None = None
 
     def describe_orphans(self) -> list[str]:
         """Return a sentence on images without a mask, and one on masks without an image."""
