@@ -53,6 +53,7 @@ class ClassMap:
         colors: Mapping[str, Sequence[int]] | None = None,
         unknown: str = "error",
         legend: bool = False,
+        source: str = "data.classes",
     ) -> ClassMap:
         """Return the map that a data section describes.
 
@@ -65,6 +66,7 @@ class ClassMap:
             colors: Class name -> RGB.
             unknown: "error" or "ignore", for raw values that no class has.
             legend: The values are packed colours, and class ids follow the order of `names`, not that of the values.
+            source: What gave the names, for the message.
 
         Raises:
             InputError: If a name is unknown or repeated, or no class is left.
@@ -72,7 +74,7 @@ class ClassMap:
         listed = dict(names) if isinstance(names, Mapping) else dict(enumerate(names))
         ordered = listed.items() if legend else sorted(listed.items())
         raw_names = {int(raw) + int(reduce_labels): str(name) for raw, name in ordered}
-        _refuse_huge_values(raw_names)
+        _refuse_huge_values(raw_names, source)
         void_raw = _find_void_values(raw_names, void)
         target = _find_merge_targets(raw_names, merge or {})
         kept = {raw: target.get(name, name) for raw, name in raw_names.items() if raw not in void_raw}
@@ -81,7 +83,7 @@ class ClassMap:
                 "data.classes: no class is left", found=listed, fix="name at least one class that is not void"
             )
         order = tuple(dict.fromkeys(kept.values()))
-        _refuse_accidental_merges(kept, merge or {})
+        _refuse_accidental_merges(kept, merge or {}, source)
         ignore_index = IGNORE_INDEX if len(order) <= IGNORE_INDEX else WIDE_IGNORE_INDEX
         raw_to_class = {raw: order.index(name) for raw, name in kept.items()}
         ignored = void_raw | ({0} if reduce_labels else set()) | (set() if legend else {ignore_index} - set(kept))
@@ -212,10 +214,10 @@ def unpack_color(value: int) -> Color:
     return value >> 16 & 255, value >> 8 & 255, value & 255
 
 
-def _refuse_huge_values(raw_names: Mapping[int, str]) -> None:
+def _refuse_huge_values(raw_names: Mapping[int, str], source: str) -> None:
     if raw_names and not -(2**24) < min(raw_names) <= max(raw_names) < 2**24:
         raise InputError(
-            "data.classes: a mask value beyond 24 bits", found=max(raw_names, key=abs), allowed="below 16777216"
+            f"{source}: a mask value beyond 24 bits", found=max(raw_names, key=abs), allowed="below 16777216"
         )
 
 
@@ -253,12 +255,12 @@ def _find_merge_targets(raw_names: Mapping[int, str], merge: Mapping[str, Sequen
     return target
 
 
-def _refuse_accidental_merges(kept: Mapping[int, str], merge: Mapping[str, Sequence[str]]) -> None:
+def _refuse_accidental_merges(kept: Mapping[int, str], merge: Mapping[str, Sequence[str]], source: str) -> None:
     values = [name for name in kept.values() if name not in merge]
     twice = sorted({name for name in values if values.count(name) > 1})
     if twice:
         raise InputError(
-            "data.classes: a name stands for two values", found=", ".join(twice), fix="rename one, or use data.merge"
+            f"{source}: a name stands for two values", found=", ".join(twice), fix="rename one, or use data.merge"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 import shutil
 from collections.abc import Iterable
 from functools import partial
@@ -75,6 +76,8 @@ def explain_os_error(error: OSError, path: str | None = None) -> InputError:
     """
     named = path if path is not None else error.filename
     what, fix = _REFUSALS.get(error.errno or 0, (error.strerror or type(error).__name__, None))
+    if error.errno in (errno.EEXIST, errno.ENOENT) and named is not None and os.path.islink(named):
+        what, fix = "a link to nothing", "remove it, or name another place"
     found = None
     if error.errno == errno.ENOSPC and named is not None:
         folder = next((parent for parent in Path(str(named)).absolute().parents if parent.is_dir()), Path("/"))

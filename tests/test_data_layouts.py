@@ -382,3 +382,22 @@ def test_a_folder_where_a_list_is_needed(tmp_path: Path) -> None:
 
 def test_every_layout_of_a_recipe_has_its_reader() -> None:
     assert {*_READERS, "auto", "hub", "synthetic"} == set(get_args(Layout))
+
+
+def test_a_folder_in_the_place_of_a_mask_is_named(tmp_path: Path) -> None:
+    for stem in "ab":
+        save_image(tmp_path / "images" / f"{stem}.jpg")
+    save_mask(tmp_path / "masks" / "a.png", draw_ids(3))
+    (tmp_path / "masks" / "b.png").mkdir()
+    with pytest.raises(InputError, match=r"masks/b.png: no such file\n  found: a folder"):
+        load_segmentation_dataset(whole(tmp_path))
+
+
+def test_two_categories_of_one_name_are_told_with_the_file(tmp_path: Path) -> None:
+    content = build_coco(1)
+    content["categories"][1]["name"] = content["categories"][0]["name"]
+    (tmp_path / "all.json").write_text(json.dumps(content))
+    for image in content["images"]:
+        save_image(tmp_path / image["file_name"])
+    with pytest.raises(InputError, match=r"all.json: a name stands for two values"):
+        load_segmentation_dataset({"dataset": str(tmp_path), "layout": "coco"})

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +23,7 @@ from transformers.utils import logging
 
 from segplus.classes import ClassMap
 from segplus.errors import InputError
+from segplus.inference.checkpoint import find_checkpoint
 from segplus.models import (
     check_input_size,
     expose_auxiliary_logits,
@@ -195,3 +199,50 @@ def test_weights_that_dpt_never_uses_are_frozen() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
     assert any(name.startswith("auxiliary_head") and p.requires_grad for name, p in model.named_parameters())
     assert freeze_unused_parameters(build_segformer(), (64, 64)) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"resample": "x"}, "resample"),
+        ({"resample": 99}, "resample"),
+        ({"image_std": [0.5, 0.5, 0]}, "image_std"),
+        ({"size": []}, "image_processor"),
+    ],
+)
+def test_values_that_no_image_survives_are_refused(values: dict[str, Any], key: str) -> None:
+    recipe = ModelRecipe(config={"model_type": "segformer", **SMALL}, image_processor=values)
+    with pytest.raises(InputError, match=f"model.image_processor.*{key}|model.{key}"):
+        load_image_processor(recipe, load_model(recipe, CLASSES).model.config)
+
+
+@pytest.mark.parametrize("values", [{"depths": [-1, 1, 1, 1]}, {"drop_path_rate": 2.0}, {"drop_path_rate": math.nan}])
+def test_numbers_that_no_network_has_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"model.config.{next(iter(values))}"):
+        load_model(ModelRecipe(config={"model_type": "segformer", **SMALL, **values}), CLASSES)
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_a_network_that_takes_no_image_is_told_as_such() -> None:
+    loaded = load_model(ModelRecipe(config={"model_type": "segformer", **SMALL, "num_encoder_blocks": 0}), CLASSES)
+    with pytest.raises(InputError, match="model.config: no image goes through this Segformer"):
+        check_input_size(loaded.model, (32, 32), "transforms.crop_size_px")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"image_range": [1]}, r"image_range\n  found: \[1\]"),
+        ({"image_mean": None}, "does not work with these values"),
+        ({"image_processor_type": "BertTokenizer"}, "image_processor_type"),
+        (None, "of no image processor"),
+    ],
+)
+def test_a_checkpoint_with_a_processor_that_cannot_serve_is_refused(
+    tmp_path: Path, change: dict[str, Any] | None, told: str
+) -> None:
+    build_segformer().save_pretrained(tmp_path)
+    values = SegformerImageProcessor(size={"height": 32, "width": 32}).to_dict()
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"a": 1} if change is None else values | change))
+    with pytest.raises(InputError, match=f"preprocessor_config.json.*{told}"):
+        find_checkpoint(str(tmp_path))

@@ -46,7 +46,8 @@ from segplus.training import (
 )
 from segplus.training.checkpoints import claim_output_dir, find_resumable_checkpoint
 from segplus.training.held_rows import explain_lost_worker
-from segplus.training.signals import TrainingInterruptedError, stop_on_signals
+from segplus.training.interruption import TrainingInterruptedError
+from segplus.training.signals import stop_on_signals
 
 
 def train(recipe: Recipe) -> None:
@@ -127,7 +128,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     except TrainingDivergedError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_CODE_DIVERGED
-    except TrainingInterruptedError as error:  # it was told when the checkpoint was written
+    except TrainingInterruptedError as error:  # it was told before the processes parted
         return EXIT_CODE_SIGNAL + error.number
     return 0
 

@@ -25,7 +25,7 @@ from segplus.data.layouts.folders import read_flat, read_folders
 from segplus.data.layouts.hub_datasets import read_hub, read_saved
 from segplus.data.layouts.labelme import read_labelme
 from segplus.data.layouts.mask_files import read_mask_files
-from segplus.data.layouts.names import build_class_map, read_colors, read_names
+from segplus.data.layouts.names import build_class_map, find_names, read_colors
 from segplus.data.layouts.run_lengths import read_run_lengths
 from segplus.data.layouts.source import Source, find_split
 from segplus.data.layouts.tables import read_manifest, read_metadata
@@ -103,7 +103,7 @@ def assemble(source: Source, recipe: DataRecipe) -> SegmentationData:
     """
     encoding, legend = find_encoding(recipe, source)
     classes = build_class_map(recipe, source, legend)
-    names = read_names(recipe, source, read_colors(recipe, source))
+    _, names = find_names(recipe, source, read_colors(recipe, source))
     max_pixels = int(recipe.max_image_megapixels * 1e6)
     decoder = MaskDecoder(
         classes,

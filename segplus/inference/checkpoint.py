@@ -24,7 +24,9 @@ from segplus.models.image_processor import check_image_processor
 from segplus.models.stored_files import refuse_damaged_model
 from segplus.recipe import DataRecipe
 from segplus.recipe.evaluation_section import ProtocolRecipe
+from segplus.transforms.serving import try_image_processor
 
+_PROCESSOR_KEYS = ("image_processor_type", "feature_extractor_type", "size", "do_resize", "do_normalize", "image_mean")
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "config.json", "p*processor_config.json")
 
 
@@ -138,8 +140,15 @@ def find_checkpoint(source: str, *, trust_remote_code: bool = False) -> Checkpoi
     _refuse_class_gaps(config, expanded)
     with quiet_transformers(), explain_failures("checkpoint", expanded):
         refuse_other_tasks(config, f"checkpoint {expanded}")
+        stated, _ = BaseImageProcessor.get_image_processor_dict(expanded)
         processor = AutoImageProcessor.from_pretrained(expanded, trust_remote_code=trust_remote_code)
-    check_image_processor(processor, count_channels(config), f"checkpoint {expanded}: preprocessor_config.json")
+    key, channels = f"checkpoint {expanded}: preprocessor_config.json", count_channels(config)
+    if not isinstance(processor, BaseImageProcessor):
+        raise InputError(f"{key}.image_processor_type", found=type(processor).__name__, allowed="an image processor")
+    if not any(name in stated for name in _PROCESSOR_KEYS):  # transformers would take the defaults of the model's type
+        raise InputError(f"{key}: of no image processor", found=", ".join(map(str, stated))[:200] or "nothing")
+    check_image_processor(processor, channels, key)
+    try_image_processor(processor, channels, key)
     return Checkpoint(expanded, config, processor, trust_remote_code)
 
 

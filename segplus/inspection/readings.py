@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from segplus.data.layouts.legends import Legend, find_legends
-from segplus.data.layouts.names import list_folders_of, read_names
+from segplus.data.layouts.names import find_names, list_folders_of
 from segplus.data.layouts.source import Source
 from segplus.data.loading import SegmentationData, assemble
 from segplus.errors import InputError
@@ -78,7 +78,7 @@ def _read_stated_names(source: Source, section: DataRecipe) -> Mapping[int, str]
     if section.classes is None and (source.presumed or section.colors is not None):
         return {}
     try:
-        return read_names(section, source, {})
+        return find_names(section, source, {})[1]
     except InputError:
         return {}
 

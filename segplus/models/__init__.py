@@ -14,7 +14,7 @@ from segplus.models.freezing import (
     is_head_parameter,
     lay_out_channels_last,
 )
-from segplus.models.image_processor import find_image_range, load_image_processor, refuse_image_processor
+from segplus.models.image_processor import find_image_range, load_image_processor
 from segplus.models.registration import ARCHITECTURES
 
 __all__ = [
@@ -33,6 +33,5 @@ __all__ = [
     "load_image_processor",
     "load_model",
     "load_segmentation_checkpoint",
-    "refuse_image_processor",
     "widen_model",
 ]

@@ -201,9 +201,10 @@ def _build_config(recipe: ModelRecipe, classes: ClassMap, use_auxiliary_head: bo
     source = recipe.checkpoint or f"model.config.model_type {model_type}"
     refuse_other_tasks(config, source, is_fine_tuned=False)
     known = config.to_dict()
-    for key in values:
+    for key, value in values.items():
         if key not in known:
             raise InputError(f"model.config: {config.model_type} has no '{key}'", fix=suggest(str(key), known))
+        _refuse_impossible_numbers(str(key), value)
     values |= {"id2label": classes.id2label, "label2id": classes.label2id}
     values["semantic_loss_ignore_index"] = classes.ignore_index
     if not use_auxiliary_head and "use_auxiliary_head" in known:
@@ -213,6 +214,16 @@ def _build_config(recipe: ModelRecipe, classes: ClassMap, use_auxiliary_head: bo
     # from_dict, not setattr: values that depend on each other are checked together, as in a file.
     with quiet_transformers(), explain_config("model.config"):
         return type(config).from_dict({**known, **values})
+
+
+def _refuse_impossible_numbers(key: str, value: object) -> None:
+    """Refuse what no network has, and some are built of without a word: negative sizes and counts, and shares of 2."""
+    numbers = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, int | float)]
+    if "drop" in key and not all(0 <= one < 1 for one in numbers):
+        raise InputError(f"model.config.{key}", found=value, allowed="a share from 0 to below 1")
+    is_count = key.startswith("num_") or key.endswith(("size", "sizes", "dim", "dims", "depth", "depths", "ratios"))
+    if is_count and not all(one >= 0 for one in numbers):
+        raise InputError(f"model.config.{key}", found=value, allowed="no negative number")
 
 
 def _build_config_of_type(model_type: str) -> PreTrainedConfig:
@@ -229,8 +240,11 @@ def _list_model_types() -> list[str]:
 
 
 def _build_random_model(config: PreTrainedConfig, recipe: ModelRecipe) -> PreTrainedModel:
+    fix = "correct the values of model.config: they do not fit together"
     explain = (
-        explain_config if isinstance(config, EncoderHeadConfig) else partial(explain_failures, source=config.model_type)
+        explain_config
+        if isinstance(config, EncoderHeadConfig)
+        else partial(explain_failures, source=config.model_type, fix=fix)
     )
     with explain("model.attn_implementation or model.config" if recipe.attn_implementation else "model.config"):
         return AutoModelForSemanticSegmentation.from_config(config, **_choose_attention(recipe))
@@ -320,18 +334,25 @@ def explain_config(key: str) -> Iterator[None]:
 
 
 @contextmanager
-def explain_failures(key: str, source: str) -> Iterator[None]:
-    """Turn what the Auto classes raise for a person's mistake into one message."""
+def explain_failures(
+    key: str, source: str, fix: str = "check the name, the connection, or use a local folder"
+) -> Iterator[None]:
+    """Turn what the Auto classes raise for a person's mistake into one message.
+
+    Args:
+        key: What the message begins with.
+        source: The checkpoint, or the type of a model.
+        fix: What to do about it.
+    """
     try:
         yield
     except InputError:
         raise
     except _FAILURES as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        fix = "check the name, the connection, or use a local folder"
-        if "trust_remote_code" in str(error):  # transformers raises a bare ValueError: only its text tells
-            fix = HOW_TO_TRUST
-        raise InputError(f"{key}: cannot load {source}", found=lines[0][:400], fix=fix) from error
+        # transformers raises a bare ValueError: only its text tells
+        advice = HOW_TO_TRUST if "trust_remote_code" in str(error) else fix
+        raise InputError(f"{key}: cannot load {source}", found=lines[0][:400], fix=advice) from error
 
 
 @contextmanager

@@ -20,18 +20,25 @@ def check_input_size(model: PreTrainedModel, size_px: tuple[int, int], key: str)
         key: The recipe's key that holds the size, for the message.
 
     Raises:
-        InputError: If the model cannot take the size.
+        InputError: If the model cannot take the size, or none at all.
     """
     was_training = model.training
     model.eval()
     try:
         return _run(model, size_px)
     except _REFUSALS as error:
-        accepted = next((size for size in _list_candidates(size_px) if _accepts(model, size)), None)
+        accepted = next((size for size in _list_candidates(model, size_px) if _accepts(model, size)), None)
+        said = (str(error).splitlines() or [type(error).__name__])[0][:300]
+        if accepted is None:
+            raise InputError(
+                f"model.config: no image goes through this {type(model).__name__}",
+                found=f"{said} ({size_px[0]} x {size_px[1]}, as in {key}, and other sizes)",
+                fix="correct model.config: its values do not fit together",
+            ) from None
         raise InputError(
             f"{key}: {type(model).__name__} cannot take this size",
-            found=f"{size_px[0]} x {size_px[1]} (height x width): {str(error).splitlines()[0][:300]}",
-            fix=f"use {accepted[0]} x {accepted[1]}" if accepted else "see the model's documentation for its sizes",
+            found=f"{size_px[0]} x {size_px[1]} (height x width): {said}",
+            fix=f"use {accepted[0]} x {accepted[1]}",
         ) from None
     finally:
         model.train(was_training)
@@ -53,10 +60,12 @@ def _accepts(model: PreTrainedModel, size_px: tuple[int, int]) -> bool:
     return True
 
 
-def _list_candidates(size_px: tuple[int, int]) -> list[tuple[int, int]]:
-    """List sizes near the refused one: multiples of common patches, then squares, which some backbones insist on."""
+def _list_candidates(model: PreTrainedModel, size_px: tuple[int, int]) -> list[tuple[int, int]]:
+    """List sizes near the refused one: multiples of common patches, squares, and the one that the config may name."""
     units = (16, 14, 32, 64)
     near = [tuple(max(unit, round(side / unit) * unit) for side in size_px) for unit in units]
     mean = sum(size_px) / 2
     squares = [(max(unit, round(mean / unit) * unit),) * 2 for unit in units]
-    return [(height, width) for height, width in [*near, *squares]]
+    side = model.config.to_dict().get("image_size")
+    own = [(side, side)] if isinstance(side, int) else []
+    return [(height, width) for height, width in [*near, *squares, *own]]

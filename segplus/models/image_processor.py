@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from PIL import Image
 from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedConfig
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
@@ -66,14 +67,15 @@ def check_image_processor(processor: BaseImageProcessor, channels: int, key: str
         channels: Input channels of the model.
         key: What the message begins with.
     Raises:
-        InputError: If a side is below 1, or a mean, deviation or factor is not finite, zero where it divides, or not
-            one a channel.
+        InputError: If a side is below 1, a filter is none of Pillow's, or a mean, deviation, factor or range is not
+            finite, zero where it divides, or not one a channel.
     """
     settings = processor.to_dict()
     if settings.get("do_resize", True):
         sides = _list_sides(settings.get("size"))
         if not all(_is_number(side) and 1 <= side <= _MOST_SIDE_PX for side in sides):
             raise InputError(f"{key}.size", found=settings["size"], allowed=f"sides of 1 to {_MOST_SIDE_PX} pixels")
+        _check_filter(settings.get("resample"), key)
     if settings.get("do_rescale", True):
         factor = settings.get("rescale_factor", 1.0)
         if not _is_number(factor) or factor == 0:
@@ -81,6 +83,23 @@ def check_image_processor(processor: BaseImageProcessor, channels: int, key: str
     if settings.get("do_normalize", True):
         for name in ("image_mean", "image_std"):
             _check_normalization(settings.get(name), name, channels, key)
+    _check_range(settings.get(_RANGE), key)
+
+
+def _check_filter(given: Any, key: str) -> None:
+    filters = {int(one): one.name.lower() for one in Image.Resampling}
+    # None: the processor says so itself where it needs one.
+    if given is not None and (not isinstance(given, int) or isinstance(given, bool) or given not in filters):
+        allowed = ", ".join(f"{number} ({name})" for number, name in sorted(filters.items()))
+        raise InputError(f"{key}.resample", found=given, allowed=allowed)
+
+
+def _check_range(given: Any, key: str) -> None:
+    if given is None:
+        return
+    is_pair = isinstance(given, list | tuple) and len(given) == 2 and all(_is_number(value) for value in given)
+    if not is_pair or given[0] >= given[1]:
+        raise InputError(f"{key}.{_RANGE}", found=given, allowed="two finite numbers, the smaller one first")
 
 
 def _check_normalization(given: Any, name: str, channels: int, key: str) -> None:
@@ -162,17 +181,12 @@ def _override(processor: BaseImageProcessor, values: dict[str, Any]) -> BaseImag
     fixed = {key: value for key, value in _FIXED.items() if key in settings}
     try:
         return type(processor).from_dict({**settings, **values, **fixed})
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise refuse_image_processor(error) from error
-
-
-def refuse_image_processor(error: Exception) -> InputError:
-    """Return the message for values that the image processor cannot be made of, or cannot work with."""
-    return InputError(
-        "model.image_processor: it does not work with these values",
-        found=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:400]}",
-        fix="give them as the checkpoint's preprocessor_config.json does, such as size: {height: 512, width: 512}",
-    )
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        raise InputError(
+            "model.image_processor: cannot be made of these values",
+            found=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:400]}",
+            fix="give them as the checkpoint's preprocessor_config.json does, such as size: {height: 512, width: 512}",
+        ) from error
 
 
 def _fit_channels(

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-import numpy as np
-from PIL import Image
 from torch.nn import SyncBatchNorm
 from transformers import (
     BaseImageProcessor,
@@ -31,7 +29,6 @@ from segplus.models import (
     freeze_unused_parameters,
     lay_out_channels_last,
     load_image_processor,
-    refuse_image_processor,
 )
 from segplus.recipe import ModelRecipe, Recipe
 from segplus.reporting.examples import Example
@@ -40,7 +37,7 @@ from segplus.training.sets import EvaluationSet, build_training_set
 from segplus.training.trainer import SegmentationTrainer
 from segplus.transforms import BatchMixing, EvaluationTransform
 from segplus.transforms.collator import EvaluationCollator, TrainingCollator
-from segplus.transforms.serving import ServedPixels
+from segplus.transforms.serving import try_image_processor
 
 _PANEL_IMAGES = 4
 
@@ -206,19 +203,8 @@ def build_image_processor(recipe: Recipe, data: SegmentationData, config: PreTra
 
     value_range = recipe.data.image_range
     processor = load_image_processor(recipe.model, config, image_range=value_range, measure_channels=measure)
-    _try_image_processor(processor, recipe.data.channels)
+    try_image_processor(processor, recipe.data.channels, "model.image_processor")
     return processor
-
-
-def _try_image_processor(processor: BaseImageProcessor, channels: int) -> None:
-    """Serve a black image, so that a value that the processor cannot work with is told before training."""
-    blank = np.zeros((48, 64, channels), np.uint8)
-    try:
-        ServedPixels(processor, channels)(Image.fromarray(blank) if channels == 3 else blank)
-    except InputError:
-        raise
-    except Exception as error:  # what a wrong value breaks is the processor's own affair
-        raise refuse_image_processor(error) from error
 
 
 def _choose_panel(evaluation_set: EvaluationSet):  # type: ignore[no-untyped-def]

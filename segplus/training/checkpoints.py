@@ -24,6 +24,7 @@ from segplus.recipe import (
 )
 from segplus.recipe.differences import find_difference, keep_learning_keys
 from segplus.recipe.paths import is_fold_folder
+from segplus.training.interruption import OWED_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +143,7 @@ def _find_damage(folder: Path, num_processes: int) -> str | None:
     """Name the first file of a checkpoint that is missing, damaged or altered."""
     ranks = [""] if num_processes == 1 else [f"_{rank}" for rank in range(num_processes)]
     states = [*(f"rng_state{rank}.pth" for rank in ranks), "scheduler.pt", "optimizer.pt", STATE_FILE]
-    optional = [name for name in ("scaler.pt",) if (folder / name).exists()]
+    optional = [name for name in ("scaler.pt", OWED_FILE) if (folder / name).exists()]
     for name in ("config.json", "model.safetensors", *states, *optional):
         damage = find_file_damage(folder / name)
         if damage is not None:

@@ -12,12 +12,18 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerState
-from transformers.trainer_utils import TrainOutput, rotate_checkpoints
+from transformers.trainer_utils import SaveStrategy, TrainOutput, rotate_checkpoints
 
 from segplus.models.manifest import list_model_files, write_manifest
 from segplus.models.stored_files import find_model_damage
 from segplus.training.checkpoints import RECIPE_FILE, STATE_FILE, is_finished
 from segplus.training.guard import require_finite_weights
+from segplus.training.interruption import (
+    EvaluationInterruptedError,
+    OwedWork,
+    read_owed_work,
+    write_owed_work,
+)
 from segplus.training.space import explain_full_disk
 
 logger = logging.getLogger(__name__)
@@ -26,18 +32,55 @@ logger = logging.getLogger(__name__)
 class ResumableTrainer(Trainer):
     """Ends each checkpoint with a manifest, and verifies what it loads."""
 
+    owed: OwedWork | None = None  # at the step of the checkpoint that is loaded, or written because of a signal
+    saved_step = -1  # of the newest checkpoint that was written as planned
+
     def train(self, resume_from_checkpoint: Any = None, *arguments: Any, **named: Any) -> TrainOutput:
         """Train, or continue; a run that is finished is only loaded, best weights and history.
 
         transformers takes one more step where a finished `max_steps` run is resumed.
         """
-        if isinstance(resume_from_checkpoint, bool | None) or not is_finished(Path(resume_from_checkpoint)):
+        self.owed = None
+        if isinstance(resume_from_checkpoint, bool | None):
+            return super().train(resume_from_checkpoint, *arguments, **named)
+        self.owed = read_owed_work(Path(resume_from_checkpoint))
+        if not is_finished(Path(resume_from_checkpoint)):
             return super().train(resume_from_checkpoint, *arguments, **named)
         self.state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / STATE_FILE))
         self._load_from_checkpoint(resume_from_checkpoint)
+        if self.owed is not None and self.owed.evaluates:
+            is_best = self._determine_best_metric(self._evaluate(None, None), None)
+            if is_best and self.owed.saves:
+                self.state.best_model_checkpoint = resume_from_checkpoint
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
             self._load_best_model()
         return TrainOutput(self.state.global_step, 0.0, {})
+
+    def _run_epoch(self, *arguments: Any, **named: Any) -> None:
+        """Begin with the evaluation that was broken off when the checkpoint was written."""
+        owed, self.owed = self.owed, None
+        if owed is not None and owed.evaluates:
+            self._load_rng_state(named["resume_from_checkpoint"])  # for the checkpoint that may be written again
+            self.control.should_evaluate, self.control.should_save = True, owed.saves
+            learnt = {name: named[name] for name in ("model", "trial", "epoch", "ignore_keys_for_eval", "start_time")}
+            self._maybe_log_save_evaluate(self._tr_loss, None, **learnt)
+            self.control.should_evaluate = self.control.should_save = False
+            if self.control.should_training_stop:
+                return
+        super()._run_epoch(*arguments, **named)
+
+    def _maybe_log_save_evaluate(
+        self, tr_loss: Any, grad_norm: Any, model: nn.Module, trial: Any, epoch: float, *arguments: Any, **named: Any
+    ) -> None:
+        """Write a checkpoint, too, where a signal breaks off the evaluation: who goes on from it begins with that."""
+        try:
+            super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, epoch, *arguments, **named)
+        except EvaluationInterruptedError:
+            ends_epoch = self.args.save_strategy == SaveStrategy.EPOCH and self.state.epoch == int(self.state.epoch)
+            is_planned = self.control.should_save if self.owed is None else self.owed.saves
+            self.owed = OwedWork(evaluates=True, saves=is_planned or ends_epoch)
+            self._save_checkpoint(model, trial)
+            raise
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write a checkpoint, its manifest last; only then may an older one go.
@@ -49,13 +92,19 @@ class ResumableTrainer(Trainer):
         output_dir = Path(self.args.output_dir)
         folder = output_dir / f"checkpoint-{self.state.global_step}"
         require_finite_weights(self.model, self.state.global_step)
-        with self._keep_older_checkpoints(), explain_full_disk(output_dir, self._count_bytes(), folder):
+        with (
+            self._keep_older_checkpoints(),
+            self._pass_over_unplanned(output_dir),
+            explain_full_disk(output_dir, self._count_bytes(), folder),
+        ):
             super()._save_checkpoint(model, trial)
+        self.saved_step = self.state.global_step if self.owed is None else self.saved_step
         self.accelerator.wait_for_everyone()  # every process has written its random state
         if self.args.should_save:
             with explain_full_disk(output_dir, self._count_bytes(), folder):
                 if (output_dir / RECIPE_FILE).is_file():
                     shutil.copyfile(output_dir / RECIPE_FILE, folder / RECIPE_FILE)
+                write_owed_work(folder, self.owed)
                 write_manifest(folder)
             best = self.state.best_model_checkpoint
             rotate_checkpoints(str(output_dir), self.args.save_total_limit, best, use_mtime=True)
@@ -69,6 +118,20 @@ class ResumableTrainer(Trainer):
             yield
         finally:
             self.args.save_total_limit = limit
+
+    @contextmanager
+    def _pass_over_unplanned(self, output_dir: Path) -> Iterator[None]:
+        """Let the best step have no checkpoint, as in an undisturbed run, where only a signal had one written."""
+        best = self.state.best_global_step
+        owed = self.owed if best == self.state.global_step else read_owed_work(output_dir / f"checkpoint-{best}")
+        if owed is None or owed.saves:
+            yield
+            return
+        self.state.best_global_step = None
+        try:
+            yield
+        finally:
+            self.state.best_global_step = best
 
     def _count_bytes(self) -> int:
         """Count what a checkpoint takes: weights and the optimizer's state."""

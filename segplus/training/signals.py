@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: training writes a checkpoint after the step that it is in, and ends."""
+"""Ctrl-C and SIGTERM: training writes a checkpoint after the step or the evaluation's batch that it is in, and ends."""
 
 from __future__ import annotations
 
@@ -12,28 +12,14 @@ from typing import Any
 
 import torch
 from torch import distributed
-from transformers import IntervalStrategy, Trainer, TrainerCallback
+from transformers import IntervalStrategy, TrainerCallback
 
-_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
-
-
-class TrainingInterruptedError(RuntimeError):
-    """A signal ended the training, after a checkpoint.
-
-    Args:
-        number: The signal.
-        step: The step of the checkpoint.
-    """
-
-    def __init__(self, number: int, step: int) -> None:
-        super().__init__(
-            f"{_NAMES[signal.Signals(number)]}: stopped at step {step}, after a checkpoint; repeat the command to go on"
-        )
-        self.number = number
+from segplus.training.interruption import SIGNALS, EvaluationInterruptedError, OwedWork, TrainingInterruptedError
+from segplus.training.resumption import ResumableTrainer
 
 
 @contextmanager
-def stop_on_signals(trainer: Trainer) -> Iterator[None]:
+def stop_on_signals(trainer: ResumableTrainer) -> Iterator[None]:
     """Let SIGINT and SIGTERM end this trainer's training with a checkpoint; a second one ends the process at once.
 
     Args:
@@ -41,34 +27,47 @@ def stop_on_signals(trainer: Trainer) -> Iterator[None]:
     Raises:
         TrainingInterruptedError: In every process, once the checkpoint is written.
     """
-    stop = _StopAfterCheckpoint()
+    stop = _StopAfterCheckpoint(trainer)
     trainer.add_callback(stop)
-    before = {number: signal.signal(number, stop.take) for number in _NAMES}
+    before = {number: signal.signal(number, stop.take) for number in SIGNALS}
     try:
         yield
+    except TrainingInterruptedError as error:
+        if trainer.is_world_process_zero():
+            print(error, flush=True)
+        if distributed.is_initialized():
+            distributed.barrier()  # the launcher ends every process as soon as one has ended
+        raise
     finally:
         trainer.remove_callback(stop)
         for number, handler in before.items():
             signal.signal(number, handler)
+    if stop.received:  # after the last step's checkpoint: what follows has the usual handlers
+        signal.raise_signal(stop.received)
 
 
 class _StopAfterCheckpoint(TrainerCallback):
-    """Has a checkpoint written at the next place from which a run goes on as if it had never stopped."""
+    """Has a checkpoint written at the next place from which a run goes on as if it had never stopped.
 
-    def __init__(self) -> None:
+    Args:
+        trainer: Told what of the checkpoint's step a run that goes on must make up for.
+    """
+
+    def __init__(self, trainer: ResumableTrainer) -> None:
+        self._trainer = trainer
         self._process = os.getpid()
-        self._received = 0
+        self.received = 0
         self._ends_with = 0
 
     def take(self, number: int, frame: object) -> None:
         """Remember the first signal; the next one, of either sort, finds the usual handler."""
         if os.getpid() != self._process:  # a worker that was forked a moment ago
             return
-        self._received = number
+        self.received = number
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if os.environ.get("RANK", "0") == "0":
-            name = _NAMES[signal.Signals(number)]
+            name = SIGNALS[signal.Signals(number)]
             # Not print: the signal may have come in the midst of one.
             os.write(2, f"\n{name}: a checkpoint is written after this step; once more ends at once\n".encode())
 
@@ -84,29 +83,31 @@ class _StopAfterCheckpoint(TrainerCallback):
         if number:
             self._ask(number, args, control)
 
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """End an evaluation after this batch."""
+        number = self._agree(args.device)
+        if number:
+            raise EvaluationInterruptedError(number, state.global_step)
+
     def _ask(self, number: int, args: Any, control: Any) -> None:
         self._ends_with = number
+        is_planned = control.should_save or self._trainer.saved_step == self._trainer.state.global_step
+        self._trainer.owed = OwedWork(evaluates=False, saves=is_planned)
         control.should_save = True
         control.should_log |= args.logging_strategy != IntervalStrategy.NO  # the history in the checkpoint is whole
 
     def _agree(self, device: torch.device) -> int:
         """Return the signal that any process got: all of them write the same checkpoint."""
         if not distributed.is_initialized():
-            return self._received
-        received = torch.tensor(self._received, device=device)
+            return self.received
+        received = torch.tensor(self.received, device=device)
         distributed.all_reduce(received, distributed.ReduceOp.MAX)
         return int(received)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End, where the checkpoint was asked for."""
-        if not self._ends_with:
-            return
-        error = TrainingInterruptedError(self._ends_with, state.global_step)
-        if state.is_world_process_zero:
-            print(error, flush=True)
-        if distributed.is_initialized():
-            distributed.barrier()  # the launcher ends every process as soon as one has ended
-        raise error
+        if self._ends_with:
+            raise TrainingInterruptedError(self._ends_with, state.global_step)
 
 
 def shield_worker(prepare: Callable[[int], None] | None, worker: int) -> None:

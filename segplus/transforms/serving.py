@@ -77,3 +77,26 @@ class ServedPixels:
                 found=f"{pixels.dtype}, values {pixels.min():g}..{pixels.max():g}",
                 fix="set data.image_range: [low, high], the values that become 0 and 255 in every image",
             )
+
+
+def try_image_processor(image_processor: Any, channels: int, key: str) -> None:
+    """Serve a black image, so that values that the processor cannot work with are told before any image is read.
+
+    Args:
+        image_processor: The processor that is saved with a model.
+        channels: Number of channels that the model takes.
+        key: What the message begins with.
+    Raises:
+        InputError: If the processor fails.
+    """
+    blank = np.zeros((48, 64, channels), np.uint8)
+    try:
+        ServedPixels(image_processor, channels)(Image.fromarray(blank) if channels == 3 else blank)
+    except InputError:
+        raise
+    except Exception as error:  # what a wrong value breaks is the processor's own affair
+        raise InputError(
+            f"{key}: the image processor does not work with these values",
+            found=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:400]}",
+            fix="give size, resample, image_mean and image_std, such as size: {height: 512, width: 512}",
+        ) from error

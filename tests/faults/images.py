@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -169,17 +170,13 @@ def images_that_are_no_file(rng: Random) -> Iterator[Case]:
             data = place.put_data()
             suffix = "jpg" if folder == "images" else "png"
             files.make_special(data / folder / f"2.{suffix}", what)
-            return _build_command(place, suffix, verb, (), 1024)
+            return replace(_build_command(place, suffix, verb, (), 1024), names=(f"{folder}/2.{suffix}",))
 
         return make
 
     for what in files.SPECIAL:
         for verb in ("inspect", "evaluate"):
-            yield Case(
-                f"{verb}: images/2.jpg is {what}",
-                build(what, verb, "images"),
-                "either" if what == "a folder" else "answered",
-            )
+            yield Case(f"{verb}: images/2.jpg is {what}", build(what, verb, "images"))
         yield Case(f"predict: images/2.jpg is {what}", build(what, "predict", "images"))
         yield Case(f"inspect: masks/2.png is {what}", build(what, "inspect", "masks"))
     del rng

@@ -101,7 +101,8 @@ def places_that_are_taken(rng: Random) -> Iterator[Case]:
         # A page, a table or one PNG that is named takes the place of an older one; folders cannot take a file's place.
         replaces = verb in ("inspect", "predict one", "per image") and what in ("a file", "a dangling link")
         writable = ("out", "cache") if replaces else ("cache",)
-        build = write_into(target, verb, prepare, names=("0.png",) if verb == "predict one" else (), writable=writable)
+        names = ("0.png",) if verb == "predict one" else (target.removesuffix("/deeper"),)
+        build = write_into(target, verb, prepare, names=names, writable=writable)
         yield Case(f"{verb}: output is {what}", build, "either" if replaces else "answered")
 
 

@@ -138,7 +138,7 @@ def model_values(rng: Random) -> Iterator[Case]:
     table = {f"model.config.{key}": values for key, values in odd.items()}
     for case in draw_values(rng, table):
         own = case.told.split(":")[0].rsplit(".", 1)[-1]
-        lenient = own == "id2label" or case.told.endswith(("nan", "[3, 3, 3, 3]"))
+        lenient = own == "id2label" or case.told.endswith("[3, 3, 3, 3]")
         yield Case(case.told, case.build, "either" if lenient else "answered")
 
 

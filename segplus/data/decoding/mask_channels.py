@@ -90,6 +90,7 @@ def join_planes(stack: Raw, planes: int, ignore_index: int, source: str) -> npt.
             f"{source}: not a stack of {planes} planes, one a class",
             found=f"shape {stack.shape}",
             allowed=f"({planes}, H, W) or (H, W, {planes})",
+            fix="set data.encoding to what the masks hold, or correct the file",
         )
     marked = np.moveaxis(stack, axes[0], 0) != 0  # (planes, H, W)
     hits = marked.sum(axis=0)

@@ -44,6 +44,7 @@ def read_coco(root: Path, section: DataRecipe) -> Source:
     """
     splits, notes = {}, []
     names: dict[int, str] | None = None
+    names_file = None
     for split, path in find_annotation_files(root, section).items():
         content = load_annotations(path)
         categories = read_categories(content["categories"], path)
@@ -51,7 +52,7 @@ def read_coco(root: Path, section: DataRecipe) -> Source:
             raise InputError(
                 f"{path}: other categories than in the other splits", found=categories, fix="make them equal"
             )
-        names = categories
+        names, names_file = categories, path
         pairs, left_out = build_pairs(content, categories, path, root, section)
         splits[split] = build_table(pairs)
         notes.append(
@@ -62,7 +63,17 @@ def read_coco(root: Path, section: DataRecipe) -> Source:
     listed = {value: names[value] for value in sorted(chosen)}
     if section.unlabelled == "background":
         listed = {pick_background(names): _name_background(listed), **listed}
-    return Source(splits, "COCO", root, listed, void=(UNLABELLED,), encoding="ids", follows_classes=True, notes=notes)
+    return Source(
+        splits,
+        "COCO",
+        root,
+        listed,
+        void=(UNLABELLED,),
+        encoding="ids",
+        follows_classes=True,
+        notes=notes,
+        names_file=names_file,
+    )
 
 
 def _name_background(names: Mapping[int, str]) -> str:

@@ -35,11 +35,11 @@ def build_class_map(section: DataRecipe, source: Source, legend: bool) -> ClassM
         InputError: If a key names a class that is not there.
     """
     colors = read_colors(section, source)
-    names = read_names(section, source, colors)
+    origin, names = find_names(section, source, colors)
     # A value that the recipe names is a class, also where the layout's convention ignores it.
     asked = set(names) if section.classes is not None else set()
     void: list[Any] = [*section.void, *(value for value in source.void if value not in asked)]
-    settings: dict[str, Any] = {"merge": section.merge, "unknown": section.unknown}
+    settings: dict[str, Any] = {"merge": section.merge, "unknown": section.unknown, "source": origin}
     if legend:
         return _build_legend(section, names, colors, void, settings)
     known = set(names.values())
@@ -117,28 +117,29 @@ def list_folders_of(source: Source) -> list[Path]:
     return [folder if folder.is_dir() else folder.parent for folder in folders]
 
 
-def read_names(section: DataRecipe, source: Source, colors: Mapping[str, Color]) -> dict[int, str]:
-    """Return mask value -> class name.
+def find_names(section: DataRecipe, source: Source, colors: Mapping[str, Color]) -> tuple[str, dict[int, str]]:
+    """Return what names the classes, for messages, and mask value -> class name.
 
     Raises:
         NoClassNamesError: If nothing names the classes.
     """
-    given = section.classes
+    given, origin = section.classes, "data.classes"
     if source.follows_classes:
-        return dict(source.names or {})
+        return str(source.names_file or origin), dict(source.names or {})
     if given == VOC:
-        return dict(enumerate(VOC_CLASSES))
+        return origin, dict(enumerate(VOC_CLASSES))
     if isinstance(given, str):
-        return read_id2label(find_file(given, source, "data.classes"), f"data.classes: {given}")
+        origin = f"data.classes: {given}"
+        return origin, read_id2label(find_file(given, source, "data.classes"), origin)
     if given is not None:
-        return normalize_names(given, "data.classes")
+        return origin, normalize_names(given, origin)
     for beside in (folder / "id2label.json" for folder in list_folders_of(source)):
         if is_file(beside):
-            return read_id2label(beside, str(beside))
+            return str(beside), read_id2label(beside, str(beside))
     if source.names:
-        return dict(source.names)
+        return str(source.names_file or source.root or origin), dict(source.names)
     if colors:
-        return dict(enumerate(colors))
+        return "data.colors", dict(enumerate(colors))
     legends = {name: legend for folder in list_folders_of(source) for name, legend in find_legends(folder).items()}
     keys = [f"data.{'colors' if legend.colors else 'classes'}: {name}" for name, legend in legends.items()]
     raise NoClassNamesError(

@@ -38,9 +38,10 @@ def list_files(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[
     """Return the paths of a folder's files, relative to it, sorted; hidden files and folders are left out.
 
     Raises:
-        InputError: If one is a link to nothing, or a FIFO, which would be waited for.
+        InputError: If one is a link to nothing, a FIFO, which would be waited for, or a folder without such files.
     """
     found: list[str] = []
+    called_files: list[str] = []
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         inside = os.path.relpath(parent, folder)
@@ -48,7 +49,13 @@ def list_files(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[
         for name in kept:
             path = os.path.join(parent, name)
             refuse_special_file(path, path)
+        called_files += [
+            os.path.join(inside, name) for name in folders if os.path.splitext(name)[1].lower() in suffixes
+        ]
         found += kept if inside == "." else [f"{inside.replace(os.sep, '/')}/{name}" for name in kept]
+    for name in map(os.path.normpath, called_files):
+        if not any(path.startswith(f"{name}/") for path in found):
+            refuse_special_file(folder / name, str(folder / name))
     return sorted(found)
 
 

@@ -61,6 +61,7 @@ class Source:
         masks_alone: Masks without an image.
         stream: The training split where it is streamed; `splits` then are called validation and test.
         top: The data set's folder, where the pairs lie in one below.
+        names_file: The file that `names` come from, for messages.
     """
 
     splits: dict[str, Dataset]
@@ -78,6 +79,7 @@ class Source:
     masks_alone: list[str] = field(default_factory=list)
     stream: Stream | None = None
     top: Path | None = None
+    names_file: Path | None = None
 
     def describe_orphans(self) -> list[str]:
         """Return a sentence on images without a mask, and one on masks without an image."""
