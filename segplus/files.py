@@ -25,7 +25,7 @@ _LONGEST_NAME_BYTES = 255  # of one part of a path, on every common file system
 
 
 @contextmanager
-def write_whole(path: str | Path) -> Iterator[Path]:
+def write_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside the target, which takes the target's name when the block ends well.
 
     Two processes may write the same file at once: each has a temporary file of its own, and the last one stands. What a
@@ -51,7 +51,7 @@ def write_whole(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: str | Path, text: str) -> None:
+def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write text as UTF-8, whole or not at all; what UTF-8 cannot hold (a file name in no encoding) is escaped."""
     with write_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
