@@ -32,7 +32,7 @@ from segplus.inference.scoring import (
 from segplus.metrics import Evaluator, compare_counts
 from segplus.recipe import EvaluationRecipe
 from segplus.reporting.drawing import draw_comparison
-from segplus.reporting.metrics_file import write_metrics
+from segplus.reporting.metrics_file import refuse_foreign_results, write_metrics
 from segplus.reporting.table import format_comparison_table
 
 _IMAGES = 3
@@ -81,6 +81,7 @@ def compare(
         found = [find_checkpoint(source, trust_remote_code=trust_remote_code) for source in checkpoints]
     loaded, name, chosen = open_split(found, data, split, progress=progress)
     with state.main_process_first():
+        refuse_foreign_results([*files, *sheets], "differences")
         prepare_folder(output)
     chosen_device = choose_device(device, state.local_process_index)
     predictors = [checkpoint.load(recipe.protocol, chosen_device) for checkpoint in found]

@@ -23,7 +23,7 @@ from segplus.metrics import Evaluator
 from segplus.recipe import EvaluationRecipe
 from segplus.reporting.environment import describe_machine, list_versions
 from segplus.reporting.html_report import write_html_report
-from segplus.reporting.metrics_file import write_metrics
+from segplus.reporting.metrics_file import refuse_foreign_results, write_metrics
 from segplus.reporting.table import format_class_table
 
 
@@ -67,6 +67,7 @@ def evaluate(
         found = find_checkpoint(checkpoint, trust_remote_code=trust_remote_code)
     loaded, name, chosen = open_split([found], data, split, progress=progress)
     with state.main_process_first():
+        refuse_foreign_results(files, "segplus_version")
         prepare_folder(output)
     if save_predictions:
         check_mask_format(save_predictions, loaded.classes.num_classes)
