@@ -17,6 +17,11 @@ def is_file(path: str | Path) -> bool:
     return os.path.isfile(path)
 
 
+def is_text(name: str) -> bool:
+    """Return whether a name can be written as UTF-8; that of a file may hold any bytes."""
+    return name.encode("utf-8", "replace").decode("utf-8") == name
+
+
 def refuse_special_file(path: str | Path, what: str) -> None:
     """Refuse what is no regular file: a FIFO would be waited for, and a device has no end.
 

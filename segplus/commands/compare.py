@@ -17,7 +17,7 @@ from segplus.data import SegmentationSplit
 from segplus.errors import InputError
 from segplus.files import place_outputs, prepare_folder, write_whole
 from segplus.images import show_as_rgb
-from segplus.inference.checkpoint import choose_device, find_checkpoint
+from segplus.inference.checkpoint import choose_device, find_checkpoint, list_checkpoint_files
 from segplus.inference.evaluation_data import DataSource, list_input_files, name_data, open_split
 from segplus.inference.prediction_files import write_table
 from segplus.inference.predictor import Predictor
@@ -32,7 +32,7 @@ from segplus.inference.scoring import (
 from segplus.metrics import Evaluator, compare_counts
 from segplus.recipe import EvaluationRecipe
 from segplus.reporting.drawing import draw_comparison
-from segplus.reporting.metrics_file import write_metrics
+from segplus.reporting.metrics_file import refuse_foreign_results, write_metrics
 from segplus.reporting.table import format_comparison_table
 
 _IMAGES = 3
@@ -75,12 +75,14 @@ def compare(
     if len(checkpoints) < 2 or len(set(checkpoints)) < len(checkpoints):
         raise InputError("compare: not several models", found=", ".join(checkpoints), allowed="two and more, each once")
     state, output = join_processes(), Path(output)
-    files = place_outputs(output, ["comparison.json", "classes.csv", "disagreements.csv"], "", list_input_files(data))
+    inputs = [*list_input_files(data), *(path for source in checkpoints for path in list_checkpoint_files(source))]
+    files = place_outputs(output, ["comparison.json", "classes.csv", "disagreements.csv"], "", inputs)
     sheets = place_outputs(output / "disagreements", [str(rank) for rank in range(1, _IMAGES + 1)], ".png")
     with state.main_process_first():
         found = [find_checkpoint(source, trust_remote_code=trust_remote_code) for source in checkpoints]
     loaded, name, chosen = open_split(found, data, split, progress=progress)
     with state.main_process_first():
+        refuse_foreign_results([*files, *sheets], "differences")
         prepare_folder(output)
     chosen_device = choose_device(device, state.local_process_index)
     predictors = [checkpoint.load(recipe.protocol, chosen_device) for checkpoint in found]

@@ -14,7 +14,7 @@ from segplus.classes import ClassMap
 from segplus.commands.chosen_sections import read_sections
 from segplus.data import SegmentationSplit
 from segplus.files import place_outputs, prepare_folder, sweep_leftovers
-from segplus.inference.checkpoint import choose_device, find_checkpoint
+from segplus.inference.checkpoint import choose_device, find_checkpoint, list_checkpoint_files
 from segplus.inference.evaluation_data import DataSource, format_settings, list_input_files, name_data, open_split
 from segplus.inference.example_predictions import predict_examples
 from segplus.inference.prediction_files import check_mask_format, check_table_name, write_table
@@ -23,7 +23,7 @@ from segplus.metrics import Evaluator
 from segplus.recipe import EvaluationRecipe
 from segplus.reporting.environment import describe_machine, list_versions
 from segplus.reporting.html_report import write_html_report
-from segplus.reporting.metrics_file import write_metrics
+from segplus.reporting.metrics_file import refuse_foreign_results, write_metrics
 from segplus.reporting.table import format_class_table
 
 
@@ -62,11 +62,13 @@ def evaluate(
     recipe = recipe or EvaluationRecipe()
     state, output = join_processes(), Path(output)
     check_table_name(Path(per_image))
-    files = place_outputs(output, ["metrics.json", per_image, "report.html"], "", list_input_files(data))
+    inputs = [*list_input_files(data), *list_checkpoint_files(checkpoint)]
+    files = place_outputs(output, ["metrics.json", per_image, "report.html"], "", inputs)
     with state.main_process_first():
         found = find_checkpoint(checkpoint, trust_remote_code=trust_remote_code)
     loaded, name, chosen = open_split([found], data, split, progress=progress)
     with state.main_process_first():
+        refuse_foreign_results(files, "segplus_version")
         prepare_folder(output)
     if save_predictions:
         check_mask_format(save_predictions, loaded.classes.num_classes)

@@ -152,6 +152,12 @@ def find_checkpoint(source: str, *, trust_remote_code: bool = False) -> Checkpoi
     return Checkpoint(expanded, config, processor, trust_remote_code)
 
 
+def list_checkpoint_files(source: str) -> list[Path]:
+    """Return the files of a checkpoint's folder, none of a model of the Hub; no result may be written over them."""
+    folder = Path(expand_checkpoint(source))
+    return [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+
+
 def _refuse_class_gaps(config: PreTrainedConfig, source: str) -> None:
     ids = list(config.id2label or {})
     if sorted(ids) != list(range(len(ids))) or not ids:

@@ -27,6 +27,7 @@ from segplus.models.stored_files import find_value_that_is_not_finite, refuse_da
 from segplus.models.transfer import Transfer, load_encoder_weights
 from segplus.recipe import ModelRecipe
 from segplus.recipe.paths import expand_path
+from segplus.texts import is_text
 
 # What the Auto classes raise for files and values that are wrong.
 _FAILURES = (OSError, ValueError, LookupError, TypeError, RuntimeError, ImportError, AttributeError, ArithmeticError)
@@ -176,6 +177,8 @@ def expand_checkpoint(checkpoint: str, key: str = "model.checkpoint") -> str:
         InputError: If a variable is not set, or a path that is clearly local does not exist.
     """
     expanded = expand_path(checkpoint, key)
+    if not is_text(expanded):  # the library of its weights opens no other path
+        raise InputError(f"{key}: {expanded!a} is no text in UTF-8", fix="rename the folder")
     looks_local = expanded.startswith((".", os.sep)) or expanded.count("/") > 1
     if looks_local and not os.path.isdir(expanded):
         raise InputError(f"{key}: no such folder: {expanded}", fix="check the path")

@@ -59,7 +59,7 @@ def find_altered_file(folder: Path, *, model_only: bool = False) -> str | None:
         return None
     try:
         entries = _read_entries(manifest)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
         return f"{MANIFEST_FILE}: damaged"
     listed = {folder / name: entry for name, entry in entries.items() if not model_only or _is_model_file(name)}
     for path, (size, _) in listed.items():

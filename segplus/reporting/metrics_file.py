@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,32 @@ def write_metrics(path: str | Path, metrics: Mapping[str, Any]) -> None:
     write_text(path, text + "\n")
 
 
+def refuse_foreign_results(files: Sequence[Path], mark: str) -> None:
+    """Refuse a folder in which somebody's own files have the names of results.
+
+    Args:
+        files: What would be written; the first one is JSON and is written first.
+        mark: A key that segplus writes into it.
+    Raises:
+        InputError: If one of the files is there, and the first one was not written by segplus.
+    """
+    standing = next((path for path in files if path.exists()), None)
+    if standing is not None and mark not in _read_keys(files[0]):
+        raise InputError(
+            f"{standing}: not written by segplus, and would be written over",
+            found=f"{files[0].name} beside it is missing, or not segplus' own",
+            fix="name another folder, or move the file away",
+        )
+
+
+def _read_keys(path: Path) -> list[str]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return []
+    return list(content) if isinstance(content, dict) else []
+
+
 def read_metrics(path: str | Path) -> dict[str, Any]:
     """Return what `write_metrics` wrote, with NaN again in the lists of scores per class.
 
@@ -47,7 +73,7 @@ def read_metrics(path: str | Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: not a metrics.json as segplus writes it",
             found=damage,
-            fix="repeat the run, or `segplus evaluate`, which writes it anew",
+            fix="repeat the run, which writes it anew, or remove it and repeat `segplus evaluate`",
         )
     for evaluation in metrics.get("evaluations", {}).values():
         for key, value in evaluation.items():

@@ -141,6 +141,13 @@ def folders_of_others(rng: Random) -> Iterator[Case]:
         ("predict", "note", {"segplus_predictions.json": "[" * 100_000}, "answered"), ("predict", "part",
         {".0.png.part": "mine"}, "runs"),
         ("train", "part", {"recipe.yaml.tmp": "x"}, "either"),
+        ("evaluate", "a page", {"report.html": "mine"}, "answered"),
+        ("evaluate", "numbers", {"metrics.json": '{"mean": 1}'}, "answered"),
+        ("evaluate", "a table", {"per_image.csv": "mine"}, "answered"),
+        ("evaluate", "a note", {"notes.txt": "mine"}, "runs"),
+        ("compare", "a table", {"classes.csv": "mine"}, "answered"),
+        ("compare", "numbers", {"comparison.json": "[1]"}, "answered"),
+        ("compare", "a sheet", {"disagreements/1.png": "mine"}, "answered"),
     ]  # fmt: skip
     rng.shuffle(cases)
     for verb, told, held, expected in cases:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -102,4 +103,22 @@ def tensors(rng: Random) -> Iterator[Case]:
         yield Case(f"{verb}: tensor {key} {told}", use_model(edit(changes[told], key), "safetensors", verb=verb))
 
 
-GENERATORS = (damaged_weights, headers_of_safetensors, tensors)
+def manifests(rng: Random) -> Iterator[Case]:
+    """Yield manifests that are none, that list what cannot be, or other files than lie there."""
+    entry = {"bytes": 992, "blake2b": "0" * 64}
+    values: list[Any] = [
+        {}, [], None, 7, "x", {"files": {}}, {"files": []}, {"files": None}, {"files": {"config.json": None}},
+        *({"files": {"config.json": {**entry, "bytes": count}}} for count in (math.inf, "x", 10**400, [1], None)),
+        {"files": {"config.json": entry}}, {"files": {"../recipe.yaml": entry}}, {"files": {"/etc/passwd": entry}},
+        {"files": {"model-2.safetensors": entry}}, {"files": {"config.json": {"bytes": 992}}},
+    ]  # fmt: skip
+    pairs = [(value, verb) for value in values for verb in ("predict", "evaluate", "compare", "train")]
+    rng.shuffle(pairs)
+    for value, verb in pairs:
+        build = use_model(
+            replace_file("manifest.json", json.dumps(value).encode()), "manifest", verb=verb, manifest=True
+        )
+        yield Case(f"{verb}: manifest.json {json.dumps(value)[:60]}", build)
+
+
+GENERATORS = (damaged_weights, headers_of_safetensors, tensors, manifests)

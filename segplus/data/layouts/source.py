@@ -16,6 +16,7 @@ from datasets.table import InMemoryTable
 
 from segplus.classes import Color
 from segplus.errors import InputError
+from segplus.texts import is_text
 
 _ROWS_AT_ONCE = 4096
 SPLIT_ALIASES: dict[str, tuple[str, ...]] = {
@@ -105,10 +106,18 @@ def build_table(pairs: Iterable[tuple[str, str, str]]) -> Dataset:
     schema = pa.schema([(column, pa.string()) for column in ("name", "image", "mask")])
     coming, chunks = iter(pairs), [schema.empty_table()]
     while rows := list(islice(coming, _ROWS_AT_ONCE)):
-        columns = [pa.array([row[position] for row in rows], pa.string()) for position in range(3)]
+        try:
+            columns = [pa.array([row[position] for row in rows], pa.string()) for position in range(3)]
+        except UnicodeEncodeError:
+            raise _refuse_encoding(rows) from None
         chunks.append(pa.table(columns, schema=schema))
     # Without a fingerprint `datasets` makes one from a copy of the table.
     return Dataset(InMemoryTable(pa.concat_tables(chunks)), fingerprint=generate_random_fingerprint())
+
+
+def _refuse_encoding(rows: Iterable[tuple[str, str, str]]) -> InputError:
+    odd = next(text for row in rows for text in row if not is_text(text))
+    return InputError(f"{odd!a}: a file name that is no text in UTF-8", fix="rename the file or its folder")
 
 
 def find_split(available: Sequence[str], split: str, asked: str | None) -> str | None:
