@@ -329,4 +329,5 @@ def test_camvid(test_data: Path, tmp_path: Path) -> None:
     path.write_text(audit.report["recipe"])
     recipe = load_recipe(str(path))
     assert load_segmentation_dataset(recipe.data).classes.num_classes == 11
-    assert recipe.losses == {"cross_entropy": 1.0, "dice": 0.5}
+    assert recipe.losses == {"cross_entropy": 1.0, "tversky": 1.0}
+    assert recipe.class_weights == "enet"

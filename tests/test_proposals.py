@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from mask_sets import SETS
 from PIL import Image
 
 import run_segmentation
 from segplus.__main__ import main
+from segplus.commands.proposing import audit_for_training, check_proposal
+from segplus.data import load_segmentation_dataset
 from segplus.inspection.proposals import choose_crop, choose_served_size
 from segplus.inspection.tallies import SplitTally
-from segplus.recipe import load_recipe
+from segplus.recipe import DataRecipe, load_recipe
 
 # In place of the checkpoint, which has to be downloaded: a small model of the same type with random weights.
 TINY = {"model_type": "segformer", "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "decoder_hidden_size": 16}
@@ -64,7 +67,8 @@ def test_the_recipe_for_camvid_trains_as_printed(
         "data": {"dataset": camvid, "void": ["void"]},
         "model": {"checkpoint": "nvidia/mit-b0", "image_processor": {"size": {"height": 360, "width": 480}}},
         "transforms": {"preset": "standard", "crop_size_px": [352, 352]},
-        "losses": {"cross_entropy": 1.0, "dice": 0.5},
+        "losses": {"cross_entropy": 1.0, "tversky": 1.0},
+        "class_weights": "enet",
     }
     metrics = train_two_steps(tmp_path, printed, "--data.max_images", "{train: 4, validation: 3, test: 2}")
     assert metrics["training"]["steps"] == 2
@@ -89,7 +93,7 @@ def write_pairs(folder: Path, values: list[int], names: dict[str, str] | None) -
 @pytest.mark.parametrize(
     ("values", "names", "exit_code", "lines"),
     [
-        ([0, 255], {"0": "ground", "1": "crack"}, 1, {"encoding": "binary"}),
+        ([0, 255], {"0": "ground", "1": "crack"}, 1, {"classes": ["ground", "crack"], "encoding": "binary"}),
         ([0, 2, 7], None, 1, {"classes": {0: "value 0", 2: "value 2", 7: "value 7"}}),
         ([0, 1, 2], {"0": "a", "1": "b", "2": "unlabelled"}, 0, {"void": ["unlabelled"]}),
     ],
@@ -112,6 +116,60 @@ def test_a_proposal_mends_what_was_found_and_trains(
     assert (counted > 0).all()  # every class occurs
     served = load_recipe(tmp_path / "run" / "recipe.yaml").model.image_processor
     assert served == {"size": {"height": 48, "width": 64}}
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools, under NumPy 2
+@pytest.mark.parametrize("name", SETS)
+def test_a_folder_as_people_have_it_gets_a_recipe_that_reads_it_right(tmp_path: Path, name: str) -> None:
+    drawn = SETS[name](tmp_path / name)
+    report = audit_for_training(DataRecipe(dataset=str(tmp_path / name))).report
+    proposed = yaml.safe_load(report["recipe"])["data"]
+    assert {key: proposed.get(key) for key in drawn.data} == drawn.data
+    splits = load_segmentation_dataset(proposed).splits
+    classes, counted = splits["train"].classes, 0
+    for split in splits.values():
+        for label in (pair["label"] for pair in split):
+            counted += np.bincount(label.ravel(), minlength=256)
+    counted = dict(zip(classes.names, counted.tolist(), strict=False))
+    found = list(counted.values())
+    if "colors" in proposed or "colour" in report["question"]:  # their order is that of the shares or of the legend
+        found, drawn.pixels = sorted(found), sorted(drawn.pixels)
+    assert np.abs(np.array(found) - drawn.pixels).max() <= drawn.close * max(drawn.pixels)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("name", SETS)
+def test_the_recipe_for_a_folder_as_people_have_it_trains_as_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    SETS[name](tmp_path / name)
+    main(["inspect", str(tmp_path / name)])
+    metrics = train_two_steps(tmp_path, read_proposal(capsys.readouterr().out))
+    assert metrics["training"]["steps"] == 2
+
+
+def test_no_recipe_is_proposed_beside_an_error_that_it_does_not_mend(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_pairs(tmp_path / "data", [0, 1], {"0": "a", "1": "b"})
+    (folder / "masks" / "2.png").unlink()
+    assert main(["inspect", str(folder)]) == 1
+    printed = capsys.readouterr().out
+    assert "A recipe that fits" not in printed
+    assert "no recipe is proposed" in printed
+    assert main(["new", str(folder), "-o", str(tmp_path / "new.yaml")]) == 2
+    assert not (tmp_path / "new.yaml").exists()
+
+
+def test_what_passes_inspect_passes_the_checks_before_training(tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path / "data", [0, 1], {"0": "a", "1": "b"})
+    report = audit_for_training(DataRecipe(dataset=str(folder), validation_share=0.0)).report
+    assert report["findings"][0]["message"].startswith("data: no validation split")
+    assert "recipe" not in report
+    problem = check_proposal(f"data: {{dataset: {folder}, validation_share: 0.0}}\nmodel: {{checkpoint: x}}\n")
+    assert problem is not None
+    assert "no validation split" in problem.what
 
 
 @pytest.mark.parametrize(

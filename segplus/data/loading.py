@@ -33,7 +33,7 @@ from segplus.data.misreadings import refuse_ignored_foreground
 from segplus.data.splits import divide, find_groups
 from segplus.data.streaming import StreamedSplit
 from segplus.data.synthetic.drawn_splits import draw_splits
-from segplus.errors import InputError
+from segplus.errors import InputError, suggest
 from segplus.recipe.data_section import DataRecipe
 from segplus.recipe.imports import import_object
 from segplus.recipe.paths import expand_path
@@ -165,14 +165,16 @@ def read_source(section: DataRecipe) -> Source:
     path = Path(name)
     exists = os.path.exists(name)  # False of a name that no file can have
     looks_like_path = (
-        name != section.dataset or path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1
+        name != section.dataset
+        or path.is_absolute()
+        or name.startswith((".", "~"))
+        or name.count("/") != 1
+        or os.path.isdir(path.parts[0])  # and the owner of no repository
     )
     if section.layout == "hub" or (section.layout == "auto" and not exists and not looks_like_path):
         return read_hub(name, section)
     if not exists:
-        raise InputError(
-            "data.dataset: no such folder or file", found=name, fix="correct the path, or give a Hub id: owner/name"
-        )
+        raise InputError("data.dataset: no such folder or file", found=name, fix=_suggest_beside(path))
     if section.layout != "auto":
         return _read_layout(section.layout, path, section)
     found = find_layout(path, section)
@@ -182,6 +184,17 @@ def read_source(section: DataRecipe) -> Source:
         source.top = path
         source.notes.insert(0, f"in {found.root.relative_to(path)}, the folder below that holds pairs")
     return source
+
+
+def _suggest_beside(path: Path) -> str:
+    """Return what to do about a path that is not there: the nearest name in its folder, where one is near."""
+    beside = [entry.name for entry in path.parent.iterdir()] if os.path.isdir(path.parent) else []
+    near = suggest(path.name, beside) if beside else ""
+    return (
+        f"{near} Or give a Hub id: owner/name"
+        if near.startswith("did")
+        else "correct the path, or give a Hub id: owner/name"
+    )
 
 
 def _read_layout(layout: str, path: Path, section: DataRecipe) -> Source:

@@ -137,9 +137,7 @@ def _describe_cut(split: SegmentationSplit, values: Mapping[int, int], are_numbe
     low, high = ([v for v in sorted(values) if v and (v >= threshold) == side] for side in (False, True))
     if not low or not high or threshold <= 1:
         return None
-    found = (
-        f"{len(low)} values from {low[0]} to {low[-1]} below it, {len(high)} from {high[0]} to {high[-1]} from it on"
-    )
+    found = f"{len(low)} values below it ({low[0]} to {low[-1]}), {len(high)} from it on ({high[0]} to {high[-1]})"
     if are_numbers:
         return InputError(
             f"{split.title}: data.threshold ({threshold}) divides numbers of things, and half of them are lost",
@@ -237,9 +235,7 @@ def find_presumed_names(splits: Mapping[str, SegmentationSplit], pixels: Mapping
     is_grey = palette is not None and all(len(set(palette[3 * v : 3 * v + 3])) == 1 for v in present)
     if not is_start and (not odd or is_grey):
         return None
-    found = f"ids {', '.join(map(str, present[:12]))}" + (
-        f" in other colours than its own (id {odd[0]})" if odd else ""
-    )
+    found = f"ids {', '.join(map(str, present[:12]))}" + (f", id {odd[0]} in another colour" if odd else "")
     return InputError(
         f"data.classes: folders of {benchmark}, and masks that hold only the first of its ids, or other colours",
         found=f"{found}; {benchmark} calls id {present[-1]} '{names[present[-1]]}'",

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from segplus.data.dataset import SegmentationSplit
 from segplus.data.decoding.depth import is_cut_to_bytes
-from segplus.data.decoding.image_reader import describe_file
 from segplus.data.decoding.stored import Stored, open_with_pillow
 from segplus.data.misreadings import choose_evenly
 from segplus.errors import InputError
@@ -20,27 +19,29 @@ _DEEPEST = 65535.0  # what becomes 255 where no range is stated
 _LOOKED_AT = 16  # images of a split before training
 _INNER = (0.1, 99.9)  # percentiles between which nearly all values lie
 _EIGHT_BITS = ("uint8", "bool")
+_SHALLOW = ("drawn", "JPEG", "MPO", "GIF", "WEBP", "BMP", "PNG L", "PNG P", "PNG 1", "TIFF L", "TIFF P", "NumPy uint8")
 
 
-def read_deep_values(split: SegmentationSplit, index: int) -> npt.NDArray[Any] | None:
+def read_deep_values(split: SegmentationSplit, index: int, kind: str) -> npt.NDArray[Any] | None:
     """Return the values of an image that needs a stated range and has none, None of every other.
 
     Images of three channels need one where their values fill less than a quarter of 16 bits, others always.
+
+    Args:
+        split: The split.
+        index: Position of the image.
+        kind: Its file format and mode, as `describe_encoding` gives them.
     """
-    if split.reader.value_range is not None:
+    if split.reader.value_range is not None or kind.startswith(_SHALLOW):
         return None
-    stored, source = split.stored(index)[0], split.sources(index)[0]
-    kind = describe_file(stored, source)
     if split.reader.channels != 3:
         values = np.asarray(split.image(index))
         return None if values.dtype.name in _EIGHT_BITS else values
-    is_grey = kind.split()[-1].startswith(("I", "F")) or kind.endswith(", 2 axes")
-    if is_grey:
+    stored, source = split.stored(index)[0], split.sources(index)[0]
+    if kind.split()[-1].startswith(("I", "F")) or kind.endswith(", 2 axes"):
         values = np.asarray(replace(split.reader, channels=1).read(stored, source))
     elif kind.startswith(("NumPy", "TIFF uint16")) or _is_cut(stored):
-        values = np.asarray(split.image(index)).astype(np.float64) * (
-            _DEEPEST / 255
-        )  # to the nearest 1/256 of the range
+        values = np.asarray(split.image(index)).astype(np.float64) * (_DEEPEST / 255)  # to the nearest 257
     else:
         return None
     is_narrow = values.dtype.name not in _EIGHT_BITS and float(values.max() - values.min()) < _LEAST_FILLED * _DEEPEST
@@ -63,7 +64,7 @@ def refuse_unfilled_range(split: SegmentationSplit) -> None:
     ranges = [
         measure_range(values)
         for index in choose_evenly(len(split), _LOOKED_AT)
-        if (values := read_deep_values(split, index)) is not None
+        if (values := read_deep_values(split, index, split.describe_encoding(index)[0])) is not None
     ]
     if not ranges:
         return

@@ -54,10 +54,11 @@ def divide(
     """
     keys, group_of = np.unique(np.asarray(groups), return_inverse=True)
     if len(keys) < len(shares):
+        ungrouped = len(keys) == len(group_of)
         raise InputError(
-            f"data: {len(keys)} groups cannot make {len(shares)} splits",
-            found=", ".join(map(str, keys[:5])),
-            fix="use fewer splits, or a finer data.group_pattern",
+            f"data: {len(keys)} {'images' if ungrouped else 'groups'} cannot make {len(shares)} splits",
+            found=None if ungrouped else ", ".join(map(str, keys[:5])),
+            fix="add images, or use fewer splits" if ungrouped else "use fewer splits, or a finer data.group_pattern",
         )
     sizes = np.bincount(group_of, minlength=len(keys)).astype(np.int64)
     # The last column counts images, so that parts keep their size when no class is left to balance.

@@ -10,16 +10,26 @@ import numpy as np
 
 from segplus.classes import ClassMap, unpack_color
 from segplus.data.dataset import SegmentationSplit
-from segplus.data.misreadings import describe_odd_shares, find_misreadings, find_presumed_names
+from segplus.data.misreadings import choose_evenly, describe_odd_shares, find_misreadings, find_presumed_names
+from segplus.data.parallel import map_pairs
 from segplus.errors import InputError
-from segplus.inspection.duplicates import find_equal_images, find_near_pairs, find_shared_sequences
-from segplus.inspection.measurements import TURNS, WINDOW_PX
+from segplus.inspection.duplicates import (
+    AGREEMENT,
+    find_equal_images,
+    find_near_pairs,
+    find_shared_sequences,
+    measure_agreement,
+)
+from segplus.inspection.measurements import TURNS, WINDOW_PX, reduce_to_grey
 from segplus.inspection.tallies import MOST_OUTSIDE, NAMED, SplitTally
 
 Level = Literal["error", "warning", "note"]
 VOID_WORDS = frozenset(
     {"void", "unlabelled", "unlabeled", "ignore", "ignored", "unknown", "undefined", "dontcare", "out of roi"}
 )
+
+_MOST_VERIFIED = 500  # images that are compared with the one whose hash is nearest
+_NEAR_SHOWN = 3
 
 # Problem of single pairs -> (level, sentence after "N pairs ").
 _PAIR_PROBLEMS: dict[str, tuple[Level, str]] = {
@@ -174,11 +184,23 @@ def find_repeated_images(splits: Mapping[str, SegmentationSplit], tallies: Mappi
 def _find_near(
     splits: Mapping[str, SegmentationSplit], tallies: Mapping[str, SplitTally], first: str, second: str
 ) -> list[Finding]:
-    pairs = find_near_pairs(tallies[second].hashes, tallies[first].hashes)
+    candidates = find_near_pairs(tallies[second].hashes, tallies[first].hashes)
+    chosen = [candidates[position] for position in choose_evenly(len(candidates), _MOST_VERIFIED)]
+
+    def agree(position: int) -> bool:
+        after, before = (
+            reduce_to_grey(splits[split].image(index))
+            for split, index in zip((second, first), chosen[position], strict=True)
+        )
+        return measure_agreement(after, before) >= AGREEMENT
+
+    pairs = [pair for pair, same in zip(chosen, map_pairs(agree, len(chosen), None), strict=True) if same]
     if not pairs:
         return []
-    files = [f"{second}/{splits[second].name(b)} ~ {first}/{splits[first].name(a)}" for b, a in pairs[:NAMED]]
-    message = f"{len(pairs)} images of {second} look like one of {first}: the score on {second} will be too high"
+    count = round(len(pairs) * len(candidates) / len(chosen))
+    files = [f"{second}/{splits[second].name(b)} ~ {first}/{splits[first].name(a)}" for b, a in pairs[:_NEAR_SHOWN]]
+    about = "" if len(chosen) == len(candidates) else "about "
+    message = f"{about}{count} images of {second} look like one of {first}: the score on {second} will be too high"
     return [Finding("warning", "near-duplicates across splits", message, files, "split by group: data.group_pattern")]
 
 

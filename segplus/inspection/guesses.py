@@ -66,8 +66,8 @@ def _guess_values(survey: Survey, legends: Mapping[str, Legend], names: Mapping[
     marked = [value for value in values if value]
     if survey.lossy and most <= 255 and not _is_near_binary(values):
         return _guess_colors(Counter({value * 0x010101: count for value, count in values.items()}), True, {})
-    if set(values) == {0, 255} or (survey.lossy and _is_near_binary(values)):
-        kind = "0 and 255" if set(values) == {0, 255} else "near 0 and 255 (JPEG)"
+    if set(values) == {0, 255} or (len(values) > 4 and _is_near_binary(values)):
+        kind = "0 and 255" if set(values) == {0, 255} else "near 0 and 255, but for edges"
         return _guess_binary({"encoding": "binary"}, f"masks hold {kind}: two classes", names, legends)
     if survey.counts_things:
         files = len(survey.numberings)

@@ -107,7 +107,7 @@ def measure_pair(split: SegmentationSplit, index: int, tolerant: ClassMap) -> Pa
         digest=digest_pixels(np.asarray(image)),
         mask_digest=digest_pixels(labels),
     )
-    deep = read_deep_values(split, index)
+    deep = read_deep_values(split, index, encodings[0])
     if deep is not None:
         facts.value_range, facts.inner_range = measure_range(deep)
     if not tolerant.legend:

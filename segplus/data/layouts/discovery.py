@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from segplus.data.decoding.image_reader import IMAGE_SUFFIXES
 from segplus.data.layouts.coco import list_coco_files
-from segplus.data.layouts.folders import IMAGE_FOLDERS, MASK_FOLDERS, list_folders
+from segplus.data.layouts.folders import IMAGE_FOLDERS, MASK_FOLDERS, find_annotated, list_folders
 from segplus.data.layouts.mask_files import find_groups_of_masks
 from segplus.data.layouts.pairing import list_files, strip_suffix
 from segplus.data.layouts.run_lengths import find_columns, find_run_tables
@@ -223,8 +223,9 @@ def _name_folder_pair(path: Path, split_folders: list[Path], both: bool) -> str:
         masks = {name for name in masks if not both or list_files(named[name])}
         if (images and masks) if both else (images or masks):
             return f"{folder.name}/ with " + ", ".join(sorted(images | masks))
-    if split_folders and all((f.with_name(f.name + "annot")).is_dir() for f in split_folders):
-        return "train + trainannot"
+    beside = [find_annotated(folder) for folder in split_folders]
+    if split_folders and all(beside):
+        return f"{split_folders[0].name} + {beside[0].name if beside[0] else ''}"
     return ""
 
 

@@ -21,6 +21,7 @@ MASK_FOLDERS = (
     "gts", "truth", "annotated", "label_images", "ground truth",
 )  # fmt: skip
 WHOLE = "train"
+_ANNOTATED = ("annot", "_labels", "_masks", "_mask", "_label", "_gt", "_annotations", "_annot", "labels", "masks")
 
 
 def read_folders(root: Path, section: DataRecipe) -> Source:
@@ -64,9 +65,7 @@ def find_split_folders(root: Path, section: DataRecipe) -> dict[str, tuple[Path,
     if section.images and "{split}" in section.images:
         return _fill_templates(root, section)
     split_folders = [path for path in list_folders(root) if is_split_name(path.name)]
-    beside = {
-        p.name: (p, p.with_name(p.name + "annot")) for p in split_folders if p.with_name(p.name + "annot").is_dir()
-    }
+    beside = {path.name: (path, masks) for path in split_folders if (masks := find_annotated(path)) is not None}
     if beside and len(beside) == len(split_folders):
         return beside
     per_split = {path.name: _find_image_and_mask(path, section) for path in split_folders if _has_images(path, section)}
@@ -82,6 +81,12 @@ def find_split_folders(root: Path, section: DataRecipe) -> dict[str, tuple[Path,
             f"{masks}: a split has images and no masks", found=", ".join(missing), fix=f"add {masks / missing[0]}"
         )
     return {name: (images / name, masks / name) for name in below}
+
+
+def find_annotated(split_folder: Path) -> Path | None:
+    """Return the folder of masks beside that of a split's images, such as trainannot or train_labels, or None."""
+    named = (split_folder.with_name(split_folder.name + ending) for ending in _ANNOTATED)
+    return next((folder for folder in named if folder.is_dir()), None)
 
 
 def _fill_templates(root: Path, section: DataRecipe) -> dict[str, tuple[Path, Path]]:

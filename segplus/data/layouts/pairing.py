@@ -80,6 +80,9 @@ def pair_folders(
     for files, root, noun in ((images, image_root, "images"), (masks, mask_root, "masks")):
         if not files:
             raise InputError(f"{root}: no {noun} in this folder", allowed=" ".join(sorted(IMAGE_SUFFIXES)))
+    if image_root != mask_root:
+        image_root, images = _enter_common_folder(image_root, images)
+        mask_root, masks = _enter_common_folder(mask_root, masks)
     image_keys = key_files(images, image_pattern, image_root)
     mask_keys = key_files(masks, mask_pattern, mask_root)
     how = "by pattern" if image_pattern or mask_pattern else "by equal names"
@@ -92,6 +95,13 @@ def pair_folders(
         [str(image_root / image_keys[key]) for key in sorted(image_keys.keys() - mask_keys.keys())],
         [str(mask_root / mask_keys[key]) for key in sorted(mask_keys.keys() - image_keys.keys())],
     )
+
+
+def _enter_common_folder(root: Path, files: list[str]) -> tuple[Path, list[str]]:
+    """Return the folder below that holds all files, and their paths relative to it."""
+    folder = os.path.commonpath([os.path.dirname(path) or "." for path in files]) if files else ""
+    inside = "" if folder in ("", ".") or any("/" not in path for path in files) else folder
+    return (root / inside, [path[len(inside) + 1 :] for path in files]) if inside else (root, files)
 
 
 def strip_suffix(path: str) -> str:
