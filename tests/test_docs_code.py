@@ -49,9 +49,9 @@ def test_the_page_on_python_runs_as_printed(
     assert "mean_iou" in capsys.readouterr().out
 
 
-def test_the_pieces_of_ones_own_run_from_a_recipe(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ones_own_functions_run_from_a_recipe(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All yaml blocks together are the recipe, but for the folder and the tiny model."""
-    (empty_folder / "my_pieces.py").write_text("\n".join(read_blocks("docs/extending.md", "python")))
+    (empty_folder / "my_project.py").write_text("\n".join(read_blocks("docs/extending.md", "python")))
     monkeypatch.syspath_prepend(empty_folder)
     rng = np.random.default_rng(0)
     for number in range(6):
@@ -72,9 +72,9 @@ def test_the_pieces_of_ones_own_run_from_a_recipe(empty_folder: Path, monkeypatc
     assert "mean_boundary_iou" in measured
     assert "classes_seen" in (empty_folder / "run" / "report.html").read_text()
 
-    import my_pieces
+    import my_project
 
     trainer = SegmentationTrainer(
-        build_model(), build_arguments(empty_folder), eval_dataset=Squares(), compute_metrics=my_pieces.count_classes
+        build_model(), build_arguments(empty_folder), eval_dataset=Squares(), compute_metrics=my_project.count_classes
     )
     assert 1 <= trainer.evaluate()["eval_classes_seen"] <= 4

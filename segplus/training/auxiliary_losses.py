@@ -20,15 +20,15 @@ def list_auxiliary_logits(outputs: Any) -> list[Tensor]:
 def sum_auxiliary_losses(
     criterion: Any, logits: list[Tensor], compute: Callable[[Any, Tensor], Tensor]
 ) -> tuple[Tensor | float, dict[str, Tensor]]:
-    """Return the sum of the heads' losses and of its parts, the latter by the name that a training line has."""
+    """Return the sum of the heads' losses and of its terms, the latter by the name that a training line has."""
     total: Tensor | float = 0.0
-    parts: dict[str, Tensor] = {}
+    terms: dict[str, Tensor] = {}
     for one in logits:
         total = total + compute(criterion, one)
         for name, value in criterion.term_values.items():
             key = f"auxiliary/{name}"
-            parts[key] = parts[key] + value if key in parts else value
-    return total, parts
+            terms[key] = terms[key] + value if key in terms else value
+    return total, terms
 
 
 def build_boundary_loss(model: nn.Module, criterion: Any) -> BoundaryHeadLoss | None:

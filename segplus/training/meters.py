@@ -1,4 +1,4 @@
-"""What a training line reports beside the loss: its parts, images per second, and time spent waiting for data."""
+"""What a training line reports beside the loss: its terms, images per second, and time spent waiting for data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class StepMeters:
 
     def _reset(self) -> None:
         self.seconds = 0.0
-        self._parts: dict[str, torch.Tensor] = {}
+        self._terms: dict[str, torch.Tensor] = {}
         self._images = 0
         self._steps = 0
         self._wait_seconds = 0.0
@@ -37,17 +37,17 @@ class StepMeters:
             self._steps += 1
             self._started = None
 
-    def add_parts(self, parts: dict[str, torch.Tensor], images: int) -> None:
-        """Add the detached parts of one micro-batch's loss, by name, and its number of images."""
+    def add_terms(self, terms: dict[str, torch.Tensor], images: int) -> None:
+        """Add the detached terms of one micro-batch's loss, by name, and its number of images."""
         self._images += images
-        for name, value in parts.items():
-            self._parts[name] = self._parts.get(name, torch.zeros_like(value)) + value
+        for name, value in terms.items():
+            self._terms[name] = self._terms.get(name, torch.zeros_like(value)) + value
 
     def report(self, accelerator: Accelerator) -> dict[str, float]:
         """Return the means over the steps since the last report and over all processes, and start anew."""
         seconds, steps = max(self.seconds, 1e-9), max(self._steps, 1)
         # Every process holds its share of a sum over all of them, so shares are added, not averaged.
-        report = {f"loss/{k}": float(accelerator.reduce(v.float(), "sum")) / steps for k, v in self._parts.items()}
+        report = {f"loss/{k}": float(accelerator.reduce(v.float(), "sum")) / steps for k, v in self._terms.items()}
         report["images_per_second"] = self._images * accelerator.num_processes / seconds
         report["seconds"] = seconds
         report["data_wait_share"] = self._wait_seconds / seconds

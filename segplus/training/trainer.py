@@ -212,13 +212,13 @@ class SegmentationTrainer(EvaluatingTrainer, ResumableTrainer):
             module.eval()
         outputs = model(pixel_values=inputs["pixel_values"])
         labels = inputs["labels"]
-        parts: dict[str, torch.Tensor] = {}
+        terms: dict[str, torch.Tensor] = {}
         with torch.autocast(outputs.logits.device.type, enabled=False):
             if isinstance(self.criterion, OutputLoss):
                 loss = self.criterion.function(outputs, labels, **(num_items_in_batch or {"num_items_in_batch": None}))
             else:
-                loss, parts = self._sum_losses(outputs, labels, num_items_in_batch)
-        self.meters.add_parts(parts, images=len(labels))
+                loss, terms = self._sum_losses(outputs, labels, num_items_in_batch)
+        self.meters.add_terms(terms, images=len(labels))
         # DDP averages gradients over processes, while the denominators above already count all of them.
         loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
@@ -228,20 +228,20 @@ class SegmentationTrainer(EvaluatingTrainer, ResumableTrainer):
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the main loss with those of the heads that learn beside it, and the values that a line shows."""
         loss = self._compute_criterion(self.criterion, outputs.logits, labels, counts)
-        parts = dict(self.criterion.term_values)
+        terms = dict(self.criterion.term_values)
         auxiliary = list_auxiliary_logits(outputs)
         if auxiliary and self.auxiliary_loss_weight > 0:
-            extra, extra_parts = sum_auxiliary_losses(
+            extra, extra_terms = sum_auxiliary_losses(
                 self.auxiliary_criterion,
                 auxiliary,
                 lambda one, logits: self._compute_criterion(one, logits, labels, counts),
             )
-            loss, parts = loss + self.auxiliary_loss_weight * extra, parts | extra_parts
+            loss, terms = loss + self.auxiliary_loss_weight * extra, terms | extra_terms
         if self.boundary_loss is not None:
             shares = self.current_gradient_accumulation_steps * self.accelerator.num_processes
             loss = loss + self.boundary_loss(outputs.logits, outputs.boundary_logits, labels, counts, shares)
-            parts |= self.boundary_loss.term_values
-        return loss, parts
+            terms |= self.boundary_loss.term_values
+        return loss, terms
 
     def _count_normalizers(self, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         counts = self.criterion.count_normalizers(labels)
@@ -302,7 +302,7 @@ class SegmentationTrainer(EvaluatingTrainer, ResumableTrainer):
         return super().create_scheduler(num_training_steps, optimizer)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the parts of the loss, images per second and the share of time spent waiting to a training line."""
+        """Add the terms of the loss, images per second and the share of time spent waiting to a training line."""
         if "loss" in logs:
             logs.update(self.meters.report(self.accelerator))
             if self.guard.skipped_steps:
