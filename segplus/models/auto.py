@@ -22,7 +22,7 @@ from segplus.models.channels import count_channels, set_channels, widen_model
 from segplus.models.encoder_head import EncoderHeadForSemanticSegmentation
 from segplus.models.encoder_head_config import EncoderHeadConfig
 from segplus.models.freezing import is_head_parameter
-from segplus.models.remote_code import HOW_TO_TRUST, refuse_kernels
+from segplus.models.remote_code import refuse_untrusted_code
 from segplus.models.stored_files import find_value_that_is_not_finite, refuse_damaged_model
 from segplus.models.transfer import Transfer, load_encoder_weights
 from segplus.recipe import ModelRecipe
@@ -162,7 +162,7 @@ def load_config(
     with quiet_transformers(), explain_failures(key, checkpoint):
         values, _ = PreTrainedConfig.get_config_dict(checkpoint, revision=revision or "main")
         if not trust_remote_code:
-            refuse_kernels(values, key, checkpoint)
+            refuse_untrusted_code(values, key, checkpoint)
         return AutoConfig.from_pretrained(checkpoint, revision=revision or "main", trust_remote_code=trust_remote_code)
 
 
@@ -353,9 +353,7 @@ def explain_failures(
         raise
     except _FAILURES as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        # transformers raises a bare ValueError: only its text tells
-        advice = HOW_TO_TRUST if "trust_remote_code" in str(error) else fix
-        raise InputError(f"{key}: cannot load {source}", found=lines[0][:400], fix=advice) from error
+        raise InputError(f"{key}: cannot load {source}", found=lines[0][:400], fix=fix) from error
 
 
 @contextmanager

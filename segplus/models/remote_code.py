@@ -4,21 +4,34 @@ from __future__ import annotations
 
 from typing import Any
 
+from transformers import CONFIG_MAPPING
+
 from segplus.errors import InputError
 
 HOW_TO_TRUST = "read that code; if you trust it, say --trust-remote-code, or model.trust_remote_code: true in a recipe"
 
 
-def refuse_kernels(config: dict[str, Any], key: str, source: str) -> None:
-    """Refuse a config that has the package `kernels` download code and run it.
+def refuse_untrusted_code(config: dict[str, Any], key: str, source: str) -> None:
+    """Refuse a config whose model is code of its own, or that has code of the Hub compute its attention.
 
     Args:
         config: A config's values as they stand in its file.
         key: What the message begins with.
         source: Folder or Hub id.
     Raises:
-        InputError: If an implementation is named as owner/name, in the config or in one inside of it.
+        InputError: If transformers does not know the type of the model, or a kernel of the Hub is named.
     """
+    if "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING:
+        raise InputError(
+            f"{key}: {source} is a model with code of its own",
+            found=f"model_type {config.get('model_type')}",
+            fix=HOW_TO_TRUST,
+        )
+    _refuse_kernels(config, key, source)
+
+
+def _refuse_kernels(config: dict[str, Any], key: str, source: str) -> None:
+    """Refuse a config that has the package `kernels` download code and run it, itself or in a config inside of it."""
     kernel = _find_kernel(config)
     if kernel is not None:
         raise InputError(
