@@ -6,7 +6,7 @@ export SEGPLUS_DATA
 export HF_HUB_OFFLINE ?= 1
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: quickstart test test-slow test-networks test-wheel check format clean
+.PHONY: quickstart test test-slow test-networks test-wheel check audit format clean
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +36,11 @@ check: $(VENV)/installed  ## lint, format, types, layers, spelling
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/typos
+
+audit: $(VENV)/installed  ## known weaknesses of the packages in requirements.txt; asks the package index, so it is no part of check
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet pip-audit
+	$(VENV)/audit/bin/pip-audit --strict --requirement requirements.txt
 
 format: $(VENV)/installed  ## what check would ask for
 	$(BIN)/ruff check --fix .

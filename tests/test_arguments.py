@@ -18,6 +18,7 @@ from segplus.recipe import format_recipe, load_recipe
 from segplus.training import arguments, build_training_arguments, choose_precision, prepare_process
 from segplus.training.arguments import choose_workers
 from segplus.training.checkpoints import claim_output_dir
+from segplus.training.settings import refuse_odd_environment
 
 KEYS = ("dataloader_num_workers", "dataloader_persistent_workers", "dataloader_prefetch_factor")
 
@@ -127,3 +128,11 @@ def test_another_number_of_workers_continues_the_same_run(tmp_path: Path) -> Non
     dropped = load_recipe(path, ["--dataloader_drop_last", "true"])
     with pytest.raises(InputError, match="training.dataloader_drop_last was None there, is True here"):
         claim_output_dir(dropped, tmp_path / "out")
+
+
+def test_an_unknown_precision_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "x")
+    with pytest.raises(InputError, match="ACCELERATE_MIXED_PRECISION\n  found: x"):
+        refuse_odd_environment()
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    refuse_odd_environment()

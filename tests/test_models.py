@@ -35,6 +35,7 @@ from segplus.models import (
     load_model,
     load_segmentation_checkpoint,
 )
+from segplus.models.auto import load_config
 from segplus.recipe import ModelRecipe
 
 CLASSES = ClassMap.build(["road", "car", "tree"])
@@ -246,3 +247,9 @@ def test_a_checkpoint_with_a_processor_that_cannot_serve_is_refused(
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"a": 1} if change is None else values | change))
     with pytest.raises(InputError, match=f"preprocessor_config.json.*{told}"):
         find_checkpoint(str(tmp_path))
+
+
+def test_a_billion_labels_are_refused_before_each_gets_a_name(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "segformer", "num_labels": 1000000000}')
+    with pytest.raises(InputError, match=r"config.json: num_labels\n  found: 1000000000"):
+        load_config(str(tmp_path), "checkpoint")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from segplus.data.layouts.source import build_table
 from segplus.errors import InputError
 from segplus.files import (
     is_leftover,
@@ -21,6 +22,9 @@ from segplus.files import (
     write_whole,
     write_whole_folder,
 )
+from segplus.models.auto import expand_checkpoint
+from segplus.models.manifest import find_altered_file
+from segplus.reporting.metrics_file import refuse_foreign_results
 
 ROOT = Path(__file__).parents[1] / "segplus"
 LEFTOVER = ".segplus-0123456789abcdef.part"
@@ -184,3 +188,28 @@ def test_what_the_system_refuses_names_the_file(tmp_path: Path, number: int, mes
         raise OSError(number, os.strerror(number))
     assert target.read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
+@pytest.mark.parametrize("content", [None, "mine", "[1]", '{"mean": 1}'])
+def test_results_of_somebody_else_are_not_written_over(tmp_path: Path, content: str | None) -> None:
+    files = [tmp_path / name for name in ("metrics.json", "per_image.csv", "report.html")]
+    refuse_foreign_results(files, "segplus_version")  # nothing lies there
+    files[2].write_text("mine")
+    if content is not None:
+        files[0].write_text(content)
+    with pytest.raises(InputError, match="not written by segplus, and would be written over"):
+        refuse_foreign_results(files, "segplus_version")
+    files[0].write_text('{"segplus_version": "0"}')
+    refuse_foreign_results(files, "segplus_version")
+
+
+def test_a_name_in_no_encoding_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'b\\udcff.png': a file name that is no text in UTF-8"):
+        build_table([("a", "a.png", "a.png"), ("b", "b\udcff.png", "b.png")])
+    with pytest.raises(InputError, match=r"model.checkpoint: 'm\\udcff' is no text in UTF-8"):
+        expand_checkpoint("m\udcff")
+
+
+def test_a_manifest_of_an_infinite_size_is_damage(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"files": {"config.json": {"bytes": Infinity, "blake2b": ""}}}')
+    assert find_altered_file(tmp_path) == "manifest.json: damaged"

@@ -75,7 +75,10 @@ def compare(
     if len(checkpoints) < 2 or len(set(checkpoints)) < len(checkpoints):
         raise InputError("compare: not several models", found=", ".join(checkpoints), allowed="two and more, each once")
     state, output = join_processes(), Path(output)
-    inputs = [*list_input_files(data), *(path for source in checkpoints for path in list_checkpoint_files(source))]
+    inputs: list[str | Path] = [
+        *list_input_files(data),
+        *(path for source in checkpoints for path in list_checkpoint_files(source)),
+    ]
     files = place_outputs(output, ["comparison.json", "classes.csv", "disagreements.csv"], "", inputs)
     sheets = place_outputs(output / "disagreements", [str(rank) for rank in range(1, _IMAGES + 1)], ".png")
     with state.main_process_first():

@@ -62,7 +62,7 @@ def evaluate(
     recipe = recipe or EvaluationRecipe()
     state, output = join_processes(), Path(output)
     check_table_name(Path(per_image))
-    inputs = [*list_input_files(data), *list_checkpoint_files(checkpoint)]
+    inputs: list[str | Path] = [*list_input_files(data), *list_checkpoint_files(checkpoint)]
     files = place_outputs(output, ["metrics.json", per_image, "report.html"], "", inputs)
     with state.main_process_first():
         found = find_checkpoint(checkpoint, trust_remote_code=trust_remote_code)

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSemanticSegmentation, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from segplus.classes import ClassMap
+from segplus.classes import WIDE_IGNORE_INDEX, ClassMap
 from segplus.errors import InputError, suggest
 from segplus.models.channels import count_channels, set_channels, widen_model
 from segplus.models.encoder_head import EncoderHeadForSemanticSegmentation
@@ -161,6 +161,9 @@ def load_config(
     """
     with quiet_transformers(), explain_failures(key, checkpoint):
         values, _ = PreTrainedConfig.get_config_dict(checkpoint, revision=revision or "main")
+        count = values.get("num_labels", 0)
+        if isinstance(count, int) and count > WIDE_IGNORE_INDEX:  # transformers makes a name for each
+            raise InputError(f"{key} {checkpoint}: config.json: num_labels", found=count, allowed=WIDE_IGNORE_INDEX)
         if not trust_remote_code:
             refuse_untrusted_code(values, key, checkpoint)
         return AutoConfig.from_pretrained(checkpoint, revision=revision or "main", trust_remote_code=trust_remote_code)

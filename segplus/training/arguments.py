@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 from segplus.data.parallel import count_cores
 from segplus.errors import InputError, suggest
 from segplus.recipe import Recipe
-from segplus.training.settings import refuse_sharding
+from segplus.training.settings import refuse_odd_environment, refuse_sharding
 from segplus.transforms.steps import NO_UPDATE_CHECK
 
 
@@ -74,6 +74,7 @@ def build_training_arguments(recipe: Recipe) -> TrainingArguments:
     except (ValueError, TypeError, ImportError, KeyError, OSError) as error:  # OSError: files that are named
         raise InputError(f"training: {str(error).splitlines()[0]}", fix="see transformers.TrainingArguments") from None
     refuse_sharding(arguments)
+    refuse_odd_environment()
     _check_schedule(arguments)
     _check_trackers(arguments.report_to)
     return arguments

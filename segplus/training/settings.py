@@ -15,6 +15,7 @@ from transformers import TrainingArguments
 from segplus.classes import IGNORE_INDEX, ClassMap
 from segplus.errors import InputError
 
+_PRECISIONS = ("no", "fp16", "bf16", "fp8")
 Classes = ClassMap | Sequence[str] | Mapping[int, str]
 
 
@@ -36,6 +37,17 @@ def adapt_arguments(arguments: TrainingArguments | None) -> TrainingArguments:
     # DataParallel would run the hooks once a replica; several GPUs are for accelerate launch, one process each.
     own._n_gpu = min(own.n_gpu, 1)
     return own
+
+
+def refuse_odd_environment() -> None:
+    """Refuse a precision that accelerate does not know; its launcher hands it on in a variable.
+
+    Raises:
+        InputError: If so.
+    """
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if precision not in _PRECISIONS:
+        raise InputError("ACCELERATE_MIXED_PRECISION", found=precision, allowed=", ".join(_PRECISIONS))
 
 
 def refuse_sharding(arguments: TrainingArguments) -> None:

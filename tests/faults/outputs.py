@@ -99,11 +99,12 @@ def places_that_are_taken(rng: Random) -> Iterator[Case]:
     for what, verb in pairs:
         prepare, target = _block(what, f"out/{rng.choice(('results', 'r1', 'mine'))}")
         # A page, a table or one PNG that is named takes the place of an older one; folders cannot take a file's place.
+        # A table of scores per image is made inside the folder of results, whatever its name.
         replaces = verb in ("inspect", "predict one", "per image") and what in ("a file", "a dangling link")
         writable = ("out", "cache") if replaces else ("cache",)
-        names = ("0.png",) if verb == "predict one" else (target.removesuffix("/deeper"),)
+        names = ("0.png", target.removesuffix("/deeper"))
         build = write_into(target, verb, prepare, names=names, writable=writable)
-        yield Case(f"{verb}: output is {what}", build, "either" if replaces else "answered")
+        yield Case(f"{verb}: output is {what}", build, "either" if replaces or verb == "per image" else "answered")
 
 
 def full_disks(rng: Random) -> Iterator[Case]:
