@@ -46,6 +46,21 @@ def test_the_figures_of_evaluates_own_example() -> None:
     assert results["per_category_accuracy"] == pytest.approx([0, 0, 0.75, 2 / 3, 1, 0, 0.5, 1, 1, 1])
 
 
+@pytest.mark.parametrize("run", [1, 3, 40])
+def test_maps_of_eight_bits_are_counted_as_those_of_more(run: int) -> None:
+    """Long runs of equal pixels and short ones are counted in two ways."""
+    rng = np.random.default_rng(run)
+    maps = [rng.integers(0, 6, (2, 60)).repeat(run, 1).astype(np.uint8) for _ in range(4)]
+    maps[1][0, :9] = 255
+    metric, settings = MeanIoU(), {"num_labels": 6, "ignore_index": 255}
+    found = metric.compute(predictions=maps[::2], references=maps[1::2], **settings)
+    wide = [one.astype(np.int64) for one in maps]
+    assert found["per_category_iou"].tolist() == (
+        metric.compute(predictions=wide[::2], references=wide[1::2], **settings)["per_category_iou"].tolist()
+    )
+    assert found["overall_accuracy"] == score_plainly(maps[::2], maps[1::2], 6, 255, None, False)[2]
+
+
 @pytest.mark.parametrize("most", [12, 4000])
 @pytest.mark.parametrize("settings", [{}, {"reduce_labels": True}, {"label_map": {1: 2, 2: 255, 3: 1}}])
 def test_batches_give_what_the_definition_gives(most: int, settings: dict[str, Any]) -> None:

@@ -163,10 +163,12 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
     folder = tmp_path_factory.mktemp("installed")
     venv.create(folder / "environment", with_pip=True)
     tools = folder / "environment" / "bin"
-    wanted = ["--constraint", ROOT / "requirements.txt", wheel]
-    run([tools / "python", "-m", "pip", "install", "--quiet", *wanted], folder)
+    # PYTHONPATH would show this tree to pip, which then takes segplus as installed.
     own = {"PYTHONPATH", "SEGPLUS_DATA", "VIRTUAL_ENV"}
     variables = {name: value for name, value in os.environ.items() if name not in own}
+    wanted = ["--constraint", ROOT / "requirements.txt", wheel]
+    run([tools / "python", "-m", "pip", "install", "--quiet", *wanted], folder, variables)
+    assert (tools / "segplus").is_file()
     variables |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub"), "SEGPLUS_CACHE": str(folder / "cache")}
     return Installed(tools, variables)
 
