@@ -392,6 +392,8 @@ def test_a_folder_a_tile(tmp_path: Path) -> None:
     for section in (whole(tmp_path), stated):
         assert count(section) == [41, 7, 0]
         assert load_segmentation_dataset(section).splits["train"].names == ["Tile 1/a", "Tile 2/a"]
+    save_image(tmp_path / "Tile 2" / "images" / "c.jpg")
+    save_mask(tmp_path / "Tile 2" / "masks" / "c.png", draw_ids(1))
     (tmp_path / "Tile 2" / "masks" / "a.png").unlink()
     save_mask(tmp_path / "Tile 2" / "masks" / "b.png", draw_ids(1))
     with pytest.raises(InputError, match=r"1 images without a mask \(a.jpg\); 1 masks without an image \(b.png\)"):

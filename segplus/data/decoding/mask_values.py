@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from segplus.data.decoding.arrays import load_array
-from segplus.data.decoding.channels import LOSSY_GREY, is_grey
+from segplus.data.decoding.mask_channels import LOSSY_GREY, is_grey
 from segplus.data.decoding.masks import is_image_file
 from segplus.data.decoding.stored import MAX_PIXELS, Stored, find_array, open_with_pillow, report_damage
 from segplus.errors import InputError

@@ -13,10 +13,10 @@ from PIL import Image, ImageOps
 
 from segplus.classes import ClassMap, pack_colors
 from segplus.data.decoding.arrays import load_array, read_header
-from segplus.data.decoding.channels import LOSSY_GREY, choose_channel, is_grey, join_planes, snap_colors
 from segplus.data.decoding.depth import count_equal_pages
 from segplus.data.decoding.headers import check_png, check_png_pixels, read_png_size
 from segplus.data.decoding.image_reader import count_pages, read_pages
+from segplus.data.decoding.mask_channels import LOSSY_GREY, choose_channel, is_grey, join_planes, snap_colors
 from segplus.data.decoding.opencv import BARE_PNG, decode_grey_png
 from segplus.data.decoding.polygons import draw_annotation
 from segplus.data.decoding.stored import (
