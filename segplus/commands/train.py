@@ -45,6 +45,7 @@ from segplus.training import (
 )
 from segplus.training.checkpoints import claim_output_dir, find_resumable_checkpoint
 from segplus.training.held_rows import explain_lost_worker
+from segplus.training.sets import list_parts
 from segplus.training.signals import TrainingInterruptedError, stop_on_signals
 
 
@@ -58,8 +59,8 @@ def train(recipe: Recipe) -> None:
     with arguments.main_process_first(desc="data"):
         data = load_segmentation_dataset(recipe.data)
         require_splits(data, recipe.data.channels)
-        for split in data.splits.values():
-            check_split(split)
+        for name, split in data.splits.items():
+            check_split(split, *(list_parts(recipe) if name == "train" else []))
 
     set_seed(arguments.seed)
     with_head = recipe.auxiliary_loss_weight > 0
@@ -106,6 +107,7 @@ def train(recipe: Recipe) -> None:
             training=trainer.describe_training(),
             examples=predict_examples(predictor, data.splits[name], evaluator),
             log_history=trainer.state.log_history,
+            image_range=saved.image_range,
         )
     )
     print(f"\n{name} split, {scores['images']} images\n{format_class_table(scores, data.classes.names)}\n")

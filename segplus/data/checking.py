@@ -2,88 +2,85 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from contextlib import suppress
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from segplus.data.dataset import SegmentationSplit, refuse_different_sizes
+from segplus.data.dataset import SegmentationSplit
 from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.parallel import map_pairs
 from segplus.data.remembered import find_cache_folder, remember_json
+from segplus.data.statistics import SplitStatistics, measure_split
 from segplus.errors import InputError
+from segplus.images import fills_type, is_deep
 
-T = TypeVar("T")
-_FORMAT = 3  # of the remembered checks; raise it when a check is added
-
-
-@dataclass
-class SplitCheck:
-    """What the masks of a split hold.
-
-    Args:
-        images: Number of pairs.
-        pixels: Pixels of each class, then ignored pixels; length C + 1.
-        images_with: Images that hold each class, then images with ignored pixels; length C + 1.
-    """
-
-    images: int
-    pixels: list[int] = field(default_factory=list)
-    images_with: list[int] = field(default_factory=list)
+_FORMAT = 4  # of the remembered checks; raise it when a check is added
+_HOT = 2.0  # times what nearly all values lie in
 
 
-def check_split(split: SegmentationSplit, *, progress: bool = True) -> SplitCheck:
-    """Return the class counts of a split after every pair was checked; a split that passed before is not read again.
+def check_split(split: SegmentationSplit, *parts: str, progress: bool = True) -> SplitStatistics:
+    """Return what a split holds after every pair was checked; a split that passed before is not read again.
 
     Args:
         split: The split.
+        parts: What else is counted in the same pass; see `measure_split`.
         progress: Show a progress bar.
 
     Raises:
         InputError: If a pair is damaged, of two sizes, or holds a value outside the classes: the first one's message,
-            with the names of others.
+            with the names of others. If all of the foreground is ignored or background, an index of a palette has two
+            colours, or images deeper than 8 bits leave most of the range empty.
     """
+    has_no_range = split.reader.value_range is None and _begins_deep(split)
+    statistics = measure_split(split, *parts, *(["values"] if has_no_range else []), progress=progress)
     path = find_cache_folder() / "checks" / f"{split.fingerprint}-{_FORMAT}.json"
-    return SplitCheck(**remember_json(path, lambda: vars(_check_pairs(split, progress))))
+    remember_json(path, lambda: _check_meaning(split, statistics))
+    return statistics
 
 
-def _check_pairs(split: SegmentationSplit, progress: bool) -> SplitCheck:
-    classes = split.classes
-    total = np.zeros(classes.num_classes + 1, dtype=np.int64)
-    present = np.zeros_like(total)
-    problems: list[InputError] = []
-    for counts in map_pairs(
-        lambda index: _check_pair(split, index), len(split), f"check {split.title}" if progress else None
-    ):
-        if isinstance(counts, InputError):
-            problems.append(counts)
-            continue
-        total += counts
-        present += counts > 0
-    _raise_first(problems, len(split))
-    refuse_hidden_foreground(split, total)
+def _check_meaning(split: SegmentationSplit, statistics: SplitStatistics) -> bool:
+    refuse_hidden_foreground(split, statistics.counts.sum(axis=0))
     refuse_mixed_palettes(split)
-    return SplitCheck(len(split), total.tolist(), present.tolist())
+    refuse_unused_range(split, statistics)
+    return True
 
 
-def find_presence(split: SegmentationSplit) -> npt.NDArray[np.bool_]:
-    """Return whether each image holds each class, shape (images, C)."""
-    width = split.classes.num_classes + 1
-    rows = np.zeros((len(split), width), dtype=np.bool_)
-    for index, label in enumerate(map_pairs(split.label, len(split), "classes per image")):
-        rows[index] = count_labels(label, width - 1) > 0
-    return rows[:, :-1]
+def _begins_deep(split: SegmentationSplit) -> bool:
+    with suppress(InputError):  # it is reported when every pair is read
+        return len(split) > 0 and is_deep(split.image(0))
+    return False
 
 
-def count_labels(label: npt.NDArray[np.unsignedinteger], num_classes: int) -> npt.NDArray[np.int64]:  # type: ignore[type-arg]
-    """Return pixels of each class, then ignored pixels; shape (C + 1,)."""
-    counts = np.bincount(label.ravel(), minlength=num_classes)
-    result = np.zeros(num_classes + 1, dtype=np.int64)
-    result[:num_classes] = counts[:num_classes]
-    result[-1] = label.size - result[:-1].sum()
-    return result
+def refuse_unused_range(split: SegmentationSplit, statistics: SplitStatistics) -> None:
+    """Raise InputError if images deeper than 8 bits, without a stated range, fill less than a quarter of their type's.
+
+    Of other channels than colours no type's range is taken: they need one that is stated.
+    """
+    extents = statistics.extents[~np.isnan(statistics.extents).any(axis=1)]
+    if split.reader.value_range is not None or not len(extents):
+        return
+    least, most = float(extents[:, 0].min()), float(extents[:, 3].max())
+    if split.reader.channels == 3 and fills_type(least, most):
+        return
+    raise InputError(
+        f"{split.title}: {len(extents)} images deeper than 8 bits, and no range is stated",
+        found=f"values {least:g} to {most:g}",
+        fix=f"set data.image_range: {propose_range(extents)}, the values that become 0 and 255 in every image",
+    )
+
+
+def propose_range(extents: npt.NDArray[np.float64]) -> str:
+    """Return a range as a recipe states it, which single hot or dead pixels do not widen.
+
+    Args:
+        extents: `SplitStatistics.extents` of images deeper than 8 bits, shape (images, 4).
+    """
+    least, low, high, most = extents[:, 0].min(), extents[:, 1].min(), extents[:, 2].max(), extents[:, 3].max()
+    if high <= low or most - least <= _HOT * (high - low):
+        return f"[{min(0.0, least):g}, {most if most > min(0.0, least) else least + 1:g}]"
+    return f"{{low: {min(0.0, low):g}, high: {high:g}, clip: true}}"
 
 
 def refuse_hidden_foreground(split: SegmentationSplit, pixels: npt.NDArray[np.int64]) -> None:
@@ -154,26 +151,3 @@ def refuse_mixed_palettes(split: SegmentationSplit) -> None:
                     found=f"{color} and {first[0]}",
                     fix="set data.encoding: colors and give each class its colour in data.colors",
                 )
-
-
-def _check_pair(split: SegmentationSplit, index: int) -> npt.NDArray[np.int64] | InputError:
-    try:
-        size = split.size_px(index)
-        label = split.label(index)
-        split.check_mask(index)
-        refuse_different_sizes(size, label.shape, *split.sources(index))
-    except InputError as error:
-        return error
-    return count_labels(label, split.classes.num_classes)
-
-
-def _raise_first(problems: list[InputError], count: int) -> None:
-    if not problems:
-        return
-    first = problems[0]
-    if len(problems) == 1:
-        raise first
-    others = ", ".join(error.what.split(": ")[0] for error in problems[1:4])
-    others += ", ..." if len(problems) > 4 else ""
-    more = f"{first.what} ({len(problems)} of {count} pairs have problems; also {others})"
-    raise InputError(more, found=first.found, allowed=first.allowed, fix=first.fix)

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from segplus.classes import ClassMap
-from segplus.data.checking import count_labels
 from segplus.data.dataset import SegmentationSplit
+from segplus.data.statistics import count_labels
 from segplus.errors import InputError
-from segplus.images import DecodedImage, measure_image
+from segplus.images import DecodedImage, fills_type, is_deep, measure_image
 
 WINDOW_PX = 12  # largest shift that is looked for, in pixels of the reduced image
 REDUCED_PX = 192  # longest edge of the images whose edges are compared
@@ -100,7 +100,7 @@ def measure_pair(split: SegmentationSplit, index: int, tolerant: ClassMap) -> Pa
         image_encoding=encodings[0],
         mask_encoding=encodings[1],
         looks=describe_looks(image, grey),
-        value_range=find_range(image),
+        value_range=None if split.reader.value_range is not None else find_range(image),
         hash=hash_differences(grey),
         digest=digest_pixels(np.asarray(image)),
         mask_digest=digest_pixels(labels),
@@ -134,10 +134,11 @@ def reduce_to_grey(image: DecodedImage) -> npt.NDArray[np.float32]:
 
 
 def find_range(image: DecodedImage) -> tuple[float, float] | None:
-    """Return the least and the greatest value of an image that is not 8-bit, or None."""
-    if isinstance(image, Image.Image) or image.dtype == np.uint8:
+    """Return the least and the greatest value of an image that needs a stated range, or None."""
+    if not is_deep(image):
         return None
-    return float(image.min()), float(image.max())
+    least, most = float(image.min()), float(image.max())  # type: ignore[union-attr]
+    return None if image.shape[-1] == 3 and fills_type(least, most) else (least, most)  # type: ignore[union-attr]
 
 
 def describe_looks(image: DecodedImage, grey: npt.NDArray[np.float32]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from segplus.data.checking import looks_like_bytes
 from segplus.data.decoding.masks import MaskDecoder
 from segplus.inspection.findings import VOID_WORDS
 from segplus.inspection.tallies import SplitTally
+from segplus.losses.class_weights import FORMULAS, compute_class_weights
 from segplus.recipe.data_section import DataRecipe
 
 _RARE = 0.01
@@ -103,22 +104,13 @@ def choose_crop(tally: SplitTally) -> list[int]:
 
 
 def weigh_by_frequency(tally: SplitTally) -> dict[str, list[float | None]]:
-    """Return the weights that the class frequencies give, under the names of their formulas.
-
-    median_frequency is median(f) / f, f being a class's share of the pixels of the images that hold it; enet is
-    1 / ln(1.02 + share). None for an absent class.
-
-    Reference:
-        Eigen and Fergus, Predicting Depth, Surface Normals and Semantic Labels, 2015, section 6.
-        Paszke et al., ENet, 2016, section 5.2. https://arxiv.org/abs/1606.02147
-    """
-    pixels = tally.pixels[:-1].astype(np.float64)
-    present = pixels > 0
-    frequency = np.where(present, pixels / np.maximum(tally.pixels_where_present, 1), np.nan)
-    median = float(np.nanmedian(frequency)) if present.any() else np.nan
-    enet = np.where(present, 1 / np.log(1.02 + measure_shares(tally)), np.nan)
-    weights = {"median_frequency": median / frequency, "enet": enet}
-    return {name: [None if np.isnan(v) else round(float(v), 4) for v in values] for name, values in weights.items()}
+    """Return the weights that training gives the classes, under the names of the formulas; None for an absent class."""
+    counts = np.stack([tally.pixels[:-1], tally.pixels_where_present])
+    weights = {formula: compute_class_weights(counts, formula).tolist() for formula in FORMULAS}
+    return {
+        formula: [round(value, 4) if pixels else None for value, pixels in zip(values, counts[0], strict=True)]
+        for formula, values in weights.items()
+    }
 
 
 def render_recipe(recipe: Mapping[str, Any]) -> str:

@@ -76,7 +76,7 @@ class SplitTally:
         present = facts.pixels > 0
         self.pixels += facts.pixels
         self.images_with += present
-        self.pixels_where_present += np.where(present[:-1], facts.pixels.sum(), 0)
+        self.pixels_where_present += np.where(present[:-1], facts.pixels[:-1].sum(), 0)
         self.objects += facts.objects
         smaller = (facts.smallest_px > 0) & ((self.smallest_px == 0) | (facts.smallest_px < self.smallest_px))
         self.smallest_px = np.where(smaller, facts.smallest_px, self.smallest_px)
