@@ -35,7 +35,7 @@ from segplus.data.decoding.image_reader import ImageReader
 from segplus.data.decoding.regions import open_image
 from segplus.data.statistics import measure_channels
 from segplus.errors import InputError
-from segplus.images import show_as_rgb
+from segplus.images import ImageRange, show_as_rgb
 from segplus.inference import Predictor
 from segplus.inference.checkpoint import Checkpoint, find_checkpoint
 from segplus.inference.evaluation_data import load_data
@@ -195,10 +195,10 @@ def test_the_processor_is_given_what_the_checkpoint_lacks() -> None:
         return [51.0, 102.0], [25.5, 0.0]
 
     recipe = ModelRecipe(config={"model_type": "segformer"})
-    found = load_image_processor(recipe, config, image_range=[0, 100], measure_channels=measure).to_dict()
+    found = load_image_processor(recipe, config, image_range=ImageRange(0, 100), measure_channels=measure).to_dict()
     assert found["image_mean"] == pytest.approx((0.2, 0.4))
     assert found["image_std"] == pytest.approx((0.1, 1 / 255))  # a channel of one value: one grey level
-    assert found["image_range"] == [0.0, 100.0]
+    assert (found["image_range"], found["image_precision"]) == ([0.0, 100.0], "float32")
     own = ModelRecipe(config={"model_type": "segformer"}, image_processor={"image_mean": [0.5, 0.6]})
     found = load_image_processor(own, config, measure_channels=measure).to_dict()
     assert (tuple(found["image_mean"]), "image_range" in found) == ((0.5, 0.6), False)
@@ -399,11 +399,11 @@ def test_five_channels_of_sixteen_bits_from_files_to_scores(
     assert matrix.sum() == 4 * 40 * 48
     assert np.count_nonzero(matrix.sum(0)) > 1  # else equal matrices would say little
     settings = json.loads((run / "preprocessor_config.json").read_text())
-    assert settings["image_range"] == RANGE
+    assert (settings["image_range"], settings["image_precision"]) == (RANGE, "float32")
     data = load_segmentation_dataset(DataRecipe(**yaml.safe_load(recipe.read_text())["data"]))
-    channels = np.concatenate([data.splits["train"].image(i).reshape(-1, 5) for i in range(8)]) / 255
-    assert settings["image_mean"] == pytest.approx(channels.mean(0), rel=1e-9)
-    assert settings["image_std"] == pytest.approx(channels.std(0), rel=1e-9)
+    channels = np.concatenate([data.splits["train"].image(i).reshape(-1, 5) for i in range(8)]) / RANGE[1]
+    assert settings["image_mean"] == pytest.approx(channels.mean(0), rel=1e-6)  # scaled as float32
+    assert settings["image_std"] == pytest.approx(channels.std(0), rel=1e-6)
 
     root = str(tmp_path / "data")
     assert evaluate_again(run, tmp_path / "again", root) == reported
@@ -462,31 +462,32 @@ def test_what_a_person_gets_wrong(
     assert run_segmentation.main([str(recipe)]) == 2
     told = capsys.readouterr().err
     assert "no range is stated" in told
-    assert ".tif" in told
-    assert "set data.image_range" in told
+    assert "set data.image_range: [0, " in told
     values = ["--data.dataset", "synthetic", "--data.classes", "null"]
     assert run_segmentation.main([str(recipe), *values]) == 2
     assert "data.channels: these images are in colour" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
-@pytest.mark.parametrize("value_range", [(0.0, 10000.0), None])
-def test_colours_of_sixteen_bits_keep_them(suffix: str, value_range: tuple[float, float] | None) -> None:
+@pytest.mark.parametrize("value_range", [ImageRange(0, 10000), None])
+def test_colours_of_sixteen_bits_keep_them(suffix: str, value_range: ImageRange | None) -> None:
     colors = np.random.default_rng(0).integers(0, 10000, (20, 30, 3), dtype=np.uint16)
     stored = {"bytes": cv2.imencode(suffix, colors[..., ::-1])[1].tobytes(), "path": f"a{suffix}"}
     reader = ImageReader(3, value_range)
-    wanted = np.rint(colors / (10000 if value_range else 65535) * 255)
-    assert np.abs(np.asarray(reader.read(stored, "a")) - wanted).max() == 0
-    found = open_image(reader, stored, "a").read((3, 5, 10, 12))
-    assert np.array_equal(found, wanted[3:13, 5:17])
+    for wanted in (colors, np.rint(colors / 10000 * 255).astype(np.uint8)):
+        found = np.asarray(reader.read(stored, "a"))
+        assert found.dtype == wanted.dtype
+        assert np.array_equal(found, wanted)
+        assert np.array_equal(open_image(reader, stored, "a").read((3, 5, 10, 12)), wanted[3:13, 5:17])
+        reader = ImageReader(3, ImageRange(0, 10000, round=True))
 
 
 def test_transparent_colours_of_sixteen_bits_lie_on_white() -> None:
     colors = np.full((2, 2, 4), 10000, np.uint16)
     colors[..., 3] = [[0, 65535], [65535, 65535 // 5]]
     stored = {"bytes": cv2.imencode(".png", colors)[1].tobytes(), "path": "a.png"}
-    read = np.asarray(ImageReader(3, (0.0, 20000.0)).read(stored, "a"))
-    assert np.array_equal(read, np.repeat([[[255], [128]], [[128], [230]]], 3, axis=2))
+    read = np.asarray(ImageReader(3, ImageRange(0, 20000)).read(stored, "a"))
+    assert np.array_equal(read, np.repeat([[[20000], [10000]], [[10000], [18000]]], 3, axis=2))
 
 
 def test_pages_of_one_channel_are_not_taken_for_grey(tmp_path: Path) -> None:
@@ -537,9 +538,16 @@ def test_one_channel_of_palettes_and_bits() -> None:
 
 def test_checkpoints_of_other_channels_are_refused() -> None:
     colours = Checkpoint("a", SegformerConfig(), build_processor(3))
-    channels = Checkpoint("b", SegformerConfig(num_channels=5), build_processor(5, image_range=[0, 100]))
+    processor = build_processor(5, image_range=[0, 100], image_precision="float32")
+    channels = Checkpoint("b", SegformerConfig(num_channels=5), processor)
     assert channels.fit_section(DataRecipe()) == DataRecipe(channels=5, image_range=[0, 100])
-    assert channels.fit_section(DataRecipe(image_range=[0, 50])).image_range == [0, 50]
+    assert channels.fit_section(DataRecipe(image_range=[0, 100])).image_range == [0, 100]
+    with pytest.raises(InputError, match=r"another range of values\n  found: data.image_range: \[0, 50\]"):
+        channels.fit_section(DataRecipe(image_range=[0, 50]))
+    eight_bits = Checkpoint("c", SegformerConfig(num_channels=5), build_processor(5, image_range=[0, 100]))
+    assert eight_bits.fit_section(DataRecipe()).image_range == {"low": 0, "high": 100, "round": True}
+    stated = eight_bits.fit_section(DataRecipe(image_range=[0, 50])).image_range
+    assert stated == {"low": 0, "high": 50, "round": True}
     assert colours.fit_section(DataRecipe()) == DataRecipe()
     with pytest.raises(InputError, match=r"found: data\.channels: 4"):
         channels.fit_section(DataRecipe(channels=4))

@@ -19,12 +19,12 @@ from PIL import Image
 
 from segplus.classes import ClassMap
 from segplus.data import SegmentationSplit, check_split, contents, load_segmentation_dataset
-from segplus.data.checking import find_presence
 from segplus.data.decoding.image_reader import ImageReader
 from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.layouts.source import build_table
 from segplus.data.loading import build_section
 from segplus.data.splits import divide, find_groups
+from segplus.data.statistics import measure_split
 from segplus.errors import InputError
 from segplus.recipe.data_section import DataRecipe
 
@@ -149,7 +149,7 @@ def test_a_remembered_check_is_not_repeated(tmp_path: Path, monkeypatch: pytest.
         raise AssertionError("read again")
 
     monkeypatch.setattr(SegmentationSplit, "label", refuse)
-    assert check_split(split, progress=False) == first
+    assert check_split(split, progress=False).counts.tolist() == first.counts.tolist()
     other = load_segmentation_dataset({**section, "void": ["thing"]}).splits["train"]
     with pytest.raises(AssertionError, match="read again"):
         check_split(other, progress=False)
@@ -315,7 +315,7 @@ def test_stratified_folds_by_group_keep_groups_and_rare_classes() -> None:
 
 def test_presence_is_read_from_the_masks(tmp_path: Path) -> None:
     split = load_segmentation_dataset({**save_pairs(tmp_path, 96 // 8), "validation_share": 0.0}).splits["train"]
-    assert find_presence(split).tolist() == [[True, True]] * 12
+    assert measure_split(split, progress=False).presence.tolist() == [[True, True]] * 12
     data = load_segmentation_dataset({**save_pairs(tmp_path / "more"), "stratify": True})
     assert len(data.splits["validation"]) == 3
 

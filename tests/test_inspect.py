@@ -16,7 +16,9 @@ from segplus.commands.inspect import inspect
 from segplus.data import load_segmentation_dataset
 from segplus.inspection import inspect_dataset
 from segplus.inspection.measurements import lie_between
-from segplus.recipe import load_recipe
+from segplus.losses.class_weights import FORMULAS
+from segplus.recipe import DataRecipe, ModelRecipe, Recipe, load_recipe
+from segplus.training.building import build_recipe_criterion
 
 SIZE = (96, 128)
 
@@ -83,10 +85,30 @@ def test_objects_and_weights_of_a_hand_made_mask(tmp_path: Path) -> None:
     assert train["objects"] == {"x": 1, "y": 2}
     assert train["smallest_object_px"] == {"x": 11181, "y": 3}
     assert report["class_frequencies"]["y"] == pytest.approx(107 / 11288, abs=1e-8)
-    # median frequency of two classes is their mean
-    frequency = [11181 / 12288, 107 / 12288]
-    expected = sum(frequency) / 2 / frequency[1]
-    assert report["class_weights"]["median_frequency"]["y"] == pytest.approx(expected, abs=1e-3)
+    # 1 / frequency, then divided by the mean of both
+    inverse = [11288 / 11181, 11288 / 107]
+    assert report["class_weights"]["inverse_frequency"]["y"] == pytest.approx(2 * inverse[1] / sum(inverse), abs=1e-3)
+
+
+def test_weights_are_those_of_training(
+    section: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Under each formula's name inspect prints what the criterion of a training on the same data weighs with."""
+    monkeypatch.setenv("SEGPLUS_CACHE", str(tmp_path / "cache"))
+    path = Path(section["dataset"]) / "train" / "masks" / "scene003.png"
+    ids = np.array(Image.open(path))
+    ids[20:60] = 255  # ignored pixels count in no frequency
+    Image.fromarray(ids).save(path)
+    report = inspect_dataset({**section, "void": [255]}, progress=False).report
+    data = load_segmentation_dataset({**section, "void": [255]})
+    assert set(report["class_weights"]) == set(FORMULAS)
+    for formula, weights in report["class_weights"].items():
+        model = ModelRecipe(config={"model_type": "segformer"})
+        recipe = Recipe(DataRecipe(), model, losses={"cross_entropy": 1.0}, class_weights=formula)
+        criterion = build_recipe_criterion(recipe, data)
+        assert not isinstance(criterion, str)
+        assert criterion.class_weights is not None
+        assert list(weights.values()) == pytest.approx(criterion.class_weights.tolist(), abs=5e-5)
 
 
 def test_values_outside_are_an_error_with_files_and_pixels(section: dict[str, Any]) -> None:

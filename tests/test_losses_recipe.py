@@ -12,7 +12,7 @@ from PIL import Image
 
 import run_segmentation
 from segplus.data import load_segmentation_dataset
-from segplus.data.statistics import count_class_pixels
+from segplus.data.statistics import SplitStatistics, count_class_pixels
 from segplus.errors import EXIT_CODE_INPUT
 from segplus.losses.class_weights import compute_class_weights
 from segplus.recipe import load_recipe
@@ -47,9 +47,10 @@ def test_weights_by_formula_are_counted_once(tmp_path: Path, monkeypatch: pytest
     train = data.splits["train"]
     counts = count_class_pixels([train.label(i) for i in range(len(train))], data.classes.num_classes)
     assert criterion.class_weights.tolist() == compute_class_weights(counts, formula).tolist()
-    (cached,) = (tmp_path / "cache" / "class_pixels").iterdir()
+    (cached,) = (tmp_path / "cache" / "statistics").iterdir()
     assert train.fingerprint in cached.name
-    assert json.loads(cached.read_bytes()[16:]) == counts.tolist()  # behind its digest
+    stored = SplitStatistics.unpack(cached.read_bytes()[16:])  # behind its digest
+    assert stored.class_pixels.tolist() == counts.tolist()
     monkeypatch.setattr(type(train), "label", None)  # not read again
     again, _ = build(tmp_path, "--class_weights", formula)
     assert again.class_weights.tolist() == criterion.class_weights.tolist()
@@ -58,7 +59,7 @@ def test_weights_by_formula_are_counted_once(tmp_path: Path, monkeypatch: pytest
 def test_other_data_are_counted_anew(tmp_path: Path) -> None:
     first, _ = build(tmp_path, "--class_weights", "median_frequency")
     other, _ = build(tmp_path, "--class_weights", "median_frequency", "--data.seed", "5")
-    assert len(list((tmp_path / "cache" / "class_pixels").iterdir())) == 2
+    assert len(list((tmp_path / "cache" / "statistics").iterdir())) == 2
     assert first.class_weights.tolist() != other.class_weights.tolist()
 
 
@@ -104,7 +105,7 @@ def test_a_mistake_ends_the_run_before_training(
     arguments: list[str],
     told: list[str],
 ) -> None:
-    monkeypatch.setattr(building, "count_split", None)  # no mask is counted for a recipe that is wrong
+    monkeypatch.setattr(building, "measure_split", None)  # no mask is counted for a recipe that is wrong
     assert run_segmentation.main([str(write_recipe(tmp_path)), *arguments]) == EXIT_CODE_INPUT
     said = capsys.readouterr().err
     assert "Traceback" not in said

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from segplus.data.statistics import count_class_pixels, count_split
+from segplus.data.statistics import count_class_pixels
 from segplus.errors import InputError
 from segplus.losses.class_weights import FORMULAS, compute_class_weights, weigh_effective
 from segplus.losses.schedules import read_schedule
@@ -16,34 +16,11 @@ from segplus.losses.schedules import read_schedule
 MASKS = [np.array([[0, 0], [0, 1]], dtype=np.uint8), np.array([[0, 255], [255, 255]], dtype=np.uint8)]
 
 
-class Split:
-    fingerprint = "abc"
-
-    def __init__(self, masks):
-        self.masks, self.reads = masks, 0
-
-    def __len__(self):
-        return len(self.masks)
-
-    def label(self, index):
-        self.reads += 1
-        return self.masks[index]
-
-
 def test_counts_by_hand():
     # Class 0: 4 pixels, in images with 4 + 1 valid pixels; class 1: 1 pixel in an image with 4; class 2: none.
     expected = [[4, 1, 0], [5, 4, 0]]
     assert count_class_pixels(MASKS, 3).tolist() == expected
     assert count_class_pixels([torch.from_numpy(mask) for mask in MASKS], 3).tolist() == expected
-
-
-def test_split_is_counted_once(tmp_path):
-    split = Split(MASKS * 20)
-    first = count_split(split, 3, cache=tmp_path / "cache")
-    assert first.tolist() == [[80, 20, 0], [100, 80, 0]]
-    assert split.reads == 40
-    assert count_split(split, 3, cache=tmp_path / "cache").tolist() == first.tolist()
-    assert split.reads == 40
 
 
 @pytest.mark.parametrize(

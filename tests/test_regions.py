@@ -26,6 +26,7 @@ from segplus.data.decoding.regions import open_image, open_label
 from segplus.data.decoding.tiff import read_layout, read_tiff_box, read_tiff_channels
 from segplus.data.synthetic.scenes import SyntheticScenes
 from segplus.errors import InputError
+from segplus.images import ImageRange
 from segplus.recipe.transforms_section import TransformsRecipe
 from segplus.training.sets import TrainingSet
 from segplus.transforms import PRESETS, TrainingTransform, WholePair
@@ -242,7 +243,7 @@ def test_arrays(tmp_path: Path, channels: int, deep: bool, first: bool) -> None:
     pixels = (pixels * 200).astype(np.uint16) if deep else pixels.astype(np.uint8)
     np.save(tmp_path / "a.npy", np.moveaxis(pixels, -1, 0) if first else pixels)
     np.savez(tmp_path / "b.npz", pixels)
-    reader = ImageReader(channels, (0.0, 60_000.0) if deep else None)
+    reader = ImageReader(channels, ImageRange(0, 60_000) if deep else None)
     check_image(reader, tmp_path / "a.npy")
     check_image(reader, tmp_path / "b.npz")
 
@@ -265,15 +266,17 @@ def test_tiff_of_many_channels(tmp_path: Path, planes_apart: bool, deflated: boo
     content = build_tiff(channels, planes_apart, deflated, predictor, order, rows=8)
     (tmp_path / "a.tif").write_bytes(content)
     check_image(ImageReader(6), tmp_path / "a.tif")
-    check_image(ImageReader(6, (0.0, 60_000.0)), tmp_path / "a.tif")
-    layout = read_layout(content)
+    check_image(ImageReader(6, ImageRange(0, 60_000)), tmp_path / "a.tif")
+    layout = read_layout({"bytes": content})
     # Strips from row 16 on are zeroed: rows 0..15 still come out whole.
     damaged = bytearray(content)
-    per_plane = len(layout.offsets) // (6 if planes_apart else 1)
-    for block, (start, count) in enumerate(zip(layout.offsets, layout.counts, strict=True)):
+    per_plane = len(layout.page.dataoffsets) // (6 if planes_apart else 1)
+    for block, (start, count) in enumerate(zip(layout.page.dataoffsets, layout.page.databytecounts, strict=True)):
         if block % per_plane >= 2:
             damaged[start : start + count] = bytes(count)
-    np.testing.assert_array_equal(read_tiff_box(bytes(damaged), layout, (3, 5, 13, 100)), channels[3:16, 5:105])
+    np.testing.assert_array_equal(
+        read_tiff_box(read_layout({"bytes": bytes(damaged)}), (3, 5, 13, 100)), channels[3:16, 5:105]
+    )
     with pytest.raises(InputError, match=r"a\.tif: not an image of 5 channels"):
         open_image(ImageReader(5), str(tmp_path / "a.tif"), "a.tif")
 
@@ -317,7 +320,7 @@ def build_tiles(pixels: np.ndarray, predictor: int, deflated: bool, side: int = 
 def test_tiles(tmp_path: Path, samples: int, predictor: int, deflated: bool) -> None:
     pixels = draw_image()[..., :samples]
     (tmp_path / "a.tif").write_bytes(build_tiles(pixels, predictor, deflated))
-    np.testing.assert_array_equal(read_tiff_channels((tmp_path / "a.tif").read_bytes()), pixels)
+    np.testing.assert_array_equal(read_tiff_channels(str(tmp_path / "a.tif")), pixels)
     check_image(ImageReader(samples), tmp_path / "a.tif")
 
 

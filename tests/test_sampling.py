@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,29 +13,23 @@ from segplus.data.sampling import (
     balance_classes,
     build_sampler,
     count_repeats,
-    index_classes,
 )
+from segplus.data.statistics import choose_points, count_labels
+
+
+def make_rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
 
 # Four images; class 0 in all, class 1 in one of them, class 2 in two, class 3 in none.
 COUNTS = np.array([[9, 1, 0, 0], [5, 0, 5, 0], [10, 0, 0, 0], [7, 0, 3, 0]])
 
 
-class Masks:
-    def __init__(self, labels: list[np.ndarray]) -> None:
-        self.labels = labels
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def label(self, index: int) -> np.ndarray:
-        return self.labels[index]
-
-
-def make_masks() -> Masks:
+def make_masks() -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     labels = [rng.choice([0, 1, 2, 255], size=(12, 17), p=(0.7, 0.02, 0.18, 0.1)).astype(np.uint8) for _ in range(6)]
     labels[3][:] = 255
-    return Masks(labels)
+    return labels
 
 
 def test_balance_by_hand() -> None:
@@ -97,39 +89,26 @@ def test_samplers_by_name() -> None:
     assert len(repeated) == round(10 * (np.sqrt(2) + 3))
 
 
-def test_class_index_counts_and_points() -> None:
+def test_points_by_class() -> None:
     masks = make_masks()
-    index = index_classes(masks, 3, 255, points_per_class=4)
-    for image, label in enumerate(masks.labels):
-        for class_id in range(3):
-            cell = image * 3 + class_id
-            points = index.points[index.starts[cell] : index.starts[cell + 1]]
-            assert index.counts[image, class_id] == (label == class_id).sum()
-            assert len(points) == min(4, index.counts[image, class_id])
-            assert len(np.unique(points, axis=0)) == len(points)
+    for label in masks:
+        counts = count_labels(label, 3)
+        spans = choose_points(label, counts[:-1], np.random.default_rng(0), most=4)
+        assert counts.tolist() == [*((label == class_id).sum() for class_id in range(3)), (label == 255).sum()]
+        for class_id, points in enumerate(spans):
+            assert len(points) == len(np.unique(points, axis=0)) == min(4, counts[class_id])
             assert (label[points[:, 0], points[:, 1]] == class_id).all()
 
 
 def test_focus_prefers_the_rare_class() -> None:
     masks = make_masks()
-    index = index_classes(masks, 3, 255)
+    counts = np.stack([count_labels(label, 3)[:-1] for label in masks])
+    spans = [span for label in masks for span in choose_points(label, count_labels(label, 3)[:-1], make_rng())]
+    starts = np.concatenate([[0], np.cumsum([len(span) for span in spans])])
+    index = ClassIndex(counts, starts, np.concatenate(spans))
     rng = np.random.default_rng(0)
     focus = [index.draw_focus(0, rng) for _ in range(300)]
-    classes = np.bincount([masks.labels[0][point] for point in focus if point is not None], minlength=3) / 300
+    classes = np.bincount([masks[0][point] for point in focus if point is not None], minlength=3) / 300
     rarity = 1 / index.counts.sum(axis=0)
     assert classes == pytest.approx(rarity / rarity.sum(), abs=0.08)
     assert index.draw_focus(3, rng) is None
-
-
-def test_class_index_survives_the_disk_and_selection() -> None:
-    index = index_classes(make_masks(), 3, 255)
-    loaded: Any = ClassIndex.unpack(index.pack())
-    chosen, wanted = loaded.select([4, 0]), index_classes(make_masks(), 3, 255)
-    for name in ("counts", "starts", "points"):
-        assert np.array_equal(getattr(loaded, name), getattr(index, name))
-    assert np.array_equal(chosen.counts, wanted.counts[[4, 0]])
-    for position, image in enumerate((4, 0)):
-        for class_id in range(3):
-            mine, theirs = position * 3 + class_id, image * 3 + class_id
-            mine_points = chosen.points[chosen.starts[mine] : chosen.starts[mine + 1]]
-            assert np.array_equal(mine_points, wanted.points[wanted.starts[theirs] : wanted.starts[theirs + 1]])

@@ -47,6 +47,7 @@ from segplus.training import (
 from segplus.training.checkpoints import claim_output_dir, find_resumable_checkpoint
 from segplus.training.held_rows import explain_lost_worker
 from segplus.training.interruption import TrainingInterruptedError
+from segplus.training.sets import list_parts
 from segplus.training.signals import stop_on_signals
 
 
@@ -60,7 +61,7 @@ def train(recipe: Recipe) -> None:
     with arguments.main_process_first(desc="data"):
         data = load_segmentation_dataset(recipe.data)
         require_splits(data, recipe.data.channels)
-        check_splits(data.splits)
+        check_splits(data.splits, list_parts(recipe))
 
     with arguments.main_process_first(desc="metrics"):
         build_evaluator(recipe.evaluation, data.classes)  # what it cannot measure is told before training
@@ -109,6 +110,7 @@ def train(recipe: Recipe) -> None:
             training=trainer.describe_training(),
             examples=predict_examples(predictor, data.splits[name], evaluator),
             log_history=trainer.state.log_history,
+            image_range=saved.image_range,
         )
     )
     print(f"\n{name} split, {scores['images']} images\n{format_class_table(scores, data.classes.names)}\n")

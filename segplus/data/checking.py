@@ -1,130 +1,97 @@
-"""Every pair looked at once before training: headers of images, pixels of masks."""
+"""What is checked of every pair before training: it can be read, it fits, and its masks mean what the recipe says."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
-import numpy.typing as npt
 
-from segplus.data.dataset import SegmentationSplit, refuse_different_sizes
+from segplus.data.dataset import SegmentationSplit
 from segplus.data.misreadings import describe_odd_shares, find_misreadings, find_presumed_names
-from segplus.data.parallel import map_pairs
-from segplus.data.ranges import refuse_unfilled_range
+from segplus.data.ranges import find_unstated_range, format_range, propose_range
 from segplus.data.remembered import find_cache_folder, remember_json
+from segplus.data.statistics import SplitStatistics, measure_split
 from segplus.errors import InputError
+from segplus.images import is_deep
 
-T = TypeVar("T")
 logger = logging.getLogger(__name__)
-_FORMAT = 4  # of the remembered checks; raise it when a check is added
+_FORMAT = 5  # of the remembered checks; raise it when a check is added
 
 
-@dataclass
-class SplitCheck:
-    """What the masks of a split hold.
-
-    Args:
-        images: Number of pairs.
-        pixels: Pixels of each class, then ignored pixels; length C + 1.
-        images_with: Images that hold each class, then images with ignored pixels; length C + 1.
-    """
-
-    images: int
-    pixels: list[int] = field(default_factory=list)
-    images_with: list[int] = field(default_factory=list)
-
-
-def check_split(split: SegmentationSplit, *, progress: bool = True) -> SplitCheck:
-    """Return the class counts of a split after every pair was checked; a split that passed before is not read again.
+def check_splits(
+    splits: Mapping[str, SegmentationSplit], train_parts: Sequence[str] = (), *, progress: bool = True
+) -> dict[str, SplitStatistics]:
+    """Return what all splits hold after every pair was checked, and warn of classes that look misread.
 
     Args:
-        split: The split.
-        progress: Show a progress bar.
-
-    Raises:
-        InputError: If a pair is damaged, of two sizes, or holds a value outside the classes: the first one's message,
-            with the names of others.
-    """
-    path = find_cache_folder() / "checks" / f"{split.fingerprint}-{_FORMAT}.json"
-    return SplitCheck(**remember_json(path, lambda: vars(_check_pairs(split, progress))))
-
-
-def check_splits(splits: Mapping[str, SegmentationSplit], *, progress: bool = True) -> dict[str, SplitCheck]:
-    """Return the class counts of all splits after every pair was checked, and warn of classes that look misread.
-
+        splits: The splits by name.
+        train_parts: What is counted of the training split beside the classes' pixels; see `measure_split`.
+        progress: Show progress bars.
     Raises:
         InputError: If a split does not pass, or masks do not fit the class names that their layout usually has.
     """
-    checks = {name: check_split(split, progress=progress) for name, split in splits.items()}
-    pixels = {name: np.array(check.pixels, dtype=np.int64) for name, check in checks.items()}
+    found = {
+        name: check_split(split, *(train_parts if name == "train" else ()), progress=progress)
+        for name, split in splits.items()
+    }
+    pixels = {name: np.array(statistics.pixels, dtype=np.int64) for name, statistics in found.items()}
     problem = find_presumed_names(splits, pixels)
     if problem is not None:
         raise problem
     if splits:
         for line in describe_odd_shares(next(iter(splits.values())).classes, pixels):
             logger.warning("%s", line)
-    return checks
+    return found
 
 
-def _check_pairs(split: SegmentationSplit, progress: bool) -> SplitCheck:
-    classes = split.classes
-    total = np.zeros(classes.num_classes + 1, dtype=np.int64)
-    present = np.zeros_like(total)
-    problems: list[InputError] = []
-    for counts in map_pairs(
-        lambda index: _check_pair(split, index), len(split), f"check {split.title}" if progress else None
-    ):
-        if isinstance(counts, InputError):
-            problems.append(counts)
-            continue
-        total += counts
-        present += counts > 0
-    _raise_first(problems, len(split))
-    for _, problem in find_misreadings(split, total):
+def check_split(split: SegmentationSplit, *parts: str, progress: bool = True) -> SplitStatistics:
+    """Return what a split holds after every pair was checked; a split that passed before is not read again.
+
+    Args:
+        split: The split.
+        parts: What is counted beside the classes' pixels; see `measure_split`.
+        progress: Show a progress bar.
+    Raises:
+        InputError: If a pair is damaged, of two sizes, or holds a value outside the classes: the first one's message,
+            with the names of others. If masks are read as they are not meant, an index of a palette has two colours,
+            or images deeper than 8 bits leave most of the range empty.
+    """
+    has_no_range = split.reader.value_range is None and _begins_deep(split)
+    statistics = measure_split(split, *parts, *(["values"] if has_no_range else []), progress=progress)
+    path = find_cache_folder() / "checks" / f"{split.fingerprint}-{_FORMAT}.json"
+    remember_json(path, lambda: _check_meaning(split, statistics))
+    return statistics
+
+
+def _check_meaning(split: SegmentationSplit, statistics: SplitStatistics) -> bool:
+    for _, problem in find_misreadings(split, np.array(statistics.pixels, dtype=np.int64)):
         raise problem
-    refuse_unfilled_range(split)
-    return SplitCheck(len(split), total.tolist(), present.tolist())
+    refuse_unstated_range(split, statistics)
+    return True
 
 
-def find_presence(split: SegmentationSplit) -> npt.NDArray[np.bool_]:
-    """Return whether each image holds each class, shape (images, C)."""
-    width = split.classes.num_classes + 1
-    rows = np.zeros((len(split), width), dtype=np.bool_)
-    for index, label in enumerate(map_pairs(split.label, len(split), "classes per image")):
-        rows[index] = count_labels(label, width - 1) > 0
-    return rows[:, :-1]
+def _begins_deep(split: SegmentationSplit) -> bool:
+    with suppress(InputError):  # it is reported when every pair is read
+        return len(split) > 0 and is_deep(split.image(0))
+    return False
 
 
-def count_labels(label: npt.NDArray[np.unsignedinteger], num_classes: int) -> npt.NDArray[np.int64]:  # type: ignore[type-arg]
-    """Return pixels of each class, then ignored pixels; shape (C + 1,)."""
-    counts = np.bincount(label.ravel(), minlength=num_classes)
-    result = np.zeros(num_classes + 1, dtype=np.int64)
-    result[:num_classes] = counts[:num_classes]
-    result[-1] = label.size - result[:-1].sum()
-    return result
+def refuse_unstated_range(split: SegmentationSplit, statistics: SplitStatistics) -> None:
+    """Raise InputError if images deeper than 8 bits, without a stated range, fill less than a quarter of their type's.
 
-
-def _check_pair(split: SegmentationSplit, index: int) -> npt.NDArray[np.int64] | InputError:
-    try:
-        size = split.size_px(index)
-        label = split.label(index)
-        split.check_mask(index)
-        refuse_different_sizes(size, label.shape, *split.sources(index))
-    except InputError as error:
-        return error
-    return count_labels(label, split.classes.num_classes)
-
-
-def _raise_first(problems: list[InputError], count: int) -> None:
-    if not problems:
+    Of other channels than colours no type's range is taken: they need one that is stated.
+    """
+    if split.reader.value_range is not None:
         return
-    first = problems[0]
-    if len(problems) == 1:
-        raise first
-    others = ", ".join(error.what.split(": ")[0] for error in problems[1:4])
-    others += ", ..." if len(problems) > 4 else ""
-    more = f"{first.what} ({len(problems)} of {count} pairs have problems; also {others})"
-    raise InputError(more, found=first.found, allowed=first.allowed, fix=first.fix)
+    extents = find_unstated_range(statistics.extents, split.reader.channels)
+    if extents is None:
+        return
+    count = int((~np.isnan(statistics.extents).any(axis=1)).sum())
+    stated = format_range(propose_range(extents))
+    raise InputError(
+        f"{split.title}: {count} images deeper than 8 bits, and no range is stated",
+        found=f"values {extents[0]:g} to {extents[3]:g}",
+        fix=f"set data.image_range: {stated}, the values that become 0 and 255 in every image",
+    )

@@ -51,6 +51,7 @@ class SegmentationSplit:
         self.decoder = decoder
         self.reader = reader
         self.title = title
+        self.statistics: Any = None  # what segplus.data.statistics counted
 
     @property
     def classes(self) -> ClassMap:
@@ -147,8 +148,10 @@ class SegmentationSplit:
 
     def select(self, indices: Sequence[int] | npt.NDArray[np.int64], title: str | None = None) -> SegmentationSplit:
         """Return the split that holds only these pairs, in this order."""
-        chosen = self.rows.select(np.asarray(indices, dtype=np.int64))
-        return type(self)(chosen, self.decoder, self.reader, title or self.title)
+        rows = self.rows.select(np.asarray(indices, dtype=np.int64))
+        chosen = type(self)(rows, self.decoder, self.reader, title or self.title)
+        chosen.statistics = None if self.statistics is None else self.statistics.select(indices)
+        return chosen
 
     def to_dataset(self) -> datasets.Dataset:
         """Return the decoded pairs as a table of the `datasets` library, ready to be pushed; images are stored as PNG.

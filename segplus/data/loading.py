@@ -13,7 +13,6 @@ import numpy.typing as npt
 from PIL import Image
 
 from segplus.classes import ClassMap
-from segplus.data.checking import find_presence
 from segplus.data.dataset import SegmentationSplit
 from segplus.data.decoding.image_reader import ImageReader
 from segplus.data.decoding.masks import DEFAULT_THRESHOLD, MaskDecoder
@@ -31,9 +30,11 @@ from segplus.data.layouts.source import Source, find_split
 from segplus.data.layouts.tables import read_manifest, read_metadata
 from segplus.data.misreadings import refuse_ignored_foreground
 from segplus.data.splits import divide, find_groups
+from segplus.data.statistics import measure_split
 from segplus.data.streaming import StreamedSplit
 from segplus.data.synthetic.drawn_splits import draw_splits
 from segplus.errors import InputError, suggest
+from segplus.images import ImageRange
 from segplus.recipe.data_section import DataRecipe
 from segplus.recipe.imports import import_object
 from segplus.recipe.paths import expand_path
@@ -118,7 +119,7 @@ def assemble(source: Source, recipe: DataRecipe) -> SegmentationData:
         presumed=source.found if source.presumed and recipe.classes is None else "",
         max_pixels=max_pixels,
     )
-    value_range = None if recipe.image_range is None else (recipe.image_range[0], recipe.image_range[1])
+    value_range = None if recipe.image_range is None else ImageRange.parse(recipe.image_range)
     reader = ImageReader(recipe.channels, value_range, max_pixels)
     available = {name: SegmentationSplit(rows, decoder, reader, name) for name, rows in source.splits.items()}
     empty = [name for name, split in available.items() if not len(split)]
@@ -283,7 +284,7 @@ def _make_fold(splits: dict[str, SegmentationSplit], section: DataRecipe) -> dic
 
 
 def _read_presence(split: SegmentationSplit, section: DataRecipe) -> npt.NDArray[np.bool_] | None:
-    return find_presence(split) if section.stratify else None
+    return measure_split(split).presence if section.stratify else None
 
 
 def _describe_splits(splits: Mapping[str, SegmentationSplit]) -> list[str]:

@@ -1,77 +1,69 @@
-"""Images deeper than 8 bits: whether their values need a stated range, and which one."""
+"""Images deeper than 8 bits: what their values lie in, and which range a recipe is to state."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from segplus.data.dataset import SegmentationSplit
-from segplus.data.decoding.depth import is_cut_to_bytes
-from segplus.data.decoding.stored import Stored, open_with_pillow
-from segplus.data.misreadings import choose_evenly
-from segplus.errors import InputError
+from segplus.images import DecodedImage, fills_type, is_deep
 
-_LEAST_FILLED = 0.25  # share of the type's range below which values become a handful of grey levels
-_DEEPEST = 65535.0  # what becomes 255 where no range is stated
-_LOOKED_AT = 16  # images of a split before training
-_INNER = (0.1, 99.9)  # percentiles between which nearly all values lie
-_EIGHT_BITS = ("uint8", "bool")
-_SHALLOW = ("drawn", "JPEG", "MPO", "GIF", "WEBP", "BMP", "PNG L", "PNG P", "PNG 1", "TIFF L", "TIFF P", "NumPy uint8")
+Extents = npt.NDArray[np.float64]  # least value, two percentiles, greatest value
+_TAILS = (0.1, 99.9)  # percentiles: single pixels beyond them are hot or dead
+_SPARSE = 1 << 16  # values that percentiles are taken from
+_HOT = 2.0  # times what nearly all values lie in
 
 
-def read_deep_values(split: SegmentationSplit, index: int, kind: str) -> npt.NDArray[Any] | None:
-    """Return the values of an image that needs a stated range and has none, None of every other.
+def measure_extents(image: DecodedImage) -> Extents:
+    """Return the least value of a deep image, two percentiles and the greatest value, shape (4,); NaN of 8 bits."""
+    if not is_deep(image):
+        return np.full(4, np.nan)
+    pixels = np.asarray(image)
+    sparse = pixels.reshape(-1)[:: max(1, pixels.size // _SPARSE)]
+    return np.array([pixels.min(), *np.percentile(sparse.astype(np.float64), _TAILS), pixels.max()], dtype=np.float64)
 
-    Images of three channels need one where their values fill less than a quarter of 16 bits, others always.
+
+def join_extents(extents: Extents) -> Extents:
+    """Return the extents of all images, shape (4,), from those of each, shape (images, 4)."""
+    return np.array([*extents[:, :2].min(axis=0), *extents[:, 2:].max(axis=0)])
+
+
+def find_unstated_range(extents: Extents, channels: int) -> Extents | None:
+    """Return the extents of all deep images, shape (4,), where a range is to be stated, None where none is needed.
+
+    Of 16-bit images of three channels the type's range serves, unless their values fill less than a quarter of it.
 
     Args:
-        split: The split.
-        index: Position of the image.
-        kind: Its file format and mode, as `describe_encoding` gives them.
+        extents: Of each image, shape (images, 4); NaN of images of 8 bits.
+        channels: Of each image.
     """
-    if split.reader.value_range is not None or kind.startswith(_SHALLOW):
+    deep = extents[~np.isnan(extents).any(axis=1)]
+    if not len(deep):
         return None
-    if split.reader.channels != 3:
-        values = np.asarray(split.image(index))
-        return None if values.dtype.name in _EIGHT_BITS else values
-    stored, source = split.stored(index)[0], split.sources(index)[0]
-    if kind.split()[-1].startswith(("I", "F")) or kind.endswith(", 2 axes"):
-        values = np.asarray(replace(split.reader, channels=1).read(stored, source))
-    elif kind.startswith(("NumPy", "TIFF uint16")) or _is_cut(stored):
-        values = np.asarray(split.image(index)).astype(np.float64) * (_DEEPEST / 255)  # to the nearest 257
-    else:
-        return None
-    is_narrow = values.dtype.name not in _EIGHT_BITS and float(values.max() - values.min()) < _LEAST_FILLED * _DEEPEST
-    return values if is_narrow else None
+    joined = join_extents(deep)
+    return None if channels == 3 and fills_type(joined[0], joined[3]) else joined
 
 
-def _is_cut(stored: Stored) -> bool:
-    with open_with_pillow(stored) as image:
-        return is_cut_to_bytes(image)
+def propose_range(extents: Extents) -> list[float] | dict[str, Any]:
+    """Return a range as a recipe states it, which single hot or dead pixels do not widen.
+
+    Args:
+        extents: Of all images, shape (4,).
+    """
+    least, low, high, most = (_tidy(value) for value in extents)
+    if high <= low or most - least <= _HOT * (high - low):
+        start = min(0, least)
+        return [start, most if most > start else start + 1]
+    return {"low": min(0, low), "high": high, "clip": True}
 
 
-def measure_range(values: npt.NDArray[Any]) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return the least and the greatest value, and those between which nearly all lie."""
-    low, high = np.percentile(values[:: max(1, values.shape[0] // 512)], _INNER)
-    return (float(values.min()), float(values.max())), (float(low), float(high))
+def format_range(stated: list[float] | dict[str, Any]) -> str:
+    """Return a proposed range as a line of YAML."""
+    if isinstance(stated, list):
+        return f"[{stated[0]:g}, {stated[1]:g}]"
+    return f"{{low: {stated['low']:g}, high: {stated['high']:g}, clip: true}}"
 
 
-def refuse_unfilled_range(split: SegmentationSplit) -> None:
-    """Raise InputError if images deeper than 8 bits fill little of their type's range, and no range is stated."""
-    ranges = [
-        measure_range(values)
-        for index in choose_evenly(len(split), _LOOKED_AT)
-        if (values := read_deep_values(split, index, split.describe_encoding(index)[0])) is not None
-    ]
-    if not ranges:
-        return
-    low, high = min(wide[0] for wide, _ in ranges), max(wide[1] for wide, _ in ranges)
-    levels = round((high - low) * 255 / _DEEPEST)
-    raise InputError(
-        f"{split.title}: images deeper than 8 bits whose values fill little of their type's range",
-        found=f"values {low:g} to {high:g} in {len(ranges)} images looked at, which would become {levels} grey levels",
-        fix=f"set data.image_range: [{low:g}, {high:g}], or what segplus inspect proposes from all images",
-    )
+def _tidy(value: float) -> float:
+    return int(value) if value == int(value) else float(value)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Sampler
-
-from segplus.data.dataset import SegmentationSplit
 
 Float = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class ClassIndex:
-    """How many pixels each class has in each image, and a few of its pixels; made once by reading every mask.
+    """How many pixels each class has in each image, and a few of its pixels; from the scan of a split.
 
     Args:
         counts: Pixels, int64, shape (images, classes).
@@ -44,74 +40,6 @@ class ClassIndex:
         cell = index * self.counts.shape[1] + int(drawn)
         row, column = self.points[rng.integers(self.starts[cell], self.starts[cell + 1])]
         return int(row), int(column)
-
-    def select(self, indices: npt.ArrayLike) -> ClassIndex:
-        """Return the index of these images only, in this order."""
-        chosen = np.asarray(indices, dtype=np.int64)
-        classes = self.counts.shape[1]
-        cells = (chosen[:, None] * classes + np.arange(classes)).ravel()
-        spans = [self.points[self.starts[cell] : self.starts[cell + 1]] for cell in cells]
-        return ClassIndex(self.counts[chosen], _count_starts(map(len, spans)), _join_points(spans))
-
-    def pack(self) -> bytes:
-        """Return the index as the bytes of an .npz file."""
-        packed = io.BytesIO()
-        np.savez_compressed(packed, counts=self.counts, starts=self.starts, points=self.points)
-        return packed.getvalue()
-
-    @classmethod
-    def unpack(cls, packed: bytes) -> ClassIndex:
-        """Return the index that `pack` made bytes of."""
-        with np.load(io.BytesIO(packed), allow_pickle=False) as stored:
-            return cls(stored["counts"], stored["starts"], stored["points"])
-
-
-def index_classes(
-    split: SegmentationSplit,
-    num_classes: int,
-    ignore_index: int,
-    points_per_class: int = 8,
-    seed: int = 0,
-    tell: Callable[[Iterable[int]], Iterable[int]] = iter,
-) -> ClassIndex:
-    """Return the class index of a split; every mask is read once.
-
-    Args:
-        split: The masks.
-        num_classes: Number of classes, C.
-        ignore_index: The label that is ignored.
-        points_per_class: At most so many points are kept per class and image.
-        seed: Chooses the points.
-        tell: Wraps the positions, to show progress.
-    """
-    counts = np.zeros((len(split), num_classes), np.int64)
-    spans: list[npt.NDArray[np.int32]] = []
-    for index in tell(range(len(split))):
-        label = split.label(index)
-        rng = np.random.default_rng([seed, index])
-        found = np.bincount(label.ravel(), minlength=max(num_classes, ignore_index + 1))
-        counts[index] = found[:num_classes]
-        totals = enumerate(counts[index].tolist())
-        spans.extend(_choose_points(label, class_id, total, points_per_class, rng) for class_id, total in totals)
-    return ClassIndex(counts, _count_starts(map(len, spans)), _join_points(spans))
-
-
-def _choose_points(
-    label: npt.NDArray[Any], class_id: int, count: int, limit: int, rng: np.random.Generator
-) -> npt.NDArray[np.int32]:
-    if not count:
-        return np.empty((0, 2), np.int32)
-    flat = np.flatnonzero(label == class_id)
-    chosen = flat[rng.choice(count, size=min(limit, count), replace=False, shuffle=False)]
-    return np.stack(np.divmod(chosen, label.shape[1]), axis=1).astype(np.int32)
-
-
-def _count_starts(lengths: Iterable[int]) -> npt.NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum(np.fromiter(lengths, np.int64))])
-
-
-def _join_points(spans: list[npt.NDArray[np.int32]]) -> npt.NDArray[np.int32]:
-    return np.concatenate(spans) if spans else np.empty((0, 2), np.int32)
 
 
 def balance_classes(counts: npt.NDArray[np.int64]) -> Float:

@@ -11,6 +11,7 @@ from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedConfi
 from segplus.classes import ClassMap
 from segplus.data.contents import digest_contents, stamp_entries
 from segplus.errors import InputError
+from segplus.images import ImageRange
 from segplus.inference.predictor import Predictor
 from segplus.models import count_channels, find_image_range, load_segmentation_checkpoint
 from segplus.models.auto import (
@@ -66,7 +67,7 @@ class Checkpoint:
         return count_channels(self.config)
 
     @property
-    def image_range(self) -> tuple[float, float] | None:
+    def image_range(self) -> ImageRange | None:
         """The values that became 0 and 255 in the training images, where they were deeper than 8 bits."""
         return find_image_range(self.image_processor)
 
@@ -85,10 +86,11 @@ class Checkpoint:
     def fit_section(self, section: DataRecipe) -> DataRecipe:
         """Return a data section whose images are read as those that the model was trained on.
 
-        Channels and range that the section leaves at their defaults are the checkpoint's.
+        Channels and range that the section leaves at their defaults are the checkpoint's. A model that was trained on 8
+        bits gets 8 bits, of any range that the section states.
 
         Raises:
-            InputError: If the section names another number of channels.
+            InputError: If the section names another number of channels, or another range than the model was trained on.
         """
         if section.channels not in (3, self.channels):
             raise InputError(
@@ -97,9 +99,20 @@ class Checkpoint:
                 allowed=self.channels,
                 fix="choose the checkpoint that was trained on these channels",
             )
-        stated = self.image_range
-        found = None if stated is None else list(stated)
-        return replace(section, channels=self.channels, image_range=section.image_range or found)
+        own, given = self.image_range, section.image_range
+        stated = None if given is None else ImageRange.parse(given)
+        if own is not None and not own.round:
+            if stated not in (None, own):
+                raise InputError(
+                    f"checkpoint {self.source}: was trained on another range of values",
+                    found=f"data.image_range: {given}",
+                    allowed=f"{own.low:g} to {own.high:g}" + (", clipped" if own.clip else ""),
+                    fix="leave data.image_range out",
+                )
+            return replace(section, channels=self.channels, image_range=own.state())
+        chosen = stated or own
+        rounded = None if chosen is None else replace(chosen, round=True).state()
+        return replace(section, channels=self.channels, image_range=rounded)
 
     def refuse_other_classes(self, classes: ClassMap) -> None:
         """Refuse a model whose classes are not those of the data.

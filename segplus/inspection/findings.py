@@ -12,6 +12,7 @@ from segplus.classes import ClassMap, unpack_color
 from segplus.data.dataset import SegmentationSplit
 from segplus.data.misreadings import choose_evenly, describe_odd_shares, find_misreadings, find_presumed_names
 from segplus.data.parallel import map_pairs
+from segplus.data.ranges import format_range, propose_range
 from segplus.errors import InputError
 from segplus.inspection.duplicates import (
     AGREEMENT,
@@ -115,15 +116,17 @@ def _describe_outside(split: str, tally: SplitTally, classes: ClassMap) -> list[
 
 
 def _describe_range(split: str, tally: SplitTally) -> list[Finding]:
-    if tally.value_range is None:
+    extents = tally.unstated_range
+    if extents is None:
         return []
-    problem = tally.problems["no range"]
-    low, high = tally.value_range
+    problem = tally.problems["deep image"]
     message = (
-        f"{split}: {problem.count} images are not 8-bit and no range is stated; their values, {low:g} to {high:g}, "
-        "would become a handful of grey levels, or cannot be served"
+        f"{split}: {problem.count} images are deeper than 8 bits and no range is stated; "
+        f"their values are {extents[0]:g} to {extents[3]:g}"
     )
-    fix = "set data.image_range: [low, high], the values that become 0 and 255 in every image"
+    fix = (
+        f"set data.image_range: {format_range(propose_range(extents))}, the values that become 0 and 255 in every image"
+    )
     return [Finding("error", "no range", message, problem.files, fix)]
 
 

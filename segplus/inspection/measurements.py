@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -12,9 +12,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from segplus.classes import ClassMap
-from segplus.data.checking import count_labels
 from segplus.data.dataset import SegmentationSplit
-from segplus.data.ranges import measure_range, read_deep_values
+from segplus.data.ranges import Extents, measure_extents
+from segplus.data.statistics import count_labels
 from segplus.errors import InputError
 from segplus.images import DecodedImage, measure_image
 
@@ -52,8 +52,9 @@ class PairFacts:
         turn_scores: Agreement of the edges for each of TURNS, shape (8,); NaN for quarter turns of oblong pairs.
         shift_scale: Pixels of the image for one of the reduced image.
         is_interpolated: The mask looks resized with interpolation: classes change through values between the two.
-        value_range: Least and greatest value of an image that needs a stated range, or None.
-        inner_range: Those between which nearly all of its values lie.
+        extents: Least value, two percentiles and greatest value of an image deeper than 8 bits without a stated range,
+            NaN of others, shape (4,).
+        channels: Of the image.
     """
 
     size_px: tuple[int, int]
@@ -72,8 +73,8 @@ class PairFacts:
     turn_scores: npt.NDArray[np.float32] | None = None
     shift_scale: float = 1.0
     is_interpolated: bool = False
-    value_range: tuple[float, float] | None = None
-    inner_range: tuple[float, float] = (0.0, 0.0)
+    extents: Extents = field(default_factory=lambda: np.full(4, np.nan))
+    channels: int = 3
 
 
 def measure_pair(split: SegmentationSplit, index: int, tolerant: ClassMap) -> PairFacts | InputError:
@@ -103,13 +104,12 @@ def measure_pair(split: SegmentationSplit, index: int, tolerant: ClassMap) -> Pa
         image_encoding=encodings[0],
         mask_encoding=encodings[1],
         looks=describe_looks(image, grey),
+        extents=measure_extents(image) if split.reader.value_range is None else np.full(4, np.nan),
+        channels=split.reader.channels,
         hash=hash_differences(grey),
         digest=digest_pixels(np.asarray(image)),
         mask_digest=digest_pixels(labels),
     )
-    deep = read_deep_values(split, index, encodings[0])
-    if deep is not None:
-        facts.value_range, facts.inner_range = measure_range(deep)
     if not tolerant.legend:
         facts.is_interpolated = measure_between(raw) > _BETWEEN_IDS
     elif facts.outside:

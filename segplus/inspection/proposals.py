@@ -11,13 +11,14 @@ import numpy as np
 import yaml
 
 from segplus.classes import ClassMap
+from segplus.data.ranges import join_extents, propose_range
 from segplus.inspection.findings import VOID_WORDS
 from segplus.inspection.tallies import SplitTally
+from segplus.losses.class_weights import FORMULAS, compute_class_weights
 from segplus.recipe.data_section import DataRecipe
 
 _RARE = 0.01
 _LARGEST_SERVED_PX = 2048
-_HOT = 4  # times the range of nearly all values: from here on single pixels stretch it
 # Words in the paths of data sets and the names of their classes -> preset; None of the images says it as plainly.
 _KINDS = {
     "medical": "patient|fundus|retina|vessel|nuclei|nucleus|cell|polyp|lesion|tumou?r|liver|kidney|organ|mri|slice|"
@@ -44,9 +45,10 @@ def propose_recipe(
     void = [name for name in classes.names if name.lower() in VOID_WORDS]
     if void:
         data["void"] = [*data.get("void", []), *void]
-    stated = propose_range(tallies)
-    if stated is not None:
-        data["image_range"] = stated
+    unstated = [tally.unstated_range for tally in tallies.values()]
+    deep = [extents for extents in unstated if extents is not None]
+    if deep:
+        data["image_range"] = propose_range(join_extents(np.stack(deep)))
     recipe: dict[str, Any] = {"data": data, "model": {"checkpoint": "nvidia/mit-b0"}}
     served = choose_served_size(train)
     if served is not None:
@@ -63,26 +65,6 @@ def propose_recipe(
         recipe["class_weights"] = "enet"
         reasons.append(f"Tversky and ENet's class weights: the rarest class has {100 * min(kept):.2g} % of the pixels")
     return recipe, reasons
-
-
-def propose_range(tallies: Mapping[str, SplitTally]) -> list[float] | dict[str, Any] | None:
-    """Return the data.image_range of images deeper than 8 bits, None where none is needed.
-
-    Where single pixels stretch the range, it is that of nearly all values, and what lies beyond is clipped.
-    """
-    wide = [tally.value_range for tally in tallies.values() if tally.value_range is not None]
-    inner = [tally.inner_range for tally in tallies.values() if tally.inner_range is not None]
-    if not wide or not inner:
-        return None
-    low, high = min(low for low, _ in wide), max(high for _, high in wide)
-    inner_low, inner_high = min(low for low, _ in inner), max(high for _, high in inner)
-    if high - low > _HOT * (inner_high - inner_low) > 0:
-        return {"low": _tidy(inner_low), "high": _tidy(inner_high), "clip": True}
-    return [_tidy(low), _tidy(high if high > low else low + 1)]
-
-
-def _tidy(value: float) -> float:
-    return int(value) if value == int(value) else value
 
 
 def choose_preset(data: Mapping[str, Any], classes: tuple[str, ...], names: list[str]) -> tuple[str, str]:
@@ -143,22 +125,13 @@ def choose_crop(tally: SplitTally) -> list[int]:
 
 
 def weigh_by_frequency(tally: SplitTally) -> dict[str, list[float | None]]:
-    """Return the weights that the class frequencies give, under the names of their formulas.
-
-    median_frequency is median(f) / f, f being a class's share of the pixels of the images that hold it; enet is
-    1 / ln(1.02 + share). None for an absent class.
-
-    Reference:
-        Eigen and Fergus, Predicting Depth, Surface Normals and Semantic Labels, 2015, section 6.
-        Paszke et al., ENet, 2016, section 5.2. https://arxiv.org/abs/1606.02147
-    """
-    pixels = tally.pixels[:-1].astype(np.float64)
-    present = pixels > 0
-    frequency = np.where(present, pixels / np.maximum(tally.pixels_where_present, 1), np.nan)
-    median = float(np.nanmedian(frequency)) if present.any() else np.nan
-    enet = np.where(present, 1 / np.log(1.02 + measure_shares(tally)), np.nan)
-    weights = {"median_frequency": median / frequency, "enet": enet}
-    return {name: [None if np.isnan(v) else round(float(v), 4) for v in values] for name, values in weights.items()}
+    """Return the weights that training gives the classes, under the names of the formulas; None for an absent class."""
+    counts = np.stack([tally.pixels[:-1], tally.pixels_where_present])
+    weights = {formula: compute_class_weights(counts, formula).tolist() for formula in FORMULAS}
+    return {
+        formula: [round(value, 4) if pixels else None for value, pixels in zip(values, counts[0], strict=True)]
+        for formula, values in weights.items()
+    }
 
 
 def render_recipe(recipe: Mapping[str, Any], shares: Mapping[str, float] | None = None) -> str:

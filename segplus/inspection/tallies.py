@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from segplus.data.ranges import Extents, find_unstated_range
 from segplus.errors import InputError
 from segplus.inspection.measurements import TURNS, WINDOW_PX, PairFacts
 
@@ -52,8 +53,8 @@ class SplitTally:
         self.objects = np.zeros(num_classes, dtype=np.int64)
         self.smallest_px = np.zeros(num_classes, dtype=np.int64)
         self.outside: Counter[int] = Counter()
-        self.value_range: tuple[float, float] | None = None  # of images that are not 8-bit
-        self.inner_range: tuple[float, float] | None = None  # of nearly all of their values
+        self.extents = np.array([np.inf, np.inf, -np.inf, -np.inf])  # of images deeper than 8 bits without a range
+        self.channels = 3
         self.sizes: Counter[tuple[int, int]] = Counter()
         self.image_encodings: Counter[str] = Counter()
         self.mask_encodings: Counter[str] = Counter()
@@ -78,15 +79,13 @@ class SplitTally:
         present = facts.pixels > 0
         self.pixels += facts.pixels
         self.images_with += present
-        self.pixels_where_present += np.where(present[:-1], facts.pixels.sum(), 0)
+        self.pixels_where_present += np.where(present[:-1], facts.pixels[:-1].sum(), 0)
         self.objects += facts.objects
         smaller = (facts.smallest_px > 0) & ((self.smallest_px == 0) | (facts.smallest_px < self.smallest_px))
         self.smallest_px = np.where(smaller, facts.smallest_px, self.smallest_px)
-        if facts.value_range is not None:
-            low, high = self.value_range or facts.value_range
-            self.value_range = min(low, facts.value_range[0]), max(high, facts.value_range[1])
-            low, high = self.inner_range or facts.inner_range
-            self.inner_range = min(low, facts.inner_range[0]), max(high, facts.inner_range[1])
+        self.channels = facts.channels
+        self.extents[:2] = np.fmin(self.extents[:2], facts.extents[:2])
+        self.extents[2:] = np.fmax(self.extents[2:], facts.extents[2:])
         self.sizes[facts.size_px] += 1
         self.image_encodings[facts.image_encoding] += 1
         self.mask_encodings[facts.mask_encoding] += 1
@@ -101,6 +100,12 @@ class SplitTally:
         names = [name for name, problem in self.problems.items() if problem.count > before.get(name, 0)]
         if names and len(self.suspects) < 2 * _IMAGES and max(before.get(name, 0) for name in names) < _IMAGES:
             self.suspects.append((index, ", ".join(names)))
+
+    @property
+    def unstated_range(self) -> Extents | None:
+        """Extents of all images where a range is to be stated, None where none is needed."""
+        extents = np.where(np.isfinite(self.extents), self.extents, np.nan)
+        return find_unstated_range(extents[None], self.channels)
 
     def _add_unreadable(self, error: InputError, sources: tuple[str, str]) -> None:
         """Count an error under its sentence, which is the same for all files that it is told of."""
@@ -125,8 +130,8 @@ class SplitTally:
 
     def _add_problems(self, facts: PairFacts, sources: tuple[str, str]) -> None:
         image, mask = sources
-        if facts.value_range is not None:
-            self.problems["no range"].add(image)
+        if not np.isnan(facts.extents).any():
+            self.problems["deep image"].add(image)
         for look in facts.looks:
             self.problems[f"{look} image"].add(image)
         if facts.size_px != facts.mask_size_px:

@@ -11,6 +11,7 @@ from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedConfi
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
 from segplus.errors import InputError, suggest
+from segplus.images import PRECISION_KEY, RANGE_KEY, ImageRange, describe_range, read_image_range
 from segplus.models.auto import expand_checkpoint, explain_failures, quiet_transformers
 from segplus.models.channels import count_channels
 from segplus.models.encoder_head_config import EncoderHeadConfig
@@ -20,8 +21,6 @@ from segplus.recipe import ModelRecipe
 # Cropping and padding change the geometry behind the pipeline's back: it stretches the logits over the whole image.
 # Labels are decoded once, by the ClassMap, so the processor never reduces them.
 _FIXED = {"do_center_crop": False, "do_pad": False, "do_reduce_labels": False}
-# The processor's file is the one file that travels with the weights wherever they go; transformers keeps the key.
-_RANGE = "image_range"
 _MOST_SIDE_PX = 1 << 16
 
 MeasureChannels = Callable[[], tuple[Sequence[float], Sequence[float]]]
@@ -31,7 +30,7 @@ def load_image_processor(
     recipe: ModelRecipe,
     config: PreTrainedConfig,
     *,
-    image_range: Sequence[float] | None = None,
+    image_range: ImageRange | None = None,
     measure_channels: MeasureChannels | None = None,
 ) -> BaseImageProcessor:
     """Return the checkpoint's image processor, or the model type's own, with the recipe's values over it.
@@ -39,22 +38,22 @@ def load_image_processor(
     Args:
         recipe: The model section; `image_processor` holds the values.
         config: The model's config, which names the processor where the checkpoint has none.
-        image_range: The values that became 0 and 255 in images deeper than 8 bits; kept with the processor.
+        image_range: The values that become 0 and 255 in images deeper than 8 bits; kept with the processor.
         measure_channels: Gives mean and standard deviation of each channel in 0..255; called where the model takes
             other than three channels and neither recipe nor checkpoint says what they are.
 
     Raises:
         InputError: If a key is unknown to the processor, or would serve another geometry than was evaluated.
     """
-    if _RANGE in recipe.image_processor:
-        raise InputError(f"model.image_processor: unknown key '{_RANGE}'", fix="set data.image_range")
+    for key in (RANGE_KEY, PRECISION_KEY):
+        if key in recipe.image_processor:
+            raise InputError(f"model.image_processor: unknown key '{key}'", fix="set data.image_range")
     with quiet_transformers():
         processor = _load_from_checkpoint(recipe) or _load_from_encoder(recipe, config) or _build_from_type(config)
         processor = _override(processor, recipe.image_processor)
         processor = _fit_channels(processor, recipe.image_processor, count_channels(config), measure_channels)
-        settings = {key: value for key, value in processor.to_dict().items() if key != _RANGE}
-        stated = {} if image_range is None else {_RANGE: [float(value) for value in image_range]}
-        processor = type(processor).from_dict({**settings, **stated})
+        settings = {key: value for key, value in processor.to_dict().items() if key not in (RANGE_KEY, PRECISION_KEY)}
+        processor = type(processor).from_dict({**settings, **describe_range(image_range)})
     check_image_processor(processor, count_channels(config), "model.image_processor")
     return processor
 
@@ -71,6 +70,11 @@ def check_image_processor(processor: BaseImageProcessor, channels: int, key: str
             finite, zero where it divides, or not one a channel.
     """
     settings = processor.to_dict()
+    try:
+        read_image_range(settings)
+    except (ValueError, TypeError):
+        allowed = "[low, high], or {low: ..., high: ..., clip: true}"
+        raise InputError(f"{key}.{RANGE_KEY}", found=settings[RANGE_KEY], allowed=allowed) from None
     if settings.get("do_resize", True):
         sides = _list_sides(settings.get("size"))
         if not all(_is_number(side) and 1 <= side <= _MOST_SIDE_PX for side in sides):
@@ -83,7 +87,6 @@ def check_image_processor(processor: BaseImageProcessor, channels: int, key: str
     if settings.get("do_normalize", True):
         for name in ("image_mean", "image_std"):
             _check_normalization(settings.get(name), name, channels, key)
-    _check_range(settings.get(_RANGE), key)
 
 
 def _check_filter(given: Any, key: str) -> None:
@@ -92,14 +95,6 @@ def _check_filter(given: Any, key: str) -> None:
     if given is not None and (not isinstance(given, int) or isinstance(given, bool) or given not in filters):
         allowed = ", ".join(f"{number} ({name})" for number, name in sorted(filters.items()))
         raise InputError(f"{key}.resample", found=given, allowed=allowed)
-
-
-def _check_range(given: Any, key: str) -> None:
-    if given is None:
-        return
-    is_pair = isinstance(given, list | tuple) and len(given) == 2 and all(_is_number(value) for value in given)
-    if not is_pair or given[0] >= given[1]:
-        raise InputError(f"{key}.{_RANGE}", found=given, allowed="two finite numbers, the smaller one first")
 
 
 def _check_normalization(given: Any, name: str, channels: int, key: str) -> None:
@@ -123,10 +118,9 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def find_image_range(processor: BaseImageProcessor) -> tuple[float, float] | None:
+def find_image_range(processor: BaseImageProcessor) -> ImageRange | None:
     """Return the values that become 0 and 255 in images deeper than 8 bits, or None where the model was not told."""
-    found = processor.to_dict().get(_RANGE)
-    return None if found is None else (float(found[0]), float(found[1]))
+    return read_image_range(processor.to_dict())
 
 
 def _load_from_checkpoint(recipe: ModelRecipe) -> BaseImageProcessor | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from segplus.errors import InputError, suggest
+from segplus.images import ImageRange
 
 Layout = Literal[
     "auto",
@@ -77,6 +78,7 @@ class DataRecipe:
         mask_channel: The channel that holds the ids where a mask has several.
         unlabelled: What pixels without a polygon are: `background` (a class of its own) or `ignore`.
         image_range: Values [low, high] that become 0 and 255 in images deeper than 8 bits; by default the type's range.
+            `{low: 0, high: 4000, clip: true}` lets single values lie outside.
         channels: Number of image channels; 3 gives RGB images, any other number arrays of shape (H, W, channels).
         cache: Folder in which every training image is kept decoded, memory mapped; None decodes it every time.
         max_image_megapixels: Largest image or mask that is decoded at once; arrays and TIFF files whose windows alone
@@ -122,7 +124,7 @@ class DataRecipe:
     instance_divisor: int = 1000
     mask_channel: int | None = None
     unlabelled: Literal["background", "ignore"] = "background"
-    image_range: list[float] | None = None
+    image_range: list[float] | dict[str, float | bool] | None = None
     channels: int = 3
     cache: str | None = None
     max_image_megapixels: float = 179.0
@@ -219,8 +221,11 @@ class DataRecipe:
             raise InputError(
                 "data.colors: not a legend", found=self.colors, allowed="a mapping name: [r, g, b], or a path"
             )
-        if self.image_range is not None and (len(self.image_range) != 2 or self.image_range[0] >= self.image_range[1]):
-            raise InputError("data.image_range: not a range", found=self.image_range, allowed="[low, high]")
+        try:
+            _ = None if self.image_range is None else ImageRange.parse(self.image_range)
+        except (ValueError, TypeError):
+            allowed = "[low, high], or {low: ..., high: ..., clip: true}"
+            raise InputError("data.image_range: not a range", found=self.image_range, allowed=allowed) from None
         if len(self.synthetic_size_px) != 2 or min(self.synthetic_size_px) < 1:
             raise InputError(
                 "data.synthetic_size_px: not a size", found=self.synthetic_size_px, allowed="[height, width]"

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, StrictUndefined
 
+from segplus.images import ImageRange
 from segplus.reporting.licenses import License
 from segplus.reporting.markdown import (
     choose_fence,
@@ -51,7 +52,7 @@ class ModelCardFacts:
         license: From `find_license`.
         recipe: The lines of the recipe that are no default, YAML; empty for a training without one.
         channels: Number of channels of the images; transformers' pipeline reads images of three.
-        image_range: The values that became 0 and 255 in images deeper than 8 bits; None where none was stated.
+        image_range: The values that become 0 and 255 in images deeper than 8 bits; None where all were 8-bit.
         base_model: Hub id (or name, for a folder) of the weights that training began with; None for random weights.
         base_model_is_on_hub: Whether `base_model` may stand in the metadata, where the Hub makes it a link.
         dataset_is_on_hub: Whether `dataset` is an id of the Hub, which then stands in the metadata.
@@ -74,7 +75,7 @@ class ModelCardFacts:
     license: License
     recipe: str
     channels: int = 3
-    image_range: Sequence[float] | None = None
+    image_range: ImageRange | None = None
     base_model: str | None = None
     base_model_is_on_hub: bool = True
     dataset_is_on_hub: bool = False
@@ -84,6 +85,11 @@ class ModelCardFacts:
     tags: Sequence[str] = ()
     language: Sequence[str] = ()
     description: str | None = None
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether the model was trained on images deeper than 8 bits as they are."""
+        return self.image_range is not None and not self.image_range.round
 
 
 def render_model_card(facts: ModelCardFacts) -> str:
@@ -177,13 +183,17 @@ def _describe_channels(facts: ModelCardFacts) -> str:
     """Return what an image must be like, where it is none that the pipeline reads."""
     scaled = "8-bit images"
     if facts.image_range is not None:
-        low, high = (f"{value:g}" for value in facts.image_range)
-        scaled = f"images whose values {low} to {high} become 0 to 255; a value outside is refused"
+        scaled = f"images whose values {_describe_range(facts.image_range)}"
     return (
         f"The model takes {_count_channels(facts)}, in the order of the training data: {scaled}. TIFF files with all "
         "channels in one page or one page a channel, `.npy` and `.npz` files are read, and images that hold just these "
         "channels. transformers' pipeline reads colour images only and cannot serve this model; segplus does."
     )
+
+
+def _describe_range(image_range: ImageRange) -> str:
+    outside = "values outside are clipped" if image_range.clip else "a value outside is refused"
+    return f"{image_range.low:g} to {image_range.high:g} become 0 to 255; {outside}"
 
 
 def _describe_measurement(facts: ModelCardFacts) -> str:
@@ -193,7 +203,11 @@ def _describe_measurement(facts: ModelCardFacts) -> str:
     if interval and None not in interval:
         text += f" The mIoU's 95 % interval over images is {format_score(interval[0])} to {format_score(interval[1])}."
     if absent:
-        text += f" Means are over the {len(facts.class_names) - len(absent)} classes that occur."
+        shown = len(facts.class_names) - len(absent)
+        text += (
+            f" Means are over the {shown} of {len(facts.class_names)} classes that the masks or the predictions of the "
+            f"{escape_text(facts.split)} split show."
+        )
     return text
 
 
@@ -213,10 +227,15 @@ def _list_limits(facts: ModelCardFacts) -> list[str]:
     if absent:
         limits.append(f"Not measured, as they do not occur in the {split} split: {', '.join(absent)}.")
     if facts.image_range is not None and facts.channels == 3:
-        limits.append(
-            "Images deeper than 8 bits were scaled from {:g}..{:g} to 0..255. segplus does so again; the pipeline "
-            "does not, so give it images that are scaled already.".format(*facts.image_range)
-        )
+        text = f"It was trained on images deeper than 8 bits, of which {_describe_range(facts.image_range)}. "
+        if facts.image_range.round:
+            text += "segplus does so again; the pipeline does not, so give it images that are scaled already."
+        else:
+            text += (
+                "transformers' pipeline reads 8 bits and cannot serve such files; `segplus predict` and "
+                "`segplus.inference.Predictor` do, as in training."
+            )
+        limits.append(text)
     if facts.base_model is None:
         limits.append("No pretrained weights were used: it has seen nothing but its training images.")
     limits.append("It was not examined for use where a mistake can hurt somebody.")

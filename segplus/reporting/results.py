@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from segplus.classes import ClassMap
 from segplus.files import write_text, write_whole
+from segplus.images import ImageRange
 from segplus.recipe import Recipe, format_chosen
 from segplus.recipe.paths import expand_path, is_fold_folder
 from segplus.reporting.drawing import draw_panel
@@ -42,6 +43,7 @@ class RunResults:
         training: Facts for people and programs: seconds, steps, epochs, images_per_second, ...
         examples: Heading -> images, for the report; the card shows the first of each.
         log_history: transformers' log entries.
+        image_range: The values that become 0 and 255 in images deeper than 8 bits; None where all were 8-bit.
     """
 
     folder: Path
@@ -52,6 +54,7 @@ class RunResults:
     training: Mapping[str, Any]
     examples: Mapping[str, Sequence[Example]]
     log_history: Sequence[Mapping[str, Any]]
+    image_range: ImageRange | None = None
 
 
 def write_results(results: RunResults) -> None:
@@ -126,7 +129,7 @@ def _collect_facts(results: RunResults, images: Sequence[tuple[str, str]]) -> Mo
         evaluation=results.evaluations[split],
         split=split,
         channels=recipe.data.channels,
-        image_range=recipe.data.image_range,
+        image_range=results.image_range,
         license=find_license(base, recipe.card.license),
         recipe=hide_folders(format_chosen(recipe)),
         base_model=_name_base_model(recipe),

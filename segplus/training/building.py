@@ -16,10 +16,9 @@ from transformers import (
 )
 
 from segplus.data import SegmentationData
-from segplus.data.remembered import find_cache_folder
-from segplus.data.statistics import Counts, count_split, measure_channels
+from segplus.data.statistics import Counts, measure_channels, measure_split
 from segplus.errors import InputError, suggest
-from segplus.images import show_as_rgb
+from segplus.images import DEEP_COLORS, ImageRange, is_deep, show_as_rgb
 from segplus.losses import Criterion, build_criterion
 from segplus.losses.class_weights import choose_class_weights
 from segplus.models import (
@@ -152,8 +151,7 @@ def require_monitored_class(metric: str, data: SegmentationData) -> None:
 
 
 def _count_pixels(data: SegmentationData, split: str) -> Counts:
-    cache = find_cache_folder() / "class_pixels"
-    return count_split(data.splits[split], data.classes.num_classes, cache=cache)
+    return measure_split(data.splits[split]).class_pixels
 
 
 def adapt_model(model: PreTrainedModel, wishes: ModelRecipe, arguments: TrainingArguments) -> PreTrainedModel:
@@ -201,10 +199,18 @@ def build_image_processor(recipe: Recipe, data: SegmentationData, config: PreTra
         statistics = measure_channels(data.splits.get("train", data.splits["validation"]))
         return statistics.mean, statistics.std
 
-    value_range = recipe.data.image_range
-    processor = load_image_processor(recipe.model, config, image_range=value_range, measure_channels=measure)
+    image_range = find_data_range(recipe, data)
+    processor = load_image_processor(recipe.model, config, image_range=image_range, measure_channels=measure)
     try_image_processor(processor, recipe.data.channels, "model.image_processor")
     return processor
+
+
+def find_data_range(recipe: Recipe, data: SegmentationData) -> ImageRange | None:
+    """Return the range that the recipe states, or the type's own where the images are 16-bit colours or greys."""
+    if recipe.data.image_range is not None:
+        return ImageRange.parse(recipe.data.image_range)
+    split = data.splits.get("train", data.splits["validation"])
+    return DEEP_COLORS if recipe.data.channels == 3 and is_deep(split.image(0)) else None
 
 
 def _choose_panel(evaluation_set: EvaluationSet):  # type: ignore[no-untyped-def]

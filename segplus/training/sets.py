@@ -15,9 +15,10 @@ from transformers import BaseImageProcessor
 
 from segplus.data import SegmentationData, SegmentationSplit
 from segplus.data.cache import CachedSplit, measure_cache, open_cache
-from segplus.data.remembered import find_cache_folder, remember
-from segplus.data.sampling import ClassIndex, RepeatSampler, build_sampler, index_classes
+from segplus.data.sampling import ClassIndex, RepeatSampler, build_sampler
+from segplus.data.statistics import measure_split
 from segplus.data.streaming import RowSampler, StreamedSplit
+from segplus.images import read_image_range
 from segplus.progress import Progress
 from segplus.recipe import Recipe
 from segplus.recipe.paths import expand_path
@@ -140,17 +141,23 @@ def build_training_set(
         InputError: If a step, a crop size or the cache's folder does not fit.
     """
     wishes, classes = recipe.transforms, data.classes
-    # Batches stay 8-bit through the workers and to the device; the trainer normalises there.
-    transform = TrainingTransform(image_processor, wishes, classes.ignore_index, recipe.data.channels, normalize=False)
+    # Batches of 8 bits stay so through the workers and to the device; the trainer normalises there.
+    stated = read_image_range(image_processor.to_dict())
+    deep = stated is not None and not stated.round
+    transform = TrainingTransform(
+        image_processor, wishes, classes.ignore_index, recipe.data.channels, normalize=False, deep=deep
+    )
     if transform.left_out and PartialState().is_main_process:
-        print(f"transforms: not for {recipe.data.channels} channels, left out: {', '.join(transform.left_out)}")
+        images = f"{recipe.data.channels} channels" + (" of more than 8 bits" if deep else "")
+        print(f"transforms: not for {images}, left out: {', '.join(transform.left_out)}")
     if data.stream is not None:
         state = PartialState()
         rows = RowSampler(data.stream, seed, state.process_index, state.num_processes)
         return StreamedTrainingSet(data.stream, transform, seed), rows
     split, index = data.splits["train"], None
-    if wishes.sampling != "uniform" or wishes.rare_class_crop > 0:
-        index = _index_split(split)
+    if list_parts(recipe):
+        found = measure_split(split, "points")
+        index = ClassIndex(found.counts[:, :-1], found.starts, found.points)
     source: SegmentationSplit | CachedSplit = split
     if recipe.data.cache is not None:
         folder = Path(expand_path(recipe.data.cache, "data.cache"))
@@ -162,13 +169,7 @@ def build_training_set(
     return training_set, sampler
 
 
-def _index_split(split: SegmentationSplit) -> ClassIndex:
-    """Find out once where the rare classes are; a later run reads it."""
-    classes = split.classes
-
-    def find() -> ClassIndex:
-        rows = partial(Progress, total=len(split), title="find rare classes", unit="masks")
-        return index_classes(split, classes.num_classes, classes.ignore_index, tell=rows)
-
-    file = find_cache_folder() / "class_index" / f"{split.fingerprint}-2.npz"
-    return remember(file, find, ClassIndex.pack, ClassIndex.unpack)
+def list_parts(recipe: Recipe) -> list[str]:
+    """Return what the scan of the training split is to count for the order of the images and the crops."""
+    wishes = recipe.transforms
+    return ["points"] if wishes.sampling != "uniform" or wishes.rare_class_crop > 0 else []

@@ -299,6 +299,8 @@ class SegmentationTrainer(EvaluatingTrainer, ResumableTrainer):
         """Leave a step behind the warm-up, also of a run of one step: polynomial decay divides by what is left."""
         if self.args.get_warmup_steps(num_training_steps) >= num_training_steps:
             self.args.warmup_steps = num_training_steps - 1
+        if self.args.get_warmup_steps(num_training_steps) == 1:  # it begins at 0: the one step would learn nothing
+            self.args.warmup_steps = 0
         return super().create_scheduler(num_training_steps, optimizer)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

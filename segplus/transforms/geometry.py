@@ -114,13 +114,16 @@ def find_resample(settings: Mapping[str, Any]) -> int:
 
 
 def resize_channels(
-    image: npt.NDArray[np.uint8], size: Size, resample: int, region: tuple[int, int, int, int] | None = None
-) -> npt.NDArray[np.uint8]:
+    image: npt.NDArray[Any], size: Size, resample: int, region: tuple[int, int, int, int] | None = None
+) -> npt.NDArray[Any]:
     """Return an image of any number of channels, shape (H, W, C), at (height, width), each channel as PIL resizes grey.
+
+    uint8 stays uint8; every other type becomes float32.
 
     `region` is the (left, top, right, bottom) to resize alone.
     """
-    channels = [Image.fromarray(np.ascontiguousarray(channel)) for channel in np.moveaxis(image, 2, 0)]
+    narrow = image if image.dtype == np.uint8 else image.astype(np.float32, copy=False)
+    channels = [Image.fromarray(np.ascontiguousarray(channel)) for channel in np.moveaxis(narrow, 2, 0)]
     filter_ = Image.Resampling(resample)
     resized = [channel.resize((size[1], size[0]), filter_, box=region) for channel in channels]
     return np.stack([np.asarray(channel) for channel in resized], axis=2)
@@ -154,15 +157,15 @@ def find_box(cut: Cut, image: Size, resample: int) -> Box:
 
 
 def cut_image(
-    pixels: npt.NDArray[np.uint8], box: Box, cut: Cut, crop: Size, fill: tuple[int, ...], resample: int
-) -> npt.NDArray[np.uint8]:
-    """Return the crop, uint8, shape (*crop, C): the cut resized, the rest filled.
+    pixels: npt.NDArray[Any], box: Box, cut: Cut, crop: Size, fill: tuple[int, ...], resample: int
+) -> npt.NDArray[Any]:
+    """Return the crop in the pixels' own type, shape (*crop, C): the cut resized, the rest filled.
 
     Shrinking uses the image processor's own filter, which averages; bilinear enlarging gives the same in either library
     to a rounding, and OpenCV is faster at it.
 
     Args:
-        pixels: The image's pixels inside `box`, uint8, shape (h, w, C).
+        pixels: The image's pixels inside `box`, uint8 or float32, shape (h, w, C).
         box: From `find_box`.
         cut: From `draw_cut`.
         crop: (height, width) of the crop.
@@ -174,12 +177,12 @@ def cut_image(
         resized = pixels
     elif _is_enlarged(cut, resample):
         enlarged = cv2.resize(pixels, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-        resized = enlarged.astype(np.uint8, copy=False).reshape(*size, -1)  # OpenCV drops an axis of one channel
+        resized = np.asarray(enlarged).reshape(*size, -1)  # OpenCV drops an axis of one channel
     else:
         resized = _resize_inside(pixels, box, cut, resample)
     if size == crop:
-        return np.array(resized, np.uint8, order="C")  # a copy: the steps may write, the caller's pixels stay
-    image: npt.NDArray[np.uint8] = _draw_blank(crop, fill).copy()
+        return np.array(resized, pixels.dtype, order="C")  # a copy: the steps may write, the caller's pixels stay
+    image: npt.NDArray[Any] = _draw_blank(crop, fill).astype(pixels.dtype)
     image[cut.target[0] : cut.target[0] + size[0], cut.target[1] : cut.target[1] + size[1]] = resized
     return image
 
@@ -189,10 +192,10 @@ def _is_enlarged(cut: Cut, resample: int) -> bool:
     return rows >= height and columns >= width and resample == Image.Resampling.BILINEAR
 
 
-def _resize_inside(pixels: npt.NDArray[np.uint8], box: Box, cut: Cut, resample: int) -> npt.NDArray[np.uint8]:
+def _resize_inside(pixels: npt.NDArray[Any], box: Box, cut: Cut, resample: int) -> npt.NDArray[Any]:
     top, left = cut.source[0] - box[0], cut.source[1] - box[1]
     region = (left, top, left + cut.source[3], top + cut.source[2])
-    if pixels.shape[2] != 3:
+    if pixels.shape[2] != 3 or pixels.dtype != np.uint8:
         return resize_channels(pixels, (cut.target[2], cut.target[3]), resample, region)
     image = Image.fromarray(pixels)
     return np.asarray(image.resize((cut.target[3], cut.target[2]), Image.Resampling(resample), box=region))

@@ -32,12 +32,15 @@ class Normalization:
         # The value nearest to 0 after normalisation, so that padding is neither dark nor bright to the model.
         self.fill: tuple[int, ...] = tuple(int(value) for value in np.abs(self.table).argmin(axis=1))
 
-    def apply(self, image: npt.NDArray[np.uint8]) -> torch.Tensor:
-        """Return pixel values, float32, shape (C, H, W), of an image, uint8, shape (H, W, C).
+    def apply(self, image: npt.NDArray[Any]) -> torch.Tensor:
+        """Return pixel values, float32, shape (C, H, W), of an image, uint8 or float32 from 0 to 255, (H, W, C).
 
         Raises:
-            InputError: If the image is not 8-bit or has another number of channels.
+            InputError: If the image is of another type or has another number of channels.
         """
+        if image.dtype == np.float32 and image.ndim == 3 and image.shape[2] == len(self.table):
+            channels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, 2, 0)))
+            return self.apply_to_batch(channels[None])[0]
         self._refuse_others(image)
         pixel_values = np.empty((len(self.table), *image.shape[:2]), np.float32)
         for channel, values in enumerate(cv2.split(image)):

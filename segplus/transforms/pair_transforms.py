@@ -12,7 +12,7 @@ import torch
 
 from segplus.classes import IGNORE_INDEX
 from segplus.errors import InputError
-from segplus.images import Box, DecodedImage, OpenPair, measure_image, take_box
+from segplus.images import Box, DecodedImage, OpenPair, measure_image, read_image_range, take_box
 from segplus.recipe.transforms_section import TransformsRecipe
 from segplus.transforms.geometry import (
     Cut,
@@ -77,6 +77,8 @@ class TrainingTransform:
         ignore_index: The label that is ignored; it fills every mask.
         channels: Number of image channels.
         normalize: False gives 8-bit pixel values, for `normalization.apply_to_batch` on the device.
+        deep: Images may have more than 8 bits: they become float32, in 0..255, once the crop is cut out, and the steps
+            are tried on such images.
     Raises:
         InputError: If the recipe's steps are wrong, or no crop size can be found.
     """
@@ -88,11 +90,13 @@ class TrainingTransform:
         ignore_index: int = IGNORE_INDEX,
         channels: int = 3,
         normalize: bool = True,
+        deep: bool = False,
     ) -> None:
         preset = PRESETS[recipe.preset]
         self.served_size = ServedSize(image_processor)
         self.normalization = Normalization(image_processor, channels)
-        self.ignore_index, self.normalize = ignore_index, normalize
+        self.ignore_index, self.normalize, self.deep = ignore_index, normalize, deep
+        self.image_range = read_image_range(self.served_size.settings)
         self.resample = find_resample(self.served_size.settings)
         low, high = preset.scale if recipe.scale is None else recipe.scale
         self.scale = (low, high)
@@ -102,8 +106,8 @@ class TrainingTransform:
         chosen = ignore_index, self.normalization.fill, self.crop_size_px
         # Steps that a person asks for are refused where they do not fit; those of a preset are left out.
         own = {name: step for name, step in steps.items() if name not in recipe.steps}
-        self.left_out = tuple(find_unfit_steps(own, *chosen)) if channels != 3 else ()
-        self.steps = build_steps({name: steps[name] for name in steps if name not in self.left_out}, *chosen)
+        self.left_out = tuple(find_unfit_steps(own, *chosen, deep)) if channels != 3 or deep else ()
+        self.steps = build_steps({name: steps[name] for name in steps if name not in self.left_out}, *chosen, deep)
 
     def __call__(
         self,
@@ -115,7 +119,7 @@ class TrainingTransform:
         """Return a training sample.
 
         Args:
-            image: RGB PIL image, or uint8 array, shape (H, W, C).
+            image: RGB PIL image, or array, shape (H, W, C).
             label: Class ids and the ignore index, shape (H, W).
             rng: Draws everything; the same state gives the same sample. None draws anew.
             focus: (row, column) that the crop must hold.
@@ -123,7 +127,7 @@ class TrainingTransform:
             pixel_values: float32 (uint8 without normalisation), shape (C, h, w); labels: uint8 (int32 above 255
             classes), shape (h, w).
         Raises:
-            InputError: If image and mask differ in size, or the image is not 8-bit.
+            InputError: If image and mask differ in size, or the image is deeper than 8 bits where none should be.
         """
         return self.read_sample(WholePair(image, label), np.random.default_rng() if rng is None else rng, focus)
 
@@ -134,9 +138,8 @@ class TrainingTransform:
         cut, label = self._draw_cut(rng, pair, focus)
         box = find_box(cut, pair.size_px, self.resample)
         pixels = pair.image(box)
-        if pixels.dtype != np.uint8:
-            fix = "state data.image_range, the values that become 0 and 255"
-            raise InputError("image is not 8-bit", found=pixels.dtype, allowed="uint8", fix=fix)
+        if self.deep or pixels.dtype != np.uint8:
+            pixels = self._scale(pixels)
         image = cut_image(pixels, box, cut, self.crop_size_px, self.normalization.fill, self.resample)
         labels = cut_label(label, cut, self.crop_size_px, self.ignore_index)
         if self.steps is not None:
@@ -158,8 +161,17 @@ class TrainingTransform:
                 break
         return cut, label
 
-    def _finish(self, image: npt.NDArray[np.uint8]) -> torch.Tensor:
-        if self.normalize:
+    def _scale(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Return the pixels of a crop as float32, 0 to 255, before any resize rounds them."""
+        if pixels.dtype == np.uint8:
+            return pixels.astype(np.float32)
+        if not self.deep or self.image_range is None:
+            fix = "state data.image_range, the values that become 0 and 255"
+            raise InputError("image is not 8-bit", found=pixels.dtype, allowed="uint8", fix=fix)
+        return self.image_range.scale(pixels)
+
+    def _finish(self, image: npt.NDArray[Any]) -> torch.Tensor:
+        if self.normalize or self.deep:
             return self.normalization.apply(image)
         return self.normalization.split_channels(image)
 
@@ -200,12 +212,15 @@ def wrap_label(label: npt.NDArray[Any]) -> torch.Tensor:
 
 
 def _change(
-    steps: Any, rng: np.random.Generator, image: npt.NDArray[np.uint8], labels: npt.NDArray[Any]
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
+    steps: Any, rng: np.random.Generator, image: npt.NDArray[Any], labels: npt.NDArray[Any]
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     # set_random_seed would give every step the same seed, hence the same draws: all flips at once or none.
     steps.set_random_state(rng, random.Random(int(rng.integers(1 << 62))))
-    changed = steps(image=image, mask=labels)
-    return changed["image"], changed["mask"]
+    if image.dtype == np.uint8:
+        changed = steps(image=image, mask=labels)
+        return changed["image"], changed["mask"]
+    changed = steps(image=image / np.float32(255), mask=labels)  # albumentations has floats from 0 to 1
+    return changed["image"] * np.float32(255), changed["mask"]
 
 
 def _choose_crop(recipe: TransformsRecipe, served_size: ServedSize) -> Size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 from segplus.errors import InputError
-from segplus.images import DecodedImage
+from segplus.images import DEEP_COLORS, DecodedImage, read_image_range
 from segplus.transforms.geometry import ServedSize, find_resample, resize_channels
 
 _NARROW_PX = 4  # a colour image with a side of so few pixels would be taken for a channels-first array
@@ -21,8 +22,8 @@ class ServedPixels:
 
     Evaluation while training, `segplus evaluate` and `segplus predict` all come through here. A colour image goes to
     the processor whole, as transformers' pipeline hands it over. The processor resizes through PIL, which holds no
-    image of two or five channels; those are resized channel by channel to the size that the processor gives a colour
-    image, by its own filter, and the processor does the rest.
+    image of two or five channels, or of 16 bits; those are resized channel by channel, deep ones as float32, to the
+    size that the processor gives a colour image, by its own filter, and the processor does the rest.
 
     Args:
         image_processor: The processor that is saved with the model.
@@ -33,22 +34,25 @@ class ServedPixels:
         self.image_processor, self.channels = image_processor, channels
         self.served_size = ServedSize(image_processor)
         self.settings: dict[str, Any] = self.served_size.settings
+        self.image_range = read_image_range(self.settings)
 
     def __call__(self, image: DecodedImage, **changes: Any) -> torch.Tensor:
         """Return pixel values (1, C, h', w').
 
         Args:
-            image: PIL image, or an array, uint8, shape (H, W, C).
+            image: PIL image, or an array of any type, shape (H, W, C).
             changes: Settings of the processor that count for this image only, such as `do_resize` or `size`.
         Raises:
-            InputError: If the image has another number of channels than the model takes, or is not 8-bit.
+            InputError: If the image has another number of channels than the model takes, or is deeper than 8 bits and
+                nothing says what its values mean.
         """
         if isinstance(image, Image.Image) and self.channels in (3, None):
             return self._process(image, changes, is_array=min(image.size) <= _NARROW_PX)
         pixels = np.asarray(image)
         pixels = pixels[..., None] if pixels.ndim == 2 else pixels
         self._refuse_others(pixels)
-        if pixels.shape[2] == 3:
+        pixels = self._scale(pixels)
+        if pixels.shape[2] == 3 and pixels.dtype == np.uint8:
             return self._process(Image.fromarray(pixels), changes, is_array=min(pixels.shape[:2]) <= _NARROW_PX)
         if changes.get("do_resize", self.settings.get("do_resize")):
             height_px, width_px = pixels.shape[:2]
@@ -71,12 +75,21 @@ class ServedPixels:
                 allowed=f"(height, width, {self.channels or 'channels'})",
                 fix="set data.channels to their number, or give the image in the channels of the training data",
             )
-        if pixels.dtype != np.uint8:
+
+    def _scale(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return pixels as uint8, or as float32 from 0 to 255 where the model was trained on such."""
+        if pixels.dtype == np.uint8:
+            return pixels
+        is_colour = pixels.dtype == np.uint16 and pixels.shape[2] == 3
+        image_range = self.image_range or (replace(DEEP_COLORS, round=True) if is_colour else None)
+        if image_range is None:
             raise InputError(
                 "image: not 8-bit, and no range is stated",
                 found=f"{pixels.dtype}, values {pixels.min():g}..{pixels.max():g}",
                 fix="set data.image_range: [low, high], the values that become 0 and 255 in every image",
             )
+        scaled = image_range.scale(pixels)
+        return np.rint(scaled.clip(0, 255)).astype(np.uint8) if image_range.round else scaled
 
 
 def try_image_processor(image_processor: Any, channels: int, key: str) -> None:

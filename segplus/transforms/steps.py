@@ -19,6 +19,7 @@ from segplus.recipe.imports import import_object
 NO_UPDATE_CHECK = "NO_ALBUMENTATIONS_UPDATE"
 _GROUPS = ("OneOf", "SomeOf", "Sequential", "RandomOrder")
 _PROBES = 6
+_WHOLE_LEVELS = 1e-3  # of 255: what float32 leaves of whole grey levels
 _MOST_FILLED = 4  # channels that OpenCV fills with a value each
 
 
@@ -36,7 +37,11 @@ def load_albumentations() -> Any:
 
 
 def build_steps(
-    steps: Mapping[str, Any], ignore_index: int, fill: tuple[int, ...], crop_size_px: tuple[int, int]
+    steps: Mapping[str, Any],
+    ignore_index: int,
+    fill: tuple[int, ...],
+    crop_size_px: tuple[int, int],
+    deep: bool = False,
 ) -> Any | None:
     """Return one albumentations Compose of the steps, or None where there is none.
 
@@ -46,6 +51,7 @@ def build_steps(
         ignore_index: What masks are filled with.
         fill: What images are filled with, one value a channel.
         crop_size_px: (height, width) of the images; every step is tried on one.
+        deep: The images are float32, from 0 to 1.
     Returns:
         Called with `image` and `mask`; gives a mapping of the same two.
     Raises:
@@ -54,27 +60,34 @@ def build_steps(
     """
     if not steps:
         return None
-    built = [_build_step(name, arguments, ignore_index, fill) for name, arguments in steps.items()]
+    filled = tuple(value / 255 for value in fill) if deep else fill
+    built = [_build_step(name, arguments, ignore_index, filled) for name, arguments in steps.items()]
     for name, step in zip(steps, built, strict=True):
         probability, step.p = step.p, 1.0
-        _try_step(name, _compose([step], ignore_index, fill), ignore_index, len(fill), crop_size_px)
+        _try_step(
+            name, _compose([step], ignore_index, filled), ignore_index, _draw_probe(crop_size_px, len(fill), deep)
+        )
         step.p = probability
-    return _compose(built, ignore_index, fill, strict=True)
+    return _compose(built, ignore_index, filled, strict=True)
 
 
 def find_unfit_steps(
-    steps: Mapping[str, Any], ignore_index: int, fill: tuple[int, ...], crop_size_px: tuple[int, int]
+    steps: Mapping[str, Any],
+    ignore_index: int,
+    fill: tuple[int, ...],
+    crop_size_px: tuple[int, int],
+    deep: bool = False,
 ) -> list[str]:
     """Return the names of the steps that fail, or warn that they do nothing, on images of as many channels as `fill`.
 
-    Hue, saturation and grey are of colour images only. The arguments are those of `build_steps`.
+    Hue, saturation and grey are of colour images only, some steps of 8 bits only. The arguments are `build_steps`'.
     """
     unfit = []
     for name, arguments in steps.items():
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             try:
-                build_steps({name: arguments}, ignore_index, fill, crop_size_px)
+                build_steps({name: arguments}, ignore_index, fill, crop_size_px, deep)
             except InputError:
                 unfit.append(name)
     return unfit
@@ -89,10 +102,10 @@ class ManyChannels:
         fill: What images are filled with, one value a channel.
     """
 
-    def __init__(self, compose: Any, ignore_index: int, fill: tuple[int, ...]) -> None:
+    def __init__(self, compose: Any, ignore_index: int, fill: tuple[float, ...]) -> None:
         self.compose, self.ignore_index, self.fill = compose, ignore_index, fill
 
-    def __call__(self, image: npt.NDArray[np.uint8], mask: npt.NDArray[Any]) -> dict[str, Any]:
+    def __call__(self, image: npt.NDArray[Any], mask: npt.NDArray[Any]) -> dict[str, Any]:
         """Return the changed image and mask."""
         changed = self.compose(image=image, mask=mask, outside=np.zeros_like(mask))
         filled = changed["image"]
@@ -109,7 +122,7 @@ class ManyChannels:
         self.compose.set_random_seed(seed)
 
 
-def _compose(steps: list[Any], ignore_index: int, fill: tuple[int, ...], strict: bool = False) -> Any:
+def _compose(steps: list[Any], ignore_index: int, fill: tuple[float, ...], strict: bool = False) -> Any:
     albumentations = load_albumentations()
     if len(fill) <= _MOST_FILLED:
         return albumentations.Compose(steps, strict=strict)
@@ -135,7 +148,7 @@ def merge_steps(preset: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[s
     return merged
 
 
-def _build_step(name: str, arguments: Any, ignore_index: int, fill: tuple[int, ...]) -> Any:
+def _build_step(name: str, arguments: Any, ignore_index: int, fill: tuple[float, ...]) -> Any:
     where = f"transforms.steps.{name}"
     cls = _find_transform(name, where)
     if not isinstance(arguments, Mapping):
@@ -184,7 +197,9 @@ def _list_names(albumentations: Any) -> list[str]:
     return [*(name for name in classes if name not in abstract), *_GROUPS]
 
 
-def _fill_in(values: dict[str, Any], cls: Any, where: str, ignore_index: int, fill: tuple[int, ...]) -> dict[str, Any]:
+def _fill_in(
+    values: dict[str, Any], cls: Any, where: str, ignore_index: int, fill: tuple[float, ...]
+) -> dict[str, Any]:
     """Give masks the ignore index and nearest interpolation wherever the transform can be told so."""
     parameters = inspect.signature(cls.__init__).parameters
     if "fill_mask" in parameters:
@@ -203,11 +218,16 @@ def _fill_in(values: dict[str, Any], cls: Any, where: str, ignore_index: int, fi
     return values
 
 
-def _try_step(name: str, step: Any, ignore_index: int, channels: int, size: tuple[int, int]) -> None:
+def _draw_probe(size: tuple[int, int], channels: int, deep: bool) -> npt.NDArray[Any]:
+    rng = np.random.default_rng(0)
+    shape = (*size, channels)
+    return rng.random(shape, np.float32) if deep else rng.integers(0, 256, shape, dtype=np.uint8)
+
+
+def _try_step(name: str, step: Any, ignore_index: int, image: npt.NDArray[Any]) -> None:
     """Run a step on a noise image, so that what it breaks is known before training."""
     where = f"transforms.steps.{name}"
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (*size, channels), dtype=np.uint8)
+    size = image.shape[:2]
     label = np.full(size, 7, np.uint8 if ignore_index < 256 else np.uint16)
     label[size[0] // 3 :, size[1] // 2 :] = 40
     for attempt in range(_PROBES):
@@ -216,7 +236,7 @@ def _try_step(name: str, step: Any, ignore_index: int, channels: int, size: tupl
         new = set(np.unique(changed["mask"]).tolist()) - {7, 40, ignore_index}
         if new:
             raise InputError(f"{where}: makes labels that were not there", found=sorted(new), fix="leave this step out")
-        _check_image(where, changed["image"], image.shape)
+        _check_image(where, changed["image"], image)
         if changed["mask"].shape != label.shape or changed["mask"].dtype != label.dtype:
             raise InputError(
                 f"{where}: changes the mask's size or type", found=changed["mask"].shape, allowed=label.shape
@@ -233,9 +253,18 @@ def _run_probe(where: str, step: Any, image: npt.NDArray[Any], label: npt.NDArra
     return changed
 
 
-def _check_image(where: str, image: Any, shape: tuple[int, ...]) -> None:
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-        raise InputError(f"{where}: the image is no longer 8-bit", fix="leave it out: the image processor normalises")
+def _check_image(where: str, image: Any, before: npt.NDArray[Any]) -> None:
+    if not isinstance(image, np.ndarray) or image.dtype != before.dtype:
+        kind = "8-bit" if before.dtype == np.uint8 else "float32 from 0 to 1"
+        raise InputError(f"{where}: the image is no longer {kind}", fix="leave it out: the image processor normalises")
+    if image.dtype == np.float32 and not (image.min() >= -1e-3 and image.max() <= 1.001):
+        found = f"{image.min():g}..{image.max():g}"
+        raise InputError(
+            f"{where}: does not keep values from 0 to 1", found=found, fix="leave it out: it is for 8 bits"
+        )
+    if image.dtype == np.float32 and np.abs(image * 255 - np.rint(image * 255)).max() < _WHOLE_LEVELS:
+        raise InputError(f"{where}: rounds images to 8 bits", fix="leave it out: these images have more")
+    shape = before.shape
     if image.shape != shape:
         raise InputError(
             f"{where}: changes the image's size",

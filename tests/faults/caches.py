@@ -58,7 +58,7 @@ def entries(rng: Random) -> Iterator[Case]:
     }  # fmt: skip
     kinds = (
         "contents/*",
-        "class_pixels/*",
+        "statistics/*",
         "pixels/*/index.json",
         "pixels/*/table.npy",
         "pixels/*/images.bin",
@@ -76,7 +76,7 @@ def entries(rng: Random) -> Iterator[Case]:
 
 
 def removed_folders(rng: Random) -> Iterator[Case]:
-    for kind in ("contents", "class_pixels", "pixels", "."):
+    for kind in ("contents", "statistics", "pixels", "."):
 
         def change(cache: Path, _: Path, kind: str = kind) -> None:
             shutil.rmtree(cache / kind, ignore_errors=True)
@@ -113,7 +113,7 @@ def folders_in_the_way(rng: Random) -> Iterator[Case]:
     for verb in ("train", "inspect"):
         for told, make, environment in (
             ("is a file", touch("cache"), {}), ("holds a file contents", touch("cache/contents"), {}),
-            ("holds a file class_pixels", touch("cache/class_pixels"), {}), ("is a dangling link", link, {}),
+            ("holds a file statistics", touch("cache/statistics"), {}), ("is a dangling link", link, {}),
             ("lies in /proc", lambda _: None, {"SEGPLUS_CACHE": "/proc/nowhere"}), ("is /dev/null/x", lambda _: None,
             {"SEGPLUS_CACHE": "/dev/null/x"}),
             ("has a name of 300 letters", lambda _: None, {"SEGPLUS_CACHE": "x" * 300}), ("lies below a file",

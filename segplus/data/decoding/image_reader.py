@@ -18,14 +18,14 @@ from segplus.data.decoding.stored import (
     Stored,
     find_array,
     find_suffix,
-    map_content,
     open_with_pillow,
     read_content,
     refuse_large,
     report_damage,
 )
-from segplus.data.decoding.tiff import read_layout, read_tiff_channels
+from segplus.data.decoding.tiff import read_layout, read_tiff_box
 from segplus.errors import InputError
+from segplus.images import DEEP_COLORS, ImageRange
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy", ".npz"}
@@ -38,12 +38,12 @@ class ImageReader:
 
     Args:
         channels: 3 gives PIL images in RGB; any other number gives arrays of shape (H, W, channels).
-        value_range: Values that become 0 and 255 for samples deeper than 8 bits; None takes the type's whole range.
+        value_range: What samples deeper than 8 bits are to lie in; None takes 16 bits of three channels whole.
         max_pixels: Largest image that is decoded at once.
     """
 
     channels: int = 3
-    value_range: tuple[float, float] | None = None
+    value_range: ImageRange | None = None
     max_pixels: int = MAX_PIXELS
 
     def read(self, stored: Stored, source: str) -> Image.Image | npt.NDArray[Any]:
@@ -54,7 +54,8 @@ class ImageReader:
             source: Name for messages.
 
         Returns:
-            PIL image in RGB, or an array (H, W, channels) of the file's own type; uint8 where a range is given.
+            PIL image in RGB, or an array (H, W, channels) of the file's own type where it is deeper than 8 bits or has
+            other channels. Where the range rounds, both are 8-bit.
 
         Raises:
             InputError: If the file is missing, damaged, or has another number of channels.
@@ -75,11 +76,10 @@ class ImageReader:
                 return convert_to_rgb(image, self.value_range)
 
     def _read_many_channels(self, stored: Stored, source: str) -> Image.Image | npt.NDArray[Any]:
-        content = map_content(stored)
-        layout = read_layout(content)
+        layout = read_layout(stored)
         refuse_large(layout.size_px, self.max_pixels)
         self.check_shape((*layout.size_px, layout.channels), source)
-        return self._shape_array(read_tiff_channels(content), source)
+        return self._shape_array(read_tiff_box(layout, (0, 0, *layout.size_px)), source)
 
     def check_shape(self, shape: tuple[int, ...], source: str) -> None:
         """Raise InputError unless arrays of this shape, one of a single channel apart, are images of the channels."""
@@ -91,12 +91,12 @@ class ImageReader:
             raise ValueError("16-bit colours with an EXIF orientation; save the image upright")
         colors = read_deep_colors(read_content(stored))
         if self.channels == 3 and colors.shape[2] == 4:
-            return lay_on_white(colors, 65535 if self.value_range is None else min(self.value_range[1], 65535))
+            return lay_on_white(colors, min((self.value_range or DEEP_COLORS).high, 65535))
         return colors
 
     def _shape_array(self, array: npt.NDArray[Any], source: str) -> Image.Image | npt.NDArray[Any]:
-        channels = self.scale_channels(self.arrange_channels(array, source), source)
-        return Image.fromarray(channels) if self.channels == 3 else channels
+        channels = self.fit_values(self.arrange_channels(array, source), source)
+        return Image.fromarray(channels) if self.channels == 3 and channels.dtype == np.uint8 else channels
 
     def arrange_channels(self, array: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:
         """Return an array as (H, W, channels), a view of it.
@@ -115,17 +115,18 @@ class ImageReader:
             )
         return channels
 
-    def scale_channels(self, channels: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:
-        """Return channels as `read` gives them: 8-bit where there are three or a range is given, or else as they are.
+    def fit_values(self, channels: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:
+        """Return channels of any type as `read` gives them.
 
         Raises:
             InputError: If values are not finite.
+            ValueError: If values lie outside the range.
         """
         if not np.isfinite(channels).all():
             raise InputError(
                 f"{source}: values that are not finite", found=f"{int((~np.isfinite(channels)).sum())} values"
             )
-        return scale_to_bytes(channels, self.value_range) if self.channels == 3 or self.value_range else channels
+        return fit_depth(channels, self.value_range) if self.channels == 3 or self.value_range else channels
 
 
 def read_size(stored: Stored, source: str) -> tuple[int, int]:
@@ -140,7 +141,7 @@ def read_size(stored: Stored, source: str) -> tuple[int, int]:
             # (H, W), (H, W, C) or (C, H, W): the two long axes.
             return (shape[1], shape[2]) if len(shape) == 3 and shape[0] < min(shape[1:]) else (shape[0], shape[1])
         if has_many_channels(stored):
-            return read_layout(map_content(stored)).size_px
+            return read_layout(stored).size_px
         with open_with_pillow(stored) as image:
             width, height = image.size
             if isinstance(image, TiffImagePlugin.TiffImageFile):  # some versions of Pillow give the upright size
@@ -168,7 +169,7 @@ def describe_file(stored: Stored, source: str) -> str:
             array = read_header(find_array(stored))
             return f"NumPy {array.dtype}, {array.ndim} axes"
         if has_many_channels(stored):
-            layout = read_layout(map_content(stored))
+            layout = read_layout(stored)
             return f"TIFF {layout.dtype.name}, {layout.channels} channels"
         with open_with_pillow(stored) as image:
             return f"{image.format} {image.mode}"
@@ -182,14 +183,16 @@ def has_many_channels(stored: Stored) -> bool:
         with open_with_pillow(stored) as image:
             return is_cut_to_bytes(image)
     except UnidentifiedImageError:
-        return read_layout(map_content(stored)).channels > 1
+        return read_layout(stored).channels > 1
 
 
-def convert_to_rgb(image: Image.Image, value_range: tuple[float, float] | None = None) -> Image.Image:
-    """Return the upright image in RGB; transparency lies on white, deep greys are scaled, never clipped."""
+def convert_to_rgb(image: Image.Image, value_range: ImageRange | None = None) -> Image.Image | npt.NDArray[Any]:
+    """Return the upright image in RGB, transparency on white; deep greys as an array, shape (H, W, 3)."""
     upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I") or upright.mode == "F":
-        return Image.fromarray(scale_to_bytes(np.asarray(upright), value_range)).convert("RGB")
+        grey = fit_depth(np.asarray(upright), value_range)
+        colors = np.repeat(grey[..., None], 3, axis=2)
+        return Image.fromarray(colors) if colors.dtype == np.uint8 else colors
     if upright.mode == "RGB":
         upright.load()
         return upright if upright is not image else image.copy()
@@ -200,27 +203,26 @@ def convert_to_rgb(image: Image.Image, value_range: tuple[float, float] | None =
     return upright.convert("RGB")
 
 
-def scale_to_bytes(values: npt.NDArray[Any], value_range: tuple[float, float] | None) -> npt.NDArray[np.uint8]:
-    """Return values mapped from `value_range` (or the integer type's range) to 0..255.
+def fit_depth(values: npt.NDArray[Any], value_range: ImageRange | None) -> npt.NDArray[Any]:
+    """Return values as their own type if it is deeper than 8 bits, uint8 only where 0 to 255 are meant already.
+
+    Values of 8 bits that a range is to scale become uint16; where the range rounds, all become uint8.
 
     Raises:
-        ValueError: If values lie outside the range, which would clip them, or a float image comes without a range.
+        ValueError: If values lie outside the range, which would clip them, or no range says what they mean.
     """
-    if values.dtype == np.uint8 and value_range is None:
-        return values
-    if value_range is None and values.dtype == np.bool_:
-        return np.where(values, 255, 0).astype(np.uint8)
     if value_range is None:
-        if values.dtype != np.uint16 and not (values.dtype == np.int32 and values.min() >= 0 and values.max() <= 65535):
+        if values.dtype == np.bool_:
+            return np.where(values, 255, 0).astype(np.uint8)
+        if values.dtype == np.int32 and values.min() >= 0 and values.max() <= 65535:
+            values = values.astype(np.uint16)  # as Pillow gives some 16-bit greys
+        if values.dtype not in (np.uint8, np.uint16):
             raise ValueError(f"samples of type {values.dtype} need data.image_range")
-        value_range = (0.0, 65535.0)
-    low, high = value_range
-    least, most = float(values.min()), float(values.max())
-    if least < low or most > high:
-        raise ValueError(f"values {least:g}..{most:g} outside data.image_range {low:g}..{high:g} would be clipped")
-    scaled = (values.astype(np.float32) - low) * (255.0 / (high - low))
-    rounded: npt.NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)
-    return rounded
+        return values
+    value_range.refuse_outside(values)
+    if value_range.round:
+        return np.rint(value_range.scale(values)).astype(np.uint8)
+    return values.astype(np.uint16) if values.dtype in (np.uint8, np.bool_) else values
 
 
 def count_pages(image: Image.Image) -> int:

@@ -22,7 +22,6 @@ from segplus.data.decoding.stored import (
     find_path,
     find_suffix,
     is_in_table,
-    map_content,
     open_with_pillow,
     read_content,
     refuse_large,
@@ -79,7 +78,7 @@ def open_image(reader: ImageReader, stored: Stored, source: str) -> Regions:
         if find_suffix(stored) == ".npy" and not is_in_table(stored):
             channels = reader.arrange_channels(map_array(find_path(stored)), source)
             size = int(channels.shape[0]), int(channels.shape[1])
-            return Regions(size, source, lambda box: reader.scale_channels(take_box(channels, box), source))
+            return Regions(size, source, lambda box: reader.fit_values(take_box(channels, box), source))
         if find_suffix(stored) in _TIFF_SUFFIXES:
             return _open_tiff(reader, stored, source) or _open_whole(reader, stored, source)
         if reader.channels == 3 and find_suffix(stored) in _IMAGE_SUFFIXES:
@@ -116,14 +115,13 @@ def _open_values(
         return ((array.shape[0], array.shape[1]), partial(take_box, array)) if array.ndim in (2, 3) else None
     if find_suffix(stored) not in _TIFF_SUFFIXES:
         return None
-    content = map_content(stored)
-    layout = find_plain_layout(content)
+    layout = find_plain_layout(stored)
     if layout is None or layout.channels != (3 if decoder.classes.legend else 1):
         return None
     if not layout.is_alone:
         with open_with_pillow(stored) as image:
             refuse_mask_pages(image, source)
-    whole = partial(read_tiff_box, content, layout)
+    whole = partial(read_tiff_box, layout)
     return layout.size_px, whole if decoder.classes.legend else lambda box: whole(box)[..., 0]
 
 
@@ -144,21 +142,20 @@ def _crop(image: Image.Image, box: Box) -> Pixels:
 
 def _open_tiff(reader: ImageReader, stored: Stored, source: str) -> Regions | None:
     """Return a TIFF image of the types that are read by strips and tiles, or None."""
-    content = map_content(stored)
-    layout = find_plain_layout(content)
+    layout = find_plain_layout(stored)
     is_grey = layout is not None and layout.channels == 1  # its channels may be its pages
     if layout is None or layout.dtype != np.uint8 or (is_grey and not layout.is_alone):
         if not has_many_channels(stored):
             return None
-        layout = read_layout(content)
+        layout = read_layout(stored)
     elif layout.channels != reader.channels:
         return None
     elif reader.channels == 3:
-        return Regions(layout.size_px, source, partial(read_tiff_box, content, layout))
+        return Regions(layout.size_px, source, partial(read_tiff_box, layout))
     reader.check_shape((*layout.size_px, layout.channels), source)
 
     def take(box: Box) -> Pixels:
-        return reader.scale_channels(read_tiff_box(content, layout, box), source)
+        return reader.fit_values(read_tiff_box(layout, box), source)
 
     return Regions(layout.size_px, source, take)
 
