@@ -294,6 +294,8 @@ def test_bad_data_is_one_message_before_the_model(perfect, tmp_path, monkeypatch
         evaluate(perfect, SegmentationData({"test": ListedSplit([])}, CLASSES), tmp_path)
     with pytest.raises(InputError, match="not a table"):
         evaluate(perfect, data, tmp_path, per_image="scores.xls")
+    with pytest.raises(InputError, match=r"per_image ../scores.csv: outside of the folder of results"):
+        evaluate(perfect, data, tmp_path, per_image="../scores.csv")
     with pytest.raises(InputError, match="no such folder"):
         evaluate("./nowhere", data, tmp_path)
     with pytest.raises(InputError, match="not several models"):

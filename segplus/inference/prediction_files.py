@@ -82,10 +82,12 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def check_table_name(path: Path) -> None:
-    """Refuse a table that is neither CSV nor Parquet.
+    """Refuse a table that is neither CSV nor Parquet, or not inside the folder of results.
 
     Raises:
         InputError: If so.
     """
     if path.suffix not in TABLE_SUFFIXES:
         raise InputError(f"{path}: not a table", found=path.suffix or "no suffix", allowed=", ".join(TABLE_SUFFIXES))
+    if path.is_absolute() or ".." in path.parts:
+        raise InputError(f"per_image {path}: outside of the folder of results", allowed="a name inside it")
