@@ -138,6 +138,8 @@ def test_a_trainer_takes_a_path_and_forgets_an_interrupted_evaluation(folder: Pa
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
+        ("/", "a name, or one name with its arguments"),
+        ({}, "a name, or one name with its arguments"),
         ("boundry_iou", "did you mean 'boundary_iou'"),
         (
             "no_such_metric",

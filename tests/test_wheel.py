@@ -194,7 +194,7 @@ def test_the_command_trains_in_two_processes(installed: Installed, tmp_path: Pat
     said = installed.run(tmp_path, *map(str, installed.list_launcher()), *words)
     assert said.count("report.html lie in two") == 1
     metrics = json.loads((tmp_path / "two" / "metrics.json").read_text())
-    assert metrics["environment"]["processes"] == 2
+    assert metrics["training"]["processes"] == 2
     assert metrics["evaluations"]["test"]["images"] == 4
 
 

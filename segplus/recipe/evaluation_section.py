@@ -107,9 +107,12 @@ class EvaluationRecipe:
 
     def __post_init__(self) -> None:
         """Refuse numbers that measure nothing, and a misspelt name of ours."""
-        for name in self.user_metrics:
-            if isinstance(name, str) and difflib.get_close_matches(name, OWN_METRICS, 1, 0.8):
-                raise InputError("evaluation.metrics", found=name, fix=suggest(name, OWN_METRICS))
+        for entry in self.user_metrics:
+            names = [entry] if isinstance(entry, str) else list(entry)
+            if len(names) != 1 or not names[0].strip("/. "):
+                raise InputError("evaluation.metrics", found=entry, allowed="a name, or one name with its arguments")
+            if isinstance(entry, str) and difflib.get_close_matches(entry, OWN_METRICS, 1, 0.8):
+                raise InputError("evaluation.metrics", found=entry, fix=suggest(entry, OWN_METRICS))
         checks = {
             "boundary_share": (self.boundary_share, 0 < self.boundary_share <= 1, "above 0, up to 1"),
             "trimap_widths_px": (
