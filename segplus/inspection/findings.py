@@ -80,6 +80,11 @@ def find_pair_problems(tallies: Mapping[str, SplitTally], classes: ClassMap) -> 
             problem = tally.problems.get(name)
             if problem is None:
                 continue
+            for one in tally.unreadable.values() if name == "unreadable" else []:
+                message = f"{split}: {one.count} pairs {sentence}: {next(iter(one.details))}"
+                findings.append(Finding(level, name, message, one.files, one.fix))
+            if name == "unreadable":
+                continue
             details = "; ".join(
                 f"{text}{f' ({count} times)' if count > 1 else ''}" for text, count in problem.details.items()
             )

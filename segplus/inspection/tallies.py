@@ -58,6 +58,7 @@ class SplitTally:
         self.image_encodings: Counter[str] = Counter()
         self.mask_encodings: Counter[str] = Counter()
         self.problems: dict[str, Problem] = defaultdict(Problem)
+        self.unreadable: dict[str, Problem] = {}  # by what is wrong, without the file
         self.hashes, self.digests, self.mask_digests = array("Q"), array("Q"), array("Q")
         width = 2 * WINDOW_PX + 1
         self.shift_profile = np.zeros((width, width), dtype=np.float64)
@@ -105,10 +106,13 @@ class SplitTally:
     def _add_unreadable(self, error: InputError, sources: tuple[str, str]) -> None:
         """Count an error under its sentence, which is the same for all files that it is told of."""
         file = next((source for source in sources if error.what.startswith(f"{source}: ")), sources[0])
-        problem = self.problems["unreadable"]
-        found = "" if error.found is None else f" ({error.found})"
-        problem.add(file, error.what.removeprefix(f"{file}: ") + (found if len(problem.details) < NAMED else ""))
-        problem.fix = problem.fix or error.fix
+        sentence = error.what.removeprefix(f"{file}: ")
+        self.problems["unreadable"].add(file)
+        if sentence not in self.unreadable and len(self.unreadable) < NAMED:
+            found = "" if error.found is None else f", such as {error.found}"
+            self.unreadable[sentence] = Problem(details=Counter({f"{sentence}{found}": 1}), fix=error.fix)
+        if sentence in self.unreadable:
+            self.unreadable[sentence].add(file)
 
     def _add_edges(self, facts: PairFacts) -> None:
         if facts.shift_profile is None or facts.turn_scores is None:
