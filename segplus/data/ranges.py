@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from segplus.data.dataset import SegmentationSplit
+from segplus.data.decoding.arrays import load_array
 from segplus.data.decoding.depth import is_cut_to_bytes
-from segplus.data.decoding.stored import Stored, open_with_pillow
+from segplus.data.decoding.stored import Stored, find_array, open_with_pillow
 from segplus.data.misreadings import choose_evenly
 from segplus.errors import InputError
 
@@ -23,29 +25,33 @@ _SHALLOW = ("drawn", "JPEG", "MPO", "GIF", "WEBP", "BMP", "PNG L", "PNG P", "PNG
 
 
 def read_deep_values(split: SegmentationSplit, index: int, kind: str) -> npt.NDArray[Any] | None:
-    """Return the values of an image that needs a stated range and has none, None of every other.
-
-    Images of three channels need one where their values fill less than a quarter of 16 bits, others always.
+    """Return the values of an image deeper than 8 bits for which no range is stated, None of every other.
 
     Args:
         split: The split.
         index: Position of the image.
         kind: Its file format and mode, as `describe_encoding` gives them.
+    Raises:
+        InputError: If the image cannot be read.
     """
     if split.reader.value_range is not None or kind.startswith(_SHALLOW):
         return None
-    if split.reader.channels != 3:
-        values = np.asarray(split.image(index))
-        return None if values.dtype.name in _EIGHT_BITS else values
     stored, source = split.stored(index)[0], split.sources(index)[0]
-    if kind.split()[-1].startswith(("I", "F")) or kind.endswith(", 2 axes"):
-        values = np.asarray(replace(split.reader, channels=1).read(stored, source))
-    elif kind.startswith(("NumPy", "TIFF uint16")) or _is_cut(stored):
+    if kind.startswith("NumPy"):
+        values = load_array(find_array(stored), split.reader.max_pixels * max(split.reader.channels, 4))
+    elif split.reader.channels != 3 or kind.split()[-1].startswith(("I", "F")):
+        reader = split.reader if split.reader.channels != 3 else replace(split.reader, channels=1)
+        values = np.asarray(reader.read(stored, source))
+    elif kind.startswith("TIFF uint16") or _is_cut(stored):
         values = np.asarray(split.image(index)).astype(np.float64) * (_DEEPEST / 255)  # to the nearest 257
     else:
         return None
-    is_narrow = values.dtype.name not in _EIGHT_BITS and float(values.max() - values.min()) < _LEAST_FILLED * _DEEPEST
-    return values if is_narrow else None
+    return None if values.dtype.name in _EIGHT_BITS else values
+
+
+def needs_range(low: float, high: float, channels: int) -> bool:
+    """Return whether values need a stated range: always of other than three channels, else where they fill little."""
+    return channels != 3 or high - low < _LEAST_FILLED * _DEEPEST
 
 
 def _is_cut(stored: Stored) -> bool:
@@ -66,12 +72,34 @@ def refuse_unfilled_range(split: SegmentationSplit) -> None:
         for index in choose_evenly(len(split), _LOOKED_AT)
         if (values := read_deep_values(split, index, split.describe_encoding(index)[0])) is not None
     ]
-    if not ranges:
+    low, high = min((wide[0] for wide, _ in ranges), default=0), max((wide[1] for wide, _ in ranges), default=_DEEPEST)
+    if not needs_range(low, high, 3):
         return
-    low, high = min(wide[0] for wide, _ in ranges), max(wide[1] for wide, _ in ranges)
-    levels = round((high - low) * 255 / _DEEPEST)
+    levels = max(1, round((high - low) * 255 / _DEEPEST))
     raise InputError(
         f"{split.title}: images deeper than 8 bits whose values fill little of their type's range",
         found=f"values {low:g} to {high:g} in {len(ranges)} images looked at, which would become {levels} grey levels",
-        fix=f"set data.image_range: [{low:g}, {high:g}], or what segplus inspect proposes from all images",
+        fix=f"set data.image_range: [{low:g}, {high:g}], or what segplus inspect proposes from all images; [0, 65535] "
+        "leaves them as they are",
     )
+
+
+def find_float_range(splits: Iterable[SegmentationSplit]) -> tuple[float, float] | None:
+    """Return the least and the greatest value of images of real numbers, which no type bounds; None of every other.
+
+    Raises:
+        InputError: If one of them cannot be read.
+    """
+    found: list[tuple[float, float]] = []
+    for split in splits:
+        if split.reader.value_range is not None or not _holds_reals(split.describe_encoding(0)[0]):
+            return None
+        for index in range(len(split)):
+            values = read_deep_values(split, index, split.describe_encoding(index)[0])
+            if values is not None and np.isfinite(values).all():
+                found.append(measure_range(values)[0])
+    return (min(low for low, _ in found), max(high for _, high in found)) if found else None
+
+
+def _holds_reals(kind: str) -> bool:
+    return kind.split()[-1] == "F" or "float" in kind

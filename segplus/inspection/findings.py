@@ -72,7 +72,7 @@ class Finding:
         return asdict(self)
 
 
-def find_pair_problems(tallies: Mapping[str, SplitTally], classes: ClassMap) -> list[Finding]:
+def find_pair_problems(tallies: Mapping[str, SplitTally], classes: ClassMap, channels: int = 3) -> list[Finding]:
     """Return the findings on single pairs: unreadable, of two sizes, values outside the classes, ..."""
     findings = []
     for split, tally in tallies.items():
@@ -90,7 +90,7 @@ def find_pair_problems(tallies: Mapping[str, SplitTally], classes: ClassMap) -> 
             )
             message = f"{split}: {problem.count} pairs {sentence}" + (f": {details}" if details else "")
             findings.append(Finding(level, name, message, problem.files, problem.fix))
-        findings += _describe_outside(split, tally, classes) + _describe_range(split, tally)
+        findings += _describe_outside(split, tally, classes) + _describe_range(split, tally, channels)
     return findings
 
 
@@ -119,8 +119,8 @@ def _describe_outside(split: str, tally: SplitTally, classes: ClassMap) -> list[
     ]
 
 
-def _describe_range(split: str, tally: SplitTally) -> list[Finding]:
-    if tally.value_range is None:
+def _describe_range(split: str, tally: SplitTally, channels: int) -> list[Finding]:
+    if tally.value_range is None or not tally.needs_range(channels):
         return []
     problem = tally.problems["no range"]
     low, high = tally.value_range

@@ -52,7 +52,7 @@ class PairFacts:
         turn_scores: Agreement of the edges for each of TURNS, shape (8,); NaN for quarter turns of oblong pairs.
         shift_scale: Pixels of the image for one of the reduced image.
         is_interpolated: The mask looks resized with interpolation: classes change through values between the two.
-        value_range: Least and greatest value of an image that needs a stated range, or None.
+        value_range: Least and greatest value of an image deeper than 8 bits without a stated range, or None.
         inner_range: Those between which nearly all of its values lie.
     """
 

@@ -44,7 +44,7 @@ def propose_recipe(
     void = [name for name in classes.names if name.lower() in VOID_WORDS]
     if void:
         data["void"] = [*data.get("void", []), *void]
-    stated = propose_range(tallies)
+    stated = propose_range(tallies, data.get("channels", 3))
     if stated is not None:
         data["image_range"] = stated
     recipe: dict[str, Any] = {"data": data, "model": {"checkpoint": "nvidia/mit-b0"}}
@@ -65,13 +65,14 @@ def propose_recipe(
     return recipe, reasons
 
 
-def propose_range(tallies: Mapping[str, SplitTally]) -> list[float] | dict[str, Any] | None:
+def propose_range(tallies: Mapping[str, SplitTally], channels: int) -> list[float] | dict[str, Any] | None:
     """Return the data.image_range of images deeper than 8 bits, None where none is needed.
 
     Where single pixels stretch the range, it is that of nearly all values, and what lies beyond is clipped.
     """
-    wide = [tally.value_range for tally in tallies.values() if tally.value_range is not None]
-    inner = [tally.inner_range for tally in tallies.values() if tally.inner_range is not None]
+    needing = [tally for tally in tallies.values() if tally.needs_range(channels)]
+    wide = [tally.value_range for tally in needing if tally.value_range is not None]
+    inner = [tally.inner_range for tally in needing if tally.inner_range is not None]
     if not wide or not inner:
         return None
     low, high = min(low for low, _ in wide), max(high for _, high in wide)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from segplus.data.ranges import needs_range
 from segplus.errors import InputError
 from segplus.inspection.measurements import TURNS, WINDOW_PX, PairFacts
 
@@ -102,6 +103,10 @@ class SplitTally:
         names = [name for name, problem in self.problems.items() if problem.count > before.get(name, 0)]
         if names and len(self.suspects) < 2 * _IMAGES and max(before.get(name, 0) for name in names) < _IMAGES:
             self.suspects.append((index, ", ".join(names)))
+
+    def needs_range(self, channels: int) -> bool:
+        """Return whether the images have values that need a stated range."""
+        return self.value_range is not None and needs_range(*self.value_range, channels)
 
     def _add_unreadable(self, error: InputError, sources: tuple[str, str]) -> None:
         """Count an error under its sentence, which is the same for all files that it is told of."""
