@@ -353,3 +353,42 @@ def test_camvid(test_data: Path, tmp_path: Path) -> None:
     assert load_segmentation_dataset(recipe.data).classes.num_classes == 11
     assert recipe.losses == {"cross_entropy": 1.0, "tversky": 1.0}
     assert recipe.class_weights == "enet"
+
+
+def test_a_sentence_is_said_once_with_the_files_below_it(section: dict[str, Any]) -> None:
+    for path in Path(section["dataset"]).glob("train/masks/*.png"):
+        Image.fromarray(np.stack([np.array(Image.open(path)) * 90] * 2 + [np.zeros(SIZE, np.uint8)], -1)).save(path)
+    output = io.StringIO()
+    assert inspect(section, output=output) == 1
+    text = output.getvalue()
+    assert text.count("a colour mask where ids were promised") == 1
+    assert "ERROR    train: 8 pairs cannot be read: a colour mask where ids were promised, such as 3 colours:" in text
+    assert text.count("give each colour its class in data.colors") == 1
+    assert text.count("scene000.png") == 1
+
+
+def test_many_classes_do_not_flood_the_terminal(section: dict[str, Any]) -> None:
+    section["classes"] = ["ground", "brick", "grass", *(f"class {number}" for number in range(147))]
+    output = io.StringIO()
+    inspect(section, output=output)
+    text = output.getvalue()
+    assert "grass" in text
+    assert text.count("... and 140 classes with fewer pixels: segplus inspect --json, or --page") == 2
+    assert "147 of 150 classes have no pixel in any split: class 0, class 1, class 2, class 3, class 4, ..." in text
+    assert text.count("\n") < 100  # 17 of them are the names in the recipe
+    assert len(inspect_dataset(section, progress=False).report["class_names"]) == 150
+
+
+def test_the_fix_of_what_cannot_be_opened_is_said_once(tmp_path: Path) -> None:
+    output = io.StringIO()
+    assert inspect({"dataset": str(tmp_path / "none")}, output=output) == 1
+    assert output.getvalue().count("ive a Hub id: owner/name") == 1
+
+
+def test_a_void_colour_is_shown_as_a_colour(section: dict[str, Any]) -> None:
+    paint_masks(section)
+    renamed = {"ground": COLORS["ground"], "void": COLORS["brick"], "grass": COLORS["grass"]}
+    message = list_findings({**section, "classes": list(renamed), "colors": renamed})["class named like void"][
+        "message"
+    ]
+    assert message == "class 'void' (mask colour (0, 0, 0)) looks like void"

@@ -177,3 +177,25 @@ def test_objects_that_touch_no_other_are_not_taken_for_classes_of_three(tmp_path
         masks.append(mask)
     report = audit_for_training(DataRecipe(dataset=str(save_set(tmp_path / "d", masks)))).report
     assert "classes: {0: value 0, 1: value 1, 2: value 2, 3: value 3}" in report["recipe"]
+
+
+def test_images_of_real_numbers_get_the_range_that_they_have(tmp_path: Path) -> None:
+    for seed in range(COUNT):
+        ids = draw_ids(seed, 2)
+        grey = draw_photo(seed, ids)[..., 0].astype(np.float32) / 500 - 0.1
+        grey[0, 0], grey[0, 1] = -0.125, 0.5
+        save(tmp_path / "d" / "images" / f"{seed}.tif", grey)
+        save(tmp_path / "d" / "masks" / f"{seed}.png", ids)
+    report = audit_for_training(DataRecipe(dataset=str(tmp_path / "d"), classes=["a", "b"])).report
+    assert [finding["kind"] for finding in report["findings"] if finding["level"] == "error"] == ["no range"]
+    assert "fix: set data.image_range: [-0.125, 0.5]" in "fix: " + report["findings"][0]["fix"]
+    assert "image_range: [-0.125, 0.5]" in report["recipe"]
+    assert report["splits"]["train"]["pairs"] + report["splits"]["validation"]["pairs"] == COUNT
+
+
+def test_deep_images_that_together_fill_their_range_need_none(tmp_path: Path) -> None:
+    images = [np.full((72, 96), 10000 * number, dtype=np.uint16) for number in range(COUNT)]
+    root = save_set(tmp_path / "d", [draw_ids(seed, 2) for seed in range(COUNT)], images)
+    section = {"dataset": str(root), "classes": ["a", "b"]}
+    check_splits(load_segmentation_dataset(section).splits, progress=False)
+    assert "image_range" not in audit_for_training(DataRecipe(**section)).report["recipe"]

@@ -152,11 +152,11 @@ def test_new_writes_the_proposed_recipe_and_never_over_a_file(
 ) -> None:
     monkeypatch.setenv("SEGPLUS_CACHE", str(tmp_path / "cache"))
     output = tmp_path / "mine.yaml"
-    words = ["new", "synthetic", "-o", str(output), "--data.synthetic_images", "{train: 4}"]
+    words = ["new", "synthetic", "-o", str(output), "--data.synthetic_images", "{train: 4, validation: 2}"]
     assert main([*words, "--data.synthetic_size_px", "[64, 96]"]) == 0
     assert f"segplus train {output}" in capsys.readouterr().out
     recipe = load_recipe(output)
-    assert recipe.data.synthetic_images == {"train": 4}
+    assert recipe.data.synthetic_images == {"train": 4, "validation": 2}
     assert recipe.transforms.crop_size_px == [64, 64]
     before = output.read_text()
     assert main(words) == 2

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from segplus.images import DecodedImage, fills_type, is_deep
+from segplus.data.dataset import SegmentationSplit
+from segplus.images import DecodedImage, ImageRange, fills_type, is_deep
 
 Extents = npt.NDArray[np.float64]  # least value, two percentiles, greatest value
 _TAILS = (0.1, 99.9)  # percentiles: single pixels beyond them are hot or dead
 _SPARSE = 1 << 16  # values that percentiles are taken from
+_ANY_RANGE = ImageRange(-1e300, 1e300)
 _HOT = 2.0  # times what nearly all values lie in
 
 
@@ -43,6 +47,25 @@ def find_unstated_range(extents: Extents, channels: int) -> Extents | None:
         return None
     joined = join_extents(deep)
     return None if channels == 3 and fills_type(joined[0], joined[3]) else joined
+
+
+def find_float_range(splits: Iterable[SegmentationSplit]) -> tuple[float, float] | None:
+    """Return the least and the greatest value of images of real numbers, which no type bounds; None of every other.
+
+    Raises:
+        InputError: If one of them cannot be read.
+    """
+    low, high = np.inf, -np.inf
+    for split in splits:
+        kind = split.describe_encoding(0)[0]
+        if split.reader.value_range is not None or not (kind.split()[-1] == "F" or "float" in kind):
+            return None
+        reader = replace(split.reader, value_range=_ANY_RANGE)
+        for index in range(len(split)):
+            values = np.asarray(reader.read(split.stored(index)[0], split.sources(index)[0]))
+            if np.isfinite(values).all():
+                low, high = min(low, float(values.min())), max(high, float(values.max()))
+    return (low, high) if low <= high else None
 
 
 def propose_range(extents: Extents) -> list[float] | dict[str, Any]:

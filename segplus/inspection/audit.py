@@ -14,6 +14,7 @@ from segplus.data.layouts.names import NoClassNamesError
 from segplus.data.layouts.source import Source, find_split
 from segplus.data.loading import SegmentationData, assemble, build_section, load_segmentation_dataset, read_source
 from segplus.data.parallel import map_pairs
+from segplus.data.ranges import find_float_range
 from segplus.errors import InputError
 from segplus.inspection.findings import (
     Finding,
@@ -81,12 +82,14 @@ def inspect_dataset(section: DataRecipe | Mapping[str, Any], *, progress: bool =
     try:
         source = open_source(recipe, findings)
         reading = read_tolerantly(source, recipe, findings, progress)
+        if source is not None:
+            reading = state_range(reading, source, findings)
     except InputError as error:
         findings.append(Finding("error", "cannot be opened", describe_mistake(error), fix=error.fix))
         return Audit(build_report(recipe, None, {}, findings))
     data = reading.data
     tallies = {name: tally_split(split, data.classes, progress) for name, split in data.splits.items()}
-    findings += find_pair_problems(tallies, data.classes)
+    findings += find_pair_problems(tallies, data.classes, recipe.channels)
     findings += find_class_problems(tallies, data.classes)
     findings += find_misread_masks(data.splits, tallies)
     findings += find_misplaced_masks(tallies)
@@ -101,6 +104,23 @@ def inspect_dataset(section: DataRecipe | Mapping[str, Any], *, progress: bool =
     if counted["train"].pairs:
         report |= describe_proposal(mended, counted, source, grouping)
     return Audit(report, data, tallies)
+
+
+def state_range(reading: Reading, source: Source, findings: list[Finding]) -> Reading:
+    """Return the data with the range that images of real numbers have, which cannot be read without one.
+
+    Raises:
+        InputError: If one of these images cannot be read.
+    """
+    found = find_float_range(reading.data.splits.values())
+    if found is None:
+        return reading
+    low, high = found[0], found[1] if found[1] > found[0] else found[0] + 1
+    message = f"images of real numbers, {low:g} to {high:g}, and nothing says which become 0 and 255"
+    fix = f"set data.image_range: [{low:g}, {high:g}], the values that become 0 and 255 in every image"
+    findings.append(Finding("error", "no range", message, fix=fix))
+    section = replace(reading.section, image_range=[low, high])
+    return replace(reading, section=section, data=assemble(source, replace(section, stratify=False)))
 
 
 def mend_reading(

@@ -26,6 +26,9 @@ def render_text(report: Mapping[str, Any]) -> str:
 def _render_splits(splits: Mapping[str, Mapping[str, Any]]) -> list[str]:
     lines = []
     for name, split in splits.items():
+        if not split["pairs"]:
+            lines += ["", f"{name}: no pair that can be read"]
+            continue
         sizes = ", ".join(
             f"{width} x {height}" + (f" ({count})" if split["distinct_sizes"] > 1 else "")
             for height, width, count in split["sizes_px"][:3]
@@ -49,6 +52,8 @@ def _render_classes(report: Mapping[str, Any]) -> list[str]:
     width = max(len("(ignored)"), *(len(name) for name in report["class_names"]))
     lines = []
     for split, counts in report["splits"].items():
+        if not counts["pairs"]:
+            continue
         total = max(1, counts["pixels"])
         lines += ["", f"{split:{width}}  {'pixels':>14}  {'share':>8}  {'images':>7}  {'objects':>8}  {'smallest':>9}"]
         names = sorted(report["class_names"], key=lambda name: -counts["pixel_counts"][name])[:_MOST]

@@ -73,7 +73,7 @@ class Finding:
         return asdict(self)
 
 
-def find_pair_problems(tallies: Mapping[str, SplitTally], classes: ClassMap) -> list[Finding]:
+def find_pair_problems(tallies: Mapping[str, SplitTally], classes: ClassMap, channels: int = 3) -> list[Finding]:
     """Return the findings on single pairs: unreadable, of two sizes, values outside the classes, ..."""
     findings = []
     for split, tally in tallies.items():
@@ -81,12 +81,17 @@ def find_pair_problems(tallies: Mapping[str, SplitTally], classes: ClassMap) -> 
             problem = tally.problems.get(name)
             if problem is None:
                 continue
+            for one in tally.unreadable.values() if name == "unreadable" else []:
+                message = f"{split}: {one.count} pairs {sentence}: {next(iter(one.details))}"
+                findings.append(Finding(level, name, message, one.files, one.fix))
+            if name == "unreadable":
+                continue
             details = "; ".join(
                 f"{text}{f' ({count} times)' if count > 1 else ''}" for text, count in problem.details.items()
             )
             message = f"{split}: {problem.count} pairs {sentence}" + (f": {details}" if details else "")
             findings.append(Finding(level, name, message, problem.files, problem.fix))
-        findings += _describe_outside(split, tally, classes) + _describe_range(split, tally)
+        findings += _describe_outside(split, tally, classes) + _describe_range(split, tally, channels)
     return findings
 
 
@@ -115,8 +120,8 @@ def _describe_outside(split: str, tally: SplitTally, classes: ClassMap) -> list[
     ]
 
 
-def _describe_range(split: str, tally: SplitTally) -> list[Finding]:
-    extents = tally.unstated_range
+def _describe_range(split: str, tally: SplitTally, channels: int) -> list[Finding]:
+    extents = tally.find_unstated_range(channels)
     if extents is None:
         return []
     problem = tally.problems["deep image"]

@@ -15,9 +15,9 @@ _BLOCK = 10  # consecutive frames that stay together where one video is all ther
 _NEIGHBOURS = (
     0.6  # distance of neighbours' hashes to that of any two images, below which names follow one another in time
 )
-# Pattern -> what its group is, the first that fits is proposed. A prefix of letters alone may be a class.
+# Pattern -> what its group is, the first that fits is proposed. Letters alone may be the name of a class.
 _PATTERNS = {
-    r"^(.+)/[^/]+$": "folder",
+    r"^(.*\d.*)/[^/]+$": "folder",
     r"^(.*?\d+)[_-]?(?:[LlRr]|left|right|OD|OS)$": "pair of eyes or sides",
     r"^(.*\d.*?)[_-][A-Za-z]*\d+$": "name but for its last number",
 }

@@ -54,7 +54,6 @@ class PairFacts:
         is_interpolated: The mask looks resized with interpolation: classes change through values between the two.
         extents: Least value, two percentiles and greatest value of an image deeper than 8 bits without a stated range,
             NaN of others, shape (4,).
-        channels: Of the image.
     """
 
     size_px: tuple[int, int]
@@ -74,7 +73,6 @@ class PairFacts:
     shift_scale: float = 1.0
     is_interpolated: bool = False
     extents: Extents = field(default_factory=lambda: np.full(4, np.nan))
-    channels: int = 3
 
 
 def measure_pair(split: SegmentationSplit, index: int, tolerant: ClassMap) -> PairFacts | InputError:
@@ -105,7 +103,6 @@ def measure_pair(split: SegmentationSplit, index: int, tolerant: ClassMap) -> Pa
         mask_encoding=encodings[1],
         looks=describe_looks(image, grey),
         extents=measure_extents(image) if split.reader.value_range is None else np.full(4, np.nan),
-        channels=split.reader.channels,
         hash=hash_differences(grey),
         digest=digest_pixels(np.asarray(image)),
         mask_digest=digest_pixels(labels),

@@ -45,7 +45,7 @@ def propose_recipe(
     void = [name for name in classes.names if name.lower() in VOID_WORDS]
     if void:
         data["void"] = [*data.get("void", []), *void]
-    unstated = [tally.unstated_range for tally in tallies.values()]
+    unstated = [tally.find_unstated_range(data.get("channels", 3)) for tally in tallies.values()]
     deep = [extents for extents in unstated if extents is not None]
     if deep:
         data["image_range"] = propose_range(join_extents(np.stack(deep)))

@@ -54,11 +54,11 @@ class SplitTally:
         self.smallest_px = np.zeros(num_classes, dtype=np.int64)
         self.outside: Counter[int] = Counter()
         self.extents = np.array([np.inf, np.inf, -np.inf, -np.inf])  # of images deeper than 8 bits without a range
-        self.channels = 3
         self.sizes: Counter[tuple[int, int]] = Counter()
         self.image_encodings: Counter[str] = Counter()
         self.mask_encodings: Counter[str] = Counter()
         self.problems: dict[str, Problem] = defaultdict(Problem)
+        self.unreadable: dict[str, Problem] = {}  # by what is wrong, without the file
         self.hashes, self.digests, self.mask_digests = array("Q"), array("Q"), array("Q")
         width = 2 * WINDOW_PX + 1
         self.shift_profile = np.zeros((width, width), dtype=np.float64)
@@ -83,7 +83,6 @@ class SplitTally:
         self.objects += facts.objects
         smaller = (facts.smallest_px > 0) & ((self.smallest_px == 0) | (facts.smallest_px < self.smallest_px))
         self.smallest_px = np.where(smaller, facts.smallest_px, self.smallest_px)
-        self.channels = facts.channels
         self.extents[:2] = np.fmin(self.extents[:2], facts.extents[:2])
         self.extents[2:] = np.fmax(self.extents[2:], facts.extents[2:])
         self.sizes[facts.size_px] += 1
@@ -101,19 +100,21 @@ class SplitTally:
         if names and len(self.suspects) < 2 * _IMAGES and max(before.get(name, 0) for name in names) < _IMAGES:
             self.suspects.append((index, ", ".join(names)))
 
-    @property
-    def unstated_range(self) -> Extents | None:
+    def find_unstated_range(self, channels: int) -> Extents | None:
         """Extents of all images where a range is to be stated, None where none is needed."""
         extents = np.where(np.isfinite(self.extents), self.extents, np.nan)
-        return find_unstated_range(extents[None], self.channels)
+        return find_unstated_range(extents[None], channels)
 
     def _add_unreadable(self, error: InputError, sources: tuple[str, str]) -> None:
         """Count an error under its sentence, which is the same for all files that it is told of."""
         file = next((source for source in sources if error.what.startswith(f"{source}: ")), sources[0])
-        problem = self.problems["unreadable"]
-        found = "" if error.found is None else f" ({error.found})"
-        problem.add(file, error.what.removeprefix(f"{file}: ") + (found if len(problem.details) < NAMED else ""))
-        problem.fix = problem.fix or error.fix
+        sentence = error.what.removeprefix(f"{file}: ")
+        self.problems["unreadable"].add(file)
+        if sentence not in self.unreadable and len(self.unreadable) < NAMED:
+            found = "" if error.found is None else f", such as {error.found}"
+            self.unreadable[sentence] = Problem(details=Counter({f"{sentence}{found}": 1}), fix=error.fix)
+        if sentence in self.unreadable:
+            self.unreadable[sentence].add(file)
 
     def _add_edges(self, facts: PairFacts) -> None:
         if facts.shift_profile is None or facts.turn_scores is None:

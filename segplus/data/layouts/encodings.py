@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datasets import Dataset
+
 from segplus.data.decoding.masks import is_image_file
 from segplus.data.decoding.stored import Stored, open_with_pillow, report_damage
 from segplus.data.layouts.source import Source
 from segplus.errors import InputError
 from segplus.recipe.data_section import DataRecipe
+
+_TRIED = 16  # masks that are opened until one is not damaged
 
 
 def find_encoding(section: DataRecipe, source: Source) -> tuple[str, bool]:
@@ -23,10 +27,25 @@ def find_encoding(section: DataRecipe, source: Source) -> tuple[str, bool]:
     if encoding != "auto":
         return encoding, encoding == "colors"
     legend_given = section.colors is not None and section.mask_channel is None
-    modes = {_find_mode(rows[0]["mask"]) for rows in source.splits.values() if len(rows)}
+    modes = {_find_first_mode(rows) for rows in source.splits.values() if len(rows)}
     if legend_given and modes & {"RGB", "RGBA", "P"}:
         return "colors", True
     return ("palette" if modes == {"P"} else "auto"), False
+
+
+def _find_first_mode(rows: Dataset) -> str:
+    """Return the mode of the first mask that can be opened; the damaged ones before it are reported when they are read.
+
+    Raises:
+        InputError: If none of the first ones can be.
+    """
+    for index in range(min(len(rows), _TRIED)):
+        try:
+            return _find_mode(rows[index]["mask"])
+        except InputError:
+            if index + 1 == min(len(rows), _TRIED):
+                raise
+    raise AssertionError("no rows")
 
 
 def _find_mode(stored: Stored) -> str:
