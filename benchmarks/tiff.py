@@ -45,7 +45,10 @@ def list_files() -> dict[str, tuple[npt.NDArray[Any], dict[str, Any]]]:
         "RGB, LZW, strips of 8 rows": (rgb, {"compression": "lzw", "rowsperstrip": 8}),
         "RGB, LZW with differences, tiles": (rgb, {"compression": "lzw", "predictor": True, **tiles}),
         "RGB, uncompressed, strips of 8 rows": (rgb, {"rowsperstrip": 8}),
-        "8 channels of 16 bits, Deflate, tiles": (channels, {"compression": "zlib", "photometric": "minisblack", **tiles}),
+        "8 channels of 16 bits, Deflate, tiles": (
+            channels,
+            {"compression": "zlib", "photometric": "minisblack", **tiles},
+        ),
         "8 channels of 16 bits, one after the other": (
             np.moveaxis(channels, -1, 0),
             {"compression": "zlib", "photometric": "minisblack", "planarconfig": "separate", **tiles},
