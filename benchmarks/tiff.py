@@ -65,7 +65,7 @@ def read_with_segplus(path: str, channels: int, box: Box) -> npt.NDArray[Any]:
     return open_image(ImageReader(channels), path, path).read(box)
 
 
-def read_with_rasterio(path: str, channels: int, box: Box) -> npt.NDArray[Any]:
+def read_with_rasterio(path: str, _channels: int, box: Box) -> npt.NDArray[Any]:
     """Return the crop by GDAL's windows."""
     import rasterio
     from rasterio.windows import Window
@@ -74,7 +74,7 @@ def read_with_rasterio(path: str, channels: int, box: Box) -> npt.NDArray[Any]:
         return np.moveaxis(file.read(window=Window(box[1], box[0], box[3], box[2])), 0, -1)
 
 
-def read_with_pillow(path: str, channels: int, box: Box) -> npt.NDArray[Any]:
+def read_with_pillow(path: str, _channels: int, box: Box) -> npt.NDArray[Any]:
     """Return the crop of the decoded whole."""
     with Image.open(path) as image:
         return np.asarray(image)[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
