@@ -41,7 +41,7 @@ class ImageRange:
             ValueError: If it is none.
         """
         named = dict(stated) if isinstance(stated, Mapping) else dict(zip(("low", "high"), stated, strict=True))
-        switches = {key: named.pop(key) for key in ("clip", "round") if key in named}
+        switches: dict[str, Any] = {key: named.pop(key) for key in ("clip", "round") if key in named}
         if set(named) != {"low", "high"} or not all(isinstance(value, bool) for value in switches.values()):
             raise ValueError("not a range")
         low, high = float(named["low"]), float(named["high"])
@@ -58,7 +58,8 @@ class ImageRange:
         """Return values of any type as float32, 0 to 255."""
         exact = np.float64 if values.dtype.itemsize > 2 and values.dtype != np.float32 else np.float32
         scaled = (values.astype(exact) - exact(self.low)) * exact(255.0 / (self.high - self.low))
-        return (scaled.clip(0, 255) if self.clip else scaled).astype(np.float32, copy=False)
+        found: npt.NDArray[np.float32] = (scaled.clip(0, 255) if self.clip else scaled).astype(np.float32, copy=False)
+        return found
 
     def refuse_outside(self, values: npt.NDArray[Any]) -> None:
         """Raise ValueError if values lie outside the range, which would clip them, and nobody asked for that."""

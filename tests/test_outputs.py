@@ -37,7 +37,7 @@ WRITERS = {
     "data/cache.py: beside / 'labels.bin'.open": "inside write_whole_folder",
     "data/cache.py: np.save": "inside write_whole_folder",
     "data/remembered.py: temporary.write_bytes": "inside write_whole, named by digests",
-    "data/sampling.py: np.savez_compressed": "into memory",
+    "data/statistics.py: np.savez_compressed": "into memory",
     "files.py: os.open": "temporary files, and the probe for one",
     "files.py: temporary.write_text": "write_text",
     "inference/prediction_files.py: draw_labels().save": "write_labels, at paths from place_outputs",
