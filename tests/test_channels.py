@@ -391,7 +391,7 @@ def test_five_channels_of_sixteen_bits_from_files_to_scores(
     assert run_segmentation.main([str(recipe)]) == 0
     told = capsys.readouterr().out
     assert "first convolution widened from 3 to 5 channels" in told
-    assert "not for 5 channels, left out: HueSaturationValue" in told
+    assert "not for 5 channels of more than 8 bits, left out: HueSaturationValue" in told
 
     run = tmp_path / "run"
     reported = read_metrics(run / "metrics.json")["evaluations"]["validation"]["confusion_matrix"]

@@ -16,7 +16,7 @@ from transformers.models.segformer.image_processing_pil_segformer import Segform
 
 from segplus.data.cache import CachedSplit
 from segplus.data.decoding.arrays import load_array, map_array
-from segplus.data.sampling import ClassIndex
+from segplus.data.statistics import SplitStatistics
 from segplus.errors import InputError
 from segplus.inference.checkpoint import find_checkpoint
 from segplus.models import load_segmentation_checkpoint
@@ -83,7 +83,7 @@ def test_code_in_a_checkpoint_or_a_cache_is_not_run(checkpoint: Path, tmp_path: 
         lambda: load_array(str(array), 100),
         lambda: map_array(str(array)),
         lambda: load_array(index, 100),
-        lambda: ClassIndex.unpack(index),
+        lambda: SplitStatistics.unpack(index),
         lambda: CachedSplit(None, tmp_path),
     )
     for opening in openings:

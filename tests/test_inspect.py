@@ -329,7 +329,7 @@ def test_the_page_shows_suspicious_pairs(section: dict[str, Any], tmp_path: Path
 def test_drawn_scenes_can_be_inspected() -> None:
     drawn = {"dataset": "synthetic", "synthetic_images": {"train": 2}, "synthetic_size_px": [96, 128]}
     report = inspect_dataset(drawn, progress=False).report
-    assert report["splits"]["train"]["mask_encodings"] == {"drawn": 2}
+    assert report["splits"]["train"]["mask_encodings"] == {"PNG L": 2}
 
 
 @pytest.mark.slow

@@ -133,6 +133,8 @@ def _scan(split: SegmentationSplit, parts: set[str], progress: bool) -> SplitSta
         elif not problems:
             rows.append(found)
     _raise_first(problems, len(split))
+    if not rows:
+        return SplitStatistics(np.zeros((0, split.classes.num_classes + 1), np.int64))
     counted = {key: np.stack([row[key] for row in rows]) for key in ("counts", "sums", "extents") if key in rows[0]}
     if "points" in parts:
         counted["starts"], counted["points"] = _join_spans([span for row in rows for span in row["spans"]])

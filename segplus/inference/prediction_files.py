@@ -68,7 +68,7 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     Raises:
         InputError: If the file is named otherwise.
     """
-    check_table_name(path)
+    _check_suffix(path)
     columns = list(rows[0]) if rows else []
     with write_whole(path) as temporary:
         if path.suffix == ".parquet":
@@ -87,7 +87,11 @@ def check_table_name(path: Path) -> None:
     Raises:
         InputError: If so.
     """
-    if path.suffix not in TABLE_SUFFIXES:
-        raise InputError(f"{path}: not a table", found=path.suffix or "no suffix", allowed=", ".join(TABLE_SUFFIXES))
+    _check_suffix(path)
     if path.is_absolute() or ".." in path.parts:
         raise InputError(f"per_image {path}: outside of the folder of results", allowed="a name inside it")
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix not in TABLE_SUFFIXES:
+        raise InputError(f"{path}: not a table", found=path.suffix or "no suffix", allowed=", ".join(TABLE_SUFFIXES))

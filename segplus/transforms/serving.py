@@ -88,6 +88,10 @@ class ServedPixels:
                 found=f"{pixels.dtype}, values {pixels.min():g}..{pixels.max():g}",
                 fix="set data.image_range: [low, high], the values that become 0 and 255 in every image",
             )
+        try:
+            image_range.refuse_outside(pixels)
+        except ValueError as error:
+            raise InputError(f"image: {error}") from None
         scaled = image_range.scale(pixels)
         return np.rint(scaled.clip(0, 255)).astype(np.uint8) if image_range.round else scaled
 
