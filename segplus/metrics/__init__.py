@@ -8,6 +8,7 @@ from segplus.metrics.calibration import CalibrationError
 from segplus.metrics.confusion import ConfusionMatrix, compute_scores, confusion_matrices, score_counts
 from segplus.metrics.evaluator import Evaluator, ImageScores
 from segplus.metrics.labels import label_map, label_maps
+from segplus.metrics.objects import ObjectScores
 
 __all__ = [
     "BoundaryIoU",
@@ -16,6 +17,7 @@ __all__ = [
     "Evaluator",
     "ImageScores",
     "MeanIoU",
+    "ObjectScores",
     "PairedDifference",
     "SurfaceDistances",
     "TrimapIoU",

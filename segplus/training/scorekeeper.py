@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,11 +14,13 @@ from transformers import EvalPrediction
 
 from segplus.classes import ClassMap
 from segplus.errors import InputError
-from segplus.metrics import compute_scores
+from segplus.metrics import BoundaryIoU, ObjectScores, SurfaceDistances, TrimapIoU, compute_scores
 from segplus.training.label_map_store import LabelMaps
 
 Array = npt.NDArray[Any]
 UserMetric = Callable[..., dict[str, Any]] | str | Any  # Any: evaluate's modules, where it is installed
+# Metrics of label maps, that stream over images and may be given as they are.
+_STREAMED = (BoundaryIoU, ObjectScores, SurfaceDistances, TrimapIoU)
 _MEANS = ("mean_iou", "mean_accuracy", "overall_accuracy", "mean_dice", "frequency_weighted_iou")
 
 
@@ -26,7 +29,7 @@ class Scorekeeper:
 
     Args:
         classes: The classes.
-        metrics: Functions of an EvalPrediction, modules of `evaluate`, or their names.
+        metrics: Functions of an EvalPrediction, metrics such as ObjectScores, modules of `evaluate`, or their names.
         split: What the images are called in a model card.
         keeps_maps: Keep label maps and labels, for `predict`.
     """
@@ -117,11 +120,17 @@ def load_evaluate_module(name: str) -> Any:
 
 
 def _waits_for_all(metric: UserMetric) -> bool:
-    return callable(metric) and "compute_result" not in inspect.signature(metric).parameters
+    return (
+        not isinstance(metric, _STREAMED)
+        and callable(metric)
+        and "compute_result" not in inspect.signature(metric).parameters
+    )
 
 
 def _open_metric(metric: UserMetric, classes: ClassMap) -> Callable[..., dict[str, Any]]:
     """Return a function of a batch and compute_result, as Trainer asks for with batch_eval_metrics."""
+    if isinstance(metric, _STREAMED):
+        return _stream(copy.deepcopy(metric))
     if callable(metric):
         return metric
     known = inspect.signature(metric._compute).parameters
@@ -142,6 +151,17 @@ def _open_metric(metric: UserMetric, classes: ClassMap) -> Callable[..., dict[st
         if not compute_result:
             return {}
         return metric.compute(**{name: value for name, value in given.items() if name in known}) or {}
+
+    return measure
+
+
+def _stream(metric: Any) -> Callable[..., dict[str, Any]]:
+    """Return one of segplus' metrics of label maps as a function of a batch; of its scores those that are numbers."""
+
+    def measure(batch: EvalPrediction, compute_result: bool) -> dict[str, Any]:
+        for guess, truth in zip(batch.predictions, batch.label_ids, strict=True):
+            metric.update(guess, truth)
+        return {k: v for k, v in metric.compute().items() if not isinstance(v, dict)} if compute_result else {}
 
     return measure
 
