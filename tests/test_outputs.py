@@ -48,6 +48,8 @@ WRITERS = {
     "models/manifest.py: temporary.write_text": "manifest.json of a checkpoint",
     "recipe/saved_recipe.py: temporary.write_text": "recipe.yaml",
     "reporting/charts.py: image.save": "into memory",
+    "reporting/image_counts.py: np.savez_compressed": "inside write_whole, image_counts.npz",
+    "reporting/image_counts.py: temporary.open": "inside write_whole, image_counts.npz",
     "reporting/results.py: first.image.save": "pictures/input.png",
     "reporting/results.py: panel.save": "pictures/, numbered",
     "training/card.py: temporary.write_text": "README.md of the output folder",

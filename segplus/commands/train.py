@@ -34,6 +34,7 @@ from segplus.recipe import Recipe, load_recipe
 from segplus.recipe.shipped import find_recipe
 from segplus.reporting.failures import describe_failures
 from segplus.reporting.hub import prepare_repository, push_folder
+from segplus.reporting.image_counts import ImageCounts, write_image_counts
 from segplus.reporting.results import RunResults, name_repository, write_results
 from segplus.reporting.table import format_class_table
 from segplus.training import (
@@ -91,15 +92,18 @@ def train(recipe: Recipe) -> None:
     saved = find_checkpoint(str(output_dir), trust_remote_code=recipe.model.trust_remote_code)
     predictor = saved.load(recipe.evaluation.protocol, arguments.device)
     evaluations: dict[str, dict[str, Any]] = {}
+    counted: dict[str, ImageCounts] = {}
     for name in measured:
         started = time.perf_counter()
         evaluator = evaluate_split(predictor, data.splits[name], data.classes, recipe.evaluation, title=name)
         scores = evaluator.compute(*recipe.evaluation.list_bootstrap())
+        counted[name] = [image.name for image in evaluator.images], evaluator.stack_counts()
         protocol = recipe.evaluation.protocol.describe()
         evaluations[name] = {**scores, "protocol": protocol, "seconds": time.perf_counter() - started}
     if not trainer.is_world_process_zero():
         return
 
+    write_image_counts(output_dir / "image_counts.npz", counted)
     write_results(
         RunResults(
             folder=output_dir,

@@ -17,7 +17,7 @@ from segplus.metrics.bootstrap import compute_intervals
 from segplus.metrics.borders import SurfaceDistances
 from segplus.metrics.calibration import CalibrationError
 from segplus.metrics.confusion import ConfusionMatrix, compute_scores, score_counts
-from segplus.metrics.objects import ObjectScores
+from segplus.metrics.found_objects import ObjectScores
 from segplus.metrics.rows import Rows
 
 

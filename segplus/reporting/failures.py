@@ -44,7 +44,8 @@ def _describe_class(
     wrong = matrix[index].copy()
     wrong[index] = 0
     other = int(wrong.argmax())
-    taken = f"{format_share(wrong[other] / truth)} % of them are taken for {names[other]}"
+    share = "all" if wrong[other] == truth else f"{format_share(wrong[other] / truth)} %"
+    taken = f"{share} of them are taken for {names[other]}"
     where = "" if images is None else f" in {images[index]:,} image{'s' if images[index] != 1 else ''}"
     pixels = f"{truth:,} pixel{'s' if truth != 1 else ''}{where}"
     if hits:

@@ -73,10 +73,11 @@ def _has(evaluation: Mapping[str, Any], key: str) -> bool:
 def list_class_columns(evaluation: Mapping[str, Any]) -> dict[str, list[dict[str, str | None]]]:
     """Return title -> one cell a class: `value` sorts, `text` is read, `bar` is a bar's length in percent or None."""
     columns = {}
-    gaps, intervals = explain_gaps(evaluation), list_class_intervals(evaluation)
+    intervals = list_class_intervals(evaluation)
     for key, title in _SHARES.items():
         if key in evaluation:
-            pairs, has_bar = zip(evaluation[key], gaps, strict=True), key == "per_category_iou"
+            gaps, has_bar = explain_gaps(evaluation, key), key == "per_category_iou"
+            pairs = zip(evaluation[key], gaps, strict=True)
             columns[title] = [
                 _make_cell(score, gap if score is None else format_score(score), has_bar=has_bar)
                 for score, gap in pairs

@@ -42,16 +42,15 @@ def read_matrix(evaluation: Mapping[str, Any]) -> npt.NDArray[np.int64] | None:
     return np.asarray(matrix, dtype=np.int64) if matrix is not None and len(matrix) else None
 
 
-def explain_gaps(evaluation: Mapping[str, Any]) -> list[str]:
-    """Return for each class what stands in the place of a score that it has not."""
+def explain_gaps(evaluation: Mapping[str, Any], key: str) -> list[str]:
+    """Return for each class what stands in the place of a score that it has not; `key` is the score's."""
     matrix = read_matrix(evaluation)
-    if matrix is None:
-        return [ABSENT] * len(evaluation["per_category_iou"])
+    if matrix is None or key not in ("per_category_accuracy", "per_category_precision"):
+        return [ABSENT] * len(evaluation[key])
     truth, predicted = matrix.sum(1) > 0, matrix.sum(0) > 0
-    return [
-        NEVER_PREDICTED if held and not guessed else NOT_IN_TRUTH if guessed and not held else ABSENT
-        for held, guessed in zip(truth, predicted, strict=True)
-    ]
+    if key == "per_category_precision":
+        return [NEVER_PREDICTED if held else ABSENT for held in truth & ~predicted]
+    return [NOT_IN_TRUTH if guessed else ABSENT for guessed in predicted & ~truth]
 
 
 def format_interval(interval: Sequence[float | None] | None) -> str | None:
@@ -96,10 +95,9 @@ def list_class_rows(evaluation: Mapping[str, Any], class_names: Sequence[str]) -
         ValueError: If the evaluation has another number of classes.
     """
     columns: dict[str, list[str]] = {}
-    gaps = explain_gaps(evaluation)
     for title, key in _SCORES.items():
         if key in evaluation:
-            scores = zip(clean_numbers(evaluation[key]), gaps, strict=True)
+            scores = zip(clean_numbers(evaluation[key]), explain_gaps(evaluation, key), strict=True)
             columns[title] = [gap if score is None else format_score(score) for score, gap in scores]
         intervals = list_class_intervals(evaluation)
         if key == "per_category_iou" and intervals is not None:
