@@ -30,6 +30,7 @@ from segplus.commands.predict import predict
 from segplus.data import SegmentationData
 from segplus.errors import InputError
 from segplus.metrics import ConfusionMatrix
+from segplus.metrics.bootstrap import FEWEST
 from segplus.recipe import EvaluationRecipe
 from segplus.recipe.evaluation_section import ProtocolRecipe
 from segplus.reporting.metrics_file import write_metrics
@@ -38,7 +39,7 @@ from segplus.reporting.table import format_comparison_table
 CLASSES = ClassMap.build(["sky", "road", "tree", "car"])
 # All as far from each other: a mixture of two is nearest to the larger share, whatever the others.
 COLORS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255))
-METRICS = ["boundary_iou", "trimap_iou", "hausdorff_95", "surface_dice", "calibration"]
+METRICS = ["boundary_iou", "trimap_iou", "hausdorff_95", "surface_dice", "objects", "calibration"]
 FAST = EvaluationRecipe(bootstrap_resamples=20)
 
 
@@ -134,7 +135,8 @@ def random(tmp_path_factory):
 
 def assert_perfect(scores, images):
     means = ("mean_iou", "mean_accuracy", "overall_accuracy", "mean_precision", "mean_dice", "frequency_weighted_iou")
-    for name in (*means, "per_image_mean_iou", "mean_boundary_iou", "surface_dice"):
+    means += ("mean_precision_with_missed", "per_image_mean_iou")
+    for name in (*means, "mean_boundary_iou", "surface_dice", "mean_object_f1", "mean_object_quality"):
         assert scores[name] == 1.0, name
     for name in ("iou", "accuracy", "precision", "dice", "boundary_iou", "surface_dice"):
         assert scores[f"per_category_{name}"] == [1.0] * 4, name
@@ -143,8 +145,12 @@ def assert_perfect(scores, images):
     assert scores["per_category_hausdorff_95"] == [0.0] * 4
     assert scores["per_category_hausdorff_95_undefined"] == [0] * 4
     assert scores["expected_calibration_error"] == 0.0
-    assert set(scores["intervals"]) == {*means, "per_image_mean_iou"}
-    assert all(interval == [1.0, 1.0] for interval in scores["intervals"].values())
+    assert set(scores["intervals"]) == {*means, "per_category_iou"}
+    if images >= FEWEST:
+        assert all(interval == [1.0, 1.0] for interval in scores["intervals"]["per_category_iou"])
+        assert all(scores["intervals"][name] == [1.0, 1.0] for name in means)
+    else:
+        assert np.isnan(scores["intervals"]["mean_iou"]).all()
     assert scores["images"] == images
 
 

@@ -23,13 +23,13 @@ ROWS = [
      {"dice": {"smooth": 1.0, "per_image": True, **ALL}}, 1),
     ("monai", ("DiceCELoss", {"softmax": True, "to_onehot_y": True, "smooth_nr": 1.0, "smooth_dr": 1.0}),
      {"dice": {"smooth": 1.0, "per_image": True, **ALL}, "cross_entropy": 1.0}, 1),
-    ("segmentation_models_pytorch", ("DiceLoss", {"mode": "multiclass", "smooth": 1.0}), {"dice": {"smooth": 1.0}}, 1),
+    ("segmentation_models_pytorch", ("DiceLoss", {"mode": "multiclass", "smooth": 1.0}), {"dice": {"smooth": 2.0}}, 1),
     ("segmentation_models_pytorch", ("JaccardLoss", {"mode": "multiclass", "smooth": 1.0}),
      {"jaccard": {"smooth": 1.0}}, 1),
     ("segmentation_models_pytorch", ("TverskyLoss", {"mode": "multiclass", "smooth": 1.0, "alpha": 0.3, "beta": 0.7}),
      {"tversky": {"smooth": 1.0, "alpha": 0.3, "beta": 0.7}}, 1),
     ("segmentation_models_pytorch", ("FocalLoss", {"mode": "multiclass", "gamma": 2.0}),
-     {"sigmoid_focal": {"gamma": 2.0}}, CLASSES),
+     {"sigmoid_focal": {"gamma": 2.0}}, 1),
     ("segmentation_models_pytorch", ("LovaszLoss", {"mode": "multiclass"}), {"lovasz_softmax": {}}, 1),
     ("mmseg", ("CrossEntropyLoss", {}), {"cross_entropy": {}}, 1),
 ]  # fmt: skip
@@ -39,7 +39,7 @@ CALLS = {
     "monai": ("monai.losses", lambda loss, settings, full, labels: loss(**settings)(full, labels[:, None])),
     "segmentation_models_pytorch": (
         "segmentation_models_pytorch.losses",
-        lambda loss, settings, full, labels: loss(**settings)(full, labels),
+        lambda loss, settings, full, labels: loss(**settings)(full.float(), labels),
     ),
     "mmseg": ("mmseg.models.losses", lambda loss, settings, full, labels: loss(**settings)(full, labels)),
 }
