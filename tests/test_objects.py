@@ -64,6 +64,9 @@ def test_ignored_pixels_belong_to_no_object():
     assert scores["per_category_objects_false"] == [0, 1]
     assert scores["per_category_objects_found"] == [0, 1]
     assert scores["per_category_object_quality"][1] == pytest.approx(1 / 1.5)
+    parted = ObjectScores(2)
+    parted.update(read("11111 11111"), read("11x11 11x11"))  # a perfect prediction goes on below what is ignored
+    assert parted.compute()["per_category_object_quality"][1] == 1.0
 
 
 def count_slowly(guess, truth, class_id):

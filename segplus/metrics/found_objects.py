@@ -29,8 +29,9 @@ class ObjectScores:
 
     An object is a region of one class whose pixels touch by an edge or a corner. One of the truth is found where a
     predicted object of its class overlaps it with an IoU above the threshold; from 0.5 on no object can have two such
-    partners. Below, pairs are formed by falling IoU, each object once. Ignored pixels belong to no object, and a
-    predicted object that lies mostly on them counts nowhere.
+    partners. Below, pairs are formed by falling IoU, each object once. Ignored pixels belong to no object and part
+    what they lie between, in the truth and in the prediction; the rest of a predicted object that lies mostly on them
+    is not false.
 
     Args:
         num_classes: C.
@@ -75,19 +76,16 @@ class ObjectScores:
         self, truth: npt.NDArray[np.bool_], guess: npt.NDArray[np.bool_], valid: npt.NDArray[np.bool_], class_id: int
     ) -> None:
         true_ids, true_areas = _number_objects(truth)
-        whole_ids, whole_areas = _number_objects(guess)
-        areas = np.bincount(whole_ids[valid], minlength=len(whole_areas))  # of what counts
-        areas[0] = 0
-        pairs, shared = np.unique(np.stack([true_ids[valid], whole_ids[valid]]), axis=1, return_counts=True)
-        both = (pairs > 0).all(0)
-        pairs, shared = pairs[:, both], shared[both]
+        ids, areas = _number_objects(guess & valid)
+        both = (true_ids > 0) & (ids > 0)
+        pairs, shared = np.unique(np.stack([true_ids[both], ids[both]]), axis=1, return_counts=True)
         ious = shared / (true_areas[pairs[0]] + areas[pairs[1]] - shared)
         matched = _match(pairs, ious, self.overlap)
         found, right = np.zeros(len(true_areas), dtype=bool), np.zeros(len(areas), dtype=bool)
         found[pairs[0, matched]] = right[pairs[1, matched]] = True
         self.iou_units[class_id] += int(np.rint(ious[matched] / _UNIT).astype(np.int64).sum())
         real = np.arange(len(true_areas)) > 0
-        false = ~right & (areas > 0) & (2 * areas >= whole_areas)
+        false = ~right & (areas > 0) & _lies_mostly_on(valid, guess, ids, len(areas))
         for column, chosen, sizes in ((FOUND, real & found, true_areas), (MISSED, real & ~found, true_areas),
                                       (FALSE, false, areas)):  # fmt: skip
             bins = np.searchsorted(self.size_limits_px, sizes[chosen], side="right")
@@ -139,6 +137,17 @@ def _number_objects(mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[Any], Ints
     areas = np.bincount(ids.ravel(), minlength=count + 1).astype(np.int64)
     areas[0] = 0
     return ids, areas
+
+
+def _lies_mostly_on(
+    valid: npt.NDArray[np.bool_], guess: npt.NDArray[np.bool_], ids: npt.NDArray[Any], count: int
+) -> npt.NDArray[np.bool_]:
+    """Return for each numbered piece whether half of the whole object that it is a piece of is valid."""
+    whole_ids, whole_areas = _number_objects(guess)
+    counted = np.bincount(whole_ids[valid], minlength=len(whole_areas))
+    whole_of = np.zeros(count, dtype=np.int64)
+    whole_of[ids] = whole_ids
+    return np.asarray(2 * counted[whole_of] >= whole_areas[whole_of])
 
 
 def _match(pairs: npt.NDArray[Any], ious: Floats, overlap: float) -> Ints:
