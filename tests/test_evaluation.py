@@ -9,6 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
+from scipy.stats import t as student
 from torchmetrics.functional.classification import (
     multiclass_accuracy,
     multiclass_calibration_error,
@@ -17,6 +19,7 @@ from torchmetrics.functional.classification import (
     multiclass_precision,
 )
 
+from segplus.errors import InputError
 from segplus.metrics import (
     CalibrationError,
     ConfusionMatrix,
@@ -232,6 +235,8 @@ def test_intervals_hold_the_score_and_shrink_to_it():
     counts = build_evaluator(predictions, labels, 3, range(30)).stack_counts()
     score = build_evaluator(predictions, labels, 3, range(30)).compute()
     intervals = compute_intervals(counts, 500)
+    for (low, high), value in zip(intervals.pop("per_category_iou"), score["per_category_iou"], strict=True):
+        assert low < value < high
     for name, (low, high) in intervals.items():
         assert low < score[name] < high
     same = compute_intervals(np.repeat(counts[:1], 5, axis=0), 50)
@@ -248,8 +253,75 @@ def test_intervals_equal_a_slow_bootstrap():
     for rows in chosen:
         hits, truth, guess = counts[rows].sum(0).astype(float)
         drawn.append(np.mean(hits / (truth + guess - hits)))
-    expected = np.quantile(drawn, (0.025, 0.975))
+    tail = norm.cdf(-math.sqrt(12 / 11) * student.ppf(0.975, 11))
+    assert 0.01 < tail < 0.025
+    expected = np.quantile(drawn, (tail, 1 - tail))
     np.testing.assert_allclose(compute_intervals(counts, 40, seed=0)["mean_iou"], expected, atol=1e-12)
+
+
+def make_counts(hits, truth, guess):
+    """Return counts of two classes, shape (N, 3, 2); the second class is as given, the first always right."""
+    rows = np.array([hits, truth, guess]).T  # (N, 3)
+    return np.stack([np.full_like(rows, 100), rows], axis=2)
+
+
+def test_a_class_that_a_resample_misses_keeps_its_score():
+    """A class in one of forty images, never found: without it, a third of the resamples would have a higher mean."""
+    here = np.arange(40) == 3
+    counts = make_counts(np.zeros(40, int), 50 * here, np.zeros(40, int))
+    counts[:, 2, 0] += 50 * here
+    intervals = compute_intervals(counts, 200)
+    assert np.isnan(intervals["per_category_iou"][1]).all(), "one image gives no interval"
+    assert np.isnan(intervals["mean_iou"]).all()
+    assert intervals["overall_accuracy"][0] < intervals["overall_accuracy"][1] == 1.0
+    rare = np.arange(40) < 5
+    counts = make_counts(25 * rare, 50 * rare, 25 * rare)
+    intervals = compute_intervals(counts, 500)
+    np.testing.assert_allclose(intervals["per_category_iou"][1], [0.5, 0.5])
+    assert intervals["mean_iou"][1] <= 0.75  # without the class a resample's mean would be 1
+
+
+def test_one_image_gives_no_interval():
+    intervals = compute_intervals(make_counts([25], [50], [40]), 50)
+    assert set(intervals) >= {"mean_iou", "overall_accuracy", "per_image_mean_iou", "per_category_iou"}
+    assert np.isnan(np.concatenate([np.ravel(value) for value in intervals.values()])).all()
+    alone = compare_counts(make_counts([25], [50], [40]), make_counts([30], [50], [40]), 50)["mean_iou"]
+    assert alone.difference > 0
+    assert math.isnan(alone.low)
+    assert math.isnan(alone.p_value)
+
+
+def test_groups_are_drawn_whole():
+    """Ten slices of each of eight patients: as uncertain as eight images, not as eighty."""
+    rng = np.random.default_rng(0)
+    hits = np.repeat(rng.integers(10, 40, 8), 10)
+    counts = make_counts(hits, np.full(80, 50), hits)
+    groups = [f"patient {index // 10}" for index in range(80)]
+    whole = compute_intervals(counts, 200, groups=groups)
+    summed = compute_intervals(counts.reshape(8, 10, 3, 2).sum(1), 200)
+    assert whole["mean_iou"] == pytest.approx(summed["mean_iou"])
+    assert whole["per_category_iou"][1] == pytest.approx(summed["per_category_iou"][1])
+    low, high = compute_intervals(counts, 200)["mean_iou"]
+    assert high - low < 0.5 * (whole["mean_iou"][1] - whole["mean_iou"][0])
+    paired = compare_counts(counts, make_counts(hits + 1, np.full(80, 50), hits), 100, groups=groups)
+    assert paired["mean_iou"].low > 0
+    with pytest.raises(ValueError, match="3 groups for 80 images"):
+        compute_intervals(counts, 10, groups=groups[:3])
+
+
+def test_an_evaluators_groups_come_from_names():
+    predictions, labels = draw_masks(3, images=4)
+    evaluator = build_evaluator(predictions, labels, 3, range(4))
+    assert evaluator.compute(20, 0, r"^(\d)")["groups"] == 4
+    with pytest.raises(InputError, match="evaluation.bootstrap_group_pattern: an image has no group"):
+        evaluator.compute(20, 0, "^(patient)")
+
+
+def test_a_class_that_is_never_predicted_counts_0_beside_evaluates_rule():
+    scores = compute_scores(np.array([[90, 0, 0], [10, 0, 0], [0, 0, 0]]))
+    assert math.isnan(scores["per_category_precision"][1])
+    assert scores["mean_precision"] == 0.9
+    assert scores["mean_precision_with_missed"] == 0.45  # the third class is nowhere and counts nowhere
 
 
 def test_counts_and_matrices_give_one_score():
@@ -279,7 +351,8 @@ def compare_slowly(first, second, classes, resamples, seed):
     found = []
     for difference, values in [(whole, means), *zip(own, drawn.T, strict=True)]:
         kept = values[~np.isnan(values)]
-        low, high = np.quantile(kept, (0.025, 0.975)) if len(kept) else (np.nan, np.nan)
+        tail = norm.cdf(-math.sqrt(len(first) / (len(first) - 1)) * student.ppf(0.975, len(first) - 1))
+        low, high = np.quantile(kept, (tail, 1 - tail)) if len(kept) else (np.nan, np.nan)
         tail = min((kept <= 0).sum(), (kept >= 0).sum())
         found.append((difference, low, high, min(1.0, 2 * (1 + tail) / (1 + len(kept))) if len(kept) else np.nan))
     return found
@@ -289,14 +362,13 @@ def compare_slowly(first, second, classes, resamples, seed):
 def test_paired_comparison_equals_a_slow_bootstrap(gain):
     classes, images = 5, 12
     predictions, labels = draw_masks(classes, images=images, right=0.5)
-    labels[labels == 3] = 0  # class 3 is never true
-    predictions[predictions == 3] = 2  # and never predicted, but once by the other
+    labels[labels == 3] = 0  # class 3 is never true, nor predicted
+    predictions[predictions == 3] = 2
     mended = (np.random.default_rng(2).random(labels.shape) < gain) & (labels != IGNORED)
     other = np.where(mended, labels, predictions)
     wrong = np.random.default_rng(3).random(labels.shape) < 0.02
     other = np.where(wrong, (other + 1) % 3, other)
-    other[4, 0, 0], labels[4, 0, 0] = 3, 0
-    labels[:, -1, -1] = np.where(np.arange(images) == 7, 4, labels[:, -1, -1])
+    other[other == 3] = 2
     first, second = (build_evaluator(p, labels, classes, range(images)).stack_counts() for p in (predictions, other))
     found = compare_counts(first, second, resamples=64, seed=0)
     expected = compare_slowly(first, second, classes, 64, 0)

@@ -15,9 +15,10 @@ from segplus.__main__ import main
 from segplus.commands.folds import render_folds, summarize_folds
 from segplus.data import load_segmentation_dataset
 from segplus.errors import InputError
-from segplus.metrics import compute_scores
+from segplus.metrics import compute_intervals, compute_scores
 from segplus.recipe import load_recipe, save_recipe
-from segplus.reporting.metrics_file import write_metrics
+from segplus.reporting.image_counts import write_image_counts
+from segplus.reporting.metrics_file import read_metrics, write_metrics
 from segplus.reporting.results import name_repository
 from segplus.training.checkpoints import claim_output_dir
 
@@ -70,6 +71,53 @@ def test_mean_spread_and_pooled_score_are_those_computed_by_hand(two_folds: Path
     assert validation["pooled"]["per_category_iou"] == pytest.approx([5 / 8, 8 / 12, 0])
     assert validation["pooled"]["mean_iou"] == pytest.approx((5 / 8 + 8 / 12) / 3)
     assert validation["images"] == [4, 5]
+
+
+def test_every_metric_that_was_asked_for_is_summarized_by_class(two_folds: Path) -> None:
+    for fold, distances in enumerate(([1.0, 2.0, math.nan], [3.0, 2.5, 4.0])):
+        path = two_folds / f"fold-{fold}" / "metrics.json"
+        metrics = read_metrics(path)
+        validation = metrics["evaluations"]["validation"]
+        validation |= {"hausdorff_95": float(np.nanmean(distances)), "per_category_hausdorff_95": distances}
+        validation |= {"trimap_iou": {"3": 0.25 * (fold + 1)}, "protocol": {"name": "fixed"}}
+        write_metrics(path, metrics)
+    summary = summarize_folds([two_folds])
+    validation = summary["evaluations"]["validation"]
+    assert validation["scores"]["hausdorff_95"]["values"] == [1.5, pytest.approx(9.5 / 3)]
+    assert validation["scores"]["trimap_iou/3"]["mean"] == 0.375
+    assert [spread["mean"] for spread in validation["per_category_hausdorff_95"]] == [2.0, 2.25, 4.0]
+    assert "hausdorff_95" not in summary["evaluations"]["test"]["scores"]
+    text = render_folds(summary)
+    assert "| hausdorff 95 a | 2 ± 1.414 |  | 1 | 3 |" in text
+    assert "| **trimap iou/3** | 37.5 ± 17.7 |  | 25.0 | 50.0 |" in text
+    assert "| precision c | " in text
+
+
+def test_intervals_are_over_the_images_of_all_folds(two_folds: Path) -> None:
+    rng = np.random.default_rng(0)
+    parts = []
+    for fold in (0, 1):
+        truth = np.full((8, 3), 50)
+        hits = rng.integers(10, 40, (8, 3))
+        parts.append(np.stack([hits, truth, hits], 1))
+        names = [f"patient{fold * 4 + index // 2}_{index}" for index in range(8)]
+        write_image_counts(two_folds / f"fold-{fold}" / "image_counts.npz", {"validation": (names, parts[-1])})
+    pooled = summarize_folds([two_folds])["evaluations"]["validation"]["pooled"]
+    expected = compute_intervals(np.concatenate(parts), 1000, 0)
+    assert pooled["intervals"]["mean_iou"] == expected["mean_iou"]
+    low, high = (f"{100 * bound:.1f}" for bound in expected["mean_iou"])
+    assert f"({low} to {high})" in (two_folds / "folds.md").read_text(encoding="utf-8")
+    for fold in (0, 1):
+        path = two_folds / f"fold-{fold}" / "recipe.yaml"
+        text = path.read_text(encoding="utf-8")
+        assert "bootstrap_group_pattern: null" in text
+        path.write_text(text.replace("pattern: null", r"pattern: ^(patient\d)"), encoding="utf-8")
+    grouped = summarize_folds([two_folds])["evaluations"]["validation"]["pooled"]["intervals"]
+    groups = [str(index // 2) for index in range(16)]
+    assert grouped["mean_iou"] == compute_intervals(np.concatenate(parts), 1000, 0, groups)["mean_iou"]
+    (two_folds / "fold-1" / "image_counts.npz").write_bytes(b"PK no archive")
+    with pytest.raises(InputError, match=r"image_counts.npz: damaged"):
+        summarize_folds([two_folds])
 
 
 def test_the_test_split_is_the_same_in_each_fold_and_not_pooled(two_folds: Path) -> None:

@@ -30,6 +30,7 @@ from segplus.commands.predict import predict
 from segplus.data import SegmentationData
 from segplus.errors import InputError
 from segplus.metrics import ConfusionMatrix
+from segplus.metrics.bootstrap import FEWEST
 from segplus.recipe import EvaluationRecipe
 from segplus.recipe.evaluation_section import ProtocolRecipe
 from segplus.reporting.metrics_file import write_metrics
@@ -38,7 +39,7 @@ from segplus.reporting.table import format_comparison_table
 CLASSES = ClassMap.build(["sky", "road", "tree", "car"])
 # All as far from each other: a mixture of two is nearest to the larger share, whatever the others.
 COLORS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255))
-METRICS = ["boundary_iou", "trimap_iou", "hausdorff_95", "surface_dice", "calibration"]
+METRICS = ["boundary_iou", "trimap_iou", "hausdorff_95", "surface_dice", "objects", "calibration"]
 FAST = EvaluationRecipe(bootstrap_resamples=20)
 
 
@@ -134,7 +135,8 @@ def random(tmp_path_factory):
 
 def assert_perfect(scores, images):
     means = ("mean_iou", "mean_accuracy", "overall_accuracy", "mean_precision", "mean_dice", "frequency_weighted_iou")
-    for name in (*means, "per_image_mean_iou", "mean_boundary_iou", "surface_dice"):
+    means += ("mean_precision_with_missed", "per_image_mean_iou")
+    for name in (*means, "mean_boundary_iou", "surface_dice", "mean_object_f1", "mean_object_quality"):
         assert scores[name] == 1.0, name
     for name in ("iou", "accuracy", "precision", "dice", "boundary_iou", "surface_dice"):
         assert scores[f"per_category_{name}"] == [1.0] * 4, name
@@ -143,8 +145,12 @@ def assert_perfect(scores, images):
     assert scores["per_category_hausdorff_95"] == [0.0] * 4
     assert scores["per_category_hausdorff_95_undefined"] == [0] * 4
     assert scores["expected_calibration_error"] == 0.0
-    assert set(scores["intervals"]) == {*means, "per_image_mean_iou"}
-    assert all(interval == [1.0, 1.0] for interval in scores["intervals"].values())
+    assert set(scores["intervals"]) == {*means, "per_category_iou"}
+    if images >= FEWEST:
+        assert all(interval == [1.0, 1.0] for interval in scores["intervals"]["per_category_iou"])
+        assert all(scores["intervals"][name] == [1.0, 1.0] for name in means)
+    else:
+        assert np.isnan(scores["intervals"]["mean_iou"]).all()
     assert scores["images"] == images
 
 
@@ -213,7 +219,8 @@ def test_scores_per_image_as_parquet(random, tmp_path):
     table = pq.read_table(tmp_path / "images.parquet")
     assert table.num_rows == 1
     assert table.column_names[:2] == ["name", "mean_iou"]
-    assert table.column_names[-1] == "iou/car"
+    assert "iou/car" in table.column_names
+    assert table.column_names[-1] == "dice/car"
 
 
 def test_kinds_of_images(perfect, tmp_path):
@@ -399,3 +406,16 @@ def test_predictions_of_other_weights_and_foreign_files_are_refused(perfect, tmp
     changed.save_pretrained(model)
     with pytest.raises(InputError, match="NaN or infinity\n  found: colors"):
         predict(str(model), photo, tmp_path / "one.png", progress=False)
+
+
+def test_groups_are_asked_for_before_anything_is_predicted(perfect, tmp_path):
+    recipe = EvaluationRecipe(bootstrap_group_pattern="^(patient)")
+    with pytest.raises(InputError, match="evaluation.bootstrap_group_pattern: an image has no group"):
+        evaluate(perfect, draw_data(), tmp_path / "one", recipe=recipe, progress=False)
+    assert not (tmp_path / "one").exists()
+    grouped = EvaluationRecipe(bootstrap_group_pattern=r"^(part)/", bootstrap_resamples=20)
+    scores = evaluate(perfect, draw_data(), tmp_path, recipe=grouped, progress=False)["evaluations"]["test"]
+    assert scores["groups"] == 1
+    assert np.isnan(scores["intervals"]["overall_accuracy"]).all(), "one group gives no interval"
+    with pytest.raises(InputError, match="bootstrap_group_pattern: no group"):
+        EvaluationRecipe(bootstrap_group_pattern="part")

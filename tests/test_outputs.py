@@ -48,6 +48,8 @@ WRITERS = {
     "inference/prediction_files.py: temporary.open": "write_table, at paths from place_outputs",
     "inspection/audit_page.py: joined.save": "into memory",
     "reporting/charts.py: image.save": "into memory",
+    "reporting/image_counts.py: np.savez_compressed": "inside write_whole, image_counts.npz",
+    "reporting/image_counts.py: temporary.open": "inside write_whole, image_counts.npz",
     "reporting/results.py: first.image.save": "pictures/input.png",
     "reporting/results.py: panel.save": "pictures/, numbered",
     "training/resumption.py: shutil.copyfile": "a checkpoint's copy of recipe.yaml",

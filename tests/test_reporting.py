@@ -13,6 +13,7 @@ from PIL import Image
 
 from segplus.classes import ClassMap
 from segplus.errors import InputError
+from segplus.metrics import compute_scores
 from segplus.reporting.drawing import (
     colorize,
     draw_comparison,
@@ -24,8 +25,16 @@ from segplus.reporting.drawing import (
     shrink_labels,
 )
 from segplus.reporting.examples import Example, choose_extremes
-from segplus.reporting.metrics_file import read_metrics, write_metrics
-from segplus.reporting.table import describe_extremes, format_class_table, format_share, measure_pixel_shares
+from segplus.reporting.failures import describe_failures
+from segplus.reporting.metrics_file import clean_numbers, read_metrics, write_metrics
+from segplus.reporting.scores import list_class_columns
+from segplus.reporting.table import (
+    describe_extremes,
+    format_class_table,
+    format_share,
+    list_class_rows,
+    measure_pixel_shares,
+)
 
 CLASSES = ClassMap.build(["sky", "road"], colors={"sky": (10, 20, 30), "road": (200, 100, 50)})
 EVALUATION = {
@@ -157,6 +166,38 @@ def test_class_table() -> None:
         "────────────────────────────────────────────────\n"
         "mean           60.0        77.5    74.0"
     )
+
+
+BAD = {
+    **compute_scores(np.array([[950, 0, 0], [40, 0, 0], [9, 0, 1]])),
+    "confusion_matrix": [[950, 0, 0], [40, 0, 0], [9, 0, 1]],
+    "per_category_images": [12, 4, 1],
+    "intervals": {"mean_iou": [math.nan] * 2, "per_category_iou": [[0.9, 0.99], [math.nan] * 2, [math.nan] * 2]},
+}
+
+
+NAMES = ["steel", "scratch", "stain"]
+
+
+def test_what_is_wrong_is_said_in_a_sentence_a_class() -> None:
+    first, second = describe_failures(BAD, NAMES)
+    assert first.startswith("scratch is never found: the model never predicts it. It has 40 pixels in 4 images; ")
+    assert first.endswith("; all of them are taken for steel.")
+    assert second.startswith("stain is mostly missed: of its 10 pixels in 1 image, 10.0 % are found; 90.0 % of them ")
+    sound = {"confusion_matrix": [[5, 1], [1, 5]], "per_category_iou": [5 / 7, 5 / 7]}
+    assert describe_failures(sound, ["a", "b"]) == []
+    (wrong,) = describe_failures({"confusion_matrix": [[5, 1], [5, 0]]}, ["a", "b"])
+    assert wrong.startswith("b is never found: where the model predicts it, it is always wrong. It has 5 pixels; ")
+
+
+def test_tables_say_in_words_what_has_no_number() -> None:
+    assert [row["95 %"] for row in list_class_rows(BAD, NAMES)] == ["90.0 to 99.0", "too few images", "too few images"]
+    precision = list_class_columns(clean_numbers(BAD))["Precision"]
+    assert [cell["text"] for cell in precision] == ["95.1", "never predicted", "100.0"]
+    assert "too few images" in format_class_table(BAD, NAMES).splitlines()[-1]
+    matrix = [[1, 1, 0], [0, 0, 0], [0, 0, 0]]
+    rows = list_class_rows({**compute_scores(np.array(matrix)), "confusion_matrix": matrix}, ["a", "b", "c"])
+    assert [row["accuracy"] for row in rows] == ["50.0", "not in the truth", "—"]
 
 
 def test_class_table_without_confusion_matrix_has_no_share() -> None:

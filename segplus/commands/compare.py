@@ -23,6 +23,7 @@ from segplus.inference.prediction_files import write_table
 from segplus.inference.predictor import Predictor
 from segplus.inference.scoring import (
     build_evaluator,
+    check_groups,
     iterate_split,
     join_processes,
     merge_evaluators,
@@ -33,7 +34,7 @@ from segplus.metrics import Evaluator, compare_counts
 from segplus.recipe import EvaluationRecipe
 from segplus.reporting.drawing import draw_comparison
 from segplus.reporting.metrics_file import refuse_foreign_results, write_metrics
-from segplus.reporting.table import format_comparison_table
+from segplus.reporting.table import TOO_FEW, format_comparison_table
 
 _IMAGES = 3
 
@@ -84,6 +85,7 @@ def compare(
     with state.main_process_first():
         found = [find_checkpoint(source, trust_remote_code=trust_remote_code) for source in checkpoints]
     loaded, name, chosen = open_split(found, data, split, progress=progress)
+    check_groups(chosen, recipe)
     with state.main_process_first():
         refuse_foreign_results([*files, *sheets], "differences")
         prepare_folder(output)
@@ -110,8 +112,7 @@ def compare(
 def _compare_scores(
     checkpoints: Sequence[str], evaluators: Sequence[Evaluator], recipe: EvaluationRecipe
 ) -> dict[str, Any]:
-    resamples, seed = recipe.bootstrap_resamples, recipe.bootstrap_seed
-    scores = [evaluator.compute(resamples, seed) for evaluator in evaluators]
+    scores = [evaluator.compute(*recipe.list_bootstrap()) for evaluator in evaluators]
     return {"scores": scores, "differences": measure_differences(checkpoints, evaluators, recipe)}
 
 
@@ -178,9 +179,10 @@ def measure_differences(
     """Return, for each model but the first, the differences of its scores from the first's."""
     first = evaluators[0].stack_counts()
     resamples, seed = max(1, recipe.bootstrap_resamples), recipe.bootstrap_seed
+    groups = evaluators[0].find_groups(recipe.bootstrap_group_pattern)
     differences: dict[str, dict[str, Any]] = {}
     for source, evaluator in zip(checkpoints[1:], evaluators[1:], strict=True):
-        compared = compare_counts(first, evaluator.stack_counts(), resamples, seed)
+        compared = compare_counts(first, evaluator.stack_counts(), resamples, seed, groups)
         differences[source] = {
             name: [dataclasses.asdict(one) for one in entry] if isinstance(entry, list) else dataclasses.asdict(entry)
             for name, entry in compared.items()
@@ -226,8 +228,13 @@ def print_comparison(options: argparse.Namespace, result: Mapping[str, Any]) -> 
         line = f"{number}: {name}: mIoU {100 * scores['mean_iou']:.2f} %"
         if name in result["differences"]:
             change = result["differences"][name]["mean_iou"]
-            gain, low, high = (100 * change[key] for key in ("difference", "low", "high"))
-            line += f"  ({gain:+.2f}, 95 % {low:+.2f} to {high:+.2f}, p = {change['p_value']:.3f})"
+            line += f"  ({100 * change['difference']:+.2f}, {_describe_certainty(change)})"
         print(line)
     print(f"{result['split']} split, {result['images']} images\n{format_comparison_table(result)}")
     print(f"written to {options.output}")
+
+
+def _describe_certainty(change: Mapping[str, float]) -> str:
+    if math.isnan(change["p_value"]):
+        return f"{TOO_FEW} for an interval"
+    return f"95 % {100 * change['low']:+.2f} to {100 * change['high']:+.2f}, p = {change['p_value']:.3f}"

@@ -18,10 +18,12 @@ from segplus.inference.checkpoint import choose_device, find_checkpoint, list_ch
 from segplus.inference.evaluation_data import DataSource, format_settings, list_input_files, name_data, open_split
 from segplus.inference.example_predictions import predict_examples
 from segplus.inference.prediction_files import check_mask_format, check_table_name, write_table
-from segplus.inference.scoring import evaluate_split, join_processes
+from segplus.inference.scoring import check_groups, evaluate_split, join_processes
 from segplus.metrics import Evaluator
+from segplus.metrics.confusion import score_each
 from segplus.recipe import EvaluationRecipe
 from segplus.reporting.environment import describe_machine, list_versions
+from segplus.reporting.failures import describe_failures
 from segplus.reporting.html_report import write_html_report
 from segplus.reporting.metrics_file import refuse_foreign_results, write_metrics
 from segplus.reporting.table import format_class_table
@@ -67,6 +69,7 @@ def evaluate(
     with state.main_process_first():
         found = find_checkpoint(checkpoint, trust_remote_code=trust_remote_code)
     loaded, name, chosen = open_split([found], data, split, progress=progress)
+    check_groups(chosen, recipe)
     with state.main_process_first():
         refuse_foreign_results(files, "segplus_version")
         prepare_folder(output)
@@ -79,7 +82,7 @@ def evaluate(
     evaluator = evaluate_split(
         predictor, chosen, loaded.classes, recipe, targets=written, title=name, progress=progress
     )
-    scores = evaluator.compute(recipe.bootstrap_resamples, recipe.bootstrap_seed)
+    scores = evaluator.compute(*recipe.list_bootstrap())
     seconds = time.perf_counter() - started
     evaluations = {name: {**scores, "protocol": recipe.protocol.describe(), "seconds": seconds}}
     metrics = _collect_metrics(found.source, name_data(data), loaded.classes, evaluations)
@@ -124,13 +127,21 @@ def _collect_metrics(
 
 
 def list_image_rows(evaluator: Evaluator, classes: ClassMap) -> list[dict[str, Any]]:
-    """Return one row per image: its name, its scores, and the IoU of each class, NaN where it is absent."""
-    rows = []
-    for image in evaluator.images:
+    """Return one row per image: its name, its scores, and IoU, Dice and what metrics keep of each class.
+
+    A class that is absent has NaN; the distance of one that only truth or only prediction holds is infinite.
+    """
+    counts, rows = evaluator.stack_counts(), []
+    columns = {"dice": score_each(counts)["dice"], **evaluator.list_image_columns()}
+    for position, image in enumerate(evaluator.images):
         scores = image.compute()
-        per_class = scores.pop("per_category_iou")
-        names = (f"iou/{name}" for name in classes.names)
-        rows.append({"name": image.name, **scores, **dict(zip(names, per_class, strict=True))})
+        per_class = {"iou": scores.pop("per_category_iou")} | {key: kept[position] for key, kept in columns.items()}
+        cells = {
+            f"{key}/{name}": float(value)
+            for key, values in per_class.items()
+            for name, value in zip(classes.names, values, strict=True)
+        }
+        rows.append({"name": image.name, **scores, **cells})
     return rows
 
 
@@ -152,5 +163,6 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     if join_processes().is_main_process:
         for name, scores in metrics["evaluations"].items():
             print(f"{name} split, {scores['images']} images\n{format_class_table(scores, metrics['class_names'])}")
+            print("".join(f"{sentence}\n" for sentence in describe_failures(scores, metrics["class_names"])), end="")
         print(f"written to {options.output}")
     return 0

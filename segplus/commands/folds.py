@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 import yaml
 
+from segplus.data.splits import find_groups
 from segplus.errors import InputError
 from segplus.files import explain_refusals, place_outputs, write_text
-from segplus.metrics import compute_scores
+from segplus.metrics import compute_intervals, compute_scores
 from segplus.recipe.differences import find_difference, keep_learning_keys
 from segplus.recipe.paths import is_fold_folder
 from segplus.reporting.environment import list_versions
+from segplus.reporting.image_counts import read_image_counts
 from segplus.reporting.markdown import escape_text
 from segplus.reporting.metrics_file import read_metrics, write_metrics
-from segplus.reporting.table import format_score
+from segplus.reporting.table import ABSENT, format_interval, format_score
 
 MEANS = {
     "mean_iou": "mIoU",
@@ -30,7 +32,10 @@ MEANS = {
     "mean_dice": "mean Dice",
     "frequency_weighted_iou": "frequency-weighted IoU",
 }
-_METRICS, _RECIPE = "metrics.json", "recipe.yaml"
+_METRICS, _RECIPE, _COUNTS = "metrics.json", "recipe.yaml", "image_counts.npz"
+# Numbers of an evaluation that are no score, and words in the names of scores that are no share.
+_NO_SCORES = ("images", "seconds", "classes_present", "groups")
+_NO_SHARES = ("hausdorff", "objects", "images", "unmatched")
 _REPEAT = "repeat the run of this fold"
 
 
@@ -203,17 +208,46 @@ def _find_parent(runs: Sequence[FoldRun]) -> Path:
 
 
 def _summarize_split(runs: Sequence[FoldRun], split: str) -> dict[str, Any]:
-    evaluations = [run.metrics["evaluations"][split] for run in runs]
-    per_class = np.array([entry["per_category_iou"] for entry in evaluations], dtype=np.float64)  # (folds, C)
+    evaluations = [_flatten(run.metrics["evaluations"][split]) for run in runs]
+    shared = [key for key in evaluations[0] if all(key in entry for entry in evaluations)]
+    scores = [key for key in shared if key not in _NO_SCORES and all(_is_number(entry[key]) for entry in evaluations)]
+    listed = [key for key in shared if key.startswith("per_category_")]
     summary: dict[str, Any] = {
         "images": [entry["images"] for entry in evaluations],
-        "scores": {key: _spread([entry[key] for entry in evaluations]) for key in MEANS},
-        "per_category_iou": [_spread(column) for column in per_class.T.tolist()],
+        "scores": {key: _spread([entry[key] for entry in evaluations]) for key in dict.fromkeys([*MEANS, *scores])},
+        **{key: [_spread(column) for column in zip(*(e[key] for e in evaluations), strict=True)] for key in listed},
     }
     if split == "validation":
         matrix = np.sum([np.asarray(entry["confusion_matrix"], dtype=np.int64) for entry in evaluations], axis=0)
-        summary["pooled"] = {**compute_scores(matrix), "confusion_matrix": matrix}
+        summary["pooled"] = {**compute_scores(matrix), "confusion_matrix": matrix, **_resample_pooled(runs, split)}
     return summary
+
+
+def _flatten(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an evaluation with one entry for each width of trimap_iou."""
+    widths = evaluation.get("trimap_iou") or {}
+    return {**evaluation, **{f"trimap_iou/{width_px}": score for width_px, score in widths.items()}}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _resample_pooled(runs: Sequence[FoldRun], split: str) -> dict[str, Any]:
+    """Return the intervals over the images of all folds; nothing for runs that left no counts of their images."""
+    paths = [run.folder / _COUNTS for run in runs]
+    evaluation = runs[0].recipe.get("evaluation") or {}
+    resamples = evaluation.get("bootstrap_resamples", 0)
+    if not resamples or not all(path.is_file() for path in paths):
+        return {}
+    num_classes = len(runs[0].metrics["class_names"])
+    names, counts = zip(*(read_image_counts(path, split, num_classes) for path in paths), strict=True)
+    pattern, groups = evaluation.get("bootstrap_group_pattern"), None
+    if pattern is not None:
+        flat = [name for some in names for name in some]
+        groups = find_groups(flat, pattern, "evaluation.bootstrap_group_pattern")
+    seed = evaluation.get("bootstrap_seed", 0)
+    return {"intervals": compute_intervals(np.concatenate(counts), resamples, seed, groups)}
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:
@@ -232,10 +266,14 @@ def render_folds(summary: Mapping[str, Any]) -> str:
     for split, entry in summary["evaluations"].items():
         lines += _render_split(split, entry, summary["class_names"], list(summary["runs"]))
     lines.append(
-        "Mean ± standard deviation (n - 1) over the folds, in percent; a class counts in the folds that hold it."
+        "Mean ± standard deviation (n - 1) over the folds, in percent, distances and numbers as they are; a class "
+        "counts in the folds that hold it."
     )
     if any("pooled" in entry for entry in summary["evaluations"].values()):
-        lines.append("Pooled: the score of the sum of the folds' confusion matrices, in which each image counts once.")
+        lines.append(
+            "Pooled: the score of the sum of the folds' confusion matrices, in which each image counts once; in "
+            "brackets its 95 % interval."
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -243,18 +281,38 @@ def _render_split(split: str, entry: Mapping[str, Any], names: Sequence[str], fo
     pooled = entry.get("pooled")
     images = f"{sum(entry['images'])} images" if pooled else f"the same {entry['images'][0]} images in each fold"
     titles = [f"{split}, {images}", "mean ± std", *(["pooled"] if pooled else []), *(f"fold {fold}" for fold in folds)]
-    rows = [(f"**{title}**", entry["scores"][key], pooled and pooled[key]) for key, title in MEANS.items()]
-    per_class = zip(names, entry["per_category_iou"], strict=True)
-    rows += [
-        (f"IoU {escape_text(name)}", spread, pooled and pooled["per_category_iou"][index])
-        for index, (name, spread) in enumerate(per_class)
+    rows = [
+        (f"**{MEANS.get(key, key.replace('_', ' '))}**", key, spread, _find_pooled(pooled, key))
+        for key, spread in entry["scores"].items()
     ]
+    for key in (key for key in entry if key.startswith("per_category_")):
+        title = "IoU" if key == "per_category_iou" else key.removeprefix("per_category_").replace("_", " ")
+        rows += [
+            (f"{title} {escape_text(name)}", key, spread, _find_pooled(pooled, key, index))
+            for index, (name, spread) in enumerate(zip(names, entry[key], strict=True))
+        ]
     table = [titles, ["---", *["---:"] * (len(titles) - 1)]]
-    for title, spread, together in rows:
-        mean = f"{format_score(spread['mean'])} ± {format_score(spread['std'])}"
-        values = [format_score(value) for value in spread["values"]]
-        table.append([title, mean, *([format_score(together)] if pooled else []), *values])
+    for title, key, spread, together in rows:
+        show = _format_plain if any(word in key for word in _NO_SHARES) else format_score
+        mean = f"{show(spread['mean'])} ± {show(spread['std'])}"
+        table.append([title, mean, *([together] if pooled else []), *(show(value) for value in spread["values"])])
     return [*(f"| {' | '.join(row)} |" for row in table), ""]
+
+
+def _find_pooled(pooled: Mapping[str, Any] | None, key: str, index: int | None = None) -> str:
+    """Return the score of all folds together with its interval; empty where it cannot be had from their counts."""
+    if pooled is None or key not in pooled:
+        return ""
+    intervals = pooled.get("intervals", {})
+    score, interval = pooled[key], intervals.get(key)
+    if index is not None:
+        score, interval = score[index], None if interval is None else interval[index]
+    told = format_interval(interval)
+    return format_score(score) if told is None or math.isnan(score) else f"{format_score(score)} ({told})"
+
+
+def _format_plain(value: float | None) -> str:
+    return ABSENT if value is None or math.isnan(value) else f"{value:.4g}"
 
 
 def run(options: argparse.Namespace, _: Sequence[str]) -> int:

@@ -28,12 +28,14 @@ from segplus.errors import EXIT_CODE_DIVERGED, EXIT_CODE_INPUT, EXIT_CODE_SIGNAL
 from segplus.inference import Predictor, evaluate_split
 from segplus.inference.checkpoint import find_checkpoint
 from segplus.inference.example_predictions import predict_examples
-from segplus.inference.scoring import build_evaluator
+from segplus.inference.scoring import build_evaluator, check_groups
 from segplus.inference.trial import try_protocol
 from segplus.models import load_model
 from segplus.recipe import Recipe, load_recipe
 from segplus.recipe.shipped import find_recipe
+from segplus.reporting.failures import describe_failures
 from segplus.reporting.hub import prepare_repository, push_folder
+from segplus.reporting.image_counts import ImageCounts, write_image_counts
 from segplus.reporting.results import RunResults, name_repository, write_results
 from segplus.reporting.table import format_class_table
 from segplus.training import (
@@ -75,6 +77,8 @@ def train(recipe: Recipe) -> None:
             prepare_repository(name_repository(recipe, output_dir), bool(arguments.hub_private_repo))
     trainer = build_trainer(recipe, arguments, data, loaded, image_processor)
     measured = [name for name in ("validation", "test") if name in data.splits]
+    for name in measured:
+        check_groups(data.splits[name], recipe.evaluation)
     trial = Predictor(loaded.model, image_processor, recipe.evaluation.protocol, channels=recipe.data.channels)
     try_protocol(trial, [data.splits[name] for name in measured])
 
@@ -91,15 +95,18 @@ def train(recipe: Recipe) -> None:
     saved = find_checkpoint(str(output_dir), trust_remote_code=recipe.model.trust_remote_code)
     predictor = saved.load(recipe.evaluation.protocol, arguments.device)
     evaluations: dict[str, dict[str, Any]] = {}
+    counted: dict[str, ImageCounts] = {}
     for name in measured:
         started = time.perf_counter()
         evaluator = evaluate_split(predictor, data.splits[name], data.classes, recipe.evaluation, title=name)
-        scores = evaluator.compute(recipe.evaluation.bootstrap_resamples, recipe.evaluation.bootstrap_seed)
+        scores = evaluator.compute(*recipe.evaluation.list_bootstrap())
+        counted[name] = [image.name for image in evaluator.images], evaluator.stack_counts()
         protocol = recipe.evaluation.protocol.describe()
         evaluations[name] = {**scores, "protocol": protocol, "seconds": time.perf_counter() - started}
     if not trainer.is_world_process_zero():
         return
 
+    write_image_counts(output_dir / "image_counts.npz", counted)
     write_results(
         RunResults(
             folder=output_dir,
@@ -114,6 +121,7 @@ def train(recipe: Recipe) -> None:
         )
     )
     print(f"\n{name} split, {scores['images']} images\n{format_class_table(scores, data.classes.names)}\n")
+    print("".join(f"{sentence}\n" for sentence in describe_failures(scores, data.classes.names)), end="")
     print(f"model, model card (README.md), metrics.json and report.html lie in {output_dir}")
     if recipe.training.get("push_to_hub"):
         repository = name_repository(recipe, output_dir)

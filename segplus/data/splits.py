@@ -13,9 +13,13 @@ from segplus.errors import InputError
 Indices = npt.NDArray[np.int64]
 
 
-def find_groups(names: Sequence[str], pattern: str | None) -> list[str]:
+def find_groups(names: Sequence[str], pattern: str | None, key: str = "data.group_pattern") -> list[str]:
     """Return each image's group: the pattern's first group in its name, or the name itself.
 
+    Args:
+        names: Names of the images.
+        pattern: Regular expression; None makes each image a group.
+        key: Where the pattern stands in a recipe, for messages.
     Raises:
         InputError: If a name does not match.
     """
@@ -25,9 +29,7 @@ def find_groups(names: Sequence[str], pattern: str | None) -> list[str]:
     for name in names:
         match = re.search(pattern, name)
         if match is None or match[1] is None:
-            raise InputError(
-                "data.group_pattern: an image has no group", found=name, allowed=pattern, fix="match every name"
-            )
+            raise InputError(f"{key}: an image has no group", found=name, allowed=pattern, fix="match every name")
         groups.append(match[1])
     return groups
 

@@ -13,10 +13,11 @@ from accelerate.utils import gather_object
 from segplus.classes import ClassMap
 from segplus.data import SegmentationSplit
 from segplus.data.parallel import read_ahead
+from segplus.data.splits import find_groups
 from segplus.images import DecodedImage
 from segplus.inference.prediction_files import write_labels
 from segplus.inference.predictor import Predictor
-from segplus.metrics import BoundaryIoU, CalibrationError, Evaluator, SurfaceDistances, TrimapIoU
+from segplus.metrics import BoundaryIoU, CalibrationError, Evaluator, ObjectScores, SurfaceDistances, TrimapIoU
 from segplus.metrics.evaluator import BorderMetric, ImageScores
 from segplus.metrics.user_metrics import UserMetrics
 from segplus.progress import Progress
@@ -40,11 +41,28 @@ def build_evaluator(recipe: EvaluationRecipe, classes: ClassMap) -> Evaluator:
     if "trimap_iou" in names:
         metrics["trimap_iou"] = TrimapIoU(count, ignored, recipe.trimap_widths_px)
     if names & {"hausdorff_95", "surface_dice"}:
-        metrics["surface_distances"] = SurfaceDistances(count, ignored, recipe.surface_tolerance, recipe.spacing)
+        metrics["surface_distances"] = SurfaceDistances(
+            count, ignored, recipe.surface_tolerance, recipe.spacing, recipe.surface_border
+        )
+    if "objects" in names:
+        metrics["objects"] = ObjectScores(
+            count, ignored, recipe.object_overlap, recipe.object_sizes_px, recipe.object_background
+        )
     if recipe.user_metrics:
         metrics["user_metrics"] = UserMetrics(recipe.user_metrics, classes)
     calibration = CalibrationError(ignored, recipe.calibration_bins) if "calibration" in names else None
     return Evaluator(count, ignored, metrics, calibration)
+
+
+def check_groups(split: SegmentationSplit, recipe: EvaluationRecipe) -> None:
+    """Refuse image names without a group for the bootstrap, before anything is predicted.
+
+    Raises:
+        InputError: If a name does not match `bootstrap_group_pattern`.
+    """
+    if recipe.bootstrap_group_pattern is not None:
+        names = [split.name(index) for index in range(len(split))]
+        find_groups(names, recipe.bootstrap_group_pattern, "evaluation.bootstrap_group_pattern")
 
 
 def join_processes() -> PartialState:

@@ -7,6 +7,7 @@ from segplus.metrics.borders import BoundaryIoU, SurfaceDistances, TrimapIoU
 from segplus.metrics.calibration import CalibrationError
 from segplus.metrics.confusion import ConfusionMatrix, compute_scores, confusion_matrices, score_counts
 from segplus.metrics.evaluator import Evaluator, ImageScores
+from segplus.metrics.found_objects import ObjectScores
 from segplus.metrics.labels import label_map, label_maps
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Evaluator",
     "ImageScores",
     "MeanIoU",
+    "ObjectScores",
     "PairedDifference",
     "SurfaceDistances",
     "TrimapIoU",

@@ -168,30 +168,47 @@ def average(values: Floats) -> float:
     return float(present.mean()) if present.size else float("nan")
 
 
-def _average_rows(values: Floats) -> Floats:
+def average_rows(values: Floats) -> Floats:
     """Return the means of the last axis without NaN; NaN of none."""
     present = ~np.isnan(values)
     return divide(np.where(present, values, 0.0).sum(-1), present.sum(-1).astype(np.float64))
+
+
+def score_each(counts: npt.NDArray[Any]) -> dict[str, Floats]:
+    """Scores of every class: iou, accuracy, precision, precision_with_missed and dice, shape (..., C) each.
+
+    Args:
+        counts: Hits, pixels of the truth and pixels of the prediction per class, shape (..., 3, C).
+    """
+    hits, truth, predicted = np.moveaxis(counts.astype(np.float64), -2, 0)
+    precision = divide(hits, predicted)
+    return {
+        "iou": divide(hits, truth + predicted - hits),
+        "accuracy": divide(hits, truth),
+        "precision": precision,
+        "precision_with_missed": np.where((predicted == 0) & (truth > 0), 0.0, precision),
+        "dice": divide(2 * hits, truth + predicted),
+    }
 
 
 def _apply_formulas(
     counts: npt.NDArray[Any], mean: Callable[[Floats], Any]
 ) -> tuple[dict[str, Any], dict[str, Floats]]:
     """Return means, shape (...), and scores per class, shape (..., C), of counts, shape (..., 3, C)."""
-    hits, truth, predicted = np.moveaxis(counts.astype(np.float64), -2, 0)
+    each = score_each(counts)
+    hits, truth = counts[..., 0, :].astype(np.float64).sum(-1), counts[..., 1, :].astype(np.float64)
     total = truth.sum(-1)
-    iou, accuracy = divide(hits, truth + predicted - hits), divide(hits, truth)
-    precision, dice = divide(hits, predicted), divide(2 * hits, truth + predicted)
     means = {
-        "mean_iou": mean(iou),
-        "mean_accuracy": mean(accuracy),
-        "overall_accuracy": divide(hits.sum(-1), total),
-        "mean_precision": mean(precision),
-        "mean_dice": mean(dice),
-        "frequency_weighted_iou": divide((truth * np.nan_to_num(iou)).sum(-1), total),
+        "mean_iou": mean(each["iou"]),
+        "mean_accuracy": mean(each["accuracy"]),
+        "overall_accuracy": divide(hits, total),
+        "mean_precision": mean(each["precision"]),
+        "mean_precision_with_missed": mean(each["precision_with_missed"]),
+        "mean_dice": mean(each["dice"]),
+        "frequency_weighted_iou": divide((truth * np.nan_to_num(each["iou"])).sum(-1), total),
     }
-    per_class = {"iou": iou, "accuracy": accuracy, "precision": precision, "dice": dice}
-    return means, {f"per_category_{name}": values for name, values in per_class.items()}
+    kept = ("iou", "accuracy", "precision", "dice")
+    return means, {f"per_category_{name}": each[name] for name in kept}
 
 
 def score_counts(counts: npt.NDArray[Any]) -> dict[str, Floats]:
@@ -200,10 +217,10 @@ def score_counts(counts: npt.NDArray[Any]) -> dict[str, Floats]:
     Args:
         counts: Hits, pixels of the truth and pixels of the prediction per class, shape (..., 3, C).
     Returns:
-        mean_iou, mean_accuracy, overall_accuracy, mean_precision, mean_dice, frequency_weighted_iou, shape (...), and
-        per_category_iou, shape (..., C); NaN where a score is not defined.
+        mean_iou, mean_accuracy, overall_accuracy, mean_precision, mean_precision_with_missed, mean_dice,
+        frequency_weighted_iou, shape (...), and per_category_iou, shape (..., C); NaN where a score is not defined.
     """
-    means, per_class = _apply_formulas(counts, _average_rows)
+    means, per_class = _apply_formulas(counts, average_rows)
     return {**means, "per_category_iou": per_class["per_category_iou"]}
 
 
@@ -212,13 +229,14 @@ def compute_scores(matrix: Tensor | npt.NDArray[Any]) -> dict[str, Any]:
 
     A class that occurs neither in the truth nor in the prediction has IoU and Dice NaN, one that the truth does not
     hold has accuracy NaN, one that is never predicted has precision NaN; means are over the classes that have a number.
+    In mean_precision_with_missed a class that the truth holds and that is never predicted counts 0.
 
     Args:
         matrix: Counts, shape (C, C), rows the truth, columns the prediction.
     Returns:
         mean_iou, mean_accuracy, overall_accuracy, per_category_iou, per_category_accuracy (recall), mean_precision,
-        per_category_precision, mean_dice, per_category_dice (F1), frequency_weighted_iou, all in [0, 1]; and
-        classes_present, the number of classes that mean_iou is the mean of.
+        mean_precision_with_missed, per_category_precision, mean_dice, per_category_dice (F1), frequency_weighted_iou,
+        all in [0, 1]; and classes_present, the number of classes that mean_iou is the mean of.
     """
     counts = matrix.detach().cpu().numpy() if isinstance(matrix, Tensor) else np.asarray(matrix)
     counts = np.stack([counts.diagonal(), counts.sum(1), counts.sum(0)])

@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 
 from segplus.classes import IGNORE_INDEX
+from segplus.data.splits import find_groups
 from segplus.metrics.bootstrap import compute_intervals
+from segplus.metrics.borders import SurfaceDistances
 from segplus.metrics.calibration import CalibrationError
 from segplus.metrics.confusion import ConfusionMatrix, compute_scores, score_counts
+from segplus.metrics.found_objects import ObjectScores
 from segplus.metrics.rows import Rows
 
 
@@ -121,15 +124,38 @@ class Evaluator:
         order = np.argsort([index for index, _ in self._names], kind="stable")
         return np.asarray(self._counts.stack()[order.astype(np.int64)])
 
-    def compute(self, resamples: int = 0, seed: int = 0) -> dict[str, Any]:
+    def list_image_columns(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Return what metrics keep of each image and class, name -> shape (N, C), in the order of the split."""
+        order = np.argsort([index for index, _ in self._names], kind="stable").astype(np.int64)
+        kept = (SurfaceDistances, ObjectScores)
+        columns = [metric.list_image_columns() for metric in self.metrics.values() if isinstance(metric, kept)]
+        return {name: values[order] for found in columns for name, values in found.items()}
+
+    def find_groups(self, pattern: str | None) -> list[str] | None:
+        """Return the group of each image in the order of the split; None without a pattern.
+
+        Args:
+            pattern: Regular expression on an image's name; its first group names the image's group.
+        Raises:
+            InputError: If a name does not match.
+        """
+        if pattern is None:
+            return None
+        names = [name for _, name in sorted(self._names, key=lambda entry: entry[0])]
+        return find_groups(names, pattern, "evaluation.bootstrap_group_pattern")
+
+    def compute(self, resamples: int = 0, seed: int = 0, group_pattern: str | None = None) -> dict[str, Any]:
         """Return all scores.
 
         Args:
             resamples: Resamples of the images for the intervals; 0 for none.
             seed: Another seed draws other resamples.
+            group_pattern: Groups of images that are drawn whole; see `find_groups`. None draws images.
         Returns:
-            `compute_scores`, images, confusion_matrix, per_image_mean_iou (mean over images that have one), intervals,
-            and the scores of the further metrics.
+            `compute_scores`, images, confusion_matrix, per_image_mean_iou (mean over images that have one),
+            per_category_images (whose truth holds the class), intervals, and the scores of the further metrics.
+        Raises:
+            InputError: If an image's name has no group.
         """
         counts = self.stack_counts()
         own = score_counts(counts)["mean_iou"]
@@ -139,9 +165,13 @@ class Evaluator:
             "images": len(counts),
             "confusion_matrix": self.confusion.matrix.tolist(),
             "per_image_mean_iou": float(known.mean()) if known.size else float("nan"),
+            "per_category_images": (counts[:, 1] > 0).sum(0).tolist(),
         }
         if resamples:
-            scores["intervals"] = compute_intervals(counts, resamples, seed)
+            groups = self.find_groups(group_pattern)
+            scores["intervals"] = compute_intervals(counts, resamples, seed, groups)
+            if groups is not None:
+                scores["groups"] = len(set(groups))
         for metric in self.metrics.values():
             scores |= metric.compute()
         return scores | (self.calibration.compute() if self.calibration is not None else {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +16,13 @@ from transformers import EvalPrediction
 
 from segplus.classes import ClassMap
 from segplus.errors import InputError
+from segplus.metrics.borders import BoundaryIoU, SurfaceDistances, TrimapIoU
+from segplus.metrics.found_objects import ObjectScores
 from segplus.metrics.label_map_store import LabelMaps
 from segplus.recipe.evaluation_section import OWN_METRICS
 from segplus.recipe.imports import import_object
 
+Streamed = BoundaryIoU | ObjectScores | SurfaceDistances | TrimapIoU
 Array = npt.NDArray[Any]
 Scores = dict[str, Any]
 MetricFunction = Callable[..., Scores]
@@ -67,6 +71,32 @@ class EvaluateModule:
     def _compute(self) -> Scores:
         self._holds_images = False
         return self._module.compute(**self._arguments) or {}
+
+
+class StreamedMetric:
+    """One of segplus' metrics of label maps as a function of a batch and compute_result; it is left as it was given.
+
+    Args:
+        metric: Such as ObjectScores.
+    """
+
+    def __init__(self, metric: Streamed) -> None:
+        self._empty = metric
+        self.forget()
+
+    def __call__(self, batch: EvalPrediction, compute_result: bool) -> Scores:
+        """Add a batch; return those of the scores that are numbers or one number a class."""
+        for guess, truth in zip(batch.predictions, batch.label_ids, strict=True):
+            self._metric.update(guess, truth)
+        if not compute_result:
+            return {}
+        scores = {name: value for name, value in self._metric.compute().items() if not isinstance(value, dict)}
+        self.forget()
+        return scores
+
+    def forget(self) -> None:
+        """Drop the images that were added."""
+        self._metric = copy.deepcopy(self._empty)
 
 
 class UserMetrics:
@@ -152,7 +182,7 @@ def load_metrics(
             named: Mapping[str, Mapping[str, Any]] = {metric: {}} if isinstance(metric, str) else metric
             loaded += [_load_metric(name, classes, arguments, key) for name, arguments in named.items()]
         else:
-            loaded.append(metric if callable(metric) else EvaluateModule(metric, classes, {}))
+            loaded.append(_wrap(metric, classes))
     return loaded
 
 
@@ -164,6 +194,12 @@ def _load_metric(name: str, classes: ClassMap, arguments: Mapping[str, Any], key
         metric = found(**arguments) if isinstance(found, type) else partial(found, **arguments)
     except TypeError as error:
         raise InputError(f"{key}: cannot make '{name}'", found=error) from None
+    return _wrap(metric, classes)
+
+
+def _wrap(metric: Any, classes: ClassMap) -> MetricFunction:
+    if isinstance(metric, Streamed):
+        return StreamedMetric(metric)
     return metric if callable(metric) else EvaluateModule(metric, classes, {})
 
 

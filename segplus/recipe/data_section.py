@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from segplus.errors import InputError, suggest
 from segplus.images import ImageRange
+from segplus.recipe.patterns import check_pattern
 
 Layout = Literal[
     "auto",
@@ -199,16 +199,8 @@ class DataRecipe:
             raise InputError("data.fold: no such fold", found=self.fold, allowed=f"0..{self.folds - 1}")
 
     def _check_patterns(self) -> None:
-        patterns = ("group_pattern", "image_pattern", "mask_pattern")
-        for key, pattern in ((key, vars(self)[key]) for key in patterns):
-            if pattern is None:
-                continue
-            try:
-                groups = re.compile(pattern).groups
-            except re.error as error:
-                raise InputError(f"data.{key}: not a regular expression ({error})", found=pattern) from None
-            if not groups:
-                raise InputError(f"data.{key}: no group", found=pattern, fix="put ( ) around the part that counts")
+        for key in ("group_pattern", "image_pattern", "mask_pattern"):
+            check_pattern(f"data.{key}", vars(self)[key])
 
     def _check_meanings(self) -> None:
         if self.classes is not None and not isinstance(self.classes, str | list | dict):

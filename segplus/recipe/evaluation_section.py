@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from segplus.errors import InputError, suggest
+from segplus.recipe.patterns import check_pattern
 
-MetricName = Literal["boundary_iou", "trimap_iou", "hausdorff_95", "surface_dice", "calibration"]
+MetricName = Literal["boundary_iou", "trimap_iou", "hausdorff_95", "surface_dice", "objects", "calibration"]
 OWN_METRICS: tuple[str, ...] = get_args(MetricName)
 
 
@@ -85,9 +86,16 @@ class EvaluationRecipe:
         trimap_widths_px: Distances from a border of the truth within which trimap IoU counts.
         surface_tolerance: Distance up to which surface Dice takes two borders as equal, in units of `spacing`.
         spacing: Height and width of a pixel, for hausdorff_95 and surface_dice.
+        surface_border: What hausdorff_95 and surface_dice measure between: border `pixels`, or `surfels`, pieces of
+            line between pixels that are weighed by their length.
+        object_overlap: IoU above which `objects` takes a predicted object for one of the truth.
+        object_sizes_px: Limits between the sizes of objects that are counted apart, in pixels, ascending.
+        object_background: Whether class 0 has objects.
         calibration_bins: Bins of the confidence for the expected calibration error.
         bootstrap_resamples: Resamples of the images for the 95 % intervals; 0 leaves them out.
         bootstrap_seed: Another seed draws other resamples.
+        bootstrap_group_pattern: Regular expression on an image's name; its first group names the patient or scene that
+            resamples draw whole. None draws images.
     """
 
     protocol: ProtocolRecipe = field(default_factory=ProtocolRecipe)
@@ -96,9 +104,14 @@ class EvaluationRecipe:
     trimap_widths_px: list[int] = field(default_factory=lambda: [1, 3, 5, 10])
     surface_tolerance: float = 2.0
     spacing: list[float] = field(default_factory=lambda: [1.0, 1.0])
+    surface_border: Literal["pixels", "surfels"] = "pixels"
+    object_overlap: float = 0.5
+    object_sizes_px: list[int] = field(default_factory=lambda: [1024, 9216])
+    object_background: bool = False
     calibration_bins: int = 15
     bootstrap_resamples: int = 1000
     bootstrap_seed: int = 0
+    bootstrap_group_pattern: str | None = None
 
     @property
     def user_metrics(self) -> list[str | dict[str, dict[str, Any]]]:
@@ -122,6 +135,12 @@ class EvaluationRecipe:
             ),
             "surface_tolerance": (self.surface_tolerance, self.surface_tolerance >= 0, "0 and more"),
             "spacing": (self.spacing, len(self.spacing) == 2 and min(self.spacing) > 0, "two positive numbers"),
+            "object_overlap": (self.object_overlap, 0 <= self.object_overlap < 1, "0 up to, not including, 1"),
+            "object_sizes_px": (
+                self.object_sizes_px,
+                all(low < high for low, high in zip([0, *self.object_sizes_px], self.object_sizes_px, strict=False)),
+                "ascending numbers from 1; [] for no sizes",
+            ),
             "calibration_bins": (self.calibration_bins, 1 <= self.calibration_bins <= 100_000, "1 to 100000"),
             "bootstrap_resamples": (
                 self.bootstrap_resamples,
@@ -133,3 +152,8 @@ class EvaluationRecipe:
         for key, (found, is_allowed, allowed) in checks.items():
             if not is_allowed:
                 raise InputError(f"evaluation.{key}", found=found, allowed=allowed)
+        check_pattern("evaluation.bootstrap_group_pattern", self.bootstrap_group_pattern)
+
+    def list_bootstrap(self) -> tuple[int, int, str | None]:
+        """Return resamples, seed and group pattern, as `Evaluator.compute` takes them."""
+        return self.bootstrap_resamples, self.bootstrap_seed, self.bootstrap_group_pattern

@@ -18,6 +18,7 @@ from segplus.files import write_text
 from segplus.reporting.charts import draw_curves, draw_matrix
 from segplus.reporting.drawing import shrink_labels
 from segplus.reporting.examples import Example
+from segplus.reporting.failures import describe_failures
 from segplus.reporting.layers import MOST_PX, encode_layers
 from segplus.reporting.metrics_file import clean_numbers
 from segplus.reporting.scores import (
@@ -82,7 +83,7 @@ def write_html_report(
         "charts": _list_charts(log_history),
         "tables": _list_tables(metrics, versions),
         "recipe": recipe_text.rstrip(),
-        **_describe_scores(evaluations[chosen], len(classes.names)),
+        **_describe_scores(evaluations[chosen], classes.names),
         **_describe_classes(evaluations[chosen], classes),
         **_describe_legend(examples, classes),
         **_describe_confusions(evaluations[chosen], classes),
@@ -111,12 +112,13 @@ def _list_sections(page: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(anchor, title) for anchor, (title, is_there) in sections.items() if is_there]
 
 
-def _describe_scores(evaluation: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
+def _describe_scores(evaluation: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     images = evaluation.get("images")
     return {
+        "failures": describe_failures(evaluation, names),
         "scores": list_large_scores(evaluation),
         "further": list_further_scores(evaluation),
-        "note": describe_measurement(evaluation, num_classes),
+        "note": describe_measurement(evaluation, len(names)),
         "images": "" if images is None else f"{images:,} images",
     }
 

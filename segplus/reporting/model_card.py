@@ -14,6 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, StrictUndefined
 
 from segplus.images import ImageRange
+from segplus.reporting.failures import describe_failures
 from segplus.reporting.licenses import License
 from segplus.reporting.markdown import (
     choose_fence,
@@ -24,7 +25,7 @@ from segplus.reporting.markdown import (
     quote_shell,
 )
 from segplus.reporting.metrics_file import clean_numbers
-from segplus.reporting.table import ABSENT, format_score, format_share, list_class_rows
+from segplus.reporting.table import ABSENT, INTERVAL, TOO_FEW, format_interval, format_score, list_class_rows
 
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")
 _METRICS = {
@@ -33,6 +34,7 @@ _METRICS = {
     "overall_accuracy": "Pixel accuracy",
     "mean_dice": "Mean Dice",
 }
+_COLUMNS = {"share": "Share of pixels", INTERVAL: "IoU's 95 % interval"}
 _WEAK_IOU = 0.3
 
 
@@ -199,9 +201,12 @@ def _describe_range(image_range: ImageRange) -> str:
 def _describe_measurement(facts: ModelCardFacts) -> str:
     absent = [name for name, score in _pair_scores(facts) if score is None]
     text = "They are measured at each image's original resolution; ignored pixels are left out."
-    interval = (clean_numbers(facts.evaluation).get("intervals") or {}).get("mean_iou")
-    if interval and None not in interval:
-        text += f" The mIoU's 95 % interval over images is {format_score(interval[0])} to {format_score(interval[1])}."
+    interval = format_interval((facts.evaluation.get("intervals") or {}).get("mean_iou"))
+    drawn = f"{facts.evaluation['groups']} groups of images" if "groups" in facts.evaluation else "images"
+    if interval == TOO_FEW:
+        text += " There are too few images for a 95 % interval of the mIoU."
+    elif interval is not None:
+        text += f" The mIoU's 95 % interval over {drawn} is {interval}."
     if absent:
         shown = len(facts.class_names) - len(absent)
         text += (
@@ -220,12 +225,15 @@ def _list_limits(facts: ModelCardFacts) -> list[str]:
         "Every pixel gets one of the classes above, also where the image shows something else.",
         f"The scores hold for images like those of {dataset}; other cameras and places were not measured.",
     ]
+    limits += [escape_text(sentence) for sentence in describe_failures(facts.evaluation, facts.class_names)]
     if weak:
         limits.append(
             f"Do not rely on classes with an IoU below {_WEAK_IOU:.0%}: {', '.join(weak)}.".replace("%:", " %:")
         )
     if absent:
-        limits.append(f"Not measured, as they do not occur in the {split} split: {', '.join(absent)}.")
+        limits.append(
+            f"Not measured, as neither truth nor prediction of the {split} split holds them: {', '.join(absent)}."
+        )
     if facts.image_range is not None and facts.channels == 3:
         text = f"It was trained on images deeper than 8 bits, of which {_describe_range(facts.image_range)}. "
         if facts.image_range.round:
@@ -262,11 +270,9 @@ def _pair_scores(facts: ModelCardFacts) -> list[tuple[str, float | None]]:
 def _format_markdown_table(evaluation: Mapping[str, Any], class_names: Sequence[str]) -> str:
     rows = list_class_rows(evaluation, class_names)
     titles = [title for title in rows[0] if title != "class"]
-    heads = ["Class", *("Share of pixels" if title == "share" else title.replace("acc", "Acc") for title in titles)]
+    heads = ["Class", *(_COLUMNS.get(title, title.replace("acc", "Acc")) for title in titles)]
     lines = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * len(titles)}"]
-    for row in rows:
-        cells = [(format_share if title == "share" else format_score)(row[title]) for title in titles]
-        lines.append(f"| {' | '.join([escape_text(row['class']), *cells])} |")
+    lines += [f"| {' | '.join([escape_text(row['class']), *(row[title] for title in titles)])} |" for row in rows]
     return "\n".join(lines)
 
 

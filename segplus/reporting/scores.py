@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from segplus.reporting.table import ABSENT, format_score
+from segplus.reporting.table import ABSENT, explain_gaps, format_interval, format_score, list_class_intervals
 
 LARGE = {
     "mean_iou": "mIoU",
@@ -16,9 +16,12 @@ LARGE = {
     "per_image_mean_iou": "mIoU per image",
 }
 _FURTHER = {
-    "mean_precision": "Mean precision",
+    "mean_precision_with_missed": "Mean precision, 0 where never predicted",
+    "mean_precision": "Mean precision of predicted classes",
     "mean_boundary_iou": "Boundary IoU",
     "surface_dice": "Surface Dice",
+    "mean_object_f1": "Object F1",
+    "mean_object_quality": "Object quality (PQ)",
     "expected_calibration_error": "Calibration error (ECE)",
 }
 _SHARES = {
@@ -28,20 +31,27 @@ _SHARES = {
     "per_category_dice": "Dice",
     "per_category_boundary_iou": "Boundary IoU",
     "per_category_surface_dice": "Surface Dice",
+    "per_category_object_f1": "Object F1",
+    "per_category_object_quality": "Object quality",
+}
+_COUNTS = {
+    "per_category_objects_found": "Objects found",
+    "per_category_objects_missed": "Missed",
+    "per_category_objects_false": "False",
 }
 _DISTANCES = {"per_category_hausdorff_95": "Hausdorff 95"}
+INTERVAL_TITLE = "IoU, 95 % interval"
 # What a protocol's keys are called in a sentence.
 _UNITS = {"window_px": "windows of {} px", "stride_px": "stride {} px", "flip": "mirrored as well"}
 
 
 def list_large_scores(evaluation: Mapping[str, Any]) -> list[dict[str, str | None]]:
-    """Return title, percentage and interval (None where none was measured) of each score that is there."""
+    """Return title, percentage and interval (in words where images are too few) of each score that is there."""
     intervals = evaluation.get("intervals") or {}
     scores: list[dict[str, str | None]] = []
     for key, title in LARGE.items():
         if evaluation.get(key) is not None:
-            low, high = intervals.get(key) or (None, None)
-            interval = None if low is None or high is None else f"{format_score(low)} to {format_score(high)}"
+            interval = format_interval(intervals.get(key))
             scores.append({"title": title, "value": format_score(evaluation[key]), "interval": interval})
     return scores
 
@@ -66,15 +76,26 @@ def _has(evaluation: Mapping[str, Any], key: str) -> bool:
 def list_class_columns(evaluation: Mapping[str, Any]) -> dict[str, list[dict[str, str | None]]]:
     """Return title -> one cell a class: `value` sorts, `text` is read, `bar` is a bar's length in percent or None."""
     columns = {}
+    intervals = list_class_intervals(evaluation)
     for key, title in _SHARES.items():
         if key in evaluation:
-            has_bar = key == "per_category_iou"
-            columns[title] = [_make_cell(score, format_score(score), has_bar=has_bar) for score in evaluation[key]]
+            gaps, has_bar = explain_gaps(evaluation, key), key == "per_category_iou"
+            pairs = zip(evaluation[key], gaps, strict=True)
+            columns[title] = [
+                _make_cell(score, gap if score is None else format_score(score), has_bar=has_bar)
+                for score, gap in pairs
+            ]
+        if key == "per_category_iou" and intervals is not None:
+            lows = [low for low, _ in evaluation["intervals"][key]]
+            columns[INTERVAL_TITLE] = [_make_cell(low, text) for low, text in zip(lows, intervals, strict=True)]
     for key, title in _DISTANCES.items():
         if key in evaluation:
             columns[title] = [
                 _make_cell(distance, ABSENT if distance is None else f"{distance:.1f}") for distance in evaluation[key]
             ]
+    for key, title in _COUNTS.items():
+        if key in evaluation:
+            columns[title] = [_make_cell(count, f"{count:,}") for count in evaluation[key]]
     return columns
 
 
@@ -87,6 +108,8 @@ def describe_measurement(evaluation: Mapping[str, Any], num_classes: int) -> str
     """Return the sentences under the scores: over which classes they are means, and by which protocol."""
     present = sum(score is not None for score in evaluation["per_category_iou"])
     over = "over all classes" if present == num_classes else f"over {present} of {num_classes} classes"
+    if "groups" in evaluation:
+        over += f"; intervals are over {evaluation['groups']} groups of images"
     protocol = {key: value for key, value in (evaluation.get("protocol") or {}).items() if value is not None}
     if not protocol:
         return f"Measured at each image's original resolution, {over}."

@@ -6,9 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from segplus.reporting.metrics_file import clean_numbers
 
+# Of a class that neither truth nor prediction holds, and of any figure that is not there.
 ABSENT = "—"
+NEVER_PREDICTED = "never predicted"
+NOT_IN_TRUTH = "not in the truth"
+TOO_FEW = "too few images"
+INTERVAL = "95 %"
 
 _SCORES = {"IoU": "per_category_iou", "accuracy": "per_category_accuracy", "Dice": "per_category_dice"}
 _MEANS = {"IoU": "mean_iou", "accuracy": "mean_accuracy", "Dice": "mean_dice"}
@@ -28,6 +36,41 @@ def measure_pixel_shares(evaluation: Mapping[str, Any]) -> list[float] | None:
     return [count / total if total else math.nan for count in pixels]
 
 
+def read_matrix(evaluation: Mapping[str, Any]) -> npt.NDArray[np.int64] | None:
+    """Return the confusion matrix, shape (C, C), or None where an evaluation has none."""
+    matrix = evaluation.get("confusion_matrix")
+    return np.asarray(matrix, dtype=np.int64) if matrix is not None and len(matrix) else None
+
+
+def explain_gaps(evaluation: Mapping[str, Any], key: str) -> list[str]:
+    """Return for each class what stands in the place of a score that it has not; `key` is the score's."""
+    matrix = read_matrix(evaluation)
+    if matrix is None or key not in ("per_category_accuracy", "per_category_precision"):
+        return [ABSENT] * len(evaluation[key])
+    truth, predicted = matrix.sum(1) > 0, matrix.sum(0) > 0
+    if key == "per_category_precision":
+        return [NEVER_PREDICTED if held else ABSENT for held in truth & ~predicted]
+    return [NOT_IN_TRUTH if guessed else ABSENT for guessed in predicted & ~truth]
+
+
+def format_interval(interval: Sequence[float | None] | None) -> str | None:
+    """Return an interval of percentages as text, in words where images are too few, None where none was measured."""
+    if interval is None:
+        return None
+    low, high = clean_numbers(interval)
+    return TOO_FEW if low is None or high is None else f"{format_score(low)} to {format_score(high)}"
+
+
+def list_class_intervals(evaluation: Mapping[str, Any]) -> list[str] | None:
+    """Return the interval of each class's IoU as text, or None where none were measured."""
+    intervals = (evaluation.get("intervals") or {}).get("per_category_iou")
+    if intervals is None:
+        return None
+    scores = clean_numbers(evaluation["per_category_iou"])
+    pairs = zip(intervals, scores, strict=True)
+    return [ABSENT if score is None else format_interval(interval) or ABSENT for interval, score in pairs]
+
+
 def format_score(value: float | None) -> str:
     """Return a score as a percentage with one digit, and an em dash for NaN or None."""
     return ABSENT if value is None or math.isnan(value) else f"{100 * value:.1f}"
@@ -40,8 +83,10 @@ def format_share(value: float | None) -> str:
     return f"{100 * value:.1f}" if value >= 0.01 or value == 0 else f"{100 * value:#.2g}"
 
 
-def list_class_rows(evaluation: Mapping[str, Any], class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return one row a class: name, IoU, accuracy, Dice and share of pixels, None where there is no figure.
+def list_class_rows(evaluation: Mapping[str, Any], class_names: Sequence[str]) -> list[dict[str, str]]:
+    """Return one row a class, ready to be shown: name, IoU and its interval, accuracy, Dice and share of pixels.
+
+    Where there is no figure it says why: never predicted, not in the truth, or a dash for neither.
 
     Args:
         evaluation: One entry of metrics.json's "evaluations".
@@ -49,18 +94,22 @@ def list_class_rows(evaluation: Mapping[str, Any], class_names: Sequence[str]) -
     Raises:
         ValueError: If the evaluation has another number of classes.
     """
-    columns: dict[str, list[float | None]] = {}
+    columns: dict[str, list[str]] = {}
     for title, key in _SCORES.items():
         if key in evaluation:
-            columns[title] = clean_numbers(evaluation[key])
+            scores = zip(clean_numbers(evaluation[key]), explain_gaps(evaluation, key), strict=True)
+            columns[title] = [gap if score is None else format_score(score) for score, gap in scores]
+        intervals = list_class_intervals(evaluation)
+        if key == "per_category_iou" and intervals is not None:
+            columns[INTERVAL] = intervals
     shares = measure_pixel_shares(evaluation)
     if shares is not None:
-        columns["share"] = clean_numbers(shares)
-    for title, values in columns.items():
-        if len(values) != len(class_names):
-            raise ValueError(f"{title}: {len(values)} values for {len(class_names)} class names")
+        columns["share"] = [format_share(share) for share in shares]
+    for title, cells in columns.items():
+        if len(cells) != len(class_names):
+            raise ValueError(f"{title}: {len(cells)} values for {len(class_names)} class names")
     return [
-        {"class": name, **{title: values[index] for title, values in columns.items()}}
+        {"class": name, **{title: cells[index] for title, cells in columns.items()}}
         for index, name in enumerate(class_names)
     ]
 
@@ -73,17 +122,17 @@ def format_class_table(evaluation: Mapping[str, Any], class_names: Sequence[str]
             "confusion_matrix" there is no share of pixels.
         class_names: One name a class.
     Returns:
-        Lines without a trailing line break; a class that does not occur has an em dash.
+        Lines without a trailing line break; a class that neither truth nor prediction holds has an em dash.
     """
     rows = list_class_rows(evaluation, class_names)
     titles = [title for title in rows[0] if title != "class"] if rows else []
     means = {title: clean_numbers(evaluation.get(key)) for title, key in _MEANS.items()}
     last = ["mean", *(format_score(means[title]) if title in means else "" for title in titles)]
-    lines = [["class", *(f"{title} %" for title in titles)]]
-    lines += [
-        [row["class"], *((format_share if title == "share" else format_score)(row[title]) for title in titles)]
-        for row in rows
-    ]
+    interval = format_interval((evaluation.get("intervals") or {}).get("mean_iou"))
+    if INTERVAL in titles and interval is not None:
+        last[1 + titles.index(INTERVAL)] = interval
+    lines = [["class", *(title if title == INTERVAL else f"{title} %" for title in titles)]]
+    lines += [[row["class"], *(row[title] for title in titles)] for row in rows]
     return _align(lines, last)
 
 
@@ -114,7 +163,7 @@ def format_comparison_table(comparison: Mapping[str, Any]) -> str:
 def _format_difference(entry: Mapping[str, float]) -> list[str]:
     if math.isnan(entry["difference"]):
         return [ABSENT, ABSENT]
-    return [f"{100 * entry['difference']:+.1f}", ABSENT if math.isnan(entry["p_value"]) else f"{entry['p_value']:.3f}"]
+    return [f"{100 * entry['difference']:+.1f}", TOO_FEW if math.isnan(entry["p_value"]) else f"{entry['p_value']:.3f}"]
 
 
 def _align(lines: Sequence[Sequence[str]], last: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from transformers import EvalPrediction
 from segplus.classes import ClassMap
 from segplus.metrics import compute_scores
 from segplus.metrics.label_map_store import LabelMaps
-from segplus.metrics.user_metrics import EvaluateModule, MetricFunction, name_classes, waits_for_all
+from segplus.metrics.user_metrics import EvaluateModule, MetricFunction, StreamedMetric, name_classes, waits_for_all
 
 Array = npt.NDArray[Any]
 _MEANS = ("mean_iou", "mean_accuracy", "overall_accuracy", "mean_dice", "frequency_weighted_iou")
@@ -43,7 +43,7 @@ class Scorekeeper:
         self._batched = [metric for metric in metrics if not waits_for_all(metric)]
         self._final = [metric for metric in metrics if waits_for_all(metric)]
         for metric in self._batched:
-            if isinstance(metric, EvaluateModule):
+            if isinstance(metric, EvaluateModule | StreamedMetric):
                 metric.forget()
         self._keeps_maps = keeps_maps or bool(self._final)
         self._others: dict[str, Any] = {}
