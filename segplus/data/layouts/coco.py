@@ -118,7 +118,7 @@ def find_annotation_files(root: Path, section: DataRecipe) -> dict[str, Path]:
         InputError: If there is none, or a split has two.
     """
     template = section.annotations
-    files = _match_files(root, template) if template else list_coco_files(root)
+    files = _match_files(root, template) if template else list_coco_files(root) or _list_annotations(root)
     found: dict[str, list[Path]] = defaultdict(list)
     for path in files:
         found[guess_split(path, root) or WHOLE].append(path)
@@ -136,20 +136,24 @@ def find_annotation_files(root: Path, section: DataRecipe) -> dict[str, Path]:
 
 def list_coco_files(root: Path) -> list[Path]:
     """Return the files of a folder, of its annotations/ and of its splits' folders that hold what a COCO file does."""
+    return [path for path in _list_annotations(root) if _holds_annotations(path)]
+
+
+def _list_annotations(root: Path) -> list[Path]:
     folders = [root, root / "annotations", *(path for path in sorted(root.iterdir()) if is_split_name(path.name))]
-    return [
-        path
-        for folder in folders
-        for path in sorted(folder.glob("*.json"))
-        if not path.stem.startswith(_NO_MASKS) and _holds_annotations(path)
-    ]
+    others = ("id2label.json", "label2id.json")
+    files = [path for folder in folders for path in sorted(folder.glob("*.json")) if path.name not in others]
+    return [path for path in files if not path.stem.startswith(_NO_MASKS)]
 
 
 def _holds_annotations(path: Path) -> bool:
+    """Return whether a file has the members of a COCO file; one that was cut short has some of them, and no end."""
     if not is_file(path):
         return False
     with path.open("rb") as file, suppress(ValueError), mmap(file.fileno(), 0, access=ACCESS_READ) as content:
-        return all(content.find(key) >= 0 for key in (b'"images"', b'"annotations"', b'"categories"'))
+        held = sum(content.find(key) >= 0 for key in (b'"images"', b'"annotations"', b'"categories"'))
+        is_whole = content[-64:].rstrip().endswith((b"}", b"]"))
+        return held >= 2 or (held == 1 and not is_whole)
     return False  # empty
 
 
