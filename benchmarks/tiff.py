@@ -41,21 +41,19 @@ def list_files() -> dict[str, tuple[npt.NDArray[Any], dict[str, Any]]]:
     """Return a name -> pixels and tifffile's arguments."""
     rgb, channels = draw(3, "uint8"), draw(8, "uint16")
     tiles = {"tile": (256, 256)}
+    contiguous = {"photometric": "minisblack", "planarconfig": "contig", **tiles}
     return {
         "RGB, LZW, strips of 8 rows": (rgb, {"compression": "lzw", "rowsperstrip": 8}),
         "RGB, LZW with differences, tiles": (rgb, {"compression": "lzw", "predictor": True, **tiles}),
         "RGB, uncompressed, strips of 8 rows": (rgb, {"rowsperstrip": 8}),
-        "8 channels of 16 bits, Deflate, tiles": (
-            channels,
-            {"compression": "zlib", "photometric": "minisblack", **tiles},
-        ),
+        "8 channels of 16 bits, Deflate, tiles": (channels, {"compression": "zlib", **contiguous}),
         "8 channels of 16 bits, one after the other": (
             np.moveaxis(channels, -1, 0),
-            {"compression": "zlib", "photometric": "minisblack", "planarconfig": "separate", **tiles},
+            {**contiguous, "compression": "zlib", "planarconfig": "separate"},
         ),
         "BigTIFF, 8 channels of 16 bits, ZSTD, tiles": (
             channels,
-            {"compression": "zstd", "photometric": "minisblack", "bigtiff": True, **tiles},
+            {"compression": "zstd", "bigtiff": True, **contiguous},
         ),
     }
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image, PngImagePlugin
 from test_masks import build_tiff, write_tags
@@ -279,6 +280,22 @@ def test_tiff_of_many_channels(tmp_path: Path, planes_apart: bool, deflated: boo
     )
     with pytest.raises(InputError, match=r"a\.tif: not an image of 5 channels"):
         open_image(ImageReader(5), str(tmp_path / "a.tif"), "a.tif")
+
+
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+@pytest.mark.parametrize(("compression", "big"), [(None, False), ("zstd", True), ("lzw", False)])
+def test_tiles_of_many_channels(tmp_path: Path, planes: str, compression: str | None, big: bool) -> None:
+    """Written by tifffile, BigTIFF too; of planes that lie apart Pillow takes the first for the image."""
+    channels = np.random.default_rng(4).integers(0, 60_000, (*SIZE, 6)).astype(np.uint16)
+    pixels = np.moveaxis(channels, -1, 0) if planes == "separate" else channels
+    tifffile.imwrite(
+        tmp_path / "a.tif", pixels, tile=(32, 32), planarconfig=planes, photometric="minisblack", bigtiff=big,
+        compression=compression,
+    )  # fmt: skip
+    np.testing.assert_array_equal(ImageReader(6).read(str(tmp_path / "a.tif"), "a"), channels)
+    check_image(ImageReader(6), tmp_path / "a.tif")
+    with pytest.raises(InputError, match="not an image of 1 channels"):
+        ImageReader(1).read(str(tmp_path / "a.tif"), "a")
 
 
 def test_pages_are_channels(tmp_path: Path) -> None:

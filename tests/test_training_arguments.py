@@ -62,6 +62,12 @@ def test_a_schedule_reaches_its_learning_rates(tmp_path: Path, schedule: str, va
     assert [line["learning_rate"] for line in lines] == pytest.approx([1e-3 * decay(step) for step in range(10)])
 
 
+def test_a_short_run_learns_from_its_first_step_on(tmp_path: Path) -> None:
+    """A twentieth of three steps is one step of warm-up, whose learning rate would be 0."""
+    lines = train(tmp_path / "run", 3, lr_scheduler_type="constant_with_warmup", warmup_steps=0.05)
+    assert [line["learning_rate"] for line in lines] == pytest.approx([1e-3] * 3)
+
+
 def test_bfloat16_trains_on_a_cpu(tmp_path: Path) -> None:
     single = train(tmp_path / "float32")
     half = train(tmp_path / "bfloat16", bf16=True, use_cpu=True)

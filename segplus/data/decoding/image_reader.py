@@ -27,6 +27,7 @@ from segplus.data.decoding.tiff import read_layout, read_tiff_box
 from segplus.errors import InputError
 from segplus.images import DEEP_COLORS, ImageRange
 
+_SAMPLES_TAG = 277
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy", ".npz"}
 )
@@ -176,12 +177,14 @@ def describe_file(stored: Stored, source: str) -> str:
 
 
 def has_many_channels(stored: Stored) -> bool:
-    """Return whether a stored file is a TIFF of several channels that Pillow does not open, or cuts to 8 bits."""
+    """Return whether a stored file is a TIFF of channels that Pillow does not open, cuts to 8 bits, or takes one of."""
     if find_suffix(stored) not in (".tif", ".tiff"):
         return False
     try:
         with open_with_pillow(stored) as image:
-            return is_cut_to_bytes(image)
+            tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+            is_first_alone = len(image.getbands()) == 1 and tags.get(_SAMPLES_TAG, 1) > 1  # of planes that lie apart
+            return is_first_alone or is_cut_to_bytes(image)
     except UnidentifiedImageError:
         return read_layout(stored).channels > 1
 

@@ -138,15 +138,15 @@ def read_tiff_box(layout: TiffLayout, box: Box) -> npt.NDArray[Any]:
 
 def _read_rows(layout: TiffLayout, plane: int, box: Box, pixels: npt.NDArray[Any]) -> None:
     """Fill in a rectangle of uncompressed strips, of which only its bytes are read."""
-    width, strip_rows = layout.size_px[1], layout.block_px[0]
+    (top, left, height, width), strip_rows = box, layout.block_px[0]
     dtype = layout.dtype.newbyteorder(layout.page.parent.byteorder)
-    pixel_bytes = pixels.shape[-1] * dtype.itemsize
-    strips = -(-layout.size_px[0] // strip_rows)
-    for row in range(box[2]):
-        strip, below = divmod(box[0] + row, strip_rows)
-        start = layout.page.dataoffsets[plane * strips + strip] + (below * width + box[1]) * pixel_bytes
-        values = np.frombuffer(layout.content[start : start + box[3] * pixel_bytes], dtype)
-        pixels[row] = values.reshape(box[3], -1)
+    row_values = layout.size_px[1] * pixels.shape[-1]
+    first = plane * -(-layout.size_px[0] // strip_rows)
+    for strip in range(top // strip_rows, -(-(top + height) // strip_rows)):
+        start, end = max(top, strip * strip_rows), min(top + height, (strip + 1) * strip_rows)
+        offset = layout.page.dataoffsets[first + strip] + (start - strip * strip_rows) * row_values * dtype.itemsize
+        values = np.frombuffer(layout.content, dtype, (end - start) * row_values, offset)
+        pixels[start - top : end - top] = values.reshape(end - start, -1, pixels.shape[-1])[:, left : left + width]
 
 
 def _read_blocks(layout: TiffLayout, plane: int, box: Box, pixels: npt.NDArray[Any]) -> None:
