@@ -35,7 +35,7 @@ from segplus.models import (
     load_model,
     load_segmentation_checkpoint,
 )
-from segplus.models.auto import load_config
+from segplus.models.model_configs import load_config
 from segplus.recipe import ModelRecipe
 
 CLASSES = ClassMap.build(["road", "car", "tree"])

@@ -22,8 +22,8 @@ from segplus.files import (
     write_whole,
     write_whole_folder,
 )
-from segplus.models.auto import expand_checkpoint
 from segplus.models.manifest import find_altered_file
+from segplus.models.model_configs import expand_checkpoint
 from segplus.reporting.metrics_file import refuse_foreign_results
 
 ROOT = Path(__file__).parents[1] / "segplus"

@@ -14,14 +14,9 @@ from segplus.errors import InputError
 from segplus.images import ImageRange
 from segplus.inference.predictor import Predictor
 from segplus.models import count_channels, find_image_range, load_segmentation_checkpoint
-from segplus.models.auto import (
-    expand_checkpoint,
-    explain_failures,
-    load_config,
-    quiet_transformers,
-    refuse_other_tasks,
-)
 from segplus.models.image_processor import check_image_processor
+from segplus.models.library_failures import explain_failures, quiet_transformers
+from segplus.models.model_configs import expand_checkpoint, load_config, refuse_other_tasks
 from segplus.models.stored_files import refuse_damaged_model
 from segplus.recipe import DataRecipe
 from segplus.recipe.evaluation_section import ProtocolRecipe

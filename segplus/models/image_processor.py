@@ -12,9 +12,10 @@ from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPI
 
 from segplus.errors import InputError, suggest
 from segplus.images import PRECISION_KEY, RANGE_KEY, ImageRange, describe_range, read_image_range
-from segplus.models.auto import expand_checkpoint, explain_failures, quiet_transformers
 from segplus.models.channels import count_channels
 from segplus.models.encoder_head_config import EncoderHeadConfig
+from segplus.models.library_failures import explain_failures, quiet_transformers
+from segplus.models.model_configs import expand_checkpoint
 from segplus.models.transfer import copy_normalization, load_encoder_processor
 from segplus.recipe import ModelRecipe
 
