@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import partial
 
@@ -67,6 +68,7 @@ def build_trainer(
     check_input_size(loaded.model, training_set.transform.crop_size_px, "transforms.crop_size_px")
     as_served = EvaluationTransform(image_processor, recipe.data.channels)
     if not as_served.serves_one_size():
+        arguments = copy.copy(arguments)  # the caller's stay as they are
         arguments.per_device_eval_batch_size = 1
     evaluation_set = EvaluationSet(data.splits["validation"], as_served)
     served = tuple(evaluation_set[0]["pixel_values"].shape[-2:])
