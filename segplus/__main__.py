@@ -137,6 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_verb(words: list[str]) -> int:
     """Run the verb that a command line names; return the exit code of its work."""
+    if any("\0" in word for word in words):
+        raise InputError("command line: no word can hold a NUL character", found=ascii(words))
     parser, verbs = build_parser()
     if "_ARGCOMPLETE" in os.environ:
         import argcomplete

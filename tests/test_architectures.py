@@ -281,7 +281,7 @@ def test_labels_and_other_channels_are_refused() -> None:
         ({"model_type": "segplus-unett"}, "did you mean 'segplus-unet'"),
         ({"model_type": "segplus-segnet", "depths": [2, 2]}, "hidden_sizes and depths are as many"),
         ({"model_type": "segplus-enet", "hidden_sizes": [16, 8, 32]}, "three growing multiples of 4"),
-        ({"model_type": "segplus-enet", "dropout": 1.5}, "dropout is a share from 0 to below 1, found 1.5"),
+        ({"model_type": "segplus-enet", "dropout": 1.5}, "dropout\n  found: 1.5\n  allowed: a share from 0"),
         ({"model_type": "segplus-bisenet", "depths": [2, 2, 2]}, "four numbers each"),
         ({"model_type": "segplus-bisenetv2", "detail_channels": [64, 128]}, "detail_channels are three numbers"),
         ({"model_type": "segplus-bisenetv2", "semantic_channels": [16, 32, 64, 96]}, "both branches end with as many"),

@@ -13,6 +13,7 @@ from segplus.classes import ClassMap
 from segplus.commands.evaluate import list_image_rows
 from segplus.metrics import Evaluator, ObjectScores, SurfaceDistances
 from segplus.metrics.borders import measure_surfels
+from segplus.metrics.user_metrics import load_metrics
 from segplus.training.scorekeeper import Scorekeeper
 
 IGNORED = 255
@@ -107,7 +108,7 @@ def test_a_trainers_evaluation_gives_the_same():
     """The other way to them: metrics given to a trainer, batch by batch."""
     guesses, truths = draw_images()
     metric, classes = ObjectScores(4), ClassMap.build(["ground", "a", "b", "c"])
-    keeper = Scorekeeper(classes, [metric])
+    keeper = Scorekeeper(classes, load_metrics([metric], classes))
     assert keeper.wants_maps
     keeper.add_matrices(torch.zeros(6, 4, 4, dtype=torch.int64))
     for start in (0, 4):

@@ -137,7 +137,7 @@ def test_a_table_that_is_none_is_refused_by_line(tmp_path: Path, name: str, cont
         ({"00": "a", "0": "b"}, "two names for one value"),
         ({"²": "a"}, "not value: name lines"),
         ({"0": None, "1": "b"}, "a name that is no text"),
-        ({"0": ["a"]}, "a name that is no text"),
+        ({"0": ["a"]}, "0: not a colour"),
     ],
 )
 def test_an_id2label_with_odd_keys_is_refused_by_file(tmp_path: Path, legend: dict[str, Any], said: str) -> None:

@@ -274,6 +274,7 @@ def _make_fold(splits: dict[str, SegmentationSplit], section: DataRecipe) -> dic
         [1 / section.folds] * section.folds,
         section.split_seed,
         _read_presence(whole, section),
+        "data.folds",
     )
     rest = np.sort(np.concatenate([part for fold, part in enumerate(parts) if fold != section.fold]))
     return {

@@ -35,7 +35,11 @@ def find_groups(names: Sequence[str], pattern: str | None, key: str = "data.grou
 
 
 def divide(
-    groups: Sequence[str], shares: Sequence[float], seed: int, presence: npt.NDArray[np.bool_] | None = None
+    groups: Sequence[str],
+    shares: Sequence[float],
+    seed: int,
+    presence: npt.NDArray[np.bool_] | None = None,
+    key: str = "data",
 ) -> list[Indices]:
     """Return the indices of each part; a group lies whole in one part.
 
@@ -45,6 +49,7 @@ def divide(
         seed: Seed of the order in which groups are placed.
         presence: Whether an image holds a class, shape (images, C); the parts then hold each class in these shares, as
             far as groups allow. None balances the number of images only.
+        key: What the message begins with.
 
     Returns:
         One sorted array of indices a part, none empty.
@@ -58,7 +63,7 @@ def divide(
     if len(keys) < len(shares):
         ungrouped = len(keys) == len(group_of)
         raise InputError(
-            f"data: {len(keys)} {'images' if ungrouped else 'groups'} cannot make {len(shares)} splits",
+            f"{key}: {len(keys)} {'images' if ungrouped else 'groups'} cannot make {len(shares)} splits",
             found=None if ungrouped else ", ".join(map(str, keys[:5])),
             fix="add images, or use fewer splits" if ungrouped else "use fewer splits, or a finer data.group_pattern",
         )

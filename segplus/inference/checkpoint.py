@@ -145,7 +145,7 @@ def find_checkpoint(source: str, *, trust_remote_code: bool = False) -> Checkpoi
     expanded = expand_checkpoint(source)
     refuse_damaged_model(expanded, "checkpoint")
     config = load_config(expanded, "checkpoint", trust_remote_code=trust_remote_code)
-    _refuse_class_gaps(config, expanded)
+    _refuse_odd_classes(config, expanded)
     with quiet_transformers(), explain_failures("checkpoint", expanded):
         refuse_other_tasks(config, f"checkpoint {expanded}")
         stated, _ = BaseImageProcessor.get_image_processor_dict(expanded)
@@ -166,7 +166,7 @@ def list_checkpoint_files(source: str) -> list[Path]:
     return [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
 
 
-def _refuse_class_gaps(config: PreTrainedConfig, source: str) -> None:
+def _refuse_odd_classes(config: PreTrainedConfig, source: str) -> None:
     ids = list(config.id2label or {})
     if sorted(ids) != list(range(len(ids))) or not ids:
         raise InputError(
@@ -174,6 +174,9 @@ def _refuse_class_gaps(config: PreTrainedConfig, source: str) -> None:
             found=", ".join(map(str, ids[:8])),
             allowed="an entry for each class id from 0 on, without gaps",
         )
+    odd = [name for name in config.id2label.values() if not isinstance(name, str)]
+    if odd:
+        raise InputError(f"checkpoint {source}: config.json: id2label", found=odd[0], allowed="names that are text")
 
 
 def choose_device(device: str | torch.device | None, local_rank: int = 0) -> torch.device:

@@ -51,7 +51,7 @@ def parse_document(text: str) -> Any:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without tags and dates, which has each key of a mapping once."""
+    """YAML without tags, dates and numbers to the base of 60, which has each key of a mapping once."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012
         start: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
@@ -73,6 +73,18 @@ class _PlainLoader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, what, key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+def _construct_number(loader: _PlainLoader, node: yaml.ScalarNode) -> Any:
+    """Return a number; 1:30, which YAML 1.1 takes for ninety, stays text."""
+    text = str(loader.construct_scalar(node))
+    if ":" in text:
+        return text
+    return loader.construct_yaml_int(node) if node.tag.endswith("int") else loader.construct_yaml_float(node)
+
+
+for _tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
+    _PlainLoader.add_constructor(_tag, _construct_number)
 
 
 def _refuse_bombs(values: Any) -> None:

@@ -73,7 +73,7 @@ def colour_files(rng: Random) -> Iterator[Case]:
         "name,r,g,b\nground,0,0\n", "ground,0,0,0\nthing,300,0,0\n", "ground,a,b,c\nthing,d,e,f\n",
         "0,0,0,0\n1,1,1,1\n",
         "ground,0,0,0\nthing,1,1,1\nnobody,2,2,2\n", "ground,0,0,0\nthing,-1,0,0\n", "ground,0,0,0\nthing,²,0,0\n",
-        "ground,0,0,0,0\nthing,1,1,1,1\n", ",,,\n,,,\n", "ground,0,0,0\nthing,\x00,0,0\n",
+        "ground,0,0,0,0,0\nthing,1,1,1,1,1\n", ",,,\n,,,\n", "ground,0,0,0\nthing,\x00,0,0\n",
         '"ground,0,0,0\nthing,1,1,1\n',
         "ground,0,0,0\nthing," + "9" * 5000 + ",0,0\n", "x\n" * 50, "ground 0 0 0\nthing 1 1 256\n",
         "ground,٣,٣,٣\nthing,1,1,300\n",

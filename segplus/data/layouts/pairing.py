@@ -83,8 +83,8 @@ def pair_folders(
     if image_root != mask_root:
         image_root, images = _enter_common_folder(image_root, images)
         mask_root, masks = _enter_common_folder(mask_root, masks)
-    image_keys = key_files(images, image_pattern, image_root)
-    mask_keys = key_files(masks, mask_pattern, mask_root)
+    image_keys = key_files(images, image_pattern, image_root, "data.image_pattern")
+    mask_keys = key_files(masks, mask_pattern, mask_root, "data.mask_pattern")
     how = "by pattern" if image_pattern or mask_pattern else "by equal names"
     if not image_pattern and not mask_pattern and not image_keys.keys() & mask_keys.keys():
         image_keys, mask_keys, how = match_affixes(images, masks, image_root, mask_root)
@@ -109,29 +109,29 @@ def strip_suffix(path: str) -> str:
     return os.path.splitext(path)[0]
 
 
-def key_files(files: Sequence[str], pattern: str | None, root: Path) -> dict[str, str]:
+def key_files(files: Sequence[str], pattern: str | None, root: Path, key: str) -> dict[str, str]:
     """Return key -> relative path: folder and stem, or folder and the pattern's first group."""
     if pattern is None:
         return _collect(files, strip_suffix, root)
     if "/" in pattern:  # on the path below the folder; all of its groups make the key
-        return _collect_by_path(files, pattern, root)
+        return _collect_by_path(files, pattern, root, key)
     matched = [path for path in files if re.search(pattern, os.path.basename(path))]
     if not matched:
         raise InputError(
-            f"{root}: no file name matches the pattern", found=files[0], allowed=pattern, fix="correct the pattern"
+            f"{root}: no file name matches {key}", found=files[0], allowed=pattern, fix="correct the pattern"
         )
 
-    def key(path: str) -> str:
+    def name(path: str) -> str:
         match = re.search(pattern, os.path.basename(path))
         return os.path.join(os.path.dirname(path), match[1] if match else "")
 
-    return _collect(matched, key, root)
+    return _collect(matched, name, root)
 
 
-def _collect_by_path(files: Sequence[str], pattern: str, root: Path) -> dict[str, str]:
+def _collect_by_path(files: Sequence[str], pattern: str, root: Path, key: str) -> dict[str, str]:
     keys = {path: "/".join(filter(None, match.groups())) for path in files if (match := re.search(pattern, path))}
     if not keys:
-        raise InputError(f"{root}: no path matches the pattern", found=files[0], allowed=pattern, fix="correct it")
+        raise InputError(f"{root}: no path matches {key}", found=files[0], allowed=pattern, fix="correct it")
     return _collect(list(keys), keys.__getitem__, root)
 
 
