@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from segplus.errors import EXIT_CODE_DIVERGED, EXIT_CODE_INPUT, InputError
 from segplus.models.manifest import find_altered_file, write_manifest
 from segplus.training.held_rows import HeldRows, explain_lost_worker
 from segplus.training.resumption import ResumableTrainer
+from segplus.training.signals import shield_worker
 from segplus.training.space import explain_full_disk
 
 EVERY_SECOND_STEP = ["--eval_strategy", "no", "--save_strategy", "steps", "--save_steps", "2"]
@@ -133,3 +135,30 @@ def test_a_killed_worker_names_its_file() -> None:
         explain_lost_worker([(HeldRows(), str), (rows.held, lambda row: f"image-{row}.png")]),
     ):
         list(DataLoader(rows, batch_size=1, num_workers=2))
+
+
+class HeldOver(Dataset):
+    """Rows of which the fifth cannot be handed over, as where the system gives no shared memory."""
+
+    def __init__(self) -> None:
+        self.held = HeldRows()
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> object:
+        self.held.hold(index)
+        return (lambda: index) if index == 5 else index
+
+
+def test_a_batch_that_cannot_be_handed_over_is_not_waited_for() -> None:
+    rows = HeldOver()
+    with (
+        pytest.raises(InputError, match=r"was killed while it held image-5.png"),
+        explain_lost_worker([(rows.held, lambda row: f"image-{row}.png")]),
+    ):
+        list(
+            DataLoader(
+                rows, 1, num_workers=1, prefetch_factor=1, collate_fn=list, worker_init_fn=partial(shield_worker, None)
+            )
+        )

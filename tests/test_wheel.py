@@ -179,7 +179,7 @@ def test_the_commands_train_and_predict(wheel: Path, installed: Installed, tmp_p
 
     assert segplus("--version") == f"segplus {wheel.name.split('-')[1]}\n"
     assert "camvid/segformer_b0 " in segplus("recipes")
-    assert segplus("recipes", "show", "quickstart").startswith("# A small SegFormer")
+    assert segplus("recipes", "show", "quickstart").startswith("# A small ResNet")
     assert "report.html lie in runs/quickstart" in segplus("train", "quickstart", *SMALL)
     saved = yaml.safe_load((tmp_path / "runs" / "quickstart" / "recipe.yaml").read_text(encoding="utf-8"))
     assert saved["training"]["report_to"] == "none"  # tensorboard is an extra

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any, TypedDict
@@ -68,7 +68,7 @@ class SegmentationSplit:
             InputError: If a file is damaged, the sizes differ, or the mask holds a value outside the classes.
         """
         row = self._row(index)
-        sources = name_source(row["image"], row["name"]), name_source(row["mask"], f"mask of {row['name']}")
+        sources = _name_pair(row)
         return read_pair(row["image"], row["mask"], row["name"], sources, self.reader, self.decoder)
 
     def open(self, index: int) -> OpenPair:
@@ -78,7 +78,7 @@ class SegmentationSplit:
             InputError: If a file is damaged, or the sizes differ.
         """
         row = self._row(index)
-        sources = name_source(row["image"], row["name"]), name_source(row["mask"], f"mask of {row['name']}")
+        sources = _name_pair(row)
         return open_pair(row["image"], row["mask"], sources, self.reader, self.decoder)
 
     def __iter__(self) -> Iterator[Pair]:
@@ -102,12 +102,12 @@ class SegmentationSplit:
     def label(self, index: int) -> Labels:
         """Return the class ids only, shape (H, W)."""
         row = self._row(index)
-        return self.decoder.read(row["mask"], name_source(row["mask"], f"mask of {row['name']}"))
+        return self.decoder.read(row["mask"], _name_pair(row)[1])
 
     def raw_label(self, index: int) -> npt.NDArray[Any]:
         """Return the mask's raw values (ids or packed colours) before the look-up table, shape (H, W)."""
         row = self._row(index)
-        return self.decoder.read_raw(row["mask"], name_source(row["mask"], f"mask of {row['name']}"))
+        return self.decoder.read_raw(row["mask"], _name_pair(row)[1])
 
     def check_mask(self, index: int) -> None:
         """Raise InputError if rows are missing in a PNG mask whose check sums hold; reading it would not tell.
@@ -115,7 +115,7 @@ class SegmentationSplit:
         It costs about what reading costs, so that it is done once, by `check_split` and `segplus inspect`.
         """
         row = self._row(index)
-        self.decoder.check(row["mask"], name_source(row["mask"], f"mask of {row['name']}"))
+        self.decoder.check(row["mask"], _name_pair(row)[1])
 
     def raw_pair(self, index: int) -> tuple[DecodedImage, npt.NDArray[Any]]:
         """Return the image and the mask's raw values, whether or not their sizes agree."""
@@ -129,7 +129,7 @@ class SegmentationSplit:
     def sources(self, index: int) -> tuple[str, str]:
         """Return what messages call the image and the mask: their paths where they have one."""
         row = self._row(index)
-        return name_source(row["image"], row["name"]), name_source(row["mask"], f"mask of {row['name']}")
+        return _name_pair(row)
 
     def stored(self, index: int) -> tuple[Stored, Stored]:
         """Return image and mask as they lie in the table: a path, {"bytes", "path"}, or a JSON text of shapes."""
@@ -243,6 +243,12 @@ def name_source(stored: Stored, name: str) -> str:
     if isinstance(stored, dict) and stored.get("path"):
         return str(stored["path"])
     return name
+
+
+def _name_pair(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what messages call an image and its mask; a mask that is no file goes by its image."""
+    image = name_source(row["image"], row["name"])
+    return image, name_source(row["mask"], f"mask of {image}")
 
 
 def refuse_different_sizes(image: tuple[int, int], mask: tuple[int, ...], source: str, mask_source: str) -> None:

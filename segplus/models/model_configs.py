@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from transformers import AutoConfig, AutoModelForSemanticSegmentation, PreTrainedConfig
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from segplus.classes import WIDE_IGNORE_INDEX, ClassMap
 from segplus.errors import InputError, suggest
@@ -102,7 +104,21 @@ def load_config(
             raise InputError(f"{key} {checkpoint}: config.json: num_labels", found=count, allowed=WIDE_IGNORE_INDEX)
         if not trust_remote_code:
             refuse_untrusted_code(values, key, checkpoint)
+        _refuse_unknown_quantization(values, key, checkpoint)
         return AutoConfig.from_pretrained(checkpoint, revision=revision or "main", trust_remote_code=trust_remote_code)
+
+
+def _refuse_unknown_quantization(values: dict[str, Any], key: str, source: str) -> None:
+    """Refuse weights that are said to be quantised in a way that transformers would pass over with a warning."""
+    stated = values.get("quantization_config")
+    method = stated.get("quant_method") if isinstance(stated, dict) else stated
+    if stated is not None and str(method) not in AUTO_QUANTIZATION_CONFIG_MAPPING:
+        raise InputError(
+            f"{key} {source}: config.json: quantization_config",
+            found=stated,
+            allowed=", ".join(AUTO_QUANTIZATION_CONFIG_MAPPING),
+            fix="remove it where the weights are not quantised",
+        )
 
 
 def refuse_other_tasks(config: PreTrainedConfig, source: str, *, is_fine_tuned: bool = True) -> None:

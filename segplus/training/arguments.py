@@ -131,7 +131,7 @@ def _check_trackers(names: Sequence[str]) -> None:
     """Refuse a tracker that transformers does not know or that is not installed."""
     installed = get_available_reporting_integrations()
     for name in names:
-        if name not in INTEGRATION_TO_CALLBACK:
+        if not isinstance(name, str) or name not in INTEGRATION_TO_CALLBACK:
             fix = suggest(str(name), [*INTEGRATION_TO_CALLBACK, "none", "all"])
             raise InputError("training.report_to: no such tracker", found=name, fix=fix)
         if name in installed:

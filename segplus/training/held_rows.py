@@ -56,7 +56,8 @@ def explain_lost_worker(sets: Sequence[tuple[HeldRows, Callable[[int], str]]]) -
         raise InputError(
             "data loading: a worker process was killed" + ("" if name is None else f" while it held {name}"),
             found=str(error).splitlines()[0].strip(),
-            fix="if memory ran out, use fewer workers (training.dataloader_num_workers) or look at this file; "
+            fix="if memory ran out, use fewer workers (training.dataloader_num_workers) or look at this file; if "
+            "/dev/shm is full, free it; "
             "then repeat the command to go on",
         ) from error
 

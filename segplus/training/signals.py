@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing.queues
 import os
 import signal
 import sys
@@ -113,18 +114,26 @@ class _StopAfterCheckpoint(TrainerCallback):
 def shield_worker(prepare: Callable[[int], None] | None, worker: int) -> None:
     """Prepare a data-loader worker that signals to the whole process group do not end.
 
-    It goes with its training process: by the loader's word, or when that process is gone.
+    It goes with its training process: by the loader's word, or when that process is gone. A batch that it cannot hand
+    over, as the system gives no shared memory, ends it, so that the training process does not wait for it for ever.
 
     Args:
         prepare: What the loader would have called.
         worker: The worker's number.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_with_batch)  # type: ignore[attr-defined]
     if sys.platform == "linux":  # others do not tell who sent a signal
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_with_loader, daemon=True).start()
     if prepare is not None:
         prepare(worker)
+
+
+def _end_with_batch(error: Exception, _: object) -> None:
+    """End the process where a batch cannot be handed over; multiprocessing would drop it, and go on."""
+    print(f"data-loader worker: a batch cannot be handed over: {error}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def _end_with_loader() -> None:
