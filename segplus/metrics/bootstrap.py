@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm, t
+from scipy.special import ndtr, stdtrit
 
 from segplus.metrics.confusion import Floats, average_rows, divide, score_counts, score_each
 
@@ -98,7 +98,7 @@ def _take_percentiles(values: Floats, units: int) -> list[float]:
     present = values[~np.isnan(values)]
     if units < FEWEST or not present.size:
         return [math.nan] * 2
-    tail = float(norm.cdf(-math.sqrt(units / (units - 1)) * t.ppf(0.975, units - 1)))
+    tail = float(ndtr(-math.sqrt(units / (units - 1)) * stdtrit(units - 1, 0.975)))
     return [float(v) for v in np.quantile(present, (tail, 1 - tail))]
 
 
