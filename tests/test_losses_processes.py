@@ -68,7 +68,10 @@ def run_process(rank: int, folder: str, plain: bool, ignored_rows: int) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize(("plain", "ignored_rows"), [(False, 11), (False, 16), (True, 11)])
+@pytest.mark.parametrize(
+    ("plain", "ignored_rows"),
+    [(False, 11), pytest.param(False, 16, marks=pytest.mark.slow), pytest.param(True, 11, marks=pytest.mark.slow)],
+)
 def test_two_processes_are_one(tmp_path: Path, plain: bool, ignored_rows: int):
     mp.spawn(run_process, (str(tmp_path), plain, ignored_rows), nprocs=2)
     halves = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
