@@ -185,7 +185,7 @@ def test_the_commands_train_and_predict(wheel: Path, installed: Installed, tmp_p
     assert saved["training"]["report_to"] == "none"  # tensorboard is an extra
     segplus("predict", "runs/quickstart", tmp_path / "runs" / "quickstart" / "pictures" / "input.png", "-o", "mask.png")
     assert (tmp_path / "mask.png").stat().st_size > 100
-    segplus("new", "synthetic", "--data.synthetic_images", "{train: 4}")
+    segplus("new", "synthetic", "--data.synthetic_images", "{train: 4, validation: 2}")
     assert yaml.safe_load((tmp_path / "recipe.yaml").read_text(encoding="utf-8"))["data"]["dataset"] == "synthetic"
 
 
