@@ -16,11 +16,11 @@ from PIL import Image
 
 from segplus.data.contents import digest_contents, digest_files, stamp_entries
 from segplus.data.dataset import SegmentationSplit
-from segplus.data.decoding.regions import OpenPair, open_arrays
+from segplus.data.decoding.regions import open_arrays
 from segplus.data.remembered import prepare_cache, tell_damage
 from segplus.errors import InputError
 from segplus.files import write_whole_folder
-from segplus.images import DecodedImage
+from segplus.images import DecodedImage, OpenPair
 
 _FORMAT = 2
 _FILES = ("images.bin", "labels.bin", "table.npy")
@@ -198,8 +198,8 @@ def _write_files(split: SegmentationSplit, beside: Path, tell: Callable[[Iterabl
     image_dtype, label_dtype = next(iter(types), ("|u1", "|u1"))
     np.save(beside / "table.npy", table)
     digest = digest_files(_list_entries(beside, image_dtype, label_dtype))
-    index = {"image_dtype": image_dtype, "label_dtype": label_dtype, "digest": digest}
-    (beside / "index.json").write_text(json.dumps(index), encoding="utf-8")
+    header = {"image_dtype": image_dtype, "label_dtype": label_dtype, "digest": digest}
+    (beside / "index.json").write_text(json.dumps(header), encoding="utf-8")
 
 
 def _append(file: BinaryIO, array: npt.NDArray[Any]) -> int:

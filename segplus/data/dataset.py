@@ -17,10 +17,10 @@ from segplus.classes import ClassMap
 from segplus.data.contents import digest_contents, stamp_entries
 from segplus.data.decoding.image_reader import ImageReader, describe_file, read_size
 from segplus.data.decoding.masks import MaskDecoder
-from segplus.data.decoding.regions import OpenPair, open_image, open_label
+from segplus.data.decoding.regions import open_image, open_label
 from segplus.data.decoding.stored import Stored
 from segplus.errors import InputError
-from segplus.images import DecodedImage, measure_image
+from segplus.images import DecodedImage, OpenPair, measure_image
 
 Labels = npt.NDArray[np.unsignedinteger[Any]]
 

@@ -231,7 +231,11 @@ def find_presumed_names(splits: Mapping[str, SegmentationSplit], pixels: Mapping
     names, benchmark = first.classes.names, first.decoder.presumed
     is_start = len(present) < len(names) and present.tolist() == list(range(len(present)))
     palette = first.palette(0)
-    odd = [] if palette is None else [int(v) for v in present if tuple(palette[3 * v : 3 * v + 3]) != name_voc_color(v)]
+    odd = (
+        []
+        if palette is None
+        else [int(v) for v in present if tuple(palette[3 * v : 3 * v + 3]) != name_voc_color(int(v))]
+    )
     is_grey = palette is not None and all(len(set(palette[3 * v : 3 * v + 3])) == 1 for v in present)
     if not is_start and (not odd or is_grey):
         return None

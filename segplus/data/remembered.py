@@ -59,7 +59,8 @@ def remember(
 
 def remember_json(path: Path, find_out: Callable[[], T]) -> T:
     """Return what is remembered under a path, a value of JSON's types; see `remember`."""
-    return remember(path, find_out, lambda value: json.dumps(value).encode(), json.loads)
+    value: T = remember(path, find_out, lambda value: json.dumps(value).encode(), json.loads)
+    return value
 
 
 def prepare_cache(folder: Path) -> None:

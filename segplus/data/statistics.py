@@ -112,7 +112,8 @@ def measure_split(split: SegmentationSplit, *parts: str, progress: bool = True) 
     """
     if split.statistics is None or not split.statistics.parts.issuperset(parts):
         split.statistics = _remember_scan(split, set(parts), progress)
-    return split.statistics
+    found: SplitStatistics = split.statistics
+    return found
 
 
 def _remember_scan(split: SegmentationSplit, parts: set[str], progress: bool) -> SplitStatistics:
@@ -135,7 +136,9 @@ def _scan(split: SegmentationSplit, parts: set[str], progress: bool) -> SplitSta
     _raise_first(problems, len(split))
     if not rows:
         return SplitStatistics(np.zeros((0, split.classes.num_classes + 1), np.int64))
-    counted = {key: np.stack([row[key] for row in rows]) for key in ("counts", "sums", "extents") if key in rows[0]}
+    counted: dict[str, Any] = {
+        key: np.stack([row[key] for row in rows]) for key in ("counts", "sums", "extents") if key in rows[0]
+    }
     if "points" in parts:
         counted["starts"], counted["points"] = _join_spans([span for row in rows for span in row["spans"]])
     return SplitStatistics(**counted)

@@ -14,10 +14,10 @@ from segplus.classes import ClassMap
 from segplus.data.dataset import Pair, name_source, open_pair, read_pair
 from segplus.data.decoding.image_reader import ImageReader
 from segplus.data.decoding.masks import MaskDecoder
-from segplus.data.decoding.regions import OpenPair
 from segplus.data.decoding.stored import Stored
 from segplus.data.parallel import read_ahead
 from segplus.errors import InputError
+from segplus.images import OpenPair
 
 _READ_AHEAD = 64  # rows between the reader's thread and the loader
 _NAMES_KEPT = 1 << 14  # rows whose names are remembered, for messages; more than workers hold at any time
@@ -113,7 +113,7 @@ class StreamedSplit:
             share.set_epoch(number_of_pass)
             for row in share:
                 position = drawn * num_processes + process_index
-                yield {**row, "position": position, "number_of_pass": number_of_pass}
+                yield {**row, "position": position, "number_of_pass": number_of_pass}  # type: ignore[typeddict-item]
                 drawn += 1
             if drawn == before:
                 raise InputError(

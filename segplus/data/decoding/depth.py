@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +14,10 @@ from segplus.errors import InputError
 
 def is_cut_to_bytes(image: Image.Image) -> bool:
     """Return whether Pillow drops the lower 8 of the 16 bits of an image's samples, as it does with colours."""
-    if not image.tile or image.mode not in ("RGB", "RGBA", "RGBX", "CMYK"):
+    tiles: list[Any] = getattr(image, "tile", [])  # which Pillow types for files alone
+    if not tiles or image.mode not in ("RGB", "RGBA", "RGBX", "CMYK"):
         return False
-    arguments = image.tile[0][3]
+    arguments = tiles[0][3]
     raw_mode = arguments[0] if isinstance(arguments, tuple) else arguments
     return ";16" in str(raw_mode)
 

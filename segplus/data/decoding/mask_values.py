@@ -36,10 +36,10 @@ class StoredMask(NamedTuple):
 class Numbering(NamedTuple):
     """How the values of a mask are used.
 
-    count: different values but 0. most: the largest one. whole: share of the values that are one connected piece.
+    different: values but 0. most: the largest one. whole: share of the values that are one connected piece.
     """
 
-    count: int
+    different: int
     most: int
     whole: float
 
@@ -100,10 +100,10 @@ def look_like_numbers(masks: Sequence[Numbering], is_deep: bool) -> bool:
         masks: One entry a file.
         is_deep: The files have 16 bits and more, as tools write that number things.
     """
-    held = [mask for mask in masks if mask.count]
-    most = max((mask.count for mask in held), default=0)
+    held = [mask for mask in masks if mask.different]
+    most = max((mask.different for mask in held), default=0)
     if most <= (2 if is_deep else _FEW):
         return False
-    several = [mask for mask in held if mask.count > 1] or held
-    dense = [mask.most <= 1.5 * mask.count + 2 for mask in several]
+    several = [mask for mask in held if mask.different > 1] or held
+    dense = [mask.most <= 1.5 * mask.different + 2 for mask in several]
     return float(np.mean(dense)) >= 0.8 and float(np.mean([mask.whole for mask in several])) >= 0.9

@@ -86,7 +86,8 @@ def fill_runs(runs: str, height: int, width: int) -> npt.NDArray[np.bool_]:
     steps = np.zeros(height * width + 1, dtype=np.int32)
     np.add.at(steps, starts, 1)
     np.add.at(steps, starts + lengths, -1)
-    return (steps[:-1].cumsum() > 0).reshape(width, height).T
+    covered: npt.NDArray[np.bool_] = (steps[:-1].cumsum() > 0).reshape(width, height).T
+    return covered
 
 
 def _fill_points(points: list[list[float]], height: int, width: int) -> npt.NDArray[np.bool_]:

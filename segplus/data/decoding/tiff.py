@@ -50,7 +50,8 @@ class TiffLayout:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of a sample, in the machine's byte order."""
-        return np.dtype(self.page.dtype)
+        kind: np.dtype[Any] = np.dtype(self.page.dtype)
+        return kind
 
     @property
     def block_px(self) -> tuple[int, int]:

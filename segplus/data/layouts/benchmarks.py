@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from segplus.classes import Color
+from segplus.colors import Color
 from segplus.data.layouts.folders import read_folders
 from segplus.data.layouts.pairing import list_files
 from segplus.data.layouts.source import Source, build_table

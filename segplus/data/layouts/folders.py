@@ -36,9 +36,9 @@ def read_folders(root: Path, section: DataRecipe) -> Source:
             add_pairing(source, split, pair_wildcards(root, images, masks, section), "by their folders")
         return source
     folders = find_split_folders(root, section)
-    for split, (images, masks) in folders.items():
-        found = pair_folders(images, masks, section.image_pattern, section.mask_pattern)
-        add_pairing(source, split, found, f"{images.relative_to(root)} with {masks.relative_to(root)}")
+    for split, (image_folder, mask_folder) in folders.items():
+        found = pair_folders(image_folder, mask_folder, section.image_pattern, section.mask_pattern)
+        add_pairing(source, split, found, f"{image_folder.relative_to(root)} with {mask_folder.relative_to(root)}")
     return source
 
 

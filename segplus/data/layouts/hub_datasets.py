@@ -95,8 +95,9 @@ def open_stream(
         head, skipped = take_head(training, _find_limit("validation", section))
         tables["validation"] = datasets.Dataset.from_list(head, features=training.features)
     for split in ("validation", "test"):
-        if found[split] is not None:
-            rows = keep_encoded(streams[found[split]])
+        source = found[split]
+        if source is not None:
+            rows = keep_encoded(streams[source])
             head = list(rows.take(_find_limit(split, section)))
             tables[split] = datasets.Dataset.from_list(head, features=rows.features)
     if not tables:

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from segplus.classes import Color, pack_colors
+from segplus.classes import pack_colors
+from segplus.colors import Color
 from segplus.errors import InputError
 from segplus.texts import is_file, read_json, read_text
 
@@ -109,9 +110,8 @@ def _read_entries(entries: Sequence[Mapping[str, Any]], what: str) -> Legend:
         names.append(name)
     if colors and len(colors) < len(names):
         raise InputError(f"{what}: classes without a colour", found=", ".join(set(names) - set(colors)))
-    if (
-        None in values or len(set(values)) < len(values) or max(map(abs, values)) > 65535
-    ):  # not of masks, but of a table
+    stated = [value for value in values if value is not None]
+    if len(set(stated)) < len(values) or max(abs(value) for value in stated) > 65535:  # not of masks, but of a table
         return _number(names, colors)
     return Legend({value: name for value, name in zip(values, names, strict=True) if value is not None}, colors, True)
 

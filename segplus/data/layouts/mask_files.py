@@ -8,6 +8,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from segplus.data.decoding.image_reader import read_size
 from segplus.data.layouts.folders import IMAGE_FOLDERS, MASK_FOLDERS, WHOLE, list_folders
@@ -128,7 +129,7 @@ def _build_row(group: _Group, order: list[str], disjoint: bool) -> tuple[str, st
     value = {kind: position for position, kind in enumerate(order, start=1)}
     if len(order) == 1:  # of objects, the only class may have been given another name
         value[OBJECT] = 1
-    shapes = [{"file": file, "value": value[kind]} for file, kind in masks if kind in value]
+    shapes: list[dict[str, Any]] = [{"file": file, "value": value[kind]} for file, kind in masks if kind in value]
     shapes.sort(key=lambda shape: int(shape["value"]))
     mask = {"size": list(read_size(image, image)), "background": 0, "shapes": shapes, "disjoint": disjoint}
     return name, image, json.dumps(mask)

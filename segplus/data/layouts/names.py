@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from segplus.classes import ClassMap, Color
+from segplus.classes import ClassMap
+from segplus.colors import Color
 from segplus.data.layouts.benchmarks import VOC_CLASSES
 from segplus.data.layouts.legends import find_legends, normalize_names, pack_color, read_id2label, read_legend_file
 from segplus.data.layouts.source import Source

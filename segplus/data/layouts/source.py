@@ -14,7 +14,7 @@ from datasets import Dataset, IterableDataset
 from datasets.fingerprint import generate_random_fingerprint
 from datasets.table import InMemoryTable
 
-from segplus.classes import Color
+from segplus.colors import Color
 from segplus.errors import InputError
 from segplus.texts import is_text
 

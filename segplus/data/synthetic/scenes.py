@@ -108,8 +108,8 @@ class _Canvas:
         """Return a texture of blots around 1, of this many to the height, shape (H, W)."""
         height, width = self.ids.shape
         coarse = self.rng.uniform(1 - strength, 1 + strength, (cells, cells * 4 // 3)).astype(np.float32)
-        texture: npt.NDArray[np.float32] = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
-        return texture
+        texture = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+        return np.asarray(texture, dtype=np.float32)
 
 
 def _choose(rng: Generator, palette: tuple[tuple[int, int, int], ...]) -> Color:
