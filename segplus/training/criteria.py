@@ -18,7 +18,18 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 Losses = Mapping[str, Any] | Criterion | nn.Module | LossFunction | str
 
 
-class FullResolutionLoss(nn.Module):
+class _UnscheduledLoss(nn.Module):
+    """A loss of people's own: its terms are not told apart, and nothing in it changes with the progress."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.term_values: dict[str, Tensor] = {}
+
+    def set_progress(self, share: float) -> None:
+        """Change nothing: there are no schedules."""
+
+
+class FullResolutionLoss(_UnscheduledLoss):
     """A stranger's loss of full-resolution logits and labels, averaged over micro-batches and processes.
 
     Args:
@@ -37,14 +48,10 @@ class FullResolutionLoss(nn.Module):
                 fix="make them buffers, or part of the model",
             )
         self.loss, self.num_processes = loss, num_processes
-        self.term_values: dict[str, Tensor] = {}
 
     def count_normalizers(self, labels: Tensor) -> dict[str, Tensor]:
         """Return nothing: what a stranger's loss divides by is its own affair."""
         return {}
-
-    def set_progress(self, share: float) -> None:
-        """Change nothing: there are no schedules."""
 
     def forward(
         self,
@@ -62,7 +69,7 @@ class FullResolutionLoss(nn.Module):
         return value if normalizers is None else value / (accumulation_steps * self.num_processes)
 
 
-class OutputLoss(nn.Module):
+class OutputLoss(_UnscheduledLoss):
     """Trainer's compute_loss_func, which counts the items itself: valid pixels here.
 
     Args:
@@ -73,14 +80,10 @@ class OutputLoss(nn.Module):
     def __init__(self, function: Callable[..., Tensor], ignore_index: int) -> None:
         super().__init__()
         self.function, self.ignore_index = function, ignore_index
-        self.term_values: dict[str, Tensor] = {}
 
     def count_normalizers(self, labels: Tensor) -> dict[str, Tensor]:
         """Return the number of valid pixels."""
         return {"num_items_in_batch": (labels != self.ignore_index).sum()}
-
-    def set_progress(self, share: float) -> None:
-        """Change nothing: there are no schedules."""
 
     def forward(
         self,
