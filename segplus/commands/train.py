@@ -22,7 +22,7 @@ from typing import Any
 from transformers import set_seed
 
 from segplus.commands.endings import end_command
-from segplus.data import check_splits, load_segmentation_dataset
+from segplus.data import SegmentationData, check_splits, load_segmentation_dataset
 from segplus.data.loading import require_splits
 from segplus.errors import EXIT_CODE_DIVERGED, EXIT_CODE_INPUT, EXIT_CODE_SIGNAL
 from segplus.inference import Predictor, evaluate_split
@@ -39,6 +39,7 @@ from segplus.reporting.image_counts import ImageCounts, write_image_counts
 from segplus.reporting.results import RunResults, name_repository, write_results
 from segplus.reporting.table import format_class_table
 from segplus.training import (
+    SegmentationTrainer,
     TrainingDivergedError,
     build_image_processor,
     build_trainer,
@@ -90,10 +91,25 @@ def train(recipe: Recipe) -> None:
     with stop_on_signals(trainer), explain_lost_worker(trainer.list_held_rows()):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trainer.save_final_model()
+    report_run(recipe, data, trainer, output_dir, measured)
 
-    # Score what was saved, the way it will be served: read back from the folder, in float32, image by image.
+
+def report_run(
+    recipe: Recipe, data: SegmentationData, trainer: SegmentationTrainer, output_dir: Path, measured: list[str]
+) -> None:
+    """Score what was saved, the way it will be served, write the report and the card, and push.
+
+    The model is read back from the folder, in float32, and scored image by image.
+
+    Args:
+        recipe: The recipe.
+        data: The splits.
+        trainer: At the end of its training.
+        output_dir: The folder of the run, which holds the saved model.
+        measured: The splits that are scored; the last one's scores stand on the card.
+    """
     saved = find_checkpoint(str(output_dir), trust_remote_code=recipe.model.trust_remote_code)
-    predictor = saved.load(recipe.evaluation.protocol, arguments.device)
+    predictor = saved.load(recipe.evaluation.protocol, trainer.args.device)
     evaluations: dict[str, dict[str, Any]] = {}
     counted: dict[str, ImageCounts] = {}
     for name in measured:
@@ -127,7 +143,7 @@ def train(recipe: Recipe) -> None:
         repository = name_repository(recipe, output_dir)
         print(
             "pushed to",
-            push_folder(output_dir, repository, bool(arguments.hub_private_repo), "Fine-tuned with segplus"),
+            push_folder(output_dir, repository, bool(trainer.args.hub_private_repo), "Fine-tuned with segplus"),
         )
 
 
