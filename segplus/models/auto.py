@@ -12,6 +12,7 @@ from transformers import AutoModelForSemanticSegmentation, PreTrainedConfig, Pre
 from segplus.classes import ClassMap
 from segplus.errors import InputError
 from segplus.models.channels import count_channels, set_channels, widen_model
+from segplus.models.class_transfer import begin_classes, check_checkpoint_classes
 from segplus.models.encoder_head import EncoderHeadForSemanticSegmentation
 from segplus.models.encoder_head_config import EncoderHeadConfig
 from segplus.models.freezing import is_head_parameter
@@ -31,12 +32,14 @@ class LoadedModel:
         new_parameters: Names of the parameters that no checkpoint gave.
         checkpoint_channels: Input channels of the checkpoint where the model was widened to others; else None.
         transfer: What the encoder took from a checkpoint of its own; None where there is none.
+        begun_classes: Names of the classes that begin as classes of the checkpoint.
     """
 
     model: PreTrainedModel
     new_parameters: list[str]
     checkpoint_channels: int | None = None
     transfer: Transfer | None = None
+    begun_classes: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """Return one line: architecture, size, which modules start from random weights, and what was widened."""
@@ -44,6 +47,8 @@ class LoadedModel:
         line = f"{type(self.model).__name__}: {total / 1e6:.2f} M parameters, {self._describe_origin()}"
         if self.transfer is not None:
             line += f"; {self.transfer.describe()}"
+        if self.begun_classes:
+            line += f"; {len(self.begun_classes)} of {self.model.config.num_labels} classes begin as the checkpoint's"
         if self.checkpoint_channels is None:
             return line
         now = count_channels(self.model.config)
@@ -100,11 +105,15 @@ def load_model(
     new = sorted(set(info["missing_keys"]) | {entry[0] for entry in info["mismatched_keys"]})
     _refuse_empty_backbone(model, new, checkpoint)
     _refuse_weights_that_are_not_finite(model, "model.checkpoint", checkpoint)
+    begun = _begin_classes(model, recipe, checkpoint)
+    new = [name for name in new if name not in begun]
     given = count_channels(config)
+    begun_classes = tuple(recipe.checkpoint_classes)
     if given == channels:
-        return LoadedModel(model, new)
+        return LoadedModel(model, new, begun_classes=begun_classes)
     with quiet_transformers(), explain_failures("data.channels", checkpoint):
-        return LoadedModel(widen_model(model, channels, **_choose_attention(recipe)), new, given)
+        widened = widen_model(model, channels, **_choose_attention(recipe))
+    return LoadedModel(widened, new, given, begun_classes=begun_classes)
 
 
 def load_segmentation_checkpoint(checkpoint: str, *, trust_remote_code: bool = False) -> PreTrainedModel:
@@ -158,6 +167,22 @@ def _build_from_encoder(config: EncoderHeadConfig, recipe: ModelRecipe, channels
             model = widen_model(model, channels, **_choose_attention(recipe))
     new = [name for name, _ in model.named_parameters() if name.removeprefix("backbone.") not in transfer.loaded]
     return LoadedModel(model, new, None if given == channels else given, transfer)
+
+
+def _begin_classes(model: PreTrainedModel, recipe: ModelRecipe, checkpoint: str) -> list[str]:
+    """Let the recipe's classes begin as the checkpoint's; return the parameters whose every class did."""
+    if not recipe.checkpoint_classes:
+        return []
+    with quiet_transformers(), explain_failures("model.checkpoint", checkpoint):
+        source = AutoModelForSemanticSegmentation.from_pretrained(
+            checkpoint,
+            dtype=torch.float32,
+            revision=recipe.revision or "main",
+            trust_remote_code=recipe.trust_remote_code,
+        )
+    names, known = list(model.config.label2id), list(source.config.label2id)
+    check_checkpoint_classes(recipe.checkpoint_classes, names, known)
+    return begin_classes(model, source, recipe.checkpoint_classes)
 
 
 def _choose_attention(recipe: ModelRecipe) -> dict[str, Any]:

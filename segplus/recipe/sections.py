@@ -22,6 +22,8 @@ class ModelRecipe:
         config: Values of the model's config; without a checkpoint it names `model_type` (segformer, dpt, ...).
         image_processor: Values of the image processor that is saved with the model, such as
             `size: {height: 512, width: 512}`. Evaluation and serving use exactly these.
+        checkpoint_classes: Classes that begin as the mean of some of the checkpoint's, such as
+            `car: [car, truck, bus]`; others begin with random weights.
         revision: Branch, tag or commit of the Hub checkpoint.
         trust_remote_code: Run the model code that lies in the checkpoint.
         attn_implementation: eager, sdpa, flash_attention_2, ...; None leaves the choice to transformers.
@@ -33,6 +35,7 @@ class ModelRecipe:
     checkpoint: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
     image_processor: dict[str, Any] = field(default_factory=dict)
+    checkpoint_classes: dict[str, list[str]] = field(default_factory=dict)
     revision: str | None = None
     trust_remote_code: bool = False
     attn_implementation: str | None = None
@@ -47,6 +50,10 @@ class ModelRecipe:
                 "model: neither a checkpoint nor a config",
                 fix="set model.checkpoint, or model.config.model_type for random weights",
             )
+        if self.checkpoint_classes and self.checkpoint is None:
+            raise InputError("model.checkpoint_classes: there is no model.checkpoint", fix="leave it out")
+        if not all(self.checkpoint_classes.values()):
+            raise InputError("model.checkpoint_classes: a class without any of the checkpoint's", fix="leave it out")
 
 
 @dataclass
