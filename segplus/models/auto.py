@@ -18,7 +18,7 @@ from segplus.models.freezing import is_head_parameter
 from segplus.models.library_failures import explain_config, explain_failures, quiet_transformers
 from segplus.models.model_configs import build_config, expand_checkpoint, load_config, refuse_other_tasks
 from segplus.models.stored_files import find_value_that_is_not_finite, refuse_damaged_model
-from segplus.models.transfer import Transfer, load_encoder_weights
+from segplus.models.transfer import Transfer, load_encoder_weights, name_modules
 from segplus.recipe import ModelRecipe
 
 
@@ -31,19 +31,23 @@ class LoadedModel:
         new_parameters: Names of the parameters that no checkpoint gave.
         checkpoint_channels: Input channels of the checkpoint where the model was widened to others; else None.
         transfer: What the encoder took from a checkpoint of its own; None where there is none.
+        left_over: Names of the checkpoint's tensors that the model has no place for, such as a classifier's.
     """
 
     model: PreTrainedModel
     new_parameters: list[str]
     checkpoint_channels: int | None = None
     transfer: Transfer | None = None
+    left_over: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """Return one line: architecture, size, which modules start from random weights, and what was widened."""
+        """Return one line: architecture, size, which modules are new, what was left over, and what was widened."""
         total = sum(p.numel() for p in self.model.parameters())
         line = f"{type(self.model).__name__}: {total / 1e6:.2f} M parameters, {self._describe_origin()}"
         if self.transfer is not None:
             line += f"; {self.transfer.describe()}"
+        if self.left_over:
+            line += f"; left over: {name_modules(self.left_over)}"
         if self.checkpoint_channels is None:
             return line
         now = count_channels(self.model.config)
@@ -57,9 +61,7 @@ class LoadedModel:
             return "all from random weights"
         if not new:
             return "all from the checkpoint"
-        modules = sorted({name.rsplit(".", 1)[0] for name in new})
-        shown = ", ".join(modules[:3]) + (f" and {len(modules) - 3} more modules" if len(modules) > 3 else "")
-        return f"new: {shown} ({sum(sizes[n] for n in new) / 1e6:.2f} M)"
+        return f"new: {name_modules(new)} ({sum(sizes[n] for n in new) / 1e6:.2f} M)"
 
 
 def load_model(
@@ -100,11 +102,11 @@ def load_model(
     new = sorted(set(info["missing_keys"]) | {entry[0] for entry in info["mismatched_keys"]})
     _refuse_empty_backbone(model, new, checkpoint)
     _refuse_weights_that_are_not_finite(model, "model.checkpoint", checkpoint)
-    given = count_channels(config)
+    given, left = count_channels(config), tuple(sorted(info["unexpected_keys"]))
     if given == channels:
-        return LoadedModel(model, new)
+        return LoadedModel(model, new, left_over=left)
     with quiet_transformers(), explain_failures("data.channels", checkpoint):
-        return LoadedModel(widen_model(model, channels, **_choose_attention(recipe)), new, given)
+        return LoadedModel(widen_model(model, channels, **_choose_attention(recipe)), new, given, left_over=left)
 
 
 def load_segmentation_checkpoint(checkpoint: str, *, trust_remote_code: bool = False) -> PreTrainedModel:
