@@ -19,7 +19,7 @@ from segplus.models.freezing import is_head_parameter
 from segplus.models.library_failures import explain_config, explain_failures, quiet_transformers
 from segplus.models.model_configs import build_config, expand_checkpoint, load_config, refuse_other_tasks
 from segplus.models.stored_files import find_value_that_is_not_finite, refuse_damaged_model
-from segplus.models.transfer import Transfer, load_encoder_weights
+from segplus.models.transfer import Transfer, load_encoder_weights, name_modules
 from segplus.recipe import ModelRecipe
 
 
@@ -33,6 +33,7 @@ class LoadedModel:
         checkpoint_channels: Input channels of the checkpoint where the model was widened to others; else None.
         transfer: What the encoder took from a checkpoint of its own; None where there is none.
         begun_classes: Names of the classes that begin as classes of the checkpoint.
+        left_over: Names of the checkpoint's tensors that the model has no place for, such as a classifier's.
     """
 
     model: PreTrainedModel
@@ -40,15 +41,18 @@ class LoadedModel:
     checkpoint_channels: int | None = None
     transfer: Transfer | None = None
     begun_classes: tuple[str, ...] = ()
+    left_over: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """Return one line: architecture, size, which modules start from random weights, and what was widened."""
+        """Return one line: architecture, size, which modules are new, what was left over, and what was widened."""
         total = sum(p.numel() for p in self.model.parameters())
         line = f"{type(self.model).__name__}: {total / 1e6:.2f} M parameters, {self._describe_origin()}"
         if self.transfer is not None:
             line += f"; {self.transfer.describe()}"
         if self.begun_classes:
             line += f"; {len(self.begun_classes)} of {self.model.config.num_labels} classes begin as the checkpoint's"
+        if self.left_over:
+            line += f"; left over: {name_modules(self.left_over)}"
         if self.checkpoint_channels is None:
             return line
         now = count_channels(self.model.config)
@@ -62,9 +66,7 @@ class LoadedModel:
             return "all from random weights"
         if not new:
             return "all from the checkpoint"
-        modules = sorted({name.rsplit(".", 1)[0] for name in new})
-        shown = ", ".join(modules[:3]) + (f" and {len(modules) - 3} more modules" if len(modules) > 3 else "")
-        return f"new: {shown} ({sum(sizes[n] for n in new) / 1e6:.2f} M)"
+        return f"new: {name_modules(new)} ({sum(sizes[n] for n in new) / 1e6:.2f} M)"
 
 
 def load_model(
@@ -106,14 +108,13 @@ def load_model(
     _refuse_empty_backbone(model, new, checkpoint)
     _refuse_weights_that_are_not_finite(model, "model.checkpoint", checkpoint)
     begun = _begin_classes(model, recipe, checkpoint)
+    told = {"left_over": tuple(sorted(info["unexpected_keys"])), "begun_classes": tuple(recipe.checkpoint_classes)}
     new = [name for name in new if name not in begun]
     given = count_channels(config)
-    begun_classes = tuple(recipe.checkpoint_classes)
     if given == channels:
-        return LoadedModel(model, new, begun_classes=begun_classes)
+        return LoadedModel(model, new, **told)
     with quiet_transformers(), explain_failures("data.channels", checkpoint):
-        widened = widen_model(model, channels, **_choose_attention(recipe))
-    return LoadedModel(widened, new, given, begun_classes=begun_classes)
+        return LoadedModel(widen_model(model, channels, **_choose_attention(recipe)), new, given, **told)
 
 
 def load_segmentation_checkpoint(checkpoint: str, *, trust_remote_code: bool = False) -> PreTrainedModel:

@@ -16,6 +16,8 @@ from segplus.recipe import ModelRecipe
 from segplus.recipe.paths import expand_path
 from segplus.texts import is_text
 
+_READS_FOUR_LAYERS = ("beit", "data2vec-vision")
+
 
 def build_config(recipe: ModelRecipe, classes: ClassMap, use_auxiliary_head: bool, channels: int) -> PreTrainedConfig:
     """Return the config of a recipe's model, checked against its type.
@@ -58,7 +60,25 @@ def build_config(recipe: ModelRecipe, classes: ClassMap, use_auxiliary_head: boo
         values["backbone"] = expand_checkpoint(values["backbone"], "model.config.backbone")
     # from_dict, not setattr: values that depend on each other are checked together, as in a file.
     with quiet_transformers(), explain_config("model.config"):
-        return type(config).from_dict({**known, **values})
+        return type(config).from_dict(_choose_stages({**_drop_derived(known, values), **values}))
+
+
+def _drop_derived(known: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Return a config's values without those that follow from what the recipe asks for: they must follow anew."""
+    derived = {"stage_names"}
+    if "out_features" in values or "out_indices" in values or "num_hidden_layers" in values:
+        derived |= {"out_features", "out_indices"}
+    return {key: value for key, value in known.items() if key not in derived}
+
+
+def _choose_stages(values: dict[str, Any]) -> dict[str, Any]:
+    """Let BEiT and Data2Vec, whose heads read four layers, read them at equal distances where nobody says which."""
+    asked = values.get("out_features") or values.get("out_indices") or []
+    depth = int(values.get("num_hidden_layers", 0))
+    if values["model_type"] not in _READS_FOUR_LAYERS or len(asked) > 1 or depth < 4:
+        return values
+    others = {key: value for key, value in values.items() if key != "out_features"}
+    return {**others, "out_indices": [depth * part // 4 for part in (1, 2, 3, 4)]}
 
 
 def _refuse_impossible_numbers(key: str, value: object) -> None:

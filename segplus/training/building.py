@@ -25,7 +25,7 @@ from segplus.losses.class_weights import choose_class_weights
 from segplus.models import (
     LoadedModel,
     check_input_size,
-    freeze_encoder,
+    freeze_modules,
     freeze_unused_parameters,
     lay_out_channels_last,
     load_image_processor,
@@ -35,6 +35,7 @@ from segplus.reporting.examples import Example
 from segplus.training.callbacks import install_log, install_panel, load_callbacks
 from segplus.training.sets import EvaluationSet, build_training_set
 from segplus.training.trainer import SegmentationTrainer
+from segplus.training.unfreezing import install_unfreezing, plan_unfreezing
 from segplus.transforms import BatchMixing, EvaluationTransform
 from segplus.transforms.collator import EvaluationCollator, TrainingCollator
 from segplus.transforms.serving import try_image_processor
@@ -74,6 +75,10 @@ def build_trainer(
     served = tuple(evaluation_set[0]["pixel_values"].shape[-2:])
     check_input_size(loaded.model, (served[0], served[1]), "model.image_processor.size")
     model = adapt_model(loaded.model, recipe.model, arguments)
+    stages = plan_unfreezing(model, recipe.model.unfreeze)
+    if stages:
+        arguments = copy.copy(arguments)
+        arguments.ddp_find_unused_parameters = True  # what is still frozen takes no part in a step
     if arguments.world_size > 1:
         freeze_unused_parameters(model, training_set.transform.crop_size_px)
     callbacks = load_callbacks(recipe.callbacks)
@@ -98,6 +103,7 @@ def build_trainer(
         callbacks=callbacks,
     )
     install_log(trainer, data.classes.names)
+    install_unfreezing(trainer, stages)
     shown, pixels = _choose_panel(evaluation_set)
     install_panel(trainer, shown, pixels, data.classes)
     return trainer
@@ -166,8 +172,8 @@ def adapt_model(model: PreTrainedModel, wishes: ModelRecipe, arguments: Training
         model = share_batch_norm(model, arguments)
     if arguments.use_cpu:
         lay_out_channels_last(model)
-    if wishes.freeze_encoder:
-        freeze_encoder(model)
+    if wishes.frozen_modules:
+        freeze_modules(model, wishes.frozen_modules)
     return model
 
 

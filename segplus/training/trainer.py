@@ -21,7 +21,7 @@ from segplus.data.streaming import RowSampler
 from segplus.errors import InputError
 from segplus.losses.boundary_head import BoundaryHeadLoss
 from segplus.metrics.user_metrics import UserMetric, load_metrics
-from segplus.models import expose_auxiliary_logits, find_batch_norms, fold_decode_head
+from segplus.models import expose_auxiliary_logits, find_still_modules, fold_decode_head
 from segplus.recipe import OptimizerRecipe
 from segplus.training.auxiliary_losses import build_boundary_loss, list_auxiliary_logits, sum_auxiliary_losses
 from segplus.training.callbacks import EpochClock, StepClock
@@ -148,15 +148,15 @@ class SegmentationTrainer(EvaluatingTrainer, ResumableTrainer):
         """Change how the model computes for as long as it trains; model_init may have made it just now."""
         write_class_names(self.model, self.classes)
         self.boundary_loss = build_boundary_loss(self.model, self.criterion)
-        self._still = [*find_batch_norms(self.model)] if self.freeze_batch_norm else []
-        # A backbone that does not learn keeps its statistics and drops nothing.
-        self._still += [
-            child for child in self.model.children() if not any(p.requires_grad for p in child.parameters())
-        ]
+        self.hold_still()
         has_extra = self.auxiliary_loss_weight > 0 and not isinstance(self.criterion, OutputLoss)
         extra = expose_auxiliary_logits(self.model) if has_extra else contextlib.nullcontext()
         with fold_decode_head(self.model), extra:
             return super()._inner_training_loop(*arguments, **named)
+
+    def hold_still(self) -> None:
+        """Look again which modules do not learn, and so stay in eval mode."""
+        self._still = find_still_modules(self.model, freeze_batch_norm=self.freeze_batch_norm)
 
     def _get_dataloader(self, *arguments: Any, is_training: bool = False, **named: Any) -> DataLoader[Any]:
         """Give each loader the collator of its purpose, a generator of its own, and workers that no signal ends.
