@@ -15,6 +15,7 @@ from segplus.inference.pixel_values import PixelReader, scale_image
 from segplus.inference.windows import blend_windows, lay_windows, pad_size
 from segplus.metrics import label_map
 from segplus.metrics.labels import choose_label_dtype
+from segplus.models.mask_transformers import compute_scores, normalize_scores
 from segplus.recipe.evaluation_section import ProtocolRecipe
 
 _FIXES = {
@@ -120,7 +121,7 @@ class Predictor:
         return probabilities.permute(2, 0, 1).contiguous()
 
     def _normalise(self, scores: Tensor) -> Tensor:
-        return scores if self.protocol.average == "probabilities" else scores.softmax(-1)
+        return scores if self.protocol.average == "probabilities" else normalize_scores(self.model, scores, -1)
 
     def _make_labels(self, passes: list[ScorePass], size: tuple[int, int]) -> Tensor:
         return torch.empty(size, dtype=choose_label_dtype(len(passes[0].held)), device=self.model.device)
@@ -170,7 +171,7 @@ class Predictor:
     def _run_model(self, pixel_values: Tensor) -> Tensor:
         try:
             with torch.no_grad():
-                logits: Tensor = self.model(pixel_values=pixel_values).logits.float()
+                scores = compute_scores(self.model, pixel_values)
         except torch.OutOfMemoryError:
             raise
         except (ValueError, RuntimeError, AssertionError, IndexError) as error:
@@ -180,4 +181,4 @@ class Predictor:
                 found=f"{height} x {width} (height x width): {(str(error).splitlines() or [''])[0][:300]}",
                 fix=_FIXES[self.protocol.name],
             ) from error
-        return logits.softmax(1) if self.protocol.average == "probabilities" else logits
+        return normalize_scores(self.model, scores, 1) if self.protocol.average == "probabilities" else scores

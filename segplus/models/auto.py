@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from transformers import AutoModelForSemanticSegmentation, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from segplus.classes import ClassMap
 from segplus.errors import InputError
@@ -17,7 +17,13 @@ from segplus.models.encoder_head import EncoderHeadForSemanticSegmentation
 from segplus.models.encoder_head_config import EncoderHeadConfig
 from segplus.models.freezing import is_head_parameter
 from segplus.models.library_failures import explain_config, explain_failures, quiet_transformers
-from segplus.models.model_configs import build_config, expand_checkpoint, load_config, refuse_other_tasks
+from segplus.models.model_configs import (
+    build_config,
+    choose_auto_class,
+    expand_checkpoint,
+    load_config,
+    refuse_other_tasks,
+)
 from segplus.models.stored_files import find_value_that_is_not_finite, refuse_damaged_model
 from segplus.models.transfer import Transfer, load_encoder_weights, name_modules
 from segplus.recipe import ModelRecipe
@@ -94,7 +100,7 @@ def load_model(
     checkpoint = expand_checkpoint(recipe.checkpoint)
     refuse_damaged_model(checkpoint, "model.checkpoint")
     with quiet_transformers(), explain_failures("model.checkpoint", checkpoint):
-        model, info = AutoModelForSemanticSegmentation.from_pretrained(
+        model, info = choose_auto_class(config).from_pretrained(
             checkpoint,
             config=config,
             ignore_mismatched_sizes=True,
@@ -127,7 +133,7 @@ def load_segmentation_checkpoint(checkpoint: str, *, trust_remote_code: bool = F
     config = load_config(checkpoint, "checkpoint", trust_remote_code=trust_remote_code)
     with quiet_transformers(), explain_failures("checkpoint", checkpoint):
         refuse_other_tasks(config, f"checkpoint {checkpoint}")
-        model, info = AutoModelForSemanticSegmentation.from_pretrained(
+        model, info = choose_auto_class(config).from_pretrained(
             checkpoint,
             config=config,
             output_loading_info=True,
@@ -152,7 +158,7 @@ def _build_random_model(config: PreTrainedConfig, recipe: ModelRecipe) -> PreTra
         else partial(explain_failures, source=config.model_type, fix=fix)
     )
     with explain("model.attn_implementation or model.config" if recipe.attn_implementation else "model.config"):
-        return AutoModelForSemanticSegmentation.from_config(config, **_choose_attention(recipe))
+        return choose_auto_class(config).from_config(config, **_choose_attention(recipe))
 
 
 def _build_from_encoder(config: EncoderHeadConfig, recipe: ModelRecipe, channels: int) -> LoadedModel:

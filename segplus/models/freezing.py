@@ -13,12 +13,16 @@ from segplus.errors import InputError, suggest
 from segplus.models.architecture import SegmentationNetwork
 from segplus.models.channels import count_channels
 from segplus.models.encoder_layers import name_encoder, number_layers
+from segplus.models.mask_transformers.class_scores import predict_queries
+from segplus.models.mask_transformers.families import find_family, is_mask_transformer
 
 _ENCODER, _STEM = "encoder", "encoder.stem"
 
 
 def is_head_parameter(model: PreTrainedModel, name: str) -> bool:
     """Tell whether a parameter belongs to anything that is not the backbone: neck, decode head, auxiliary head."""
+    if is_mask_transformer(model):
+        return not name.startswith(find_family(model.config).encoder)
     return not name.startswith(f"{name_encoder(model)}.")
 
 
@@ -126,9 +130,13 @@ def freeze_unused_parameters(model: PreTrainedModel, size_px: tuple[int, int]) -
     model.eval()  # one image suffices where BatchNorm needs no statistics
     # Of an architecture of our own, auxiliary heads run where the network itself, not its layers, is in training.
     model.training = isinstance(model, SegmentationNetwork)
-    given = model(pixel_values=torch.zeros(1, count_channels(model.config), *size_px))
-    outputs += [given.logits, *(given.get("auxiliary_logits") or ())]
-    outputs += [given["boundary_logits"]] if "boundary_logits" in given else []
+    pixel_values = torch.zeros(1, count_channels(model.config), *size_px)
+    if is_mask_transformer(model):
+        outputs += [logits for layer in predict_queries(model, pixel_values).queries.layers for logits in layer]
+    else:
+        given = model(pixel_values=pixel_values)
+        outputs += [given.logits, *(given.get("auxiliary_logits") or ())]
+        outputs += [given["boundary_logits"]] if "boundary_logits" in given else []
     torch.stack([output.sum() for output in outputs]).sum().backward()
     for hook in hooks:
         hook.remove()

@@ -63,6 +63,8 @@ class ServedPixels:
 
     def _process(self, image: DecodedImage, changes: dict[str, Any], is_array: bool) -> torch.Tensor:
         layout = {"input_data_format": "channels_last"} if is_array else {}
+        if self.settings.get("do_split_image"):  # the model's scores are made of patches where they are made
+            changes["do_split_image"] = False
         answer = self.image_processor(images=[image], return_tensors="pt", **layout, **changes)
         pixel_values: torch.Tensor = answer["pixel_values"]
         return pixel_values
