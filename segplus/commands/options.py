@@ -83,6 +83,25 @@ def _add_compare_options(verb: argparse.ArgumentParser) -> None:
     _add_scoring_options(verb, "runs/comparison")
 
 
+def _add_thresholds_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("checkpoint", nargs="+", help=f"{CHECKPOINT}; several, or a folder of folds, are an ensemble")
+    verb.add_argument("data", help=DATA)
+    verb.add_argument(
+        "--for", dest="classes", action="append", required=True, metavar="CLASS", help="a class; again for others"
+    )
+    rule = verb.add_mutually_exclusive_group(required=True)
+    rule.add_argument("--recall", type=float, metavar="R", help="the highest threshold that finds this share")
+    rule.add_argument("--f-beta", type=float, metavar="BETA", help="the best F score; 1 weighs both sides alike")
+    rule.add_argument("--cost", type=float, metavar="N", help="the least cost where a miss costs N false alarms")
+    verb.add_argument("--by", choices=("pixels", "objects"), default="pixels", help="what is counted, default pixels")
+    verb.add_argument(
+        "-o", "--output", default="runs/thresholds", help="folder of the results, default runs/thresholds"
+    )
+    verb.add_argument("--recipe", help="recipe that says what the masks mean; default: the one beside the checkpoint")
+    verb.add_argument("--split", help="default: validation, or else test, or else train")
+    _add_prediction_options(verb, "the recipe's, or fixed")
+
+
 def _add_folds_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("runs", nargs="+", help="the folder that holds fold-0, fold-1, ..., or each fold's own folder")
     verb.add_argument("-o", "--output", help="folder of folds.json and folds.md; default: the one that holds the folds")
@@ -177,6 +196,15 @@ VERBS = {
         "score several checkpoints on one data set, image by image",
         _add_compare_options,
         ("segplus compare runs/a runs/b --data path/to/folder",),
+        ("data", "evaluation", "postprocess"),
+    ),
+    "thresholds": Verb(
+        "choose on a split from which probability a class is taken, and store it with the checkpoint",
+        _add_thresholds_options,
+        (
+            "segplus thresholds runs/my_recipe path/to/folder --for crack --recall 0.95",
+            "segplus thresholds runs/my_recipe path/to/folder --for crack --for rust --cost 20 --by objects",
+        ),
         ("data", "evaluation", "postprocess"),
     ),
     "folds": Verb(

@@ -30,7 +30,6 @@ def choose_classes(probabilities: Tensor, thresholds: Tensor | None) -> Tensor:
     best, chosen = ratios.max(-1)
     if limited.all():
         return chosen
-    # A tiny excess of rounding must not depend on the order of the division: the comparison itself is exact.
     others = torch.where(limited, -torch.inf, probabilities).argmax(-1)
     return torch.where(best >= 1, chosen, others)
 

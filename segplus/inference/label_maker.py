@@ -37,7 +37,7 @@ class Prediction:
         labels: Class ids, shape (H, W); the ignore index where the decision is left open.
         confidence: Probability of the class that was chosen, before any step on the label map, float32, shape (H, W).
         entropy: Of the probabilities, over its largest value, log C: 0 is certain, 1 knows nothing; float32, (H, W).
-        probabilities: Of every class, in 255ths, uint8, shape (C, H, W).
+        probabilities: Of every class, 255 stands for 1, uint8, shape (C, H, W).
     """
 
     labels: Tensor
@@ -92,7 +92,7 @@ class LabelMaker:
         else:
             for top, probabilities in self.list_rows(passes, image):
                 self._fill(made, top, probabilities)
-        labels = self._change_labels(made.pop("labels"), classes)
+        labels = self.change_labels(made.pop("labels"), classes)
         return Prediction(labels, **made)
 
     def list_rows(self, passes: list[ScorePass], image: DecodedImage) -> Rows:
@@ -133,7 +133,8 @@ class LabelMaker:
     def _normalise(self, scores: Tensor) -> Tensor:
         return scores if self.are_probabilities else scores.softmax(-1)
 
-    def _change_labels(self, labels: Tensor, classes: int) -> Tensor:
+    def change_labels(self, labels: Tensor, classes: int) -> Tensor:
+        """Return a label map, shape (H, W), after the steps of the decision; `classes` is C."""
         if not self.changes_labels:
             return labels
         names = self.class_names or [str(class_id) for class_id in range(classes)]

@@ -101,7 +101,7 @@ class Predictor:
         Raises:
             InputError: As `predict`.
         """
-        return self.label_maker.make(self._start_passes(image), image, wanted, self.model.device)
+        return self.label_maker.make(self.start_passes(image), image, wanted, self.model.device)
 
     def try_image(self, image: DecodedImage) -> None:
         """Run the models as a prediction begins: on the whole image or its first row of windows, at every scale.
@@ -109,7 +109,7 @@ class Predictor:
         Raises:
             InputError: As `predict`.
         """
-        self._start_passes(image)
+        self.start_passes(image)
 
     def predict_batch(self, images: Sequence[DecodedImage]) -> list[Tensor]:
         """Return the label maps of several images; those that are served at one size go through a model together.
@@ -141,11 +141,12 @@ class Predictor:
         They are those that the decision is made from: of the whole ensemble, and smoothed where the decision says so.
         """
         size = measure_image(image)
-        passes = self._start_passes(image)
+        passes = self.start_passes(image)
         probabilities = torch.empty(*size, len(passes[0].held), device=self.model.device)
         for top, rows in self.label_maker.list_rows(passes, image):
             fill_rows(probabilities, top, rows)
         return probabilities.permute(2, 0, 1).contiguous()
 
-    def _start_passes(self, image: DecodedImage) -> list[ScorePass]:
+    def start_passes(self, image: DecodedImage) -> list[ScorePass]:
+        """Return the passes whose mean is the score; see `ScoredModel.start_passes`."""
         return join_passes([one for member in self.members for one in member.start_passes(image)])
