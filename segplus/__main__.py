@@ -20,6 +20,7 @@ _SECTIONS = {
     "alone has the key; segplus recipes explain KEY says what it means.",
     "data": "Keys of the recipe's data section may follow: --data.void '[11]'",
     "evaluation": "Keys of the recipe's evaluation section may follow: --evaluation.protocol.flip true",
+    "postprocess": "Keys of the recipe's postprocess section may follow: --postprocess.remove_below_px.crack 20",
     "evaluation.protocol": "Keys of the recipe's evaluation.protocol may follow: --evaluation.protocol.flip true",
 }
 _LIBRARIES = ("TRANSFORMERS_VERBOSITY", "DATASETS_VERBOSITY", "HF_HUB_VERBOSITY")

@@ -84,7 +84,7 @@ def test_the_first_lines_are_for_users(capsys: pytest.CaptureFixture[str]) -> No
         (["evaluate", "m", "d", "--splt", "test"], "'--splt' is no option of segplus evaluate"),
         (["evaluate", "m", "d", "-x"], "'-x' is no option of segplus evaluate"),
         (["folds", "runs", "--data.void", "1"], "'--data.void' is no option of segplus folds"),
-        (["predict", "m", "p", "-o", "o", "--threshold", "1"], "--threshold has no part in this command"),
+        (["predict", "m", "p", "-o", "o", "--layout", "1"], "--layout has no part in this command"),
         (["predict", "m", "p", "-o", "o", "--data.void", "1"], "allowed: keys of evaluation.protocol"),
         (["predict", "m", "p", "-o", "o", "--evaluation.metrics", "[]"], "--evaluation.metrics has no part in"),
         (["inspect", "d", "--evaluation.protocol.flip", "true"], "allowed: keys of data"),
@@ -113,9 +113,9 @@ def test_keys_may_stand_anywhere() -> None:
 
 def test_one_word_too_many_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["predict", "model", "photo.jpg", "mask.png", "-o", "masks"])
+        main(["inspect", "data", "more"])
     assert ended.value.code == EXIT_CODE_INPUT
-    assert "usage: segplus predict" in capsys.readouterr().err
+    assert "usage: segplus inspect" in capsys.readouterr().err
 
 
 def test_train_runs_a_recipe_and_shows_what_was_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

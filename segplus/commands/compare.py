@@ -12,12 +12,15 @@ from typing import Any
 import torch
 
 from segplus.classes import ClassMap
+from segplus.commands.chosen_decision import name_recipe, read_chosen_decision
 from segplus.commands.chosen_sections import read_sections
 from segplus.data import SegmentationSplit
 from segplus.errors import InputError
 from segplus.files import place_outputs, prepare_folder, write_whole
 from segplus.images import show_as_rgb
-from segplus.inference.checkpoint import choose_device, find_checkpoint, list_checkpoint_files
+from segplus.inference.checkpoint import choose_device
+from segplus.inference.decision_file import Changes
+from segplus.inference.ensemble import find_ensemble, list_ensemble_files
 from segplus.inference.evaluation_data import DataSource, list_input_files, name_data, open_split
 from segplus.inference.prediction_files import write_table
 from segplus.inference.predictor import Predictor
@@ -31,7 +34,7 @@ from segplus.inference.scoring import (
     score_image,
 )
 from segplus.metrics import Evaluator, compare_counts
-from segplus.recipe import EvaluationRecipe
+from segplus.recipe import DecisionRecipe, EvaluationRecipe
 from segplus.reporting.drawing import draw_comparison
 from segplus.reporting.metrics_file import refuse_foreign_results, write_metrics
 from segplus.reporting.table import TOO_FEW, format_comparison_table
@@ -45,6 +48,7 @@ def compare(
     output: str | Path,
     *,
     recipe: EvaluationRecipe | None = None,
+    decision: DecisionRecipe | Changes | None = None,
     split: str | None = None,
     device: str | torch.device | None = None,
     trust_remote_code: bool = False,
@@ -56,10 +60,13 @@ def compare(
     most differing pixels first) and images of the first of these in `disagreements/`. Models are numbered from 1.
 
     Args:
-        checkpoints: Two or more folders or Hub ids; the first is what the others are compared with.
+        checkpoints: Two or more folders or Hub ids; the first is what the others are compared with. A folder that holds
+            the runs of all folds is one contender, their ensemble.
         data: The data, a recipe's data section, or the folder or Hub id of a data set.
         output: Folder of the results.
         recipe: Protocol, resamples and seed.
+        decision: How probabilities become label maps; by default each contender's own stored decision, a mapping says
+            what to change of it.
         split: Which split; by default test, or else validation, or else train.
         device: Where to run; by default the accelerator, or else the CPU.
         trust_remote_code: Run the model code that lies in the checkpoints.
@@ -78,19 +85,20 @@ def compare(
     state, output = join_processes(), Path(output)
     inputs: list[str | Path] = [
         *list_input_files(data),
-        *(path for source in checkpoints for path in list_checkpoint_files(source)),
+        *list_ensemble_files(checkpoints),
     ]
     files = place_outputs(output, ["comparison.json", "classes.csv", "disagreements.csv"], "", inputs)
     sheets = place_outputs(output / "disagreements", [str(rank) for rank in range(1, _IMAGES + 1)], ".png")
     with state.main_process_first():
-        found = [find_checkpoint(source, trust_remote_code=trust_remote_code) for source in checkpoints]
-    loaded, name, chosen = open_split(found, data, split, progress=progress)
+        found = [find_ensemble(source, decision, trust_remote_code=trust_remote_code) for source in checkpoints]
+    members = [member for contender in found for member in contender.members]
+    loaded, name, chosen = open_split(members, data, split, progress=progress)
     check_groups(chosen, recipe)
     with state.main_process_first():
         refuse_foreign_results([*files, *sheets], "differences")
         prepare_folder(output)
     chosen_device = choose_device(device, state.local_process_index)
-    predictors = [checkpoint.load(recipe.protocol, chosen_device) for checkpoint in found]
+    predictors = [contender.load(recipe.protocol, chosen_device) for contender in found]
     evaluators, disagreements = score_together(predictors, chosen, loaded.classes, recipe, name, progress)
     result = {
         "dataset": name_data(data),
@@ -99,6 +107,7 @@ def compare(
         "class_names": list(loaded.classes.names),
         "protocol": recipe.protocol.describe(),
         "models": list(checkpoints),
+        "decisions": [contender.decision.describe() for contender in found],
         **_compare_scores(checkpoints, evaluators, recipe),
         "disagreements": disagreements,
     }
@@ -214,6 +223,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
         section,
         options.output,
         recipe=recipe,
+        decision=read_chosen_decision(options, rest, name_recipe(options.data, options.recipe)),
         split=options.split,
         trust_remote_code=options.trust_remote_code,
     )

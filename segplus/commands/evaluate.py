@@ -11,17 +11,20 @@ from typing import Any
 import torch
 
 from segplus.classes import ClassMap
+from segplus.commands.chosen_decision import name_recipe, read_chosen_decision
 from segplus.commands.chosen_sections import read_sections
 from segplus.data import SegmentationSplit
 from segplus.files import place_outputs, prepare_folder, sweep_leftovers
-from segplus.inference.checkpoint import choose_device, find_checkpoint, list_checkpoint_files
+from segplus.inference.checkpoint import choose_device
+from segplus.inference.decision_file import Changes
+from segplus.inference.ensemble import find_ensemble, list_ensemble_files
 from segplus.inference.evaluation_data import DataSource, format_settings, list_input_files, name_data, open_split
 from segplus.inference.example_predictions import predict_examples
 from segplus.inference.prediction_files import check_mask_format, check_table_name, write_table
 from segplus.inference.scoring import check_groups, evaluate_split, join_processes
 from segplus.metrics import Evaluator
 from segplus.metrics.confusion import score_each
-from segplus.recipe import EvaluationRecipe
+from segplus.recipe import DecisionRecipe, EvaluationRecipe
 from segplus.reporting.environment import describe_machine, list_versions
 from segplus.reporting.failures import describe_failures
 from segplus.reporting.html_report import write_html_report
@@ -30,11 +33,12 @@ from segplus.reporting.table import format_class_table
 
 
 def evaluate(
-    checkpoint: str,
+    checkpoint: str | Sequence[str],
     data: DataSource,
     output: str | Path,
     *,
     recipe: EvaluationRecipe | None = None,
+    decision: DecisionRecipe | Changes | None = None,
     split: str | None = None,
     per_image: str = "per_image.csv",
     save_predictions: str | None = None,
@@ -45,10 +49,13 @@ def evaluate(
     """Score a saved model on one split and write metrics.json, the scores of each image, and report.html.
 
     Args:
-        checkpoint: Folder or Hub id of any semantic-segmentation model.
+        checkpoint: Folder or Hub id of any semantic-segmentation model; several, or a folder that holds those of all
+            folds, are an ensemble.
         data: The data, a recipe's data section, or the folder or Hub id of a data set.
         output: Folder of the results.
         recipe: Protocol and metrics.
+        decision: How probabilities become a label map; by default the decision stored with the checkpoint, a mapping
+            says what to change of it.
         split: Which split; by default test, or else validation, or else train.
         per_image: File of the scores per image inside `output`, .csv or .parquet.
         save_predictions: `ids`, `palette` or `overlay` writes the label maps to `output`/predictions.
@@ -64,11 +71,12 @@ def evaluate(
     recipe = recipe or EvaluationRecipe()
     state, output = join_processes(), Path(output)
     check_table_name(Path(per_image))
-    inputs: list[str | Path] = [*list_input_files(data), *list_checkpoint_files(checkpoint)]
+    sources = [checkpoint] if isinstance(checkpoint, str) else list(checkpoint)
+    inputs: list[str | Path] = [*list_input_files(data), *list_ensemble_files(sources)]
     files = place_outputs(output, ["metrics.json", per_image, "report.html"], "", inputs)
     with state.main_process_first():
-        found = find_checkpoint(checkpoint, trust_remote_code=trust_remote_code)
-    loaded, name, chosen = open_split([found], data, split, progress=progress)
+        found = find_ensemble(sources, decision, trust_remote_code=trust_remote_code)
+    loaded, name, chosen = open_split(found.members, data, split, progress=progress)
     check_groups(chosen, recipe)
     with state.main_process_first():
         refuse_foreign_results(files, "segplus_version")
@@ -84,7 +92,9 @@ def evaluate(
     )
     scores = evaluator.compute(*recipe.list_bootstrap())
     seconds = time.perf_counter() - started
-    evaluations = {name: {**scores, "protocol": recipe.protocol.describe(), "seconds": seconds}}
+    evaluations = {
+        name: {**scores, "protocol": recipe.protocol.describe(), **found.describe_decision(), "seconds": seconds}
+    }
     metrics = _collect_metrics(found.source, name_data(data), loaded.classes, evaluations)
     if state.is_main_process:
         write_metrics(files[0], metrics)
@@ -148,13 +158,14 @@ def list_image_rows(evaluator: Evaluator, classes: ClassMap) -> list[dict[str, A
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Score a checkpoint and print the table of classes."""
     section, recipe = read_sections(
-        "evaluate", options.data, options.recipe, options.checkpoint, options.protocol, rest
+        "evaluate", options.data, options.recipe, options.checkpoint[0], options.protocol, rest
     )
     metrics = evaluate(
         options.checkpoint,
         section,
         options.output,
         recipe=recipe,
+        decision=read_chosen_decision(options, rest, name_recipe(options.data, options.recipe)),
         split=options.split,
         per_image=options.per_image,
         save_predictions=options.save_predictions,

@@ -66,7 +66,7 @@ def _add_recipes_options(verb: argparse.ArgumentParser) -> None:
 
 
 def _add_evaluate_options(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("checkpoint", help=CHECKPOINT)
+    verb.add_argument("checkpoint", nargs="+", help=f"{CHECKPOINT}; several, or a folder of folds, are an ensemble")
     verb.add_argument("data", help=DATA)
     _add_scoring_options(verb, "runs/evaluation")
     verb.add_argument("--per-image", default="per_image.csv", help="file of scores per image, .csv or .parquet")
@@ -74,9 +74,32 @@ def _add_evaluate_options(verb: argparse.ArgumentParser) -> None:
 
 
 def _add_compare_options(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("checkpoints", nargs="+", help="two or more; the first is what the others are compared with")
+    verb.add_argument(
+        "checkpoints",
+        nargs="+",
+        help="two or more; the first is what the others are compared with; a folder of folds is one, as an ensemble",
+    )
     verb.add_argument("--data", required=True, help=DATA)
     _add_scoring_options(verb, "runs/comparison")
+
+
+def _add_thresholds_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("checkpoint", nargs="+", help=f"{CHECKPOINT}; several, or a folder of folds, are an ensemble")
+    verb.add_argument("data", help=DATA)
+    verb.add_argument(
+        "--for", dest="classes", action="append", required=True, metavar="CLASS", help="a class; again for others"
+    )
+    rule = verb.add_mutually_exclusive_group(required=True)
+    rule.add_argument("--recall", type=float, metavar="R", help="the highest threshold that finds this share")
+    rule.add_argument("--f-beta", type=float, metavar="BETA", help="the best F score; 1 weighs both sides alike")
+    rule.add_argument("--cost", type=float, metavar="N", help="the least cost where a miss costs N false alarms")
+    verb.add_argument("--by", choices=("pixels", "objects"), default="pixels", help="what is counted, default pixels")
+    verb.add_argument(
+        "-o", "--output", default="runs/thresholds", help="folder of the results, default runs/thresholds"
+    )
+    verb.add_argument("--recipe", help="recipe that says what the masks mean; default: the one beside the checkpoint")
+    verb.add_argument("--split", help="default: validation, or else test, or else train")
+    _add_prediction_options(verb, "the recipe's, or fixed")
 
 
 def _add_folds_options(verb: argparse.ArgumentParser) -> None:
@@ -85,7 +108,7 @@ def _add_folds_options(verb: argparse.ArgumentParser) -> None:
 
 
 def _add_predict_options(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("checkpoint", help=CHECKPOINT)
+    verb.add_argument("checkpoint", nargs="+", help=f"{CHECKPOINT}; several, or a folder of folds, are an ensemble")
     verb.add_argument("input", help="image, folder, or a quoted pattern such as 'photos/*.jpg'")
     verb.add_argument("-o", "--output", required=True, help="folder, or a .png for one image")
     verb.add_argument(
@@ -104,8 +127,27 @@ def _add_scoring_options(verb: argparse.ArgumentParser, output: str) -> None:
 
 def _add_prediction_options(verb: argparse.ArgumentParser, protocol: str) -> None:
     """Add what the verbs that predict share; `protocol` says which one is the default."""
+    _add_decision_options(verb)
     verb.add_argument("--protocol", choices=_PROTOCOLS, help=f"how a prediction is formed; default: {protocol}")
     verb.add_argument("--trust-remote-code", action="store_true", help="run the model code that lies in a checkpoint")
+
+
+def _add_decision_options(verb: argparse.ArgumentParser) -> None:
+    """Add what says how probabilities become a label map, over what is stored with the checkpoint."""
+    verb.add_argument(
+        "--threshold",
+        action="append",
+        metavar="CLASS=P",
+        help="the probability from which a pixel gets the class; again for other classes",
+    )
+    verb.add_argument(
+        "--uncertain-below", type=float, metavar="P", help="pixels whose class is less probable get none (255)"
+    )
+    verb.add_argument(
+        "--decision",
+        metavar="FILE",
+        help="a segplus_decision.json, or none; default: the one that lies in the checkpoint",
+    )
 
 
 VERBS = {
@@ -148,13 +190,22 @@ VERBS = {
             "segplus evaluate runs/my_recipe path/to/folder",
             "segplus evaluate runs/my_recipe my_recipe.yaml --protocol sliding --window_px '[512, 512]'",
         ),
-        ("data", "evaluation"),
+        ("data", "evaluation", "postprocess"),
     ),
     "compare": Verb(
         "score several checkpoints on one data set, image by image",
         _add_compare_options,
         ("segplus compare runs/a runs/b --data path/to/folder",),
-        ("data", "evaluation"),
+        ("data", "evaluation", "postprocess"),
+    ),
+    "thresholds": Verb(
+        "choose on a split from which probability a class is taken, and store it with the checkpoint",
+        _add_thresholds_options,
+        (
+            "segplus thresholds runs/my_recipe path/to/folder --for crack --recall 0.95",
+            "segplus thresholds runs/my_recipe path/to/folder --for crack --for rust --cost 20 --by objects",
+        ),
+        ("data", "evaluation", "postprocess"),
     ),
     "folds": Verb(
         "mean and spread over the runs of all folds",
@@ -169,6 +220,6 @@ VERBS = {
             "segplus predict runs/my_recipe 'photos/*.jpg' -o overlays/ --kind overlay",
             "segplus predict runs/my_recipe photos/ -o masks/ --protocol sliding --flip true",
         ),
-        ("evaluation.protocol",),
+        ("evaluation.protocol", "postprocess"),
     ),
 }

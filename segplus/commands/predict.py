@@ -14,27 +14,32 @@ from typing import Any
 import torch
 
 from segplus.classes import ClassMap
+from segplus.commands.chosen_decision import read_chosen_decision
 from segplus.commands.chosen_sections import read_sections
 from segplus.data.decoding.image_reader import IMAGE_SUFFIXES, ImageReader, read_size
 from segplus.data.parallel import read_ahead
 from segplus.errors import InputError
 from segplus.files import explain_refusals, place_outputs, prepare_folder, sweep_leftovers, write_text
-from segplus.inference.checkpoint import Checkpoint, choose_device, find_checkpoint
+from segplus.inference.checkpoint import Checkpoint, choose_device
+from segplus.inference.decision_file import Changes
+from segplus.inference.ensemble import Ensemble, find_ensemble
 from segplus.inference.prediction_files import check_mask_format, write_labels
 from segplus.inference.scoring import READ_AHEAD
 from segplus.progress import Progress
 from segplus.recipe.evaluation_section import ProtocolRecipe
+from segplus.recipe.postprocess_section import DecisionRecipe
 from segplus.reporting.metrics_file import read_metrics
 
 _NOTE = "segplus_predictions.json"
 
 
 def predict(
-    checkpoint: str,
+    checkpoint: str | Sequence[str],
     source: str | Path,
     output: str | Path,
     *,
     protocol: ProtocolRecipe | None = None,
+    decision: DecisionRecipe | Changes | None = None,
     mask_format: str = "ids",
     classes: ClassMap | None = None,
     device: str | torch.device | None = None,
@@ -44,10 +49,13 @@ def predict(
     """Write the label map of each image as a PNG of its size; what the same command wrote before stays as it is.
 
     Args:
-        checkpoint: Folder or Hub id of any semantic-segmentation model.
+        checkpoint: Folder or Hub id of any semantic-segmentation model; several, or a folder that holds those of all
+            folds, are an ensemble.
         source: An image, a folder (searched with its subfolders) or a pattern such as `photos/*.jpg`.
         output: A folder that gets `<name>.png`; for one image also a file, named *.png, which is always written anew.
         protocol: How predictions are formed.
+        decision: How probabilities become a label map; by default the decision stored with the checkpoint, a mapping
+            says what to change of it.
         mask_format: `ids` (grey values), `palette` (ids with colours) or `overlay` (colours over the image).
         classes: Colours; by default those of the run that left the checkpoint, or others for its class names.
         device: Where to run; by default the accelerator, or else the CPU.
@@ -61,11 +69,11 @@ def predict(
     """
     protocol = protocol or ProtocolRecipe()
     targets = list_targets(Path(source), Path(output))
-    found = find_checkpoint(checkpoint, trust_remote_code=trust_remote_code)
+    found = find_ensemble(checkpoint, decision, trust_remote_code=trust_remote_code)
     if classes is None:
-        classes = read_classes(found)
+        classes = read_classes(found.members[0])
     else:
-        found.refuse_other_classes(classes)
+        found.members[0].refuse_other_classes(classes)
     check_mask_format(mask_format, classes.num_classes)
     if not is_image_target(Path(output)):
         claim_folder(prepare_folder(output), found, protocol, mask_format, [target for _, target in targets])
@@ -81,7 +89,7 @@ def predict(
 
 
 def _predict_files(
-    found: Checkpoint,
+    found: Ensemble,
     waiting: list[tuple[Path, Path]],
     protocol: ProtocolRecipe,
     mask_format: str,
@@ -143,7 +151,7 @@ def _find_common_folder(images: list[Path]) -> Path:
 
 
 def claim_folder(
-    output: Path, found: Checkpoint, protocol: ProtocolRecipe, mask_format: str, targets: Sequence[Path]
+    output: Path, found: Ensemble, protocol: ProtocolRecipe, mask_format: str, targets: Sequence[Path]
 ) -> None:
     """Note in the folder what its images were made with.
 
@@ -152,9 +160,12 @@ def claim_folder(
             file that no prediction wrote stands in the place of one.
     """
     wanted: dict[str, Any] = {
-        "checkpoint": str(Path(found.source).resolve()) if Path(found.source).exists() else found.source,
+        "checkpoint": ", ".join(
+            str(Path(one.source).resolve()) if Path(one.source).exists() else one.source for one in found.members
+        ),
         "weights": found.digest_weights(),
         "protocol": dataclasses.asdict(protocol),
+        "decision": {key: value for key, value in found.decision.list_chosen().items() if key != "chosen_on"},
         "kind": mask_format,
         "class_names": found.class_names,
     }
@@ -224,12 +235,13 @@ def make_names_unique(names: list[str]) -> list[str]:
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Write the label map of each image."""
-    _, recipe = read_sections("predict", None, None, options.checkpoint, options.protocol, rest)
+    _, recipe = read_sections("predict", None, None, options.checkpoint[0], options.protocol, rest)
     written = predict(
         options.checkpoint,
         options.input,
         options.output,
         protocol=recipe.protocol,
+        decision=read_chosen_decision(options, rest),
         mask_format=options.kind,
         trust_remote_code=options.trust_remote_code,
     )

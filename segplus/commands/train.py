@@ -27,11 +27,12 @@ from segplus.data.loading import require_splits
 from segplus.errors import EXIT_CODE_DIVERGED, EXIT_CODE_INPUT, EXIT_CODE_SIGNAL
 from segplus.inference import Predictor, evaluate_split
 from segplus.inference.checkpoint import find_checkpoint
+from segplus.inference.decision_file import DECISION_FILE, write_decision
 from segplus.inference.example_predictions import predict_examples
 from segplus.inference.scoring import build_evaluator, check_groups
 from segplus.inference.trial import try_protocol
 from segplus.models import load_model
-from segplus.recipe import Recipe, load_recipe
+from segplus.recipe import DecisionRecipe, Recipe, load_recipe
 from segplus.recipe.shipped import find_recipe
 from segplus.reporting.failures import describe_failures
 from segplus.reporting.hub import prepare_repository, push_folder
@@ -68,6 +69,7 @@ def train(recipe: Recipe) -> None:
 
     with arguments.main_process_first(desc="metrics"):
         build_evaluator(recipe.evaluation, data.classes)  # what it cannot measure is told before training
+    recipe.postprocess.check_classes(data.classes.names)
     set_seed(arguments.seed)
     with_head = recipe.auxiliary_loss_weight > 0
     loaded = load_model(recipe.model, data.classes, use_auxiliary_head=with_head, channels=recipe.data.channels)
@@ -108,6 +110,10 @@ def report_run(
         output_dir: The folder of the run, which holds the saved model.
         measured: The splits that are scored; the last one's scores stand on the card.
     """
+    decision = DecisionRecipe(postprocess=recipe.postprocess)
+    if decision.describe() and trainer.is_world_process_zero():
+        write_decision(output_dir / DECISION_FILE, decision)
+    trainer.accelerator.wait_for_everyone()
     saved = find_checkpoint(str(output_dir), trust_remote_code=recipe.model.trust_remote_code)
     predictor = saved.load(recipe.evaluation.protocol, trainer.args.device)
     evaluations: dict[str, dict[str, Any]] = {}
@@ -118,7 +124,8 @@ def report_run(
         scores = evaluator.compute(*recipe.evaluation.list_bootstrap())
         counted[name] = [image.name for image in evaluator.images], evaluator.stack_counts()
         protocol = recipe.evaluation.protocol.describe()
-        evaluations[name] = {**scores, "protocol": protocol, "seconds": time.perf_counter() - started}
+        told = {"decision": saved.decision.describe()} if saved.decision.describe() else {}
+        evaluations[name] = {**scores, "protocol": protocol, **told, "seconds": time.perf_counter() - started}
     if not trainer.is_world_process_zero():
         return
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -12,7 +12,9 @@ from segplus.classes import ClassMap
 from segplus.data.contents import digest_contents, stamp_entries
 from segplus.errors import InputError
 from segplus.images import ImageRange
+from segplus.inference.decision_file import find_decision
 from segplus.inference.predictor import Predictor
+from segplus.inference.scored_model import ScoredModel
 from segplus.models import count_channels, find_image_range, load_segmentation_checkpoint
 from segplus.models.image_processor import check_image_processor
 from segplus.models.library_failures import explain_failures, quiet_transformers
@@ -20,6 +22,7 @@ from segplus.models.model_configs import expand_checkpoint, load_config, refuse_
 from segplus.models.stored_files import refuse_damaged_model
 from segplus.recipe import DataRecipe
 from segplus.recipe.evaluation_section import ProtocolRecipe
+from segplus.recipe.postprocess_section import DecisionRecipe
 from segplus.transforms.serving import try_image_processor
 
 _PROCESSOR_KEYS = ("image_processor_type", "feature_extractor_type", "size", "do_resize", "do_normalize", "image_mean")
@@ -35,12 +38,14 @@ class Checkpoint:
         config: Its config.
         image_processor: Its image processor.
         trust_remote_code: Run the model code that lies in the checkpoint.
+        decision: How its probabilities become a label map: what lies beside it, or else the most probable class.
     """
 
     source: str
     config: PreTrainedConfig
     image_processor: BaseImageProcessor
     trust_remote_code: bool = False
+    decision: DecisionRecipe = field(default_factory=DecisionRecipe)
 
     @property
     def class_names(self) -> list[str]:
@@ -75,8 +80,17 @@ class Checkpoint:
         Raises:
             InputError: If the weights are damaged or incomplete, or hold NaN or infinity.
         """
-        model = load_segmentation_checkpoint(self.source, trust_remote_code=self.trust_remote_code)
-        return Predictor(model, self.image_processor, protocol, device, self.channels)
+        return Predictor.join([self.load_model(protocol, device)], self.decision, self.class_names)
+
+    def load_model(
+        self,
+        protocol: ProtocolRecipe | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> ScoredModel:
+        """Read the weights, for a predictor of one model or several; see `load`."""
+        model = load_segmentation_checkpoint(self.source, trust_remote_code=self.trust_remote_code).to(dtype)
+        return ScoredModel(model, self.image_processor, protocol or ProtocolRecipe(), device, self.channels)
 
     def fit_section(self, section: DataRecipe) -> DataRecipe:
         """Return a data section whose images are read as those that the model was trained on.
@@ -157,7 +171,9 @@ def find_checkpoint(source: str, *, trust_remote_code: bool = False) -> Checkpoi
         raise InputError(f"{key}: of no image processor", found=", ".join(map(str, stated))[:200] or "nothing")
     check_image_processor(processor, channels, key)
     try_image_processor(processor, channels, key)
-    return Checkpoint(expanded, config, processor, trust_remote_code)
+    decision = find_decision(expanded, None if Path(expanded).is_dir() else config._commit_hash)
+    decision.check_classes([str(name) for name in config.id2label.values()])
+    return Checkpoint(expanded, config, processor, trust_remote_code, decision)
 
 
 def list_checkpoint_files(source: str) -> list[Path]:

@@ -17,11 +17,16 @@ from segplus.recipe import DataRecipe, EvaluationRecipe
 from segplus.reporting.results import name_dataset
 
 DataSource = SegmentationData | DataRecipe | Mapping[str, Any] | str
-_PREFERRED_SPLITS = ("test", "validation", "train")
+PREFERRED_SPLITS = ("test", "validation", "train")
 
 
 def open_split(
-    checkpoints: Sequence[Checkpoint], data: DataSource, split: str | None, *, progress: bool = True
+    checkpoints: Sequence[Checkpoint],
+    data: DataSource,
+    split: str | None,
+    *,
+    progress: bool = True,
+    preferred: Sequence[str] = PREFERRED_SPLITS,
 ) -> tuple[SegmentationData, str, SegmentationSplit]:
     """Return the data, and the name and the images of a split that the checkpoints can be scored on.
 
@@ -33,7 +38,7 @@ def open_split(
     """
     with join_processes().main_process_first():
         loaded = load_data(data, checkpoints)
-        name, chosen = choose_split(loaded, split)
+        name, chosen = choose_split(loaded, split, preferred)
         for checkpoint in checkpoints:
             checkpoint.refuse_other_classes(loaded.classes)
         if loaded is not data:
@@ -91,13 +96,15 @@ def _list_data_settings(data: DataRecipe | Mapping[str, Any] | str) -> dict[str,
     return {"dataset": data} if isinstance(data, str) else dict(data)
 
 
-def choose_split(data: SegmentationData, name: str | None) -> tuple[str, SegmentationSplit]:
-    """Return the name and the images of the split asked for, or of the first of test, validation and train.
+def choose_split(
+    data: SegmentationData, name: str | None, preferred: Sequence[str] = PREFERRED_SPLITS
+) -> tuple[str, SegmentationSplit]:
+    """Return the name and the images of the split asked for, or of the first of the preferred ones that there is.
 
     Raises:
         InputError: If there is no such split or it is empty.
     """
-    chosen = name or next((known for known in _PREFERRED_SPLITS if known in data.splits), next(iter(data.splits), ""))
+    chosen = name or next((known for known in preferred if known in data.splits), next(iter(data.splits), ""))
     if chosen not in data.splits:
         raise InputError(f"the data have no split '{chosen}'", fix=suggest(chosen, data.splits))
     split = data.splits[chosen]

@@ -103,6 +103,21 @@ def cut_chunks(scores: ScorePass) -> Iterator[GridChunk]:
         above = block[:, -1:].clone()
 
 
+def join_passes(passes: list[ScorePass]) -> list[ScorePass]:
+    """Return one pass of their mean where all have the same grid, whole, over the same pixels; otherwise all of them.
+
+    Interpolation is linear, so that the mean may be taken before it: one grid costs what one model's does.
+    """
+    first = passes[0]
+    if len(passes) == 1 or not all(
+        one.is_whole and one.covers == first.covers and one.held.shape == first.held.shape for one in passes
+    ):
+        return passes
+    mean = sum(one.held for one in passes[1:]) + first.held
+    mean = mean / len(passes)
+    return [ScorePass(iter([(mean, first.height)]), first.covers)]
+
+
 def fill_rows(target: Tensor, top: int, rows: Tensor) -> int:
     """Write rows into a tensor that begin at a row of it, and return the row after them; those beyond it are left out.
 

@@ -80,7 +80,9 @@ def score_image(
         prediction = predictor.predict(image)
     else:
         prediction, confidence = predictor.predict_with_confidence(image)
-        evaluator.calibration.update(confidence, prediction, label)
+        ignored = evaluator.confusion.ignore_index
+        decided = torch.where(prediction == ignored, ignored, label)
+        evaluator.calibration.update(confidence, prediction, decided)
     return prediction, evaluator.update(prediction, label, index, name)
 
 

@@ -75,6 +75,7 @@ class Evaluator:
         self.confusion = ConfusionMatrix(num_classes, ignore_index)
         self.metrics = dict(metrics or {})
         self.calibration = calibration
+        self.open_pixels = 0
         self._names: list[tuple[int, str]] = []
         self._counts = Rows((3, num_classes), np.int64)
 
@@ -82,7 +83,8 @@ class Evaluator:
         """Count one image.
 
         Args:
-            prediction: Class ids, shape (H, W), any device.
+            prediction: Class ids, shape (H, W), any device; a pixel that holds ignore_index is left open: it counts in
+                `coverage` and nowhere else.
             label: Class ids, shape (H, W).
             index: Position of the image in the split.
             name: Its name.
@@ -91,6 +93,12 @@ class Evaluator:
         Raises:
             ValueError: If an id is outside [0, C) and not ignore_index, or the shapes differ.
         """
+        ignored = self.confusion.ignore_index
+        left_open = prediction == ignored
+        if left_open.any():
+            self.open_pixels += int((left_open & (label != ignored)).sum())
+            prediction = torch.where(left_open, 0, prediction)
+            label = torch.where(left_open, ignored, label)
         matrix = self.confusion.update(prediction, label)[0]
         counts = torch.stack([matrix.diagonal(), matrix.sum(1), matrix.sum(0)]).cpu().numpy()
         self._names.append((index, name))
@@ -111,6 +119,7 @@ class Evaluator:
     def merge(self, other: Evaluator) -> Evaluator:
         """Add what another evaluator saw, and return this one."""
         self.confusion.merge(other.confusion)
+        self.open_pixels += other.open_pixels
         self._names += other._names
         self._counts.extend(other._counts)
         for name, metric in self.metrics.items():
@@ -153,7 +162,8 @@ class Evaluator:
             group_pattern: Groups of images that are drawn whole; see `find_groups`. None draws images.
         Returns:
             `compute_scores`, images, confusion_matrix, per_image_mean_iou (mean over images that have one),
-            per_category_images (whose truth holds the class), intervals, and the scores of the further metrics.
+            per_category_images (whose truth holds the class), intervals, the scores of the further metrics, and
+            coverage, the share of valid pixels that were not left open, where any were.
         Raises:
             InputError: If an image's name has no group.
         """
@@ -167,6 +177,9 @@ class Evaluator:
             "per_image_mean_iou": float(known.mean()) if known.size else float("nan"),
             "per_category_images": (counts[:, 1] > 0).sum(0).tolist(),
         }
+        if self.open_pixels:
+            decided = int(self.confusion.matrix.sum())
+            scores["coverage"] = decided / (decided + self.open_pixels)
         if resamples:
             groups = self.find_groups(group_pattern)
             scores["intervals"] = compute_intervals(counts, resamples, seed, groups)

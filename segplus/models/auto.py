@@ -181,7 +181,7 @@ def _begin_classes(model: PreTrainedModel, recipe: ModelRecipe, checkpoint: str)
     if not recipe.checkpoint_classes:
         return []
     with quiet_transformers(), explain_failures("model.checkpoint", checkpoint):
-        source = AutoModelForSemanticSegmentation.from_pretrained(
+        source = choose_auto_class(model.config).from_pretrained(
             checkpoint,
             dtype=torch.float32,
             revision=recipe.revision or "main",

@@ -6,9 +6,10 @@ import copy
 from collections.abc import Mapping, Sequence
 
 import torch
-from transformers import AutoModelForSemanticSegmentation, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from segplus.errors import InputError, suggest
+from segplus.models.model_configs import choose_auto_class
 
 _KEY = "model.checkpoint_classes"
 
@@ -60,7 +61,7 @@ def _find_class_parameters(model: PreTrainedModel) -> list[str]:
     config: PreTrainedConfig = copy.deepcopy(model.config)
     config.num_labels = model.config.num_labels + 1
     with torch.device("meta"):
-        larger = dict(AutoModelForSemanticSegmentation.from_config(config).named_parameters())
+        larger = dict(choose_auto_class(config).from_config(config).named_parameters())
     return [
         name
         for name, parameter in model.named_parameters()

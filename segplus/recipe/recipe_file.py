@@ -15,6 +15,7 @@ from segplus.recipe.documents import read_document
 from segplus.recipe.evaluation_section import EvaluationRecipe
 from segplus.recipe.keys import list_training_hints, parse_keys, set_dotted
 from segplus.recipe.paths import place_fold
+from segplus.recipe.postprocess_section import PostprocessRecipe
 from segplus.recipe.sections import Recipe
 from segplus.recipe.strict import build_dataclass
 from segplus.recipe.tokens import refuse_tokens
@@ -76,6 +77,29 @@ def load_sections(
         raise InputError(f"{file}: key 'data' is missing", fix="add it: data: ...")
     data = build_dataclass(DataRecipe, values.get("data", {}), "data", file)
     return data, build_dataclass(EvaluationRecipe, values.get("evaluation", {}), "evaluation", file)
+
+
+def load_postprocess(
+    path: str | os.PathLike[str] | None, arguments: Sequence[str] = (), sections: Sequence[str] = ("",)
+) -> dict[str, Any]:
+    """Return the lines of a recipe's `postprocess` section, those of the command line over them, to be checked.
+
+    Args:
+        path: A recipe; None for the command line alone.
+        arguments: `--key value`.
+        sections: Those that the command reads.
+    Raises:
+        InputError: If the file cannot be read, or a key of the command line is unknown.
+    """
+    values = {} if path is None else {"postprocess": _read_yaml(Path(path)).get("postprocess") or {}}
+    for key, value in parse_keys(arguments, sections):
+        if key.split(".")[0] == "postprocess":
+            set_dotted(values, key, value)
+    file = "command line" if path is None else str(path)
+    refuse_tokens(values, "", file)
+    section = values.get("postprocess", {})
+    build_dataclass(PostprocessRecipe, section, "postprocess", file)
+    return dict(section)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -20,7 +20,14 @@ from segplus.recipe.training_section import RESERVED, TRAINING_DEFAULTS
 
 _TYPES = {bool: "true or false", int: "whole number", float: "number", str: "text", type(None): "null", Any: "any"}
 _MANY = {int: "whole numbers", float: "numbers"}
-_UNITS = {"px": "pixels", "images": "images", "share": "a share, 0 to 1", "seconds": "seconds"}
+_UNITS = {
+    "px": "pixels",
+    "images": "images",
+    "share": "a share, 0 to 1",
+    "seconds": "seconds",
+    "mm": "millimetres",
+    "mm2": "square millimetres",
+}
 _OPENING = """# Every key of a recipe
 
 Made by `segplus recipes reference` from the sections' own classes; `segplus recipes explain data.void` prints one key.

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from segplus.errors import InputError
 from segplus.recipe.data_section import DataRecipe
 from segplus.recipe.evaluation_section import EvaluationRecipe
+from segplus.recipe.postprocess_section import PostprocessRecipe
 from segplus.recipe.transforms_section import TransformsRecipe
 
 
@@ -145,6 +146,7 @@ class Recipe:
         optimizer: Learning-rate groups.
         training: transformers.TrainingArguments under their own names.
         evaluation: Protocol and metrics of the final evaluation.
+        postprocess: What is done to a prediction after the network, in evaluation and wherever the model is used.
         early_stopping_patience: Evaluations without a better mIoU before training stops; None never stops early.
         callbacks: Dotted paths of TrainerCallback classes; one with arguments is a mapping of the path to them.
         card: The model card.
@@ -160,6 +162,7 @@ class Recipe:
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     training: dict[str, Any] = field(default_factory=dict)
     evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
+    postprocess: PostprocessRecipe = field(default_factory=PostprocessRecipe)
     early_stopping_patience: int | None = None
     callbacks: list[str | dict[str, dict[str, Any]]] = field(default_factory=list)
     card: CardRecipe = field(default_factory=CardRecipe)

@@ -110,6 +110,10 @@ def describe_measurement(evaluation: Mapping[str, Any], num_classes: int) -> str
     over = "over all classes" if present == num_classes else f"over {present} of {num_classes} classes"
     if "groups" in evaluation:
         over += f"; intervals are over {evaluation['groups']} groups of images"
+    if "coverage" in evaluation:
+        over += f", and over the {100 * evaluation['coverage']:.1f} % of the pixels that were not left uncertain"
+    if evaluation.get("decision"):
+        over += f". Decision: {evaluation['decision']}"
     protocol = {key: value for key, value in (evaluation.get("protocol") or {}).items() if value is not None}
     if not protocol:
         return f"Measured at each image's original resolution, {over}."

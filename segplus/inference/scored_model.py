@@ -1,0 +1,116 @@
+"""One model with its image processor: from an image to passes of scores on the model's own grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from transformers import BaseImageProcessor, PreTrainedModel
+
+from segplus.errors import InputError
+from segplus.images import DecodedImage, measure_image
+from segplus.inference.passes import ScorePass
+from segplus.inference.pixel_values import PixelReader, scale_image
+from segplus.inference.windows import blend_windows, lay_windows, pad_size
+from segplus.models.mask_transformers import compute_scores, normalize_scores
+from segplus.recipe.evaluation_section import ProtocolRecipe
+
+_FIXES = {
+    "fixed": "save another size with the image processor",
+    "original": "use the protocol fixed, sliding with a window_px that it takes, or a stride_px that pads to one",
+    "sliding": "choose a window_px that it takes, no larger than the images, or use the protocol fixed",
+}
+
+
+class ScoredModel:
+    """Scores images by one protocol.
+
+    Args:
+        model: Any semantic-segmentation model; put on `device` and into evaluation mode.
+        image_processor: The processor that is saved with it.
+        protocol: How a prediction is formed.
+        device: Where to run; by default where the model is.
+        channels: Number of channels that the model takes; None leaves it to the model to refuse others.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        image_processor: BaseImageProcessor,
+        protocol: ProtocolRecipe,
+        device: str | torch.device | None = None,
+        channels: int | None = None,
+    ) -> None:
+        self.protocol = protocol
+        self.model = model if device is None else model.to(device)
+        self.model.eval()
+        self.reader = PixelReader(image_processor, channels)
+
+    def start_passes(self, image: DecodedImage) -> list[ScorePass]:
+        """Return a pass for every scale; the model has run on the whole image, or on its first row of windows.
+
+        Raises:
+            InputError: If the model cannot take the size that the protocol gives it, or the image's channels.
+        """
+        start = self._start_served if self.protocol.name == "fixed" else self._start_windows
+        return [start(image, scale) for scale in self.protocol.scales]
+
+    def start_batch(self, images: Sequence[DecodedImage]) -> list[ScorePass]:
+        """Return the pass of each image by the protocol `fixed`; images served at one size go through together."""
+        served = [self.reader.read_served(image) for image in images]
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for index, pixel_values in enumerate(served):
+            groups.setdefault(tuple(pixel_values.shape), []).append(index)
+        passes: dict[int, ScorePass] = {}
+        for members in groups.values():
+            scores = self.score(torch.cat([served[index] for index in members]))
+            for index, one in zip(members, scores, strict=True):
+                passes[index] = ScorePass(iter([(one, one.shape[1])]), measure_image(images[index]))
+        return [passes[index] for index in range(len(images))]
+
+    def _start_served(self, image: DecodedImage, scale: float) -> ScorePass:
+        scores = self.score(self.reader.read_served(image, scale))[0]
+        return ScorePass(iter([(scores, scores.shape[1])]), measure_image(image))
+
+    def _start_windows(self, image: DecodedImage, scale: float) -> ScorePass:
+        height, width = measure_image(image)
+        scaled = image if scale == 1.0 else scale_image(image, scale)
+        scaled_height, scaled_width = measure_image(scaled)
+        total = pad_size((scaled_height, scaled_width), self.protocol.stride_px)
+        covers = total[0] * height / scaled_height, total[1] * width / scaled_width
+
+        def score(windows: list[tuple[int, int, int, int]]) -> Tensor:
+            return self.score(torch.cat([self.reader.read_window(scaled, *window) for window in windows]))
+
+        blocks: Iterator[tuple[Tensor, int]] = blend_windows(
+            score, lay_windows(total, self.protocol), total, self.protocol
+        )
+        return ScorePass(blocks, covers)
+
+    def score(self, pixel_values: Tensor) -> Tensor:
+        """Return the scores of a batch, float32, (N, C, h, w), averaged with the mirrored batch's where asked for."""
+        pixel_values = pixel_values.to(self.model.device, self.model.dtype)
+        scores = self._run_model(pixel_values)
+        if self.protocol.flip:
+            scores = (scores + self._run_model(pixel_values.flip(-1)).flip(-1)) / 2
+        return scores
+
+    def _run_model(self, pixel_values: Tensor) -> Tensor:
+        try:
+            with torch.no_grad():
+                scores = compute_scores(self.model, pixel_values)
+        except torch.OutOfMemoryError:
+            raise
+        except (ValueError, RuntimeError, AssertionError, IndexError) as error:
+            height, width = pixel_values.shape[-2:]
+            raise InputError(
+                f"evaluation.protocol: {type(self.model).__name__} cannot take an image of this size",
+                found=f"{height} x {width} (height x width): {(str(error).splitlines() or [''])[0][:300]}",
+                fix=_FIXES[self.protocol.name],
+            ) from error
+        return normalize_scores(self.model, scores, 1) if self.protocol.average == "probabilities" else scores
+
+    def normalize(self, scores: Tensor) -> Tensor:
+        """Return the probabilities of what `score` gave, resized or not, shape (..., C)."""
+        return scores if self.protocol.average == "probabilities" else normalize_scores(self.model, scores, -1)
