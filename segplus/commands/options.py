@@ -11,6 +11,7 @@ DATA = "folder, manifest or Hub id of a data set, or a recipe (.yaml) whose data
 CHECKPOINT = "folder or Hub id of any semantic-segmentation model"
 RECIPE = "a recipe (.yaml), or the name of one that segplus brings: see segplus recipes"
 MASK_FORMATS = ("ids", "palette", "overlay")
+EXPORT_FORMATS = ("onnx", "openvino", "torch_export")
 _PROTOCOLS = ("fixed", "original", "sliding")
 
 
@@ -117,6 +118,29 @@ def _add_predict_options(verb: argparse.ArgumentParser) -> None:
     _add_prediction_options(verb, "as the pipeline does")
 
 
+def _add_export_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("checkpoint", help=CHECKPOINT)
+    verb.add_argument("-o", "--output", required=True, help="folder; an older export in its place is replaced")
+    verb.add_argument("--format", choices=EXPORT_FORMATS, default="onnx", help="default: onnx")
+    verb.add_argument("--size", help="dynamic, or height x width such as 512x1024; default: the image processor's")
+    verb.add_argument(
+        "--preprocessing",
+        choices=("beside", "inside", "both"),
+        default="both",
+        help="resize and normalise; default: both",
+    )
+    verb.add_argument("--quantize", choices=("static", "dynamic"), help="write graphs of 8-bit integers as well")
+    verb.add_argument(
+        "--calibration-images", type=int, default=100, help="training images for --quantize static, default 100"
+    )
+    verb.add_argument("--data", help=f"{DATA}: for mIoU by both, and for the calibration")
+    verb.add_argument("--recipe", help="recipe that says what the masks mean; default: the one beside the checkpoint")
+    verb.add_argument("--split", help="where mIoU is measured; default: test, or else validation, or else train")
+    verb.add_argument("--images", type=int, help="only so many images of the split, evenly spread")
+    verb.add_argument("--timed-runs", type=int, default=20, help="how often each graph is timed, default 20; 0: not")
+    verb.add_argument("--trust-remote-code", action="store_true", help="run the model code that lies in a checkpoint")
+
+
 def _add_scoring_options(verb: argparse.ArgumentParser, output: str) -> None:
     """Add what the verbs that score a split share; `output` is the folder of the results."""
     verb.add_argument("-o", "--output", default=output, help=f"folder of the results, default {output}")
@@ -221,5 +245,15 @@ VERBS = {
             "segplus predict runs/my_recipe photos/ -o masks/ --protocol sliding --flip true",
         ),
         ("evaluation.protocol", "postprocess"),
+    ),
+    "export": Verb(
+        "write a checkpoint for machines without segplus, and measure what differs there",
+        _add_export_options,
+        (
+            "segplus export runs/my_recipe -o exported/",
+            "segplus export runs/my_recipe -o exported/ --data path/to/folder --quantize static",
+            "segplus export runs/my_recipe -o exported/ --format openvino --size 512x1024",
+        ),
+        ("data",),
     ),
 }

@@ -52,6 +52,7 @@ def begin_classes(model: PreTrainedModel, source: PreTrainedModel, mapping: Mapp
             for target, sources in mapping.items():
                 rows = weights[name][[given[one] for one in sources]]
                 model.get_parameter(name)[own[target]] = rows.mean(dim=0)
+            model.get_parameter(name)[len(own) :] = weights[name][len(given) :]  # a mask transformer's "no object"
             begun += [name] if set(mapping) == set(own) else []
     return begun
 
