@@ -36,7 +36,7 @@ def check_splits(
         name: check_split(split, *(train_parts if name == "train" else ()), progress=progress)
         for name, split in splits.items()
     }
-    pixels = {name: np.array(statistics.pixels, dtype=np.int64) for name, statistics in found.items()}
+    pixels = {name: statistics.pixels for name, statistics in found.items()}
     problem = find_presumed_names(splits, pixels)
     if problem is not None:
         raise problem
@@ -66,7 +66,7 @@ def check_split(split: SegmentationSplit, *parts: str, progress: bool = True) ->
 
 
 def _check_meaning(split: SegmentationSplit, statistics: SplitStatistics) -> bool:
-    for _, problem in find_misreadings(split, np.array(statistics.pixels, dtype=np.int64)):
+    for _, problem in find_misreadings(split, statistics.pixels):
         raise problem
     refuse_unstated_range(split, statistics)
     return True

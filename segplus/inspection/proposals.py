@@ -94,8 +94,8 @@ def list_changed_keys(section: DataRecipe) -> dict[str, Any]:
 
 def measure_shares(tally: SplitTally) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return each class's share of the valid pixels, shape (C,)."""
-    total = max(1, int(tally.pixels[:-1].sum()))
-    shares: np.ndarray[Any, np.dtype[np.float64]] = tally.pixels[:-1] / total
+    pixels = tally.statistics.class_pixels[0]
+    shares: np.ndarray[Any, np.dtype[np.float64]] = pixels / max(1, pixels.sum())
     return shares
 
 
@@ -126,7 +126,7 @@ def choose_crop(tally: SplitTally) -> list[int]:
 
 def weigh_by_frequency(tally: SplitTally) -> dict[str, list[float | None]]:
     """Return the weights that training gives the classes, under the names of the formulas; None for an absent class."""
-    counts = np.stack([tally.pixels[:-1], tally.pixels_where_present])
+    counts = tally.statistics.class_pixels
     weights = {formula: compute_class_weights(counts, formula).tolist() for formula in FORMULAS}
     return {
         formula: [round(value, 4) if pixels else None for value, pixels in zip(values, counts[0], strict=True)]
