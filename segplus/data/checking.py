@@ -21,7 +21,11 @@ _FORMAT = 5  # of the remembered checks; raise it when a check is added
 
 
 def check_splits(
-    splits: Mapping[str, SegmentationSplit], train_parts: Sequence[str] = (), *, progress: bool = True
+    splits: Mapping[str, SegmentationSplit],
+    train_parts: Sequence[str] = (),
+    *,
+    progress: bool = True,
+    warn: bool = True,
 ) -> dict[str, SplitStatistics]:
     """Return what all splits hold after every pair was checked, and warn of classes that look misread.
 
@@ -29,6 +33,7 @@ def check_splits(
         splits: The splits by name.
         train_parts: What is counted of the training split beside the classes' pixels; see `measure_split`.
         progress: Show progress bars.
+        warn: Log the warnings; of several processes one is enough.
     Raises:
         InputError: If a split does not pass, or masks do not fit the class names that their layout usually has.
     """
@@ -40,7 +45,7 @@ def check_splits(
     problem = find_presumed_names(splits, pixels)
     if problem is not None:
         raise problem
-    if splits:
+    if splits and warn:
         for line in describe_odd_shares(next(iter(splits.values())).classes, pixels):
             logger.warning("%s", line)
     return found

@@ -13,7 +13,7 @@ from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.layouts.names import NoClassNamesError
 from segplus.data.layouts.source import Source, find_split
 from segplus.data.loading import SegmentationData, assemble, build_section, load_segmentation_dataset, read_source
-from segplus.data.ranges import find_float_range
+from segplus.data.ranges import find_needed_range
 from segplus.data.statistics import keep_counts, visit_pairs
 from segplus.errors import InputError
 from segplus.inspection.findings import (
@@ -107,16 +107,16 @@ def inspect_dataset(section: DataRecipe | Mapping[str, Any], *, progress: bool =
 
 
 def state_range(reading: Reading, source: Source, findings: list[Finding]) -> Reading:
-    """Return the data with the range that images of real numbers have, which cannot be read without one.
+    """Return the data with the range that their images have, where these cannot be read without one.
 
     Raises:
         InputError: If one of these images cannot be read.
     """
-    found = find_float_range(reading.data.splits.values())
+    found = find_needed_range(reading.data.splits.values())
     if found is None:
         return reading
     low, high = found[0], found[1] if found[1] > found[0] else found[0] + 1
-    message = f"images of real numbers, {low:g} to {high:g}, and nothing says which become 0 and 255"
+    message = f"images of values {low:g} to {high:g}, and nothing says which become 0 and 255"
     fix = f"set data.image_range: [{low:g}, {high:g}], the values that become 0 and 255 in every image"
     findings.append(Finding("error", "no range", message, fix=fix))
     section = replace(reading.section, image_range=[low, high])

@@ -22,7 +22,7 @@ TURNS = (
     "as it is", "flipped left-right", "flipped top-bottom", "turned by 180 degrees", "turned left by 90 degrees",
     "turned right by 90 degrees", "transposed", "transposed along the other diagonal",
 )  # fmt: skip
-_DARK = 25.0  # mean grey value, of 255
+_DARK, _BLACK = 25.0, 16.0  # mean grey values, of 255
 # Share of class changes through a value between: classes may have ids between those of their neighbours, but colours
 # that no class has, between the legend's colours and one pixel wide, are drawn by interpolation alone.
 _BETWEEN_IDS, _BETWEEN_COLORS = 0.4, 0.05
@@ -41,7 +41,7 @@ class PairFacts:
         smallest_px: Pixels of the smallest component of each class, 0 where there is none, shape (C,).
         image_encoding: File format and mode.
         mask_encoding: File format and mode.
-        looks: "dark", "grey", "constant".
+        looks: "dark", "grey", "constant", "surrounded".
         hash: 64-bit difference hash of the image.
         digest: 64-bit digest of the image's pixels.
         mask_digest: 64-bit digest of the labels.
@@ -129,8 +129,12 @@ def reduce_to_grey(image: DecodedImage) -> npt.NDArray[np.float32]:
 
 
 def describe_looks(image: DecodedImage, grey: npt.NDArray[np.float32]) -> tuple[str, ...]:
-    """Return which of "dark", "grey" and "constant" fit an image."""
+    """Return which of "dark", "grey", "constant" and "surrounded" (bright between four black corners) fit an image."""
     looks = []
+    height, width = (max(1, side // 16) for side in grey.shape)
+    corners = [grey[rows, columns] for rows in np.s_[:height, -height:] for columns in np.s_[:width, -width:]]
+    if max(corner.mean() for corner in corners) < _BLACK and grey[height:-height, width:-width].mean() > 2 * _BLACK:
+        looks.append("surrounded")
     if grey.max() - grey.min() < 1.0:
         looks.append("constant")
     elif grey.mean() < _DARK:

@@ -64,6 +64,7 @@ class SplitTally:
         self.turn_scores = np.zeros(len(TURNS), dtype=np.float64)
         self.shift_scales: float = 0.0
         self.with_edges = 0
+        self.surrounded = 0  # images whose corners are black
         self.examples: list[int] = []
         self.suspects: list[tuple[int, str]] = []
 
@@ -92,6 +93,7 @@ class SplitTally:
         self.sizes[facts.size_px] += 1
         self.image_encodings[facts.image_encoding] += 1
         self.mask_encodings[facts.mask_encoding] += 1
+        self.surrounded += "surrounded" in facts.looks
         self.hashes.append(0 if "constant" in facts.looks else facts.hash)
         self.digests.append(facts.digest)
         self.mask_digests.append(facts.mask_digest)
@@ -137,7 +139,7 @@ class SplitTally:
         image, mask = sources
         if not np.isnan(facts.extents).any():
             self.problems["deep image"].add(image)
-        for look in facts.looks:
+        for look in set(facts.looks) - {"surrounded"}:
             self.problems[f"{look} image"].add(image)
         if facts.size_px != facts.mask_size_px:
             (height, width), (mask_height, mask_width) = facts.size_px, facts.mask_size_px
