@@ -12,6 +12,7 @@ from segplus.errors import InputError
 from segplus.images import DecodedImage, measure_image
 from segplus.inference.label_maker import LabelMaker, Prediction
 from segplus.inference.passes import ScorePass, fill_rows, join_passes
+from segplus.inference.pixel_values import PixelReader
 from segplus.inference.scored_model import ScoredModel
 from segplus.models.mask_transformers import is_mask_transformer
 from segplus.recipe.evaluation_section import ProtocolRecipe
@@ -85,6 +86,11 @@ class Predictor:
     def model(self) -> PreTrainedModel:
         """The model, of an ensemble the first."""
         return self.members[0].model
+
+    @property
+    def reader(self) -> PixelReader:
+        """How images become the model's input, of an ensemble the first model's."""
+        return self.members[0].reader
 
     @property
     def decision(self) -> DecisionRecipe:

@@ -114,7 +114,10 @@ def load_model(
     _refuse_empty_backbone(model, new, checkpoint)
     _refuse_weights_that_are_not_finite(model, "model.checkpoint", checkpoint)
     begun = _begin_classes(model, recipe, checkpoint)
-    told = {"left_over": tuple(sorted(info["unexpected_keys"])), "begun_classes": tuple(recipe.checkpoint_classes)}
+    told: dict[str, Any] = {
+        "left_over": tuple(sorted(info["unexpected_keys"])),
+        "begun_classes": tuple(recipe.checkpoint_classes),
+    }
     new = [name for name in new if name not in begun]
     given = count_channels(config)
     if given == channels:
