@@ -98,7 +98,7 @@ class LabelMaker:
     def list_rows(self, passes: list[ScorePass], image: DecodedImage) -> Rows:
         """Yield the probabilities that the decision is made from, a few rows at a time, (rows, W, C)."""
         size = measure_image(image)
-        rows: Rows = ((top, self._normalise(scores)) for top, scores in average_passes(passes, size))
+        rows: Rows = ((top, self.normalise(scores)) for top, scores in average_passes(passes, size))
         if self.steps.smooth_scores_px:
             rows = smooth_rows(rows, self.steps.smooth_scores_px, size[0])
         if not self.steps.crf.iterations:
@@ -116,7 +116,7 @@ class LabelMaker:
         for chunk in cut_chunks(scores):
             row = fill_rows(made["labels"], row, chunk.find_labels(width))
             for rows in chunk.interpolate(width) if further else ():
-                probabilities = self._normalise(rows)
+                probabilities = self.normalise(rows)
                 top = _fill_further(further, top, probabilities, probabilities.amax(-1))
 
     def _fill(self, made: dict[str, Tensor], top: int, probabilities: Tensor) -> None:
@@ -130,7 +130,8 @@ class LabelMaker:
             chosen = torch.where(confidence < self.decision.uncertain_below, nothing, chosen)
         fill_rows(made["labels"], top, chosen)
 
-    def _normalise(self, scores: Tensor) -> Tensor:
+    def normalise(self, scores: Tensor) -> Tensor:
+        """Return the probabilities of scores, shape (..., C)."""
         return scores if self.are_probabilities else scores.softmax(-1)
 
     def change_labels(self, labels: Tensor, classes: int) -> Tensor:

@@ -177,4 +177,5 @@ def list_rows(curves: dict[str, dict[str, Curve]]) -> list[dict[str, Any]]:
 
 
 def _divide(part: Counts, whole: Counts) -> Counts:
-    return np.divide(part, whole, out=np.full(part.shape, math.nan), where=whole > 0)
+    shares: Counts = np.divide(part, whole, out=np.full(part.shape, math.nan), where=whole > 0)
+    return shares
