@@ -229,12 +229,12 @@ def test_kinds_of_images(perfect, tmp_path):
     pair["image"].save(source)
     predict(perfect, source, tmp_path / "ids.png", progress=False)
     np.testing.assert_array_equal(np.array(Image.open(tmp_path / "ids.png")), pair["label"])
-    predict(perfect, source, tmp_path / "palette.png", mask_format="palette", classes=CLASSES, progress=False)
+    predict(perfect, source, tmp_path / "palette.png", kinds="palette", classes=CLASSES, progress=False)
     with Image.open(tmp_path / "palette.png") as palette:
         assert palette.mode == "P"
         np.testing.assert_array_equal(np.array(palette), pair["label"])
         np.testing.assert_array_equal(np.array(palette.convert("RGB")), np.array(CLASSES.colors)[pair["label"]])
-    predict(perfect, source, tmp_path / "overlay.png", mask_format="overlay", progress=False)
+    predict(perfect, source, tmp_path / "overlay.png", kinds="overlay", progress=False)
     with Image.open(tmp_path / "overlay.png") as overlay:
         assert overlay.size == pair["image"].size
 
@@ -245,7 +245,7 @@ def test_predictions_have_the_colours_of_the_run(perfect, tmp_path):
     for names, expected in ((list(CLASSES.names), colors[3]), (["a", "b", "c", "d"], list(CLASSES.colors[3]))):
         write_metrics(checkpoint / "metrics.json", {"class_names": names, "class_colors": colors})
         Image.new("RGB", (5, 4), COLORS[3]).save(tmp_path / "photo.png")
-        predict(str(checkpoint), tmp_path / "photo.png", tmp_path / "out.png", mask_format="palette", progress=False)
+        predict(str(checkpoint), tmp_path / "photo.png", tmp_path / "out.png", kinds="palette", progress=False)
         with Image.open(tmp_path / "out.png") as palette:
             assert np.unique(np.array(palette)).tolist() == [3]
             assert list(palette.convert("RGB").getpixel((0, 0))) == expected
@@ -283,7 +283,7 @@ def test_bad_images_are_one_message_before_the_model(perfect, tmp_path, monkeypa
     with pytest.raises(InputError, match="one file for"):
         predict(perfect, str(tmp_path / "twice.*"), tmp_path / "one.png")
     with pytest.raises(InputError, match="mask format"):
-        predict(perfect, tmp_path / "twice.png", tmp_path / "one.png", mask_format="mask")
+        predict(perfect, tmp_path / "twice.png", tmp_path / "one.png", kinds="mask")
 
 
 def test_bad_data_is_one_message_before_the_model(perfect, tmp_path, monkeypatch):

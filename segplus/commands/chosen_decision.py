@@ -30,7 +30,7 @@ def read_chosen_decision(
     changes: dict[str, Any] = {}
     postprocess = load_postprocess(recipe, rest, VERBS[options.verb].sections)
     size = vars(options).get("pixel_size")
-    if size is not None:
+    if size not in (None, "file"):
         postprocess["pixel_size_mm"] = parse_pixel_size(size)
     if postprocess:
         changes["postprocess"] = postprocess

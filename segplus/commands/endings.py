@@ -21,9 +21,9 @@ from segplus.errors import (
 
 EXIT_CODE_NO_READER = 141  # as the shell says of what SIGPIPE ended
 EXIT_CODES = (
-    "exit codes: 0 done; 1 `inspect` found what breaks training, or a defect of segplus, with a traceback; 2 a mistake "
-    "in a command, recipe, file or data set, or what the system refuses (no permission, a full disk); 3 training "
-    "diverged; 130 Ctrl-C; 143 SIGTERM."
+    "exit codes: 0 done; 1 `inspect` found what breaks training, `predict` left out images that cannot be read, or a "
+    "defect of segplus, with a traceback; 2 a mistake in a command, recipe, file or data set, or what the system "
+    "refuses (no permission, a full disk); 3 training diverged; 130 Ctrl-C; 143 SIGTERM."
 )
 
 

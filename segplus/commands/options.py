@@ -12,6 +12,10 @@ CHECKPOINT = "folder or Hub id of any semantic-segmentation model"
 RECIPE = "a recipe (.yaml), or the name of one that segplus brings: see segplus recipes"
 MASK_FORMATS = ("ids", "palette", "overlay")
 EXPORT_FORMATS = ("onnx", "openvino", "torch_export")
+OUTPUT_KINDS = (
+    *MASK_FORMATS,
+    *("contours", "confidence", "uncertainty", "disagreement", "probabilities", "labelme", "coco"),
+)
 _PROTOCOLS = ("fixed", "original", "sliding")
 
 
@@ -110,10 +114,30 @@ def _add_folds_options(verb: argparse.ArgumentParser) -> None:
 
 def _add_predict_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("checkpoint", nargs="+", help=f"{CHECKPOINT}; several, or a folder of folds, are an ensemble")
-    verb.add_argument("input", help="image, folder, or a quoted pattern such as 'photos/*.jpg'")
+    verb.add_argument("input", help="image, folder, a quoted pattern such as 'photos/*.jpg', or - for files on stdin")
     verb.add_argument("-o", "--output", required=True, help="folder, or a .png for one image")
     verb.add_argument(
-        "--kind", choices=MASK_FORMATS, default="ids", help="grey ids, ids with colours, or colours over the photo"
+        "--kind",
+        choices=OUTPUT_KINDS,
+        action="append",
+        help="grey ids (the default), ids with colours, colours over the photo, outlines, grey confidence, uncertainty "
+        "(entropy) or disagreement, probabilities (.npz), files of labelme, one COCO file; again for others",
+    )
+    verb.add_argument("--measure", metavar="TABLE", help="areas and objects: a .csv, .parquet or .json in the folder")
+    verb.add_argument(
+        "--pixel-size", metavar="LENGTH", help="side of a pixel, such as 0.05mm, or file: what each image states"
+    )
+    verb.add_argument("--gallery", action="store_true", help="also write index.html, which shows all images")
+    verb.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="what the network computes in",
+    )
+    verb.add_argument("--batch", type=int, default=1, metavar="N", help="images that go through the network together")
+    verb.add_argument("--compile", action="store_true", help="compile the network first: minutes, for many images")
+    verb.add_argument(
+        "--dropout-samples", type=int, default=0, metavar="N", help="for --kind disagreement: predictions with dropout"
     )
     _add_prediction_options(verb, "as the pipeline does")
 
@@ -243,6 +267,7 @@ VERBS = {
             "segplus predict runs/my_recipe photo.jpg -o mask.png",
             "segplus predict runs/my_recipe 'photos/*.jpg' -o overlays/ --kind overlay",
             "segplus predict runs/my_recipe photos/ -o masks/ --protocol sliding --flip true",
+            "segplus predict runs/folds photos/ -o out/ --kind ids --kind uncertainty --measure areas.csv --gallery",
         ),
         ("evaluation.protocol", "postprocess"),
     ),

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import glob
-import json
-import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,204 +12,171 @@ from typing import Any
 import torch
 
 from segplus.classes import ClassMap
-from segplus.commands.chosen_decision import read_chosen_decision
+from segplus.commands.chosen_decision import parse_pixel_size, read_chosen_decision
 from segplus.commands.chosen_sections import read_sections
-from segplus.data.decoding.image_reader import IMAGE_SUFFIXES, ImageReader, read_size
-from segplus.data.parallel import read_ahead
+from segplus.commands.prediction_inputs import Item, is_image_target, list_images, place_items
+from segplus.commands.prediction_run import PredictionRun, find_pixel_size, predict_items
+from segplus.commands.prediction_summary import check_measure, write_summaries
+from segplus.data.decoding.image_reader import read_size
 from segplus.errors import InputError
-from segplus.files import explain_refusals, place_outputs, prepare_folder, sweep_leftovers, write_text
+from segplus.files import prepare_folder
 from segplus.inference.checkpoint import Checkpoint, choose_device
 from segplus.inference.decision_file import Changes
-from segplus.inference.ensemble import Ensemble, find_ensemble
-from segplus.inference.prediction_files import check_mask_format, write_labels
-from segplus.inference.scoring import READ_AHEAD
-from segplus.progress import Progress
+from segplus.inference.ensemble import PRECISIONS, Ensemble, find_ensemble
+from segplus.inference.output_kinds import KINDS, check_kinds
+from segplus.inference.prediction_folder import Records, claim_folder
 from segplus.recipe.evaluation_section import ProtocolRecipe
 from segplus.recipe.postprocess_section import DecisionRecipe
 from segplus.reporting.metrics_file import read_metrics
 
-_NOTE = "segplus_predictions.json"
+EXIT_CODE_LEFT_OUT = 1
+
+
+class LeftOutError(InputError):
+    """Images that could not be predicted; all others were."""
 
 
 def predict(
     checkpoint: str | Sequence[str],
-    source: str | Path,
+    source: str | Path | Sequence[str | Path],
     output: str | Path,
     *,
     protocol: ProtocolRecipe | None = None,
     decision: DecisionRecipe | Changes | None = None,
-    mask_format: str = "ids",
+    kinds: str | Sequence[str] = "ids",
     classes: ClassMap | None = None,
+    measure: str | None = None,
+    pixel_size: str | None = None,
+    gallery: bool = False,
+    precision: str = "float32",
+    batch: int = 1,
+    compiled: bool = False,
+    dropout_samples: int = 0,
     device: str | torch.device | None = None,
     trust_remote_code: bool = False,
     progress: bool = True,
 ) -> list[Path]:
-    """Write the label map of each image as a PNG of its size; what the same command wrote before stays as it is.
+    """Segment images, and write each as a file a kind; what the same command wrote before stays as it is.
 
     Args:
         checkpoint: Folder or Hub id of any semantic-segmentation model; several, or a folder that holds those of all
             folds, are an ensemble.
-        source: An image, a folder (searched with its subfolders) or a pattern such as `photos/*.jpg`.
-        output: A folder that gets `<name>.png`; for one image also a file, named *.png, which is always written anew.
+        source: An image, a folder (searched with its subfolders), a pattern such as `photos/*.jpg`, a list of files, or
+            "-", the lines of stdin.
+        output: A folder that gets `<name>.png`, or for several kinds `<kind>/<name>.png`; for one image also a file,
+            named *.png, which is always written anew.
         protocol: How predictions are formed.
         decision: How probabilities become a label map; by default the decision stored with the checkpoint, a mapping
             says what to change of it.
-        mask_format: `ids` (grey values), `palette` (ids with colours) or `overlay` (colours over the image).
+        kinds: One or several of `output_kinds.KINDS`, and `coco`: one file of all images.
         classes: Colours; by default those of the run that left the checkpoint, or others for its class names.
+        measure: Name of a table of areas and objects inside the folder: .csv, .parquet or .json.
+        pixel_size: Side of a pixel, such as 0.05mm, or `file`: the resolution that each image states.
+        gallery: Also write `index.html`, which shows all images.
+        precision: `float32`, `bfloat16` or `float16`: what the network computes in.
+        batch: Images that go through the network together, by the protocol `fixed`.
+        compiled: Compile the network first, which takes minutes and pays for many images of one size.
+        dropout_samples: For the kind `disagreement`: predictions with dropout.
         device: Where to run; by default the accelerator, or else the CPU.
         trust_remote_code: Run the model code that lies in the checkpoint.
         progress: Show a progress bar with images per second.
     Returns:
-        The paths of all PNGs, in the order of the images.
+        The paths of all files of the first kind, in the order of the images.
     Raises:
-        InputError: If there is no image, one cannot be read, the checkpoint cannot be loaded, the folder holds the
-            predictions of another model, of other weights, protocol or mask format, or a file cannot be written.
+        LeftOutError: If images could not be read, after all others were written.
+        InputError: If there is no image, the checkpoint cannot be loaded, the folder holds the predictions of another
+            model, of other weights, protocol, decision or kinds, or a file cannot be written.
     """
-    protocol = protocol or ProtocolRecipe()
-    targets = list_targets(Path(source), Path(output))
+    chosen, output = [kinds] if isinstance(kinds, str) else list(kinds), Path(output)
+    check_kinds([kind for kind in chosen if kind != "coco"] or (["ids"] if chosen else []), 1)
+    if is_image_target(output) and (measure or gallery):
+        raise InputError(f"{output}: a table or a gallery is of a folder", fix="name a folder")
+    run = PredictionRun(
+        output=output,
+        protocol=protocol or ProtocolRecipe(),
+        kinds=tuple(chosen),
+        measure=check_measure(measure, output),
+        pixel_size=pixel_size if pixel_size in (None, "file") else parse_pixel_size(str(pixel_size)),
+        gallery=gallery,
+        precision=precision,
+        batch=batch,
+        compiled=compiled,
+        dropout_samples=dropout_samples,
+    )
+    images, root = list_images(source, output)
+    items = place_items(images, root, output, chosen)
     found = find_ensemble(checkpoint, decision, trust_remote_code=trust_remote_code)
     if classes is None:
         classes = read_classes(found.members[0])
     else:
         found.members[0].refuse_other_classes(classes)
-    check_mask_format(mask_format, classes.num_classes)
-    if not is_image_target(Path(output)):
-        claim_folder(prepare_folder(output), found, protocol, mask_format, [target for _, target in targets])
-        waiting = [(image, target) for image, target in targets if not target.exists()]
-    else:
-        prepare_folder(Path(output).parent)
-        waiting = targets
-    for image, _ in waiting:
-        read_size(str(image), str(image))
-    if waiting:
-        _predict_files(found, waiting, protocol, mask_format, classes, choose_device(device), progress)
-    return [target for _, target in targets]
+    check_kinds([kind for kind in chosen if kind != "coco"] or ["ids"], classes.num_classes)
+    records, waiting = _open_folder(run, found, items)
+    left_out = _find_unreadable(run, waiting)
+    readable = [item for item in waiting if item.name not in left_out]
+    if readable:
+        left_out |= predict_items(run, found, readable, classes, records, choose_device(device), progress)
+    elif len(left_out) == len(items):
+        raise LeftOutError(_describe_left_out(left_out, len(items)))
+    write_summaries(run, [item for item in items if item.name not in left_out], records, classes)
+    if left_out:
+        raise LeftOutError(_describe_left_out(left_out, len(items)))
+    first = next((kind for kind in chosen if kind in KINDS), None)
+    return [output / "coco.json"] if first is None else [item.targets[first] for item in items]
 
 
-def _predict_files(
-    found: Ensemble,
-    waiting: list[tuple[Path, Path]],
-    protocol: ProtocolRecipe,
-    mask_format: str,
-    classes: ClassMap,
-    device: torch.device,
-    progress: bool,
-) -> None:
-    predictor = found.load(protocol, device)
-    reader = ImageReader(found.channels, found.image_range)
-    sources = [str(image) for image, _ in waiting]
-    images = read_ahead(map(reader.read, sources, sources), READ_AHEAD)
-    bar = Progress(images, total=len(waiting), title="predicting", unit="images", show=progress)
-    for image, (_, target) in zip(bar, waiting, strict=True):
-        write_labels(target, predictor.predict(image).cpu().numpy(), image, classes, mask_format)
+def _open_folder(run: PredictionRun, found: Ensemble, items: Sequence[Item]) -> tuple[Records | None, list[Item]]:
+    """Claim the folder; return what is known of its images, and the images that are not done."""
+    if is_image_target(run.output):
+        prepare_folder(run.output.parent)
+        return None, list(items)
+    targets = [target for item in items for target in item.targets.values()]
+    claim_folder(prepare_folder(run.output), describe_run(run, found), targets)
+    keys = run.list_record_keys()
+    records = Records(run.output, keys) if keys else None
+    waiting = [
+        item
+        for item in items
+        if not all(target.exists() for target in item.targets.values())
+        or (records is not None and item.name not in records)
+        or (run.gallery and not item.thumbnail.exists())
+    ]
+    return records, waiting
 
 
-def is_image_target(output: Path) -> bool:
-    """Whether the output is one PNG and not a folder."""
-    return output.suffix.lower() == ".png" and not output.is_dir()
-
-
-def list_targets(source: Path, output: Path) -> list[tuple[Path, Path]]:
-    """Return each image with the PNG that it becomes; below a folder the subfolders are kept.
-
-    Raises:
-        InputError: If there is no image, two would become one PNG, several are to become one file, or a link, a folder
-            or one of the images stands in a PNG's place.
-    """
-    if source.is_file():
-        images, root = [source], source.parent
-    elif source.is_dir():
-        images, root = sorted(path for path in source.rglob("*") if _is_image(path)), source
-        if source.resolve() in output.resolve().parents:  # what an earlier command wrote there is no input
-            images = [path for path in images if output.resolve() not in path.resolve().parents]
-    else:
-        images = sorted(Path(path) for path in glob.glob(str(source), recursive=True) if _is_image(Path(path)))
-        root = _find_common_folder(images)
-    if not images:
-        raise InputError(f"{source}: no image found", allowed=", ".join(sorted(IMAGE_SUFFIXES)), fix="check the path")
-    if is_image_target(output):
-        if len(images) > 1:
-            raise InputError(f"{output}: one file for {len(images)} images", fix="name a folder")
-        return [(images[0], place_outputs(output.parent, [output.stem], output.suffix, images)[0])]
-    if output.suffix and not output.is_dir() and len(images) == 1:
-        raise InputError(f"{output}: label maps are PNG", found=output.suffix, fix="name it *.png, or name a folder")
-    names = [str(image.relative_to(root).with_suffix("")) for image in images]
-    return list(zip(images, place_outputs(output, names, ".png", images), strict=True))
-
-
-def _is_image(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-
-
-def _find_common_folder(images: list[Path]) -> Path:
-    if not images:
-        return Path()
-    shared = set(images[0].parents).intersection(*(image.parents for image in images))
-    return max(shared, key=lambda folder: len(folder.parts))
-
-
-def claim_folder(
-    output: Path, found: Ensemble, protocol: ProtocolRecipe, mask_format: str, targets: Sequence[Path]
-) -> None:
-    """Note in the folder what its images were made with.
-
-    Raises:
-        InputError: If another model, other weights, another protocol or mask format made those that lie there, or a
-            file that no prediction wrote stands in the place of one.
-    """
-    wanted: dict[str, Any] = {
+def describe_run(run: PredictionRun, found: Ensemble) -> dict[str, Any]:
+    """Return what predictions are made with, in JSON's types."""
+    return {
         "checkpoint": ", ".join(
             str(Path(one.source).resolve()) if Path(one.source).exists() else one.source for one in found.members
         ),
         "weights": found.digest_weights(),
-        "protocol": dataclasses.asdict(protocol),
+        "protocol": dataclasses.asdict(run.protocol),
         "decision": {key: value for key, value in found.decision.list_chosen().items() if key != "chosen_on"},
-        "kind": mask_format,
+        "kinds": list(run.kinds),
+        "precision": run.precision,
         "class_names": found.class_names,
+        "pixel_size_mm": run.pixel_size,
+        "dropout_samples": run.dropout_samples,
     }
-    path = output / _NOTE
-    before = read_note(path)
-    if before is not None:
-        if before != wanted:
-            key = next(key for key in wanted if before.get(key) != wanted[key])
-            raise InputError(
-                f"{output}: holds predictions made otherwise ({key})",
-                found=before.get(key),
-                allowed=wanted[key],
-                fix="name another folder, or remove this one",
-            )
-        for parent in {target.parent for target in targets}:
-            sweep_leftovers(parent)
-        return
-    standing = next((target for target in targets if target.exists()), None)
-    if standing is not None:
-        raise InputError(
-            f"{standing}: lies where a prediction would, and {output} has no {_NOTE}",
-            fix="name another folder, or move the file away",
-        )
-    write_text(path, json.dumps(wanted, indent=2) + "\n")
 
 
-def read_note(path: Path) -> dict[str, Any] | None:
-    """Return what a folder's predictions were made with, or None where there is no note.
+def _find_unreadable(run: PredictionRun, items: Sequence[Item]) -> dict[str, str]:
+    """Return name -> message of the images whose header cannot be read, or does not state what it is to state."""
+    left_out = {}
+    for item in items:
+        try:
+            read_size(str(item.path), str(item.path))
+            find_pixel_size(run.pixel_size, item.path)
+        except InputError as error:
+            left_out[item.name] = str(error)
+    return left_out
 
-    Raises:
-        InputError: If the note is damaged.
-    """
-    if not os.path.lexists(path):
-        return None
-    with explain_refusals(path):
-        content = path.read_bytes()
-    try:
-        note = json.loads(content)
-    except (ValueError, RecursionError):
-        note = None
-    if not isinstance(note, dict):
-        raise InputError(
-            f"{path}: damaged, so nothing says what made the predictions beside it",
-            fix="remove the folder, or name another one",
-        )
-    return note
+
+def _describe_left_out(left_out: dict[str, str], total: int) -> str:
+    listed = "\n".join(left_out.values())
+    done = total - len(left_out)
+    return f"{len(left_out)} of {total} images left out, the other {done} are done:\n{listed}"
 
 
 def read_classes(found: Checkpoint) -> ClassMap:
@@ -234,16 +199,29 @@ def make_names_unique(names: list[str]) -> list[str]:
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Write the label map of each image."""
+    """Write the files of each image; an image that cannot be read is told at the end."""
     _, recipe = read_sections("predict", None, None, options.checkpoint[0], options.protocol, rest)
-    written = predict(
-        options.checkpoint,
-        options.input,
-        options.output,
-        protocol=recipe.protocol,
-        decision=read_chosen_decision(options, rest),
-        mask_format=options.kind,
-        trust_remote_code=options.trust_remote_code,
-    )
+    if options.precision not in PRECISIONS:
+        raise InputError("--precision", found=options.precision, allowed=", ".join(PRECISIONS))
+    try:
+        written = predict(
+            options.checkpoint,
+            options.input,
+            options.output,
+            protocol=recipe.protocol,
+            decision=read_chosen_decision(options, rest),
+            kinds=options.kind or ["ids"],
+            measure=options.measure,
+            pixel_size=options.pixel_size,
+            gallery=options.gallery,
+            precision=options.precision,
+            batch=options.batch,
+            compiled=options.compile,
+            dropout_samples=options.dropout_samples,
+            trust_remote_code=options.trust_remote_code,
+        )
+    except LeftOutError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_CODE_LEFT_OUT
     print(f"{len(written)} images lie in {options.output}" if len(written) != 1 else f"written: {written[0]}")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +12,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from segplus.errors import InputError
 from segplus.images import DecodedImage, measure_image
 from segplus.inference.label_maker import LabelMaker, Prediction
-from segplus.inference.passes import ScorePass, fill_rows, join_passes
+from segplus.inference.passes import ScorePass, average_passes, fill_rows, join_passes
 from segplus.inference.pixel_values import PixelReader
 from segplus.inference.scored_model import ScoredModel
 from segplus.models.mask_transformers import is_mask_transformer
@@ -160,6 +161,37 @@ class Predictor:
         for top, rows in self.label_maker.list_rows(passes, image):
             fill_rows(probabilities, top, rows)
         return probabilities.permute(2, 0, 1).contiguous()
+
+    def measure_disagreement(self, image: DecodedImage, dropout_samples: int = 0) -> Tensor:
+        """Return how much the models, scales, mirrored views and dropout samples contradict each other, (H, W).
+
+        It is the entropy of their mean without the mean of their entropies, over log C: 0 where all give the same
+        probabilities, however unsure, 1 where each is sure of another class.
+
+        Args:
+            image: The image.
+            dropout_samples: Predictions with dropout in place of each one without.
+        Raises:
+            InputError: If there is one prediction only, or a model has no dropout.
+        Reference:
+            Houlsby et al., Bayesian active learning for classification and preference learning, 2011, equation 2.
+            https://arxiv.org/abs/1112.5745
+        """
+        views = [view for member in self.members for view in member.split_views(dropout_samples)]
+        passes = [one for view in views for one in view.start_passes(image)]
+        if len(passes) == 1:
+            raise InputError(
+                "disagreement: one prediction alone contradicts nothing",
+                fix="give several checkpoints, --flip true, several scales, or --dropout-samples 8",
+            )
+        size = measure_image(image)
+        disagreement = torch.empty(size, device=self.model.device)
+        alone = (average_passes([one], size) for one in passes)
+        for chunks in zip(*alone, strict=True):
+            each = torch.stack([self.label_maker.normalize(scores) for _, scores in chunks])  # (passes, rows, W, C)
+            spread = torch.special.entr(each.mean(0)).sum(-1) - torch.special.entr(each).sum(-1).mean(0)
+            fill_rows(disagreement, chunks[0][0], (spread / math.log(max(2, each.shape[-1]))).clamp_(0, 1))
+        return disagreement
 
     def start_passes(self, image: DecodedImage) -> list[ScorePass]:
         """Return the passes whose mean is the score; see `ScoredModel.start_passes`."""

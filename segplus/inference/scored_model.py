@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from segplus.errors import InputError
@@ -21,6 +24,9 @@ _FIXES = {
     "original": "use the protocol fixed, sliding with a window_px that it takes, or a stride_px that pads to one",
     "sliding": "choose a window_px that it takes, no larger than the images, or use the protocol fixed",
 }
+
+
+View = Literal["plain", "mirrored"]
 
 
 class ScoredModel:
@@ -46,6 +52,28 @@ class ScoredModel:
         self.model = model if device is None else model.to(device)
         self.model.eval()
         self.reader = PixelReader(image_processor, channels)
+        self.views: tuple[View, ...] = ("plain", "mirrored") if protocol.flip else ("plain",)
+        self.drops = False
+
+    def split_views(self, dropout_samples: int = 0) -> list[ScoredModel]:
+        """Return what is averaged, one by one: the plain and the mirrored view, each with dropout so many times.
+
+        Raises:
+            InputError: If dropout is asked of a model that has none.
+        """
+        if dropout_samples and not _list_dropouts(self.model):
+            raise InputError(
+                f"--dropout-samples: {type(self.model).__name__} drops nothing",
+                found="no dropout above 0 in its config",
+                fix="leave it out; several checkpoints, flips and scales disagree as well",
+            )
+        apart = []
+        for view in self.views:
+            for _ in range(max(1, dropout_samples)):
+                one = copy.copy(self)
+                one.views, one.drops = (view,), dropout_samples > 0
+                apart.append(one)
+        return apart
 
     def start_passes(self, image: DecodedImage) -> list[ScorePass]:
         """Return a pass for every scale; the model has run on the whole image, or on its first row of windows.
@@ -91,14 +119,15 @@ class ScoredModel:
     def score(self, pixel_values: Tensor) -> Tensor:
         """Return the scores of a batch, float32, (N, C, h, w), averaged with the mirrored batch's where asked for."""
         pixel_values = pixel_values.to(self.model.device, self.model.dtype)
-        scores = self._run_model(pixel_values)
-        if self.protocol.flip:
-            scores = (scores + self._run_model(pixel_values.flip(-1)).flip(-1)) / 2
-        return scores
+        scores = [
+            self._run_model(pixel_values) if view == "plain" else self._run_model(pixel_values.flip(-1)).flip(-1)
+            for view in self.views
+        ]
+        return scores[0] if len(scores) == 1 else (scores[0] + scores[1]) / 2
 
     def _run_model(self, pixel_values: Tensor) -> Tensor:
         try:
-            with torch.no_grad():
+            with torch.no_grad(), _drop(self.model) if self.drops else nullcontext():
                 scores = compute_scores(self.model, pixel_values)
         except torch.OutOfMemoryError:
             raise
@@ -114,3 +143,21 @@ class ScoredModel:
     def normalize(self, scores: Tensor) -> Tensor:
         """Return the probabilities of what `score` gave, resized or not, shape (..., C)."""
         return scores if self.protocol.average == "probabilities" else normalize_scores(self.model, scores, -1)
+
+
+def _list_dropouts(model: nn.Module) -> list[nn.Module]:
+    kinds = (nn.Dropout, nn.Dropout2d, nn.Dropout3d)
+    return [module for module in model.modules() if isinstance(module, kinds) and module.p > 0]
+
+
+@contextmanager
+def _drop(model: nn.Module) -> Iterator[None]:
+    """Let the dropout of a model work while the block runs; everything else stays in evaluation mode."""
+    dropouts = _list_dropouts(model)
+    for module in dropouts:
+        module.train()
+    try:
+        yield
+    finally:
+        for module in dropouts:
+            module.eval()

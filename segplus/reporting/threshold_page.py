@@ -23,8 +23,7 @@ def write_threshold_page(path: Path, facts: Mapping[str, Any], rows: Sequence[Ma
     Args:
         path: The HTML file.
         facts: model, split, images, rule, and thresholds: class name -> the chosen one.
-        rows: class, by (pixels or objects), threshold, precision, recall, f1, hits, false and missed, a row a
-            threshold.
+        rows: A row a threshold: class, by (pixels or objects), threshold, precision, recall, f1, hits, false, missed.
     """
     classes = []
     for name in dict.fromkeys(row["class"] for row in rows):

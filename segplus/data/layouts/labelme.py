@@ -16,6 +16,8 @@ from segplus.errors import InputError, suggest
 from segplus.recipe.data_section import DataRecipe
 from segplus.texts import is_file, read_json
 
+# What lies beside files of labelme; the last two where predictions were written to be corrected.
+_OTHERS = ("id2label.json", "label2id.json", "segplus_predictions.json", "coco.json")
 IGNORED_LABEL, BACKGROUND_LABELS = "__ignore__", ("_background_", "background")
 
 
@@ -72,7 +74,7 @@ def number_labels(labels: list[str], section: DataRecipe) -> dict[str, int]:
 def _load_folder(folder: Path) -> dict[Path, Any]:
     contents = {}
     for path in sorted(folder.rglob("*.json")):
-        if path.name in ("id2label.json", "label2id.json"):
+        if path.name in _OTHERS:
             continue
         content = read_json(path)
         if not isinstance(content, dict) or "shapes" not in content or "imagePath" not in content:

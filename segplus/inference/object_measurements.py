@@ -1,0 +1,111 @@
+"""What a label map measures: the area of each class, and each of its objects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from skimage.measure import regionprops_table
+
+from segplus.inference.postprocessing.components import number_objects
+
+Labels = npt.NDArray[Any]
+# Our names -> scikit-image's.
+_SHAPES = {
+    "perimeter_px": "perimeter",
+    "major_axis_px": "axis_major_length",
+    "minor_axis_px": "axis_minor_length",
+    "orientation_rad": "orientation",
+}
+
+
+def measure_classes(
+    labels: Labels, class_names: Sequence[str], pixel_size_mm: tuple[float, float] | None = None
+) -> dict[str, dict[str, float]]:
+    """Return area and share of each class of an image.
+
+    Args:
+        labels: Class ids, shape (H, W); other ids belong to no class.
+        class_names: Position is the class id.
+        pixel_size_mm: Height and width of a pixel in millimetres.
+    Returns:
+        Class name -> area_px, share (of all pixels, in [0, 1]), and area_mm2 where the size of a pixel is known.
+    """
+    areas = np.bincount(labels.ravel(), minlength=len(class_names))
+    measured: dict[str, dict[str, float]] = {}
+    for name, area in zip(class_names, areas.tolist(), strict=False):
+        measured[name] = {"area_px": area, "share": area / labels.size}
+        if pixel_size_mm is not None:
+            measured[name]["area_mm2"] = area * math.prod(pixel_size_mm)
+    return measured
+
+
+def measure_objects(
+    labels: Labels,
+    class_names: Sequence[str],
+    confidence: npt.NDArray[np.float32] | None = None,
+    pixel_size_mm: tuple[float, float] | None = None,
+) -> list[dict[str, Any]]:
+    """Return what scikit-image measures of each object: a region of a class whose pixels touch by an edge or a corner.
+
+    Args:
+        labels: Class ids, shape (H, W).
+        class_names: Position is the class id.
+        confidence: Probability of each pixel's class, shape (H, W); None leaves the mean out.
+        pixel_size_mm: Height and width of a pixel in millimetres.
+    Returns:
+        By class and from the top: class, area_px, area_mm2 where the size of a pixel is known, top_px, left_px,
+        height_px and width_px of the box, centroid_y_px and centroid_x_px, perimeter_px, the axes of the ellipse of the
+        same moments, its angle to the vertical, and mean_confidence.
+    """
+    objects: list[dict[str, Any]] = []
+    for class_id in np.unique(labels[labels < len(class_names)]).tolist():
+        numbers, boxes = number_objects(labels == class_id)
+        shapes = regionprops_table(numbers, properties=("centroid", *_SHAPES.values()))
+        sums = None if confidence is None else np.bincount(numbers.ravel(), confidence.ravel(), minlength=len(boxes))
+        for position, (left, top, width, height, area) in enumerate(boxes[1:].tolist()):
+            one: dict[str, Any] = {"class": class_names[class_id], "area_px": area}
+            if pixel_size_mm is not None:
+                one["area_mm2"] = area * math.prod(pixel_size_mm)
+            one |= {"top_px": top, "left_px": left, "height_px": height, "width_px": width}
+            one |= {"centroid_y_px": shapes["centroid-0"][position], "centroid_x_px": shapes["centroid-1"][position]}
+            one |= {name: shapes[theirs][position] for name, theirs in _SHAPES.items()}
+            if sums is not None:
+                one["mean_confidence"] = sums[position + 1] / area
+            objects.append({key: _round(value) for key, value in one.items()})
+    return objects
+
+
+def _round(value: Any) -> Any:
+    """Return a number of a measurement with what a table needs of its digits."""
+    return round(float(value), 4) if isinstance(value, float | np.floating) else value
+
+
+def tabulate_images(records: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return one row an image: its name and size, and area, share and number of objects of each class.
+
+    Args:
+        records: image, height_px, width_px, classes (from `measure_classes`) and objects (from `measure_objects`).
+        class_names: Position is the class id.
+    """
+    has_size = any("area_mm2" in entry for record in records for entry in record["classes"].values())
+    rows = []
+    for record in records:
+        row = {key: record[key] for key in ("image", "height_px", "width_px")}
+        for name in class_names:
+            measured = record["classes"][name]
+            own = [one for one in record["objects"] if one["class"] == name]
+            row |= {f"area_px/{name}": measured["area_px"], f"share/{name}": measured["share"]}
+            if has_size:
+                row[f"area_mm2/{name}"] = measured.get("area_mm2", math.nan)
+            row[f"objects/{name}"] = len(own)
+        rows.append(row)
+    return rows
+
+
+def tabulate_objects(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return one row an object, with the name of its image."""
+    return [{"image": record["image"], **one} for record in records for one in record["objects"]]
