@@ -107,9 +107,10 @@ def quantize_weights(network: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def list_float_operators(network: onnx.ModelProto) -> dict[str, int]:
-    """Return how often each operator that computes in float occurs in a quantised network; moves of values do not count.
+    """Return how often each operator that computes in float occurs in a quantised network.
 
-    An operator of a QDQ graph is an integer's where ONNX Runtime has such and all that it takes is dequantised.
+    An operator of a QDQ graph is an integer's where ONNX Runtime has such and all that it takes is dequantised;
+    operators that only move values are left out.
     """
     dequantized = {name for node in network.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     counts: Counter[str] = Counter()
