@@ -87,9 +87,7 @@ def print_page(rows: dict, agreement: float, profiles: dict, graphs: dict) -> No
     torch_ms, float_ms, int8_ms = (rows[name]["median_ms"] for name in ("torch", "model.onnx", "model_int8.onnx"))
     flags = Path("/proc/cpuinfo").read_text()
     print("# Exported graphs\n\n`python benchmarks/export.py`: MobileNetV2-DeepLabV3 (VOC weights) at 544x720, label")
-    print(
-        f"maps of 544x720, one image at a time; median of {ROUNDS} rounds of {RUNS} runs, each in a process of its own.\n"
-    )
+    print(f"maps of 544x720, one image at a time; median of {ROUNDS} rounds of {RUNS} runs, a process for each.\n")
     print("\n".join(describe_machine("torch", "onnx", "onnxruntime")))
     print(f"- 8-bit dot products (VNNI): {'yes' if 'vnni' in flags else 'no'}\n")
     print(

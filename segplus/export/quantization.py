@@ -24,8 +24,10 @@ from segplus.errors import InputError
 from segplus.export.onnx_graph import PRODUCTS, find_classifier
 
 # What ONNX Runtime computes in integers, and what moves values between such. Softmax and normalisation lose most by it.
-_INTEGER_OPERATORS = ("Conv", "MatMul", "Gemm", "Add", "Mul", "Relu", "Clip", "Concat", "Pad", "Resize", "Transpose")
-_INTEGER_OPERATORS += ("Reshape", "MaxPool", "AveragePool", "GlobalAveragePool")
+_INTEGER_OPERATORS = [
+    *("Conv", "MatMul", "Gemm", "Add", "Mul", "Relu", "Clip", "Concat", "Pad", "Resize", "Transpose", "Reshape"),
+    *("MaxPool", "AveragePool", "GlobalAveragePool"),
+]
 _MOVES = {"Cast", "Concat", "Constant", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Shape", "Slice", "Split"}
 _MOVES |= {"Squeeze", "Transpose", "Unsqueeze", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
 _MOVES |= {"MatMulInteger", "ConvInteger"}  # integers by their name
@@ -70,7 +72,7 @@ def quantize_calibrated(network: onnx.ModelProto, served: Iterable[npt.NDArray[A
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            op_types_to_quantize=list(_INTEGER_OPERATORS),
+            op_types_to_quantize=_INTEGER_OPERATORS,
             nodes_to_exclude=[node.name for node in find_classifier(onnx.load(prepared))],
         )
         return onnx.load(after)
