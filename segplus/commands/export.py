@@ -52,7 +52,7 @@ def export(
     data: DataSource | None = None,
     recipe: EvaluationRecipe | None = None,
     split: str | None = None,
-    images: int | None = None,
+    parity_images: int | None = None,
     timed_runs: int = 20,
     trust_remote_code: bool = False,
     progress: bool = True,
@@ -71,7 +71,7 @@ def export(
         data: Where parity and mIoU are measured, and a calibration finds its images; None draws images for the parity.
         recipe: How the intervals of mIoU are drawn.
         split: Of the data; by default test, or else validation, or else train.
-        images: Only so many images of the split, evenly spread.
+        parity_images: Only so many images of the split, evenly spread.
         timed_runs: How often each graph is timed; 0 leaves the times out.
         trust_remote_code: Run the model code that lies in the checkpoint.
         progress: Show a progress bar.
@@ -84,6 +84,7 @@ def export(
     folder = Path(output)
     check_format(export_format, quantize, preprocessing)
     refuse_foreign_folder(folder)
+    refuse_counts(parity_images=parity_images, calibration_images=calibration_images, timed_runs=timed_runs)
     if quantize == "static" and data is None:
         raise InputError("export: --quantize static is calibrated on training images", fix="name them: --data DATA")
     found = find_checkpoint(checkpoint, trust_remote_code=trust_remote_code)
@@ -125,14 +126,30 @@ def export(
         write_facts(temporary, facts)
         networks = {name: Network(temporary, name) for name in graphs}
         facts["parity"] = compare_graphs(
-            predictor, networks, chosen, recipe or EvaluationRecipe(), images=images, progress=progress
+            predictor, networks, chosen, recipe or EvaluationRecipe(), images=parity_images, progress=progress
         )
         refuse_other_model(facts)
         facts["measured_at_px"] = example_px
-        facts["cost"] = measure_costs(temporary, found, facts, example_px, timed_runs)
+        facts["cost"] = measure_costs(temporary, found, predictor, facts, timed_runs)
         write_facts(temporary, facts)
         write_guide(temporary, facts)
     return facts
+
+
+def refuse_counts(*, parity_images: int | None, calibration_images: int, timed_runs: int) -> None:
+    """Refuse numbers of images or runs that measure nothing.
+
+    Raises:
+        InputError: If so.
+    """
+    given = {
+        "parity-images": (parity_images, 1),
+        "calibration-images": (calibration_images, 1),
+        "timed-runs": (timed_runs, 0),
+    }
+    for name, (count, least) in given.items():
+        if count is not None and count < least:
+            raise InputError(f"export: --{name}", found=count, allowed=f"{least} and more")
 
 
 def parse_size(size: str | None) -> tuple[tuple[int, int] | None, bool]:
@@ -214,11 +231,11 @@ def serve_calibration(data: SegmentationData | None, known: dict[str, Any], coun
         InputError: If the data have no training images.
     """
     split: SegmentationSplit | None = data.splits.get("train") if data is not None else None
-    if split is None or not len(split) or count < 1:
+    if split is None or not len(split):
         raise InputError(
             "export: --quantize static is calibrated on the split 'train'",
-            found=f"{len(split) if split is not None else 0} images, --calibration-images {count}",
-            allowed="1 image and more",
+            found="no such split, or none of its images",
+            fix="name a data set that has one",
         )
     return [make_pixel_values(np.asarray(split[i]["image"]), known) for i in choose_evenly(len(split), count)]
 
@@ -258,16 +275,16 @@ def refuse_other_model(facts: dict[str, Any]) -> None:
 
 
 def measure_costs(
-    folder: Path, found: Checkpoint, facts: dict[str, Any], size_px: tuple[int, int], runs: int
+    folder: Path, found: Checkpoint, predictor: Predictor, facts: dict[str, Any], runs: int
 ) -> dict[str, dict[str, float]]:
     """Return file_mib and the times and memory of the checkpoint ("torch") and of each graph; nothing for no runs."""
     if not runs:
         return {}
+    size_px = facts["measured_at_px"]
     cost: dict[str, dict[str, float]] = {}
-    if not found.trust_remote_code:
-        weights = sum(path.stat().st_size for path in Path(found.source).glob("*.safetensors"))
-        measured = measure_graph(folder, None, size_px, runs, found.source)
-        cost["torch"] = {"file_mib": weights / 2**20, **measured}
+    if not found.trust_remote_code:  # the process that measures it would run a stranger's code
+        weights = sum(one.numel() * one.element_size() for one in predictor.model.state_dict().values())
+        cost["torch"] = {"file_mib": weights / 2**20, **measure_graph(folder, None, size_px, runs, found.source)}
     for name, graph in facts["graphs"].items():
         cost[name] = {"file_mib": graph["bytes"] / 2**20, **measure_graph(folder, name, size_px, runs)}
     return cost
@@ -289,7 +306,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
         data=section if options.data is not None else None,
         recipe=recipe,
         split=options.split,
-        images=options.images,
+        parity_images=options.parity_images,
         timed_runs=options.timed_runs,
         trust_remote_code=options.trust_remote_code,
     )

@@ -160,7 +160,7 @@ def _add_export_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--data", help=f"{DATA}: for mIoU by both, and for the calibration")
     verb.add_argument("--recipe", help="recipe that says what the masks mean; default: the one beside the checkpoint")
     verb.add_argument("--split", help="where mIoU is measured; default: test, or else validation, or else train")
-    verb.add_argument("--images", type=int, help="only so many images of the split, evenly spread")
+    verb.add_argument("--parity-images", type=int, help="only so many images of the split, evenly spread")
     verb.add_argument("--timed-runs", type=int, default=20, help="how often each graph is timed, default 20; 0: not")
     verb.add_argument("--trust-remote-code", action="store_true", help="run the model code that lies in a checkpoint")
 

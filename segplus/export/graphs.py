@@ -76,7 +76,7 @@ def write_openvino(task: ExportTask, folder: Path) -> Graphs:
     """Write model.xml and its weights, model.bin, converted from the ONNX graph; int8 by NNCF."""
     import openvino
 
-    from segplus.export.onnx_graph import add_label_map, convert_program, save_graph
+    from segplus.export.onnx_graph import add_label_map, convert_program, find_classifier, save_graph
 
     network = convert_program(task.program)
     graphs: Graphs = {}
@@ -93,8 +93,12 @@ def write_openvino(task: ExportTask, folder: Path) -> Graphs:
                 converted,
                 nncf.Dataset(items),
                 subset_size=len(items),
-                # The label map is no part of the network: argmax of rounded scores would be other labels.
-                ignored_scope=nncf.IgnoredScope(types=["Interpolate", "TopK"], validate=False),
+                # The label map and the classifier's scores: rounded, they would be other labels.
+                ignored_scope=nncf.IgnoredScope(
+                    names=[node.output[0] for node in find_classifier(network)],
+                    types=["Interpolate", "TopK"],
+                    validate=False,
+                ),
             )
             openvino.save_model(smaller, folder / "model_int8.xml", compress_to_fp16=False)
             graphs["model_int8.xml"] = {"precision": "int8, static (NNCF)"}

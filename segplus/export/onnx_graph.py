@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 from segplus.export.tracing import quiet_exporter
 
 OPSET = 20
+PRODUCTS = ("MatMul", "Gemm")
 _IR_VERSION = 10
 _MOST_BYTES = 2**31 - 2**20  # of one protobuf file; larger weights lie beside it
 # Pillow's filters that ONNX has, with what makes them Pillow's. Nearest is none: the two round to other pixels.
@@ -134,6 +135,20 @@ def add_preprocessing(model: onnx.ModelProto, preprocessing: dict[str, Any]) -> 
     del graph.input[:]
     graph.input.extend(given)
     return inside
+
+
+def find_classifier(network: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Return the nodes from the last convolution or product to the logits."""
+    makers = {output: node for node in network.graph.node for output in node.output}
+    waiting, found = [output.name for output in network.graph.output], []
+    while waiting:
+        node = makers.get(waiting.pop())
+        if node is None:
+            continue
+        found.append(node)
+        if node.op_type not in ("Conv", "ConvTranspose", *PRODUCTS):
+            waiting += [name for name in node.input if name]
+    return found
 
 
 def save_graph(model: onnx.ModelProto, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from transformers import BaseImageProcessor
 
 from segplus.errors import InputError
 from segplus.export.runner import find_size, make_pixel_values
-from segplus.images import read_image_range
+from segplus.images import DEEP_COLORS, read_image_range
 from segplus.transforms.geometry import find_resample
 from segplus.transforms.serving import ServedPixels
 
@@ -53,7 +54,7 @@ def describe_preprocessing(image_processor: BaseImageProcessor, channels: int) -
     if settings.get("do_normalize"):
         mean, deviation = (_list_channels(settings[key], channels) for key in ("image_mean", "image_std"))
     order = list(range(channels))
-    stated = read_image_range(settings)
+    stated = read_image_range(settings) or (replace(DEEP_COLORS, round=True) if channels == 3 else None)
     known = {
         "channels": channels,
         "size": _find_size_rule(settings),
@@ -61,9 +62,7 @@ def describe_preprocessing(image_processor: BaseImageProcessor, channels: int) -
         "factor": [factor / one for one in deviation],
         "offset": [-first / one for first, one in zip(mean, deviation, strict=True)],
         "channel_order": order[::-1] if settings.get("do_flip_channel_order") else order,
-        "image_range": None
-        if stated is None
-        else {"low": stated.low, "high": stated.high, "clip": stated.clip, "round": stated.round},
+        "image_range": None if stated is None else asdict(stated),
     }
     _try_preprocessing(image_processor, known)
     return known

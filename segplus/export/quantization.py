@@ -21,8 +21,16 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from segplus.errors import InputError
+from segplus.export.onnx_graph import PRODUCTS, find_classifier
 
-_PRODUCTS = ("MatMul", "Gemm")
+# What ONNX Runtime computes in integers, and what moves values between such. Softmax and normalisation lose most by it.
+_INTEGER_OPERATORS = [
+    *("Conv", "MatMul", "Gemm", "Add", "Mul", "Relu", "Clip", "Concat", "Pad", "Resize", "Transpose", "Reshape"),
+    *("MaxPool", "AveragePool", "GlobalAveragePool"),
+]
+_MOVES = {"Cast", "Concat", "Constant", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Shape", "Slice", "Split"}
+_MOVES |= {"Squeeze", "Transpose", "Unsqueeze", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
+_MOVES |= {"MatMulInteger", "ConvInteger"}  # integers by their name
 _FEWEST_SHARED = 0.5  # of the multiplications' weights that must lie in products for dynamic INT8 to be of use
 
 
@@ -64,7 +72,8 @@ def quantize_calibrated(network: onnx.ModelProto, served: Iterable[npt.NDArray[A
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            nodes_to_exclude=_find_classifier(onnx.load(prepared)),
+            op_types_to_quantize=_INTEGER_OPERATORS,
+            nodes_to_exclude=[node.name for node in find_classifier(onnx.load(prepared))],
         )
         return onnx.load(after)
 
@@ -92,7 +101,7 @@ def quantize_weights(network: onnx.ModelProto) -> onnx.ModelProto:
         quantize_dynamic(
             str(prepared),
             str(after),
-            op_types_to_quantize=list(_PRODUCTS),
+            op_types_to_quantize=list(PRODUCTS),
             per_channel=True,
             weight_type=QuantType.QInt8,
         )
@@ -102,31 +111,17 @@ def quantize_weights(network: onnx.ModelProto) -> onnx.ModelProto:
 def list_float_operators(network: onnx.ModelProto) -> dict[str, int]:
     """Return how often each operator that computes in float occurs in a quantised network.
 
-    An operator of a QDQ graph is an integer's where all that it takes comes from DequantizeLinear.
+    An operator of a QDQ graph is an integer's where ONNX Runtime has such and all that it takes is dequantised;
+    operators that only move values are left out.
     """
-    integers = {"DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QuantizeLinear", "DequantizeLinear"}
     dequantized = {name for node in network.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     counts: Counter[str] = Counter()
     for node in network.graph.node:
         data = [name for name in node.input[:2] if name]
-        is_integer = node.op_type in integers or (bool(data) and all(name in dequantized for name in data))
-        if not is_integer:
+        is_integer = node.op_type in _INTEGER_OPERATORS and all(name in dequantized for name in data)
+        if not is_integer and node.op_type not in _MOVES:
             counts[node.op_type] += 1
     return dict(sorted(counts.items()))
-
-
-def _find_classifier(network: onnx.ModelProto) -> list[str]:
-    """Return the names of the nodes from the last convolution or product to the logits."""
-    makers = {output: node for node in network.graph.node for output in node.output}
-    waiting, names = [output.name for output in network.graph.output], []
-    while waiting:
-        node = makers.get(waiting.pop())
-        if node is None:
-            continue
-        names.append(node.name)
-        if node.op_type not in ("Conv", "ConvTranspose", *_PRODUCTS):
-            waiting += [name for name in node.input if name]
-    return names
 
 
 def _measure_products(network: onnx.ModelProto) -> float:
@@ -134,8 +129,8 @@ def _measure_products(network: onnx.ModelProto) -> float:
     sizes = {one.name: int(_multiply(one.dims)) for one in network.graph.initializer}
     counts: Counter[bool] = Counter()
     for node in network.graph.node:
-        if node.op_type in ("Conv", "ConvTranspose", *_PRODUCTS):
-            counts[node.op_type in _PRODUCTS] += sum(sizes.get(name, 0) for name in node.input)
+        if node.op_type in ("Conv", "ConvTranspose", *PRODUCTS):
+            counts[node.op_type in PRODUCTS] += sum(sizes.get(name, 0) for name in node.input)
     return counts[True] / max(sum(counts.values()), 1)
 
 
