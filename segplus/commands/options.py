@@ -54,6 +54,10 @@ def _add_new_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("-o", "--output", type=Path, default=Path("recipe.yaml"), help="file, default recipe.yaml")
 
 
+def _add_models_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("name", nargs="?", help="a model_type or a head, to see what it is and the lines of its recipe")
+
+
 def _add_recipes_options(verb: argparse.ArgumentParser) -> None:
     actions = verb.add_subparsers(dest="action", metavar="ACTION")
     show = actions.add_parser("show", help="print a recipe to copy", allow_abbrev=False)
@@ -140,6 +144,11 @@ VERBS = {
             "segplus recipes explain data.void",
             "segplus recipes schema > recipe.schema.json",
         ),
+    ),
+    "models": Verb(
+        "list the models and heads, with when to choose which",
+        _add_models_options,
+        ("segplus models", "segplus models deeplabv3plus"),
     ),
     "evaluate": Verb(
         "score a checkpoint on a data set",
