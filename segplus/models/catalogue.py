@@ -36,46 +36,42 @@ class CatalogueRow:
     takes: str = ""
 
 
-def _make_network(name: str, *values: Any, stride: int, **others: Any) -> CatalogueRow:
-    return CatalogueRow(f"segplus-{name}", *values, stride=stride, **others)
-
-
 NETWORKS = (
-    _make_network(
-        "unet", "images are few and unlike photographs: microscopy, scans, channels of a satellite",
+    CatalogueRow(
+        "segplus-unet", "images are few and unlike photographs: microscopy, scans, channels of a satellite",
         "U-Net as published, with BatchNorm or without", "Ronneberger 2015", "https://arxiv.org/abs/1505.04597",
         {"num_channels": 1, "num_labels": 2, "norm": "none"}, 31.03, stride=1,
     ),
-    _make_network(
-        "segnet", "you compare with the literature of its time; memory decides, not time",
+    CatalogueRow(
+        "segplus-segnet", "you compare with the literature of its time; memory decides, not time",
         "VGG16 and its mirror image, joined by pooling indices", "Badrinarayanan 2015",
         "https://arxiv.org/abs/1511.00561", {"num_labels": 11}, 29.45, stride=1,
     ),
-    _make_network(
-        "enet", "a third of a million parameters is what there is room for",
+    CatalogueRow(
+        "segplus-enet", "a third of a million parameters is what there is room for",
         "bottlenecks, dilated and asymmetric, nearly all of them at stride 8", "Paszke 2016",
         "https://arxiv.org/abs/1606.02147", {"num_labels": 11}, 0.350, stride=1,
     ),
-    _make_network(
-        "espnetv2", "a small device shall run it, and its Cityscapes or VOC weights are near your images",
+    CatalogueRow(
+        "segplus-espnetv2", "a small device shall run it, and its Cityscapes or VOC weights are near your images",
         "pyramids of dilated depthwise convolutions", "Mehta 2019", "https://arxiv.org/abs/1811.11431",
         {"num_labels": 20}, 0.789, stride=2,
     ),
-    _make_network(
-        "bisenet", "you want the plain two-path network", "a path for detail beside a ResNet-18 for context", "Yu 2018",
+    CatalogueRow(
+        "segplus-bisenet", "you want the plain two-path network", "a path for detail beside a ResNet-18 for context", "Yu 2018",
         "https://arxiv.org/abs/1808.00897", {"num_labels": 19}, 13.24, 13.39, stride=8,
     ),
-    _make_network(
-        "bisenetv2", "it shall be fast and you have no pretrained weights", "two branches from the first layer on",
+    CatalogueRow(
+        "segplus-bisenetv2", "it shall be fast and you have no pretrained weights", "two branches from the first layer on",
         "Yu 2020", "https://arxiv.org/abs/2004.02147", {"num_labels": 19}, 3.36, 5.23, stride=8,
     ),
-    _make_network(
-        "ddrnet", "street scenes in real time; `width: 64, head_channels: 128` is DDRNet-23",
+    CatalogueRow(
+        "segplus-ddrnet", "street scenes in real time; `width: 64, head_channels: 128` is DDRNet-23",
         "branches at strides 8 and 64 that exchange features twice", "Hong 2021", "https://arxiv.org/abs/2101.06085",
         {"num_labels": 19}, 5.70, 5.73, stride=8,
     ),
-    _make_network(
-        "pidnet", "boundaries of small things matter, in real time",
+    CatalogueRow(
+        "segplus-pidnet", "boundaries of small things matter, in real time",
         "a third branch learns boundaries and decides between detail and context", "Xu 2022",
         "https://arxiv.org/abs/2206.02066", {"num_labels": 19}, 7.63, 7.72, stride=8,
     ),
@@ -164,11 +160,11 @@ LIBRARY = (
     CatalogueRow(
         "dpt", "there are weights of a large ViT near your images, and a GPU",
         "a plain ViT whose layers become a pyramid again", "Ranftl 2021", "https://arxiv.org/abs/2103.13413",
-        {"use_auxiliary_head": False}, 111.18, 111.80, stride=2,
+        {"use_auxiliary_head": False}, 111.17, 111.80, stride=2,
     ),
     CatalogueRow(
-        "upernet", "you want a checkpoint of Swin or ConvNeXt with its head", "a pooled pyramid above a feature pyramid",
-        "Xiao 2018", "https://arxiv.org/abs/1807.10221", {"use_auxiliary_head": False}, 64.10, 66.50, stride=4,
+        "upernet", "you want a checkpoint of Swin or ConvNeXt with its head",
+        "a pooled pyramid above a feature pyramid", "Xiao 2018", "https://arxiv.org/abs/1807.10221", {"use_auxiliary_head": False}, 64.10, 66.50, stride=4,
     ),
     CatalogueRow(
         "beit", "you have its checkpoint", "UPerNet on a plain ViT that learned to fill in masked patches", "Bao 2021",
