@@ -27,10 +27,16 @@ from segplus.recipe import ModelRecipe
 ROOT = Path(__file__).parents[1]
 
 
-def count_millions(config: object) -> float:
+SIDES_PX = {"dpt": 384, "beit": 224, "data2vec-vision": 224}  # the others take any
+
+
+def build_on_meta(config: object) -> torch.nn.Module:
     with torch.device("meta"):
-        model = AutoModelForSemanticSegmentation.from_config(config)
-    return sum(p.numel() for p in model.parameters()) / 1e6
+        return AutoModelForSemanticSegmentation.from_config(config).eval()
+
+
+def count_millions(config: object) -> float:
+    return sum(p.numel() for p in build_on_meta(config).parameters()) / 1e6
 
 
 def test_every_network_and_head_has_its_row() -> None:
@@ -54,8 +60,10 @@ def test_the_counts_of_networks_are_the_networks(row: CatalogueRow) -> None:
 @pytest.mark.parametrize("row", LIBRARY, ids=lambda row: row.name)
 def test_the_counts_of_the_librarys_models_are_theirs(row: CatalogueRow) -> None:
     classes = ClassMap.build([f"class {index}" for index in range(150)])
-    recipe = ModelRecipe(config={"model_type": row.name})
+    recipe, side = ModelRecipe(config={"model_type": row.name}), SIDES_PX.get(row.name, 512)
     found = [count_millions(build_config(recipe, classes, with_head, 3)) for with_head in (False, True)]
+    model = build_on_meta(build_config(recipe, classes, False, 3))
+    assert model(torch.zeros(1, 3, side, side, device="meta")).logits.shape[-1] * row.stride == side
     assert found[0] == pytest.approx(row.millions, abs=0.0051)
     assert found[1] == pytest.approx(row.training_millions or row.millions, abs=0.005)
 

@@ -58,11 +58,12 @@ NETWORKS = (
         {"num_labels": 20}, 0.789, stride=2,
     ),
     CatalogueRow(
-        "segplus-bisenet", "you want the plain two-path network", "a path for detail beside a ResNet-18 for context", "Yu 2018",
-        "https://arxiv.org/abs/1808.00897", {"num_labels": 19}, 13.24, 13.39, stride=8,
+        "segplus-bisenet", "you want the plain two-path network", "a path for detail beside a ResNet-18 for context",
+        "Yu 2018", "https://arxiv.org/abs/1808.00897", {"num_labels": 19}, 13.24, 13.39, stride=8,
     ),
     CatalogueRow(
-        "segplus-bisenetv2", "it shall be fast and you have no pretrained weights", "two branches from the first layer on",
+        "segplus-bisenetv2", "it shall be fast and you have no pretrained weights",
+        "two branches from the first layer on",
         "Yu 2020", "https://arxiv.org/abs/2004.02147", {"num_labels": 19}, 3.36, 5.23, stride=8,
     ),
     CatalogueRow(
@@ -160,11 +161,12 @@ LIBRARY = (
     CatalogueRow(
         "dpt", "there are weights of a large ViT near your images, and a GPU",
         "a plain ViT whose layers become a pyramid again", "Ranftl 2021", "https://arxiv.org/abs/2103.13413",
-        {"use_auxiliary_head": False}, 111.17, 111.80, stride=2,
+        {"use_auxiliary_head": False}, 111.17, 111.80, stride=1,
     ),
     CatalogueRow(
         "upernet", "you want a checkpoint of Swin or ConvNeXt with its head",
-        "a pooled pyramid above a feature pyramid", "Xiao 2018", "https://arxiv.org/abs/1807.10221", {"use_auxiliary_head": False}, 64.10, 66.50, stride=4,
+        "a pooled pyramid above a feature pyramid", "Xiao 2018",
+        "https://arxiv.org/abs/1807.10221", {"use_auxiliary_head": False}, 64.10, 66.50, stride=1,
     ),
     CatalogueRow(
         "beit", "you have its checkpoint", "UPerNet on a plain ViT that learned to fill in masked patches", "Bao 2021",
@@ -176,11 +178,11 @@ LIBRARY = (
     ),
     CatalogueRow(
         "mobilenet_v2", "a telephone shall run it, and weights are wanted", "DeepLabV3 on MobileNetV2", "Sandler 2018",
-        "https://arxiv.org/abs/1801.04381", millions=2.56, stride=16,
+        "https://arxiv.org/abs/1801.04381", millions=2.56, stride=32,
     ),
     CatalogueRow(
         "mobilevit", "a telephone shall run it, and MobileNetV2 is not enough", "DeepLabV3 on MobileViT", "Mehta 2021",
-        "https://arxiv.org/abs/2110.02178", millions=6.39, stride=16,
+        "https://arxiv.org/abs/2110.02178", millions=6.39, stride=32,
     ),
 )  # fmt: skip
 
