@@ -22,6 +22,7 @@ from segplus.files import explain_refusals, place_outputs, prepare_folder, sweep
 from segplus.inference.checkpoint import Checkpoint, choose_device, find_checkpoint
 from segplus.inference.prediction_files import check_mask_format, write_labels
 from segplus.inference.scoring import READ_AHEAD
+from segplus.models import prepare_to_serve
 from segplus.progress import Progress
 from segplus.recipe.evaluation_section import ProtocolRecipe
 from segplus.reporting.metrics_file import read_metrics
@@ -90,6 +91,7 @@ def _predict_files(
     progress: bool,
 ) -> None:
     predictor = found.load(protocol, device)
+    prepare_to_serve(predictor.model)
     reader = ImageReader(found.channels, found.image_range)
     sources = [str(image) for image, _ in waiting]
     images = read_ahead(map(reader.read, sources, sources), READ_AHEAD)
