@@ -59,6 +59,10 @@ def _add_new_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("-o", "--output", type=Path, default=Path("recipe.yaml"), help="file, default recipe.yaml")
 
 
+def _add_models_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("name", nargs="?", help="a model_type or a head, to see what it is and the lines of its recipe")
+
+
 def _add_recipes_options(verb: argparse.ArgumentParser) -> None:
     actions = verb.add_subparsers(dest="action", metavar="ACTION")
     show = actions.add_parser("show", help="print a recipe to copy", allow_abbrev=False)
@@ -135,6 +139,9 @@ def _add_predict_options(verb: argparse.ArgumentParser) -> None:
         help="what the network computes in",
     )
     verb.add_argument("--batch", type=int, default=1, metavar="N", help="images that go through the network together")
+    verb.add_argument(
+        "--fold", action="store_true", help="fold BatchNorm into convolutions: faster, equal but for rounding"
+    )
     verb.add_argument("--compile", action="store_true", help="compile the network first: minutes, for many images")
     verb.add_argument(
         "--dropout-samples", type=int, default=0, metavar="N", help="for --kind disagreement: predictions with dropout"
@@ -230,6 +237,11 @@ VERBS = {
             "segplus recipes explain data.void",
             "segplus recipes schema > recipe.schema.json",
         ),
+    ),
+    "models": Verb(
+        "list the models and heads, with when to choose which",
+        _add_models_options,
+        ("segplus models", "segplus models deeplabv3plus"),
     ),
     "evaluate": Verb(
         "score a checkpoint on a data set",

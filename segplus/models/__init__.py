@@ -8,6 +8,7 @@ from segplus.models.channels import count_channels, widen_model
 from segplus.models.checks import check_input_size
 from segplus.models.encoder_layers import number_layers
 from segplus.models.folded_head import fold_decode_head
+from segplus.models.folded_norms import fold_batch_norms, prepare_to_serve
 from segplus.models.freezing import (
     find_batch_norms,
     find_parameters,
@@ -31,6 +32,7 @@ __all__ = [
     "find_image_range",
     "find_parameters",
     "find_still_modules",
+    "fold_batch_norms",
     "fold_decode_head",
     "freeze_encoder",
     "freeze_modules",
@@ -41,5 +43,6 @@ __all__ = [
     "load_model",
     "load_segmentation_checkpoint",
     "number_layers",
+    "prepare_to_serve",
     "widen_model",
 ]

@@ -28,7 +28,7 @@ def check_input_size(model: PreTrainedModel, size_px: tuple[int, int], key: str)
     try:
         return _run(model, size_px)
     except _REFUSALS as error:
-        accepted = next((size for size in _list_candidates(model, size_px) if _accepts(model, size)), None)
+        accepted = find_accepted_size(model, size_px)
         said = (str(error).splitlines() or [type(error).__name__])[0][:300]
         if accepted is None:
             raise InputError(
@@ -43,6 +43,11 @@ def check_input_size(model: PreTrainedModel, size_px: tuple[int, int], key: str)
         ) from None
     finally:
         model.train(was_training)
+
+
+def find_accepted_size(model: PreTrainedModel, size_px: tuple[int, int]) -> tuple[int, int] | None:
+    """Return this height and width, or others near it that the model takes; None where it takes none of them."""
+    return next((size for size in [size_px, *_list_candidates(model, size_px)] if _accepts(model, size)), None)
 
 
 def _run(model: PreTrainedModel, size_px: tuple[int, int]) -> tuple[int, int]:
