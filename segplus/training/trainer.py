@@ -19,6 +19,7 @@ from transformers.trainer_utils import TrainOutput, has_length
 
 from segplus.data.streaming import RowSampler
 from segplus.errors import InputError
+from segplus.losses import Criterion
 from segplus.losses.boundary_head import BoundaryHeadLoss
 from segplus.metrics.user_metrics import UserMetric, load_metrics
 from segplus.models import expose_auxiliary_logits, find_still_modules, fold_decode_head
@@ -263,11 +264,15 @@ class SegmentationTrainer(EvaluatingTrainer, ResumableTrainer):
         return criterion(logits, labels, normalizers=counts, accumulation_steps=steps)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """Run one micro-batch; a loss that stays NaN ends the run with the batch's file names."""
-        indices = inputs["index"].tolist() if "index" in inputs else []
+        """Run one micro-batch; a loss that stays NaN ends the run with the batch's file names.
+
+        Whether the loss is finite is all that an accelerator is waited for.
+        """
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
-            names = [self._name_training_row(index) for index in indices]
+            if isinstance(self.criterion, Criterion):
+                self.criterion.check_labels(inputs["labels"])
+            names = [self._name_training_row(index) for index in inputs["index"].tolist()] if "index" in inputs else []
             self.guard.watch_loss(float(loss), self.state.global_step + 1, names)
         return loss
 
