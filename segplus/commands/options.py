@@ -140,7 +140,7 @@ def _add_predict_options(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--batch", type=int, default=1, metavar="N", help="images that go through the network together")
     verb.add_argument(
-        "--fold", action="store_true", help="fold BatchNorm into convolutions: faster, equal but for rounding"
+        "--fold", action="store_true", help="fold BatchNorm into convolutions: faster; scores are rounded otherwise"
     )
     verb.add_argument("--compile", action="store_true", help="compile the network first: minutes, for many images")
     verb.add_argument(

@@ -76,8 +76,8 @@ def predict(
         gallery: Also write `index.html`, which shows all images.
         precision: `float32`, `bfloat16` or `float16`: what the network computes in.
         batch: Images that go through the network together, by the protocol `fixed`.
-        folded: Fold BatchNorm into the convolutions before it, and on a CPU lay convolutional networks out channels last:
-            faster, and scores differ by rounding from those that `evaluate` sees.
+        folded: Fold BatchNorm into the convolutions before it, and on a CPU lay convolutional networks out channels
+            last: faster, and scores differ by rounding from those that `evaluate` sees.
         compiled: Compile the network first, which takes minutes and pays for many images of one size.
         dropout_samples: For the kind `disagreement`: predictions with dropout.
         device: Where to run; by default the accelerator, or else the CPU.
