@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSemanticSegmentation
 from transformers.utils import logging
 
-from segplus.data.statistics import count_class_pixels
+from segplus.data.statistics import count_labels, sum_class_pixels
 from segplus.losses import build_criterion
 from segplus.losses.class_weights import compute_class_weights
 
@@ -182,7 +182,7 @@ def main() -> None:
     training = sorted((folder / "camvid" / "train" / "images").glob("*.jpg"))
     testing = sorted((folder / "camvid" / "test" / "images").glob("*.jpg"))
     testing = testing[:: max(1, len(testing) // options.images)][: options.images]
-    counts = count_class_pixels((read_pair(file)[1] for file in training), VOID)
+    counts = sum_class_pixels(np.stack([count_labels(read_pair(file)[1], VOID)[:-1] for file in training]))
     rows = {}
     for title, (config, formula) in RUNS.items():
         start = time.perf_counter()

@@ -1,12 +1,13 @@
 """Crops of TIFF files: how long one takes as training reads it, beside rasterio (where it is installed) and Pillow.
 
-Every figure is processor time, the least of several passes over the same crops. Prints a table for benchmarks/tiff.md.
+Every figure is processor time, the least of several passes over the same crops.
 
-    python benchmarks/tiff.py
+    python benchmarks/tiff.py --output benchmarks/tiff.md
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import tempfile
 import time
@@ -24,7 +25,7 @@ from segplus.data.decoding.image_reader import ImageReader
 from segplus.data.decoding.regions import open_image
 from segplus.errors import InputError
 
-SIDE_PX, CROP_PX, CROPS, PASSES = 2048, 512, 12, 5
+SIDE_PX, CROP_PX, CROPS = 2048, 512, 12
 Box = tuple[int, int, int, int]
 
 
@@ -78,12 +79,12 @@ def read_with_pillow(path: str, _channels: int, box: Box) -> npt.NDArray[Any]:
         return np.asarray(image)[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
 
 
-def measure(read: Callable[..., npt.NDArray[Any]], path: str, channels: int) -> float:
+def measure(read: Callable[..., npt.NDArray[Any]], path: str, channels: int, count: int) -> float:
     """Return milliseconds of processor time a crop."""
     rng = np.random.default_rng(1)
     boxes = [(*rng.integers(0, SIDE_PX - CROP_PX, 2).tolist(), CROP_PX, CROP_PX) for _ in range(CROPS)]
     passes = []
-    for _ in range(PASSES):
+    for _ in range(count):
         started = time.process_time()
         for box in boxes:
             read(path, channels, box)
@@ -91,14 +92,14 @@ def measure(read: Callable[..., npt.NDArray[Any]], path: str, channels: int) -> 
     return min(passes)
 
 
-def main() -> None:
-    """Print the table."""
+def render(count: int) -> str:
+    """Return the table as Markdown."""
     ways = {"segplus": read_with_segplus, "Pillow, whole": read_with_pillow}
     if importlib.util.find_spec("rasterio"):
         ways["rasterio"] = read_with_rasterio
-    print("\n".join(describe_machine("tifffile", "imagecodecs", "pillow")), "\n")
-    print(f"Milliseconds of processor time a {CROP_PX}x{CROP_PX} crop of {SIDE_PX}x{SIDE_PX}.\n")
-    print(f"| File | {' | '.join(ways)} |\n|---|{'---:|' * len(ways)}")
+    lines = ["# Crops of TIFF files", "", "Written by `python benchmarks/tiff.py`.", ""]
+    lines += [f"Milliseconds of processor time a {CROP_PX}x{CROP_PX} crop of {SIDE_PX}x{SIDE_PX}.", ""]
+    lines += [f"| File | {' | '.join(ways)} |", f"|---|{'---:|' * len(ways)}"]
     with tempfile.TemporaryDirectory() as folder:
         for index, (name, (pixels, options)) in enumerate(list_files().items()):
             path = str(Path(folder) / f"{index}.tif")
@@ -106,10 +107,25 @@ def main() -> None:
             cells = []
             for read in ways.values():
                 try:
-                    cells.append(f"{measure(read, path, min(pixels.shape)):.1f}")
+                    cells.append(f"{measure(read, path, min(pixels.shape), count):.1f}")
                 except (InputError, OSError):
                     cells.append("not read")
-            print(f"| {name} | {' | '.join(cells)} |", flush=True)
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    peers = [name for name in ("rasterio",) if name in ways]
+    lines += ["", *describe_machine("tifffile", "imagecodecs", "pillow", *peers)]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Print the table, and write it where asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--passes", type=int, default=5)
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    text = render(options.passes)
+    print(text)
+    if options.output is not None:
+        options.output.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

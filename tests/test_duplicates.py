@@ -96,7 +96,7 @@ def test_values_outside_the_classes_are_told_apart_up_to_a_number() -> None:
     tally, zeros = SplitTally(1), np.zeros(1, dtype=np.int64)
     for start in (0, MOST_OUTSIDE - 10):
         outside = dict.fromkeys(range(start, start + MOST_OUTSIDE), 2)
-        facts = PairFacts((8, 8), (8, 8), outside, zeros, zeros, "PNG RGB", "PNG L")
+        facts = PairFacts((8, 8), (8, 8), outside, zeros, zeros, "PNG RGB", "PNG L", {"outside the classes": ""})
         tally.add(0, Visit({"counts": np.array([5, 0])}, seen=facts), ("image.png", "mask.png"))
     assert len(tally.outside) == MOST_OUTSIDE
     assert tally.outside[0] == 2

@@ -12,7 +12,7 @@ from PIL import Image
 
 import run_segmentation
 from segplus.data import load_segmentation_dataset
-from segplus.data.statistics import SplitStatistics, count_class_pixels
+from segplus.data.statistics import SplitStatistics, count_labels, sum_class_pixels
 from segplus.errors import EXIT_CODE_INPUT
 from segplus.losses.class_weights import compute_class_weights
 from segplus.recipe import load_recipe
@@ -45,7 +45,8 @@ def test_weights_by_class_name(tmp_path: Path) -> None:
 def test_weights_by_formula_are_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, formula: str) -> None:
     criterion, data = build(tmp_path, "--class_weights", formula)
     train = data.splits["train"]
-    counts = count_class_pixels([train.label(i) for i in range(len(train))], data.classes.num_classes)
+    labels = [count_labels(train.label(index), data.classes.num_classes)[:-1] for index in range(len(train))]
+    counts = sum_class_pixels(np.stack(labels))
     assert criterion.class_weights.tolist() == compute_class_weights(counts, formula).tolist()
     (cached,) = (tmp_path / "cache" / "statistics").iterdir()
     assert train.fingerprint in cached.name

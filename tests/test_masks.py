@@ -19,7 +19,7 @@ from segplus.data.decoding.image_reader import ImageReader, read_size
 from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.decoding.polygons import decode_runs
 from segplus.data.decoding.regions import open_label
-from segplus.data.decoding.tiff import read_tiff_channels
+from segplus.data.decoding.tiff import read_layout, read_tiff_box
 from segplus.errors import InputError
 from segplus.images import measure_image
 
@@ -376,6 +376,11 @@ def test_the_size_of_turned_images(tmp_path: Path, orientation: int, name: str) 
         decoder = MaskDecoder(ClassMap.build({0: "ground", 255: "thing"}))
         np.testing.assert_array_equal(decoder.read(path, "a"), upright)
         np.testing.assert_array_equal(open_label(decoder, path, "a").read((0, 0, *upright.shape)), upright)
+
+
+def read_tiff_channels(stored: Any) -> np.ndarray:
+    layout = read_layout(stored)
+    return read_tiff_box(layout, (0, 0, *layout.size_px))
 
 
 def write_tags(tags: dict[int, list[int]], length: int, order: str = "<") -> bytes:

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 import torch
 from PIL import Image, PngImagePlugin
-from test_masks import build_tiff, write_tags
+from test_masks import build_tiff, read_tiff_channels, write_tags
 from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
 
 from segplus.classes import ClassMap
@@ -24,7 +24,7 @@ from segplus.data.decoding.image_reader import ImageReader, find_orientation, re
 from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.decoding.opencv import decode_grey_png, decode_jpeg
 from segplus.data.decoding.regions import open_image, open_label
-from segplus.data.decoding.tiff import read_layout, read_tiff_box, read_tiff_channels
+from segplus.data.decoding.tiff import read_layout, read_tiff_box
 from segplus.data.synthetic.scenes import SyntheticScenes
 from segplus.errors import InputError
 from segplus.images import ImageRange

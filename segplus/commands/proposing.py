@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import yaml
 
 from segplus.data.checking import check_splits
@@ -28,15 +30,13 @@ def audit_for_training(section: DataRecipe) -> Audit:
         try:
             require_splits(audit.data, section.channels)
         except InputError as error:
-            report["findings"].insert(
-                0, Finding("error", "no split", describe_mistake(error), fix=error.fix).describe()
-            )
+            report["findings"].insert(0, asdict(Finding("error", "no split", describe_mistake(error), fix=error.fix)))
     problem = check_proposal(report["recipe"]) if "recipe" in report else None
     if problem is not None:
         for key in ("recipe", "reasons", "question"):
             del report[key]
         message = f"no recipe is proposed: {describe_mistake(problem)}"
-        report["findings"].append(Finding("note", "no recipe", message, fix=problem.fix).describe())
+        report["findings"].append(asdict(Finding("note", "no recipe", message, fix=problem.fix)))
     return audit
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from segplus.data.dataset import SegmentationSplit
 from segplus.data.misreadings import describe_odd_shares, find_misreadings, find_presumed_names
-from segplus.data.ranges import find_unstated_range, format_range, propose_range
+from segplus.data.ranges import describe_unstated_range, find_unstated_range
 from segplus.data.remembered import find_cache_folder, remember_json
 from segplus.data.statistics import SplitStatistics, measure_split
 from segplus.errors import InputError
@@ -94,9 +94,4 @@ def refuse_unstated_range(split: SegmentationSplit, statistics: SplitStatistics)
     if extents is None:
         return
     count = int((~np.isnan(statistics.extents).any(axis=1)).sum())
-    stated = format_range(propose_range(extents))
-    raise InputError(
-        f"{split.title}: {count} images deeper than 8 bits, and no range is stated",
-        found=f"values {extents[0]:g} to {extents[3]:g}",
-        fix=f"set data.image_range: {stated}, the values that become 0 and 255 in every image",
-    )
+    raise describe_unstated_range(split.title, count, extents)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from segplus.classes import ClassMap
@@ -29,7 +28,7 @@ from segplus.data.layouts.run_lengths import read_run_lengths
 from segplus.data.layouts.source import Source, find_split
 from segplus.data.layouts.tables import read_manifest, read_metadata
 from segplus.data.misreadings import refuse_ignored_foreground
-from segplus.data.splits import divide, find_groups
+from segplus.data.splits import Indices, divide, find_groups
 from segplus.data.statistics import measure_split
 from segplus.data.streaming import StreamedSplit
 from segplus.data.synthetic.drawn_splits import draw_splits
@@ -255,37 +254,23 @@ def _make_shares(
     made = {name: share for name, share in shares.items() if share > 0}
     if not made:
         return splits
-    whole = splits["train"]
-    parts = divide(
-        find_groups(whole.names, section.group_pattern),
-        [1 - sum(made.values()), *made.values()],
-        section.split_seed,
-        _read_presence(whole, section),
-    )
+    parts = _divide(splits["train"], [1 - sum(made.values()), *made.values()], section)
     names = ["train", *made]
-    return {**splits, **{name: whole.select(part, name) for name, part in zip(names, parts, strict=True)}}
+    return {**splits, **{name: splits["train"].select(part, name) for name, part in zip(names, parts, strict=True)}}
 
 
 def _make_fold(splits: dict[str, SegmentationSplit], section: DataRecipe) -> dict[str, SegmentationSplit]:
     """Return the splits of one fold; a validation split that is there is left out of the folds."""
     whole = splits["train"]
-    parts = divide(
-        find_groups(whole.names, section.group_pattern),
-        [1 / section.folds] * section.folds,
-        section.split_seed,
-        _read_presence(whole, section),
-        "data.folds",
-    )
+    parts = _divide(whole, [1 / section.folds] * section.folds, section, "data.folds")
     rest = np.sort(np.concatenate([part for fold, part in enumerate(parts) if fold != section.fold]))
-    return {
-        **splits,
-        "train": whole.select(rest, "train"),
-        "validation": whole.select(parts[section.fold], "validation"),
-    }
+    made = {"train": whole.select(rest, "train"), "validation": whole.select(parts[section.fold], "validation")}
+    return {**splits, **made}
 
 
-def _read_presence(split: SegmentationSplit, section: DataRecipe) -> npt.NDArray[np.bool_] | None:
-    return measure_split(split).presence if section.stratify else None
+def _divide(whole: SegmentationSplit, shares: list[float], section: DataRecipe, key: str = "data") -> list[Indices]:
+    presence = measure_split(whole).presence if section.stratify else None
+    return divide(find_groups(whole.names, section.group_pattern), shares, section.split_seed, presence, key)
 
 
 def _describe_splits(splits: Mapping[str, SegmentationSplit]) -> list[str]:

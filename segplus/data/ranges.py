@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segplus.data.dataset import SegmentationSplit
+from segplus.errors import InputError
 from segplus.images import DecodedImage, ImageRange, fills_type, is_deep
 
 Extents = npt.NDArray[np.float64]  # least value, two percentiles, greatest value
@@ -52,6 +53,16 @@ def find_unstated_range(extents: Extents, channels: int) -> Extents | None:
     return None if channels == 3 and fills_type(joined[0], joined[3]) else joined
 
 
+def describe_unstated_range(title: str, count: int, extents: Extents) -> InputError:
+    """Return what to say of a split's deep images, of these extents, shape (4,), where a range is to be stated."""
+    return InputError(
+        f"{title}: {count} images deeper than 8 bits, and no range is stated",
+        found=f"values {extents[0]:g} to {extents[3]:g}",
+        fix=f"set data.image_range: {_format_range(propose_range(extents))}, the values that become 0 and 255 in every "
+        "image",
+    )
+
+
 def find_needed_range(splits: Iterable[SegmentationSplit]) -> tuple[float, float] | None:
     """Return the least and the greatest value of images that cannot be read without a range; None of every other.
 
@@ -86,7 +97,7 @@ def propose_range(extents: Extents) -> list[float] | dict[str, Any]:
     return {"low": min(0, low), "high": high, "clip": True}
 
 
-def format_range(stated: list[float] | dict[str, Any]) -> str:
+def _format_range(stated: list[float] | dict[str, Any]) -> str:
     """Return a proposed range as a line of YAML."""
     if isinstance(stated, list):
         return f"[{stated[0]:g}, {stated[1]:g}]"

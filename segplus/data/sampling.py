@@ -1,45 +1,14 @@
-"""Which images an epoch holds, and where in them the rare classes are."""
+"""Which images an epoch holds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Sampler
 
 Float = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class ClassIndex:
-    """How many pixels each class has in each image, and a few of its pixels; from the scan of a split.
-
-    Args:
-        counts: Pixels, int64, shape (images, classes).
-        starts: Where the points of (image, class) begin, flat, int64, shape (images * classes + 1,).
-        points: (row, column) of chosen pixels, int32, shape (points, 2).
-    """
-
-    counts: npt.NDArray[np.int64]
-    starts: npt.NDArray[np.int64]
-    points: npt.NDArray[np.int32]
-
-    def draw_focus(self, index: int, rng: np.random.Generator) -> tuple[int, int] | None:
-        """Return (row, column) of a pixel of image `index`, or None where it holds no class.
-
-        The class is drawn among those of the image, each with the inverse of its pixels in the split: the rarer, the
-        likelier.
-        """
-        present = np.flatnonzero(self.counts[index])
-        if not len(present):
-            return None
-        rarity = 1 / self.counts.sum(axis=0)[present]
-        drawn = rng.choice(present, p=rarity / rarity.sum())
-        cell = index * self.counts.shape[1] + int(drawn)
-        row, column = self.points[rng.integers(self.starts[cell], self.starts[cell + 1])]
-        return int(row), int(column)
 
 
 def balance_classes(counts: npt.NDArray[np.int64]) -> Float:
@@ -119,7 +88,7 @@ def build_sampler(
 
     Args:
         sampling: "uniform", "class_balanced" or "repeat_factor".
-        counts: `ClassIndex.counts`; not needed for uniform.
+        counts: Pixels of each class in each image, shape (images, classes); not needed for uniform.
         repeat_threshold: For repeat_factor.
         seed: Another seed gives other orders.
     """

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
+from segplus.classes import ClassMap
 from segplus.data.dataset import SegmentationSplit, refuse_different_sizes
 from segplus.data.parallel import map_pairs
 from segplus.data.ranges import measure_extents
@@ -74,6 +74,21 @@ class SplitStatistics:
     def parts(self) -> set[str]:
         """Which of PARTS were counted."""
         return {part for part, found in zip(PARTS, (self.starts, self.sums), strict=True) if len(found)}
+
+    def draw_focus(self, index: int, rng: np.random.Generator) -> tuple[int, int] | None:
+        """Return (row, column) of a pixel of image `index`, or None where it holds no class; needs part "points".
+
+        The class is drawn among those of the image, each with the inverse of its pixels in the split: the rarer, the
+        likelier.
+        """
+        present = np.flatnonzero(self.counts[index, :-1])
+        if not len(present):
+            return None
+        rarity = 1 / self.counts[:, present].sum(axis=0)
+        drawn = rng.choice(present, p=rarity / rarity.sum())
+        cell = index * (self.counts.shape[1] - 1) + int(drawn)
+        row, column = self.points[rng.integers(self.starts[cell], self.starts[cell + 1])]
+        return int(row), int(column)
 
     def select(self, indices: npt.ArrayLike) -> SplitStatistics:
         """Return what these pairs hold, in this order."""
@@ -181,33 +196,38 @@ def visit_pairs(
             ignored.
     """
     tolerant = replace(split.classes, unknown="ignore")
+    return map_pairs(lambda index: _visit_pair(split, index, tolerant, parts, look), len(split), title)
 
-    def visit(index: int) -> Visit:
-        sources = split.sources(index)
-        try:
-            image = split.image(index) if look is not None or "values" in parts else None
-            size = split.size_px(index) if image is None else measure_image(image)
-            raw = split.raw_label(index)
-            split.check_mask(index)
-        except InputError as error:
-            return Visit({}, error)
-        problem = None
-        try:
-            label = split.classes.decode(raw, sources[1])
-            refuse_different_sizes(size, label.shape, *sources)
-        except InputError as error:
-            problem = error
-            if look is None:
-                return Visit({}, problem)
-            label = tolerant.decode(raw, sources[1])
-        counted: dict[str, Any] = {"counts": count_labels(label, tolerant.num_classes)}
-        if "points" in parts:
-            counted["spans"] = choose_points(label, counted["counts"][:-1], np.random.default_rng([0, index]))
-        if "values" in parts and image is not None:
-            counted["sums"], counted["extents"] = _measure_values(split, image)
-        return Visit(counted, problem, None if look is None else look(index, image, raw, label))
 
-    return map_pairs(visit, len(split), title)
+def _visit_pair(
+    split: SegmentationSplit, index: int, tolerant: ClassMap, parts: Collection[str], look: Callable[..., Any] | None
+) -> Visit:
+    sources, problem = split.sources(index), None
+    try:
+        image = split.image(index) if look is not None or "values" in parts else None
+        size = split.size_px(index) if image is None else measure_image(image)
+        raw = split.raw_label(index)
+        split.check_mask(index)
+    except InputError as error:
+        return Visit({}, error)
+    try:
+        label = split.classes.decode(raw, sources[1])
+        refuse_different_sizes(size, label.shape, *sources)
+    except InputError as error:
+        problem = error
+    if problem is not None and look is None:
+        return Visit({}, problem)
+    try:
+        label = tolerant.decode(raw, sources[1]) if problem is not None else label
+        seen = None if look is None else look(index, image, raw, label)
+    except InputError as error:
+        return Visit({}, error)
+    counted: dict[str, Any] = {"counts": count_labels(label, tolerant.num_classes)}
+    if "points" in parts:
+        counted["spans"] = choose_points(label, counted["counts"][:-1], np.random.default_rng([0, index]))
+    if "values" in parts and image is not None:
+        counted["sums"], counted["extents"] = _measure_values(split, image)
+    return Visit(counted, problem, seen)
 
 
 def count_labels(label: npt.NDArray[Any], num_classes: int) -> Counts:
@@ -274,29 +294,8 @@ def sum_class_pixels(counts: Counts) -> Counts:
     return np.stack([counts.sum(axis=0), ((counts > 0) * counts.sum(axis=1, keepdims=True)).sum(axis=0)])
 
 
-def count_class_pixels(labels: Iterable[npt.NDArray[Any] | Tensor], num_classes: int) -> Counts:
-    """Return what class weights need of masks that are no split, int64, shape (2, C).
-
-    Args:
-        labels: Class ids of any integer type, any shape; values outside [0, C) are ignored.
-        num_classes: C.
-    """
-    total = np.zeros((2, num_classes), dtype=np.int64)
-    for label in labels:
-        ids = np.asarray(label).reshape(-1)
-        counts = np.bincount(ids[(ids >= 0) & (ids < num_classes)], minlength=num_classes)
-        total += sum_class_pixels(counts[None])
-    return total
-
-
-@dataclass(frozen=True)
-class ChannelStatistics:
-    """Each channel over all pixels of a split.
-
-    Args:
-        mean: One a channel, in 0..255.
-        std: Standard deviation over all pixels (not over n - 1), one a channel, in 0..255.
-    """
+class ChannelStatistics(NamedTuple):
+    """Each channel over all pixels of a split, in 0..255; `std` is over all pixels, not over n - 1."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]

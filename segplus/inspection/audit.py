@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from segplus.data.dataset import SegmentationSplit
-from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.layouts.names import NoClassNamesError
 from segplus.data.layouts.source import Source, find_split
 from segplus.data.loading import SegmentationData, assemble, build_section, load_segmentation_dataset, read_source
@@ -239,9 +238,9 @@ def build_report(
         "dataset": recipe.dataset,
         "found": list(data.found) if data else [],
         "class_names": list(data.classes.names) if data else [],
-        "encoding": describe_encoding(data),
+        "encoding": next(iter(data.splits.values())).decoder.encoding if data and data.splits else "unknown",
         "splits": {name: tally.describe(data.classes.names) for name, tally in tallies.items()} if data else {},
-        "findings": [finding.describe() for finding in findings],
+        "findings": [asdict(finding) for finding in findings],
     }
     train = tallies.get("train")
     if data is not None and train is not None and train.pairs:
@@ -252,11 +251,3 @@ def build_report(
             for formula, weights in weigh_by_frequency(train).items()
         }
     return report
-
-
-def describe_encoding(data: SegmentationData | None) -> str:
-    """Return how the masks were read."""
-    if data is None or not data.splits:
-        return "unknown"
-    decoder: MaskDecoder = next(iter(data.splits.values())).decoder
-    return decoder.encoding

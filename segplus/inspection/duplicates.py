@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import combinations, pairwise
 
@@ -107,25 +107,14 @@ def find_equal_images(digests: Mapping[str, npt.ArrayLike]) -> list[list[tuple[s
         digests: Split -> 64-bit digests of the pixels; 0 stands for none.
     """
     columns = {split: np.asarray(values, dtype=np.uint64) for split, values in digests.items()}
-    if not columns:
-        return []
-    names, ends = list(columns), np.cumsum([len(values) for values in columns.values()])
-    joined = np.concatenate(list(columns.values()))
-    order = np.argsort(joined, kind="stable")
-    ordered = joined[order]
-    begins = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])) if len(ordered) else [])
-    lengths = np.diff(np.append(begins, len(ordered)))
-    groups = [
-        order[begin : begin + length]
-        for begin, length in zip(begins, lengths, strict=True)
-        if length > 1 and ordered[begin]
-    ]
-
-    def locate(position: int) -> tuple[str, int]:
-        split = int(np.searchsorted(ends, position, "right"))
-        return names[split], position - int(ends[split]) + len(columns[names[split]])
-
-    return [[locate(int(position)) for position in group] for group in sorted(groups, key=lambda group: int(group[0]))]
+    joined = np.concatenate([np.zeros(0, np.uint64), *columns.values()])
+    _, inverse, counts = np.unique(joined, return_inverse=True, return_counts=True)
+    names, starts = list(columns), np.cumsum([0, *map(len, columns.values())])
+    groups: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    for position in np.flatnonzero((counts[inverse] > 1) & (joined != 0)).tolist():
+        split = int(np.searchsorted(starts, position, "right")) - 1
+        groups[int(inverse[position])].append((names[split], position - int(starts[split])))
+    return list(groups.values())
 
 
 def name_sequences(names: Sequence[str], pattern: str | None = None) -> list[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Literal
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from segplus.classes import ClassMap, unpack_color
 from segplus.data.dataset import SegmentationSplit
 from segplus.data.misreadings import choose_evenly, describe_odd_shares, find_misreadings, find_presumed_names
 from segplus.data.parallel import map_pairs
-from segplus.data.ranges import format_range, propose_range
+from segplus.data.ranges import describe_unstated_range
 from segplus.errors import InputError
 from segplus.inspection.duplicates import (
     AGREEMENT,
@@ -68,10 +69,6 @@ class Finding:
     files: list[str] = field(default_factory=list)
     fix: str | None = None
 
-    def describe(self) -> dict[str, Any]:
-        """Return the finding as a JSON-ready mapping."""
-        return asdict(self)
-
 
 def find_pair_problems(tallies: Mapping[str, SplitTally], classes: ClassMap, channels: int = 3) -> list[Finding]:
     """Return the findings on single pairs: unreadable, of two sizes, values outside the classes, ..."""
@@ -125,14 +122,8 @@ def _describe_range(split: str, tally: SplitTally, channels: int) -> list[Findin
     if extents is None:
         return []
     problem = tally.problems["deep image"]
-    message = (
-        f"{split}: {problem.count} images are deeper than 8 bits and no range is stated; "
-        f"their values are {extents[0]:g} to {extents[3]:g}"
-    )
-    fix = (
-        f"set data.image_range: {format_range(propose_range(extents))}, the values that become 0 and 255 in every image"
-    )
-    return [Finding("error", "no range", message, problem.files, fix)]
+    told = describe_unstated_range(split, problem.count, extents)
+    return [Finding("error", "no range", describe_mistake(told), problem.files, told.fix)]
 
 
 def find_misplaced_masks(tallies: Mapping[str, SplitTally]) -> list[Finding]:
@@ -161,31 +152,20 @@ def find_repeated_images(splits: Mapping[str, SegmentationSplit], tallies: Mappi
     """Return findings on equal images, equal images with different masks, and near-equal images across splits."""
     findings = []
     groups = find_equal_images({split: tally.digests for split, tally in tallies.items()})
-    across = [group for group in groups if len({split for split, _ in group}) > 1]
+    unlike = [group for group in groups if len({tallies[split].mask_digests[index] for split, index in group}) > 1]
+
+    def name(found: list[list[tuple[str, int]]]) -> list[str]:
+        return [" = ".join(f"{split}/{splits[split].name(index)}" for split, index in group) for group in found[:NAMED]]
+
     if groups:
-        files = [
-            " = ".join(f"{split}/{splits[split].name(index)}" for split, index in group) for group in groups[:NAMED]
-        ]
-        level: Level = "warning" if across else "note"
-        message = f"{len(groups)} images occur more than once, {len(across)} of them in more than one split"
-        findings.append(Finding(level, "equal images", message, files))
-    unlike = [g for g in groups if len({tallies[split].mask_digests[index] for split, index in g}) > 1]
+        across = sum(len({split for split, _ in group}) > 1 for group in groups)
+        message = f"{len(groups)} images occur more than once, {across} of them in more than one split"
+        findings.append(Finding("warning" if across else "note", "equal images", message, name(groups)))
     if unlike:
-        files = [
-            " = ".join(f"{split}/{splits[split].name(index)}" for split, index in group) for group in unlike[:NAMED]
-        ]
-        findings.append(
-            Finding(
-                "warning",
-                "equal images with different masks",
-                f"{len(unlike)} equal images have different masks",
-                files,
-            )
-        )
-    names = list(tallies)
-    for position, first in enumerate(names):
-        for second in names[position + 1 :]:
-            findings += _find_near(splits, tallies, first, second)
+        message = f"{len(unlike)} equal images have different masks"
+        findings.append(Finding("warning", "equal images with different masks", message, name(unlike)))
+    for first, second in combinations(tallies, 2):
+        findings += _find_near(splits, tallies, first, second)
     return findings
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from segplus.classes import unpack_color
+from segplus.data.decoding.mask_channels import measure_distance
 from segplus.data.decoding.masks import DEFAULT_THRESHOLD
 from segplus.data.layouts.legends import Legend
 from segplus.data.misreadings import is_soft, name_voc_color
@@ -167,7 +167,7 @@ def _guess_colors(colors: Mapping[int, int], is_lossy: bool, legends: Mapping[st
     for file, legend in legends.items():
         listed = {(r << 16) + (g << 8) + b for r, g, b in legend.colors.values()}
         missing = [
-            value for value in found if _measure_distance([value], sorted(listed)).min() > (_NOISE if blurred else 0)
+            value for value in found if measure_distance([value], sorted(listed)).min() > (_NOISE if blurred else 0)
         ]
         if not missing:
             keys = {"colors": file, **(_tolerate(sorted(listed)) if blurred else {})}
@@ -180,7 +180,7 @@ def _guess_colors(colors: Mapping[int, int], is_lossy: bool, legends: Mapping[st
             return Guess({"colors": named}, f"masks of colours, {len(missing)} of them not in {file}", question, shares)
     if len(found) < 2 and not is_lossy:
         return None
-    near = _measure_distance(sorted(colors), found) if blurred else None
+    near = measure_distance(sorted(colors), found) if blurred else None
     pixels = np.array([colors[value] for value in sorted(colors)])
     shares = {
         _name_color(value): float(colors[value] if near is None else pixels[near.argmin(axis=1) == position].sum())
@@ -204,7 +204,7 @@ def cluster_colors(colors: Mapping[int, int]) -> list[int]:
     ordered = [value for value, _ in Counter(colors).most_common(4096)]
     pixels = np.array([colors[value] for value in ordered], dtype=np.float64)
     free = np.ones(len(ordered), dtype=bool)
-    distance = _measure_distance(ordered, ordered)
+    distance = measure_distance(ordered, ordered)
     chosen = []
     while free.any():
         # Noise spreads a colour over its neighbours: the one with most pixels close by is its centre.
@@ -222,16 +222,9 @@ def cluster_colors(colors: Mapping[int, int]) -> list[int]:
 
 def _tolerate(found: Sequence[int]) -> dict[str, Any]:
     """Return the largest tolerance that keeps colours apart; what lies farther off, at edges, is ignored."""
-    distance = _measure_distance(found, found)
+    distance = measure_distance(found, found)
     nearest = int(distance[~np.eye(len(found), dtype=bool)].min()) if len(found) > 1 else 2 * _NOISE
     return {"color_tolerance": max(1, min(64, (nearest - 1) // 2)), "unknown": "ignore"}
-
-
-def _measure_distance(first: Sequence[int], second: Sequence[int]) -> npt.NDArray[np.int32]:
-    """Return the largest difference of a channel between packed colours, shape (N, M)."""
-    left, right = (np.array([unpack_color(value) for value in values], dtype=np.int32) for values in (first, second))
-    distance: npt.NDArray[np.int32] = abs(left[:, None] - right[None]).max(axis=-1)
-    return distance
 
 
 def _name_color(value: int) -> str:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from segplus.classes import ClassMap
 from segplus.data.dataset import SegmentationSplit
+from segplus.data.decoding.stored import LOSSY_FORMATS
 from segplus.data.ranges import Extents, measure_extents
 from segplus.images import DecodedImage, measure_image
 
@@ -41,14 +42,14 @@ class PairFacts:
         smallest_px: Pixels of the smallest component of each class, 0 where there is none, shape (C,).
         image_encoding: File format and mode.
         mask_encoding: File format and mode.
-        looks: "dark", "grey", "constant", "surrounded".
+        problems: What is odd about the pair -> detail, or "".
+        is_surrounded: The image is bright between four black corners.
         hash: 64-bit difference hash of the image.
         digest: 64-bit digest of the image's pixels.
         mask_digest: 64-bit digest of the labels.
         shift_profile: Agreement of the edges at each shift, shape (2 * WINDOW_PX + 1,) squared; None without edges.
         turn_scores: Agreement of the edges for each of TURNS, shape (8,); NaN for quarter turns of oblong pairs.
         shift_scale: Pixels of the image for one of the reduced image.
-        is_interpolated: The mask looks resized with interpolation: classes change through values between the two.
         extents: Least value, two percentiles and greatest value of an image deeper than 8 bits without a stated range,
             NaN of others, shape (4,).
     """
@@ -60,14 +61,14 @@ class PairFacts:
     smallest_px: npt.NDArray[np.int64]
     image_encoding: str
     mask_encoding: str
-    looks: tuple[str, ...] = ()
+    problems: dict[str, str] = field(default_factory=dict)
+    is_surrounded: bool = False
     hash: int = 0
     digest: int = 0
     mask_digest: int = 0
     shift_profile: npt.NDArray[np.float32] | None = None
     turn_scores: npt.NDArray[np.float32] | None = None
     shift_scale: float = 1.0
-    is_interpolated: bool = False
     extents: Extents = field(default_factory=lambda: np.full(4, np.nan))
 
 
@@ -94,20 +95,42 @@ def measure_pair(
         smallest_px=smallest,
         image_encoding=encodings[0],
         mask_encoding=encodings[1],
-        looks=describe_looks(image, grey),
+        is_surrounded=lies_in_black(grey),
         extents=measure_extents(image) if split.reader.value_range is None else np.full(4, np.nan),
         hash=hash_differences(grey),
         digest=digest_pixels(np.asarray(image)),
         mask_digest=digest_pixels(label),
     )
-    if not classes.legend:
-        facts.is_interpolated = measure_between(raw) > _BETWEEN_IDS
-    elif facts.outside:
-        facts.is_interpolated = measure_blends(raw, classes) > _BETWEEN_COLORS
     if facts.size_px == facts.mask_size_px:
         facts.shift_scale = max(label.shape) / max(grey.shape)
         facts.shift_profile, facts.turn_scores = compare_edges(grey, label)
+    looks = {f"{look} image": "" for look in describe_looks(image, grey)}
+    deep = {} if np.isnan(facts.extents).any() else {"deep image": ""}
+    facts.problems = {**deep, **looks, **_list_mask_problems(facts, raw, label, classes)}
     return facts
+
+
+def _list_mask_problems(
+    facts: PairFacts, raw: npt.NDArray[Any], label: npt.NDArray[Any], classes: ClassMap
+) -> dict[str, str]:
+    """Return what is odd about a mask -> detail, or ""."""
+    (height, width), (mask_height, mask_width) = facts.size_px, facts.mask_size_px
+    if classes.legend:
+        is_interpolated = bool(facts.outside) and measure_blends(raw, classes) > _BETWEEN_COLORS
+    else:
+        is_interpolated = measure_between(raw) > _BETWEEN_IDS
+    only = int(label.flat[0]) if label.size and (label == label.flat[0]).all() else None
+    odd = {
+        "sizes differ": facts.size_px != facts.mask_size_px,
+        "outside the classes": bool(facts.outside),
+        "ignored mask": only == classes.ignore_index,
+        "constant mask": only not in (None, classes.ignore_index),
+        "lossy mask": facts.mask_encoding.split()[0] in LOSSY_FORMATS,
+        "interpolated mask": is_interpolated,
+        "turned mask": is_turned(facts.turn_scores),
+    }
+    sizes = f"image {width} x {height}, mask {mask_width} x {mask_height}"
+    return {name: sizes if name == "sizes differ" else "" for name, is_so in odd.items() if is_so}
 
 
 def digest_pixels(pixels: npt.NDArray[Any]) -> int:
@@ -129,12 +152,8 @@ def reduce_to_grey(image: DecodedImage) -> npt.NDArray[np.float32]:
 
 
 def describe_looks(image: DecodedImage, grey: npt.NDArray[np.float32]) -> tuple[str, ...]:
-    """Return which of "dark", "grey", "constant" and "surrounded" (bright between four black corners) fit an image."""
+    """Return which of "dark", "grey" and "constant" fit an image."""
     looks = []
-    height, width = (max(1, side // 16) for side in grey.shape)
-    corners = [grey[rows, columns] for rows in np.s_[:height, -height:] for columns in np.s_[:width, -width:]]
-    if max(corner.mean() for corner in corners) < _BLACK and grey[height:-height, width:-width].mean() > 2 * _BLACK:
-        looks.append("surrounded")
     if grey.max() - grey.min() < 1.0:
         looks.append("constant")
     elif grey.mean() < _DARK:
@@ -144,6 +163,14 @@ def describe_looks(image: DecodedImage, grey: npt.NDArray[np.float32]) -> tuple[
         if np.ptp(small, axis=-1).max() <= 2:
             looks.append("grey")
     return tuple(looks)
+
+
+def lies_in_black(grey: npt.NDArray[np.float32]) -> bool:
+    """Return whether an image is bright between four black corners, as those of endoscopes and scanners are."""
+    height, width = (max(1, side // 16) for side in grey.shape)
+    corners = [grey[rows, columns] for rows in np.s_[:height, -height:] for columns in np.s_[:width, -width:]]
+    inside = grey[height:-height, width:-width]
+    return bool(max(corner.mean() for corner in corners) < _BLACK and inside.mean() > 2 * _BLACK)
 
 
 def hash_differences(grey: npt.NDArray[np.float32]) -> int:
@@ -255,3 +282,10 @@ def compare_edges(
     scores = np.full(len(TURNS), np.nan, dtype=np.float32)
     scores[: len(turned)] = [float((slopes * plane).sum()) / norm for plane in turned]
     return wrapped[rows, columns].astype(np.float32), scores
+
+
+def is_turned(scores: npt.NDArray[np.float32] | None) -> bool:
+    """Return whether one mask's borders lie clearly better on the image's edges when the mask is flipped or turned."""
+    if scores is None:
+        return False
+    return bool(np.nanmax(scores[1:]) - scores[0] > 0.2 and scores[0] < 0.1)

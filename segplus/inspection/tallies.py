@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from segplus.data.ranges import Extents, find_unstated_range
 from segplus.data.statistics import SplitStatistics, Visit
@@ -19,6 +17,7 @@ from segplus.inspection.measurements import TURNS, WINDOW_PX, PairFacts
 MOST_OUTSIDE = 1 << 16  # values outside the classes that are told apart: lossy colours would be millions
 NAMED = 20  # files that are named of each problem; the others are counted
 _IMAGES = 6
+_OF_IMAGES = frozenset({"deep image", "dark image", "grey image", "constant image", "sizes differ"})
 
 
 @dataclass
@@ -93,18 +92,21 @@ class SplitTally:
         self.sizes[facts.size_px] += 1
         self.image_encodings[facts.image_encoding] += 1
         self.mask_encodings[facts.mask_encoding] += 1
-        self.surrounded += "surrounded" in facts.looks
-        self.hashes.append(0 if "constant" in facts.looks else facts.hash)
+        self.surrounded += facts.is_surrounded
+        self.hashes.append(0 if "constant image" in facts.problems else facts.hash)
         self.digests.append(facts.digest)
         self.mask_digests.append(facts.mask_digest)
         if len(self.examples) < _IMAGES:
             self.examples.append(index)
         self._add_edges(facts)
-        before = {name: problem.count for name, problem in self.problems.items()}
-        self._add_problems(facts, pixels, sources)
-        names = [name for name, problem in self.problems.items() if problem.count > before.get(name, 0)]
-        if names and len(self.suspects) < 2 * _IMAGES and max(before.get(name, 0) for name in names) < _IMAGES:
-            self.suspects.append((index, ", ".join(names)))
+        for value, count in facts.outside.items():
+            if value in self.outside or len(self.outside) < MOST_OUTSIDE:
+                self.outside[value] += count
+        is_new = all(self.problems[name].count < _IMAGES for name in facts.problems)
+        if facts.problems and is_new and len(self.suspects) < 2 * _IMAGES:
+            self.suspects.append((index, ", ".join(facts.problems)))
+        for name, detail in facts.problems.items():
+            self.problems[name].add(sources[name not in _OF_IMAGES], detail)
 
     def find_unstated_range(self, channels: int) -> Extents | None:
         """Extents of all images where a range is to be stated, None where none is needed."""
@@ -130,32 +132,6 @@ class SplitTally:
         self.shift_scales += facts.shift_scale
         self.with_edges += 1
 
-    def _add_outside(self, outside: Mapping[int, int]) -> None:
-        for value, count in outside.items():
-            if value in self.outside or len(self.outside) < MOST_OUTSIDE:
-                self.outside[value] += count
-
-    def _add_problems(self, facts: PairFacts, pixels: npt.NDArray[np.int64], sources: tuple[str, str]) -> None:
-        image, mask = sources
-        if not np.isnan(facts.extents).any():
-            self.problems["deep image"].add(image)
-        for look in set(facts.looks) - {"surrounded"}:
-            self.problems[f"{look} image"].add(image)
-        if facts.size_px != facts.mask_size_px:
-            (height, width), (mask_height, mask_width) = facts.size_px, facts.mask_size_px
-            self.problems["sizes differ"].add(image, f"image {width} x {height}, mask {mask_width} x {mask_height}")
-        if facts.outside:
-            self._add_outside(facts.outside)
-            self.problems["outside the classes"].add(mask)
-        if (pixels > 0).sum() == 1:
-            self.problems["ignored mask" if pixels[-1] else "constant mask"].add(mask)
-        if facts.mask_encoding.startswith(("JPEG", "MPO")):
-            self.problems["lossy mask"].add(mask)
-        if facts.is_interpolated:
-            self.problems["interpolated mask"].add(mask)
-        if is_turned(facts.turn_scores):
-            self.problems["turned mask"].add(mask)
-
     def describe(self, names: tuple[str, ...]) -> dict[str, Any]:
         """Return the sums as a JSON-ready mapping."""
         pixels, images_with = self.statistics.pixels, self.statistics.images_with
@@ -175,10 +151,3 @@ class SplitTally:
             "objects": dict(zip(names, self.objects.tolist(), strict=True)),
             "smallest_object_px": dict(zip(names, self.smallest_px.tolist(), strict=True)),
         }
-
-
-def is_turned(scores: npt.NDArray[np.float32] | None) -> bool:
-    """Return whether one mask's borders lie clearly better on the image's edges when the mask is flipped or turned."""
-    if scores is None:
-        return False
-    return bool(np.nanmax(scores[1:]) - scores[0] > 0.2 and scores[0] < 0.1)

@@ -78,7 +78,7 @@ def compute_class_weights(counts: Counts, formula: str) -> Tensor:
     """Return one weight a class, averaging 1 over the classes that occur; 1 for a class without a pixel.
 
     Args:
-        counts: From `SplitStatistics.class_pixels` or `count_class_pixels`, shape (2, C).
+        counts: From `SplitStatistics.class_pixels`, shape (2, C).
         formula: A name of `FORMULAS`.
     Returns:
         Float32, shape (C,).

@@ -15,8 +15,8 @@ from transformers import BaseImageProcessor
 
 from segplus.data import SegmentationData, SegmentationSplit
 from segplus.data.cache import CachedSplit, measure_cache, open_cache
-from segplus.data.sampling import ClassIndex, RepeatSampler, build_sampler
-from segplus.data.statistics import measure_split
+from segplus.data.sampling import RepeatSampler, build_sampler
+from segplus.data.statistics import SplitStatistics, measure_split
 from segplus.data.streaming import RowSampler, StreamedSplit
 from segplus.images import read_image_range
 from segplus.progress import Progress
@@ -33,7 +33,7 @@ class TrainingSet(Dataset[dict[str, torch.Tensor]]):
         split: Images with masks; of each, only what the crop needs is read.
         transform: The augmentation.
         seed: Another seed gives other augmentations.
-        focus: Where the rare classes are, for rare-class crops (segplus.data.sampling.ClassIndex).
+        focus: Where the rare classes are, for rare-class crops (`measure_split` with "points").
         focus_probability: How often a crop is laid over one of them.
     """
 
@@ -42,7 +42,7 @@ class TrainingSet(Dataset[dict[str, torch.Tensor]]):
         split: SegmentationSplit | CachedSplit,
         transform: TrainingTransform,
         seed: int = 0,
-        focus: ClassIndex | None = None,
+        focus: SplitStatistics | None = None,
         focus_probability: float = 0.0,
     ) -> None:
         self.split, self.transform, self.seed = split, transform, seed
@@ -156,8 +156,7 @@ def build_training_set(
         return StreamedTrainingSet(data.stream, transform, seed), rows
     split, index = data.splits["train"], None
     if list_parts(recipe):
-        found = measure_split(split, "points")
-        index = ClassIndex(found.counts[:, :-1], found.starts, found.points)
+        index = measure_split(split, "points")
     source: SegmentationSplit | CachedSplit = split
     if recipe.data.cache is not None:
         folder = Path(expand_path(recipe.data.cache, "data.cache"))
@@ -165,7 +164,9 @@ def build_training_set(
             print(f"data.cache: {measure_cache(split) / 2**20:.0f} MiB of decoded pixels in {folder}")
         source = open_cache(split, folder, partial(Progress, total=len(split), title="decode", unit="pairs"))
     training_set = TrainingSet(source, transform, seed, focus=index, focus_probability=wishes.rare_class_crop)
-    sampler = build_sampler(wishes.sampling, None if index is None else index.counts, wishes.repeat_threshold, seed)
+    sampler = build_sampler(
+        wishes.sampling, None if index is None else index.counts[:, :-1], wishes.repeat_threshold, seed
+    )
     return training_set, sampler
 
 

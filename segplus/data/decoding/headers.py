@@ -37,17 +37,26 @@ def check_png(content: bytes) -> frozenset[bytes]:
     """
     if not content.startswith(_PNG_START):
         return frozenset()
-    view, start, chunk, chunks = memoryview(content), len(_PNG_START), b"", set()
-    while chunk != b"IEND":
-        length, chunk = int.from_bytes(view[start : start + 4], "big"), bytes(view[start + 4 : start + 8])
-        end = start + 8 + length
-        if end + 4 > len(content):
-            raise ValueError("the file ends before its last chunk")
-        if zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
-            raise ValueError(f"check sum of chunk {chunk!r} does not hold")
-        chunks.add(chunk)
-        start = end + 4
+    view, chunks = memoryview(content), set()
+    for name, start, end in _list_chunks(content):
+        if zlib.crc32(view[start - 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            raise ValueError(f"check sum of chunk {name!r} does not hold")
+        chunks.add(name)
+    if b"IEND" not in chunks:
+        raise ValueError("the file ends before its last chunk")
     return frozenset(chunks)
+
+
+def _list_chunks(content: bytes | mmap.mmap) -> Iterator[tuple[bytes, int, int]]:
+    """Yield name, start and end of the content of each whole chunk of a PNG file, up to IEND."""
+    start, name = len(_PNG_START), b""
+    while name != b"IEND":
+        name, begin = bytes(content[start + 4 : start + 8]), start + 8
+        end = begin + int.from_bytes(content[start : start + 4], "big")
+        if end + 4 > len(content):
+            return
+        yield name, begin, end
+        start = end + 4
 
 
 def read_png_size(content: bytes | mmap.mmap) -> tuple[int, int]:
@@ -69,16 +78,12 @@ def check_png_pixels(content: bytes | mmap.mmap) -> None:
     passes = _PASSES if interlaced else ((0, 0, 1, 1),)
     sizes = [(-(-(width - left) // across), -(-(height - top) // down)) for left, top, across, down in passes]
     expected = sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in sizes if columns > 0 and rows > 0)
-    stream, found, start = zlib.decompressobj(), 0, len(_PNG_START)
-    while content[start + 4 : start + 8] != b"IEND" and found < expected:
-        end = start + 8 + int.from_bytes(content[start : start + 4], "big")
-        if end + 4 > len(content):
-            break
-        rest = bytes(content[start + 8 : end]) if content[start + 4 : start + 8] == b"IDAT" else b""
+    stream, found = zlib.decompressobj(), 0
+    for name, start, end in _list_chunks(content):
+        rest = bytes(content[start:end]) if name == b"IDAT" and found < expected else b""
         while rest and found < expected:
             found += len(stream.decompress(rest, _INFLATED_BYTES))
             rest = stream.unconsumed_tail
-        start = end + 4
     if found < expected:
         raise ValueError(f"{found} bytes of pixels where {expected} belong")
 

@@ -103,6 +103,13 @@ def join_planes(stack: Raw, planes: int, ignore_index: int, source: str) -> npt.
     return np.where(hits == 0, ignore_index, marked.argmax(axis=0)).astype(np.int32)
 
 
+def measure_distance(first: npt.ArrayLike, second: npt.ArrayLike) -> npt.NDArray[np.int32]:
+    """Return the largest difference of a channel between packed colours, shapes (N,) and (M,): shape (N, M)."""
+    left, right = (np.asarray(colors, np.int32)[:, None] >> np.array([16, 8, 0]) & 255 for colors in (first, second))
+    distance: npt.NDArray[np.int32] = np.abs(left[:, None] - right[None]).max(axis=-1)
+    return distance
+
+
 def snap_colors(packed: npt.NDArray[np.int32], legend: npt.ArrayLike, tolerance: int) -> npt.NDArray[np.int32]:
     """Return packed colours, those within the tolerance of the legend's nearest one replaced by it.
 
@@ -113,9 +120,7 @@ def snap_colors(packed: npt.NDArray[np.int32], legend: npt.ArrayLike, tolerance:
     """
     known = np.sort(np.asarray(legend, dtype=np.int32))
     found, inverse = np.unique(packed, return_inverse=True)
-    shifts = np.array([16, 8, 0])
-    distance = np.abs(((found[:, None] >> shifts) & 255)[:, None] - ((known[:, None] >> shifts) & 255)[None])
-    farthest = distance.max(axis=-1)  # (colours found, colours of the legend)
+    farthest = measure_distance(found, known)
     nearest = farthest.argmin(axis=1)
     near = farthest[np.arange(len(found)), nearest] <= tolerance
     snapped: npt.NDArray[np.int32] = (

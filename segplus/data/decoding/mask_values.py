@@ -13,10 +13,9 @@ from PIL import Image
 from segplus.data.decoding.arrays import load_array
 from segplus.data.decoding.mask_channels import LOSSY_GREY, is_grey
 from segplus.data.decoding.masks import is_image_file
-from segplus.data.decoding.stored import MAX_PIXELS, Stored, find_array, open_with_pillow, report_damage
+from segplus.data.decoding.stored import LOSSY_FORMATS, MAX_PIXELS, Stored, find_array, open_with_pillow, report_damage
 from segplus.errors import InputError
 
-LOSSY_FORMATS = frozenset({"JPEG", "MPO"})
 _MOST_TRACED = 40  # values of a file whose pieces are counted
 _FEW = 8  # different values up to which a set of masks may well be one of classes
 

@@ -20,6 +20,7 @@ from segplus.data.decoding.mask_channels import LOSSY_GREY, choose_channel, is_g
 from segplus.data.decoding.opencv import BARE_PNG, decode_grey_png
 from segplus.data.decoding.polygons import draw_annotation
 from segplus.data.decoding.stored import (
+    LOSSY_FORMATS,
     MAX_PIXELS,
     Stored,
     find_array,
@@ -34,7 +35,6 @@ from segplus.errors import InputError
 
 Raw = npt.NDArray[Any]
 DEFAULT_THRESHOLD = 128  # of a binary mask
-_LOSSY_FORMATS = frozenset({"JPEG", "MPO"})
 _LOSSY_NOISE = 32  # a value that the noise of a JPEG mask hardly reaches in what was drawn as 0
 
 
@@ -153,7 +153,7 @@ class MaskDecoder:
             is_lossy = False
             if is_image_file(stored):
                 with open_with_pillow(stored) as image:
-                    is_lossy = image.format in _LOSSY_FORMATS
+                    is_lossy = image.format in LOSSY_FORMATS
         floor = _LOSSY_NOISE if is_lossy else 1
         if floor >= self.threshold or self.read_raw(stored, source).any():
             return False
@@ -170,7 +170,7 @@ class MaskDecoder:
         if self.encoding == "one_hot":
             return self._read_planes(image, source)
         refuse_mask_pages(image, source)
-        if image.format in _LOSSY_FORMATS and self.encoding != "binary" and not self.color_tolerance:
+        if image.format in LOSSY_FORMATS and self.encoding != "binary" and not self.color_tolerance:
             raise InputError(
                 f"{source}: JPEG masks hold values that were never drawn",
                 found=image.format,
@@ -180,7 +180,7 @@ class MaskDecoder:
             image = ImageOps.exif_transpose(image)
         if self.classes.legend:
             return self._snap_colors(pack_colors(np.asarray(_flatten_alpha(image, source))))
-        if image.format in _LOSSY_FORMATS and image.mode == "RGB" and is_grey(np.asarray(image), LOSSY_GREY):
+        if image.format in LOSSY_FORMATS and image.mode == "RGB" and is_grey(np.asarray(image), LOSSY_GREY):
             image = image.convert("L")
         if image.mode in ("P", "PA"):
             return self._read_palette(image, source)

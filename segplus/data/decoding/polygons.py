@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from segplus.data.decoding.stored import open_with_pillow, report_damage
+from segplus.data.decoding.stored import LOSSY_FORMATS, open_with_pillow, report_damage
 from segplus.errors import InputError
 
 
@@ -63,7 +63,7 @@ def read_plane(path: str, height: int, width: int) -> npt.NDArray[np.bool_]:
         InputError: If the file is damaged or of another size.
     """
     with report_damage(path), open_with_pillow(path) as image:
-        is_lossy = image.format in ("JPEG", "MPO")
+        is_lossy = image.format in LOSSY_FORMATS
         deep = image.mode.startswith(("I", "F"))
         plane = np.asarray(image if deep or image.mode in ("1", "L") else image.convert("L"))
     if plane.shape != (height, width):

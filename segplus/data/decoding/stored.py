@@ -19,6 +19,7 @@ from segplus.images import RangeError
 
 MAX_PIXELS = 179_000_000  # decoded at once, as Pillow does; a recipe may say another number
 ORIENTATION_TAG = 0x0112
+LOSSY_FORMATS = frozenset({"JPEG", "MPO"})
 
 # A file as it lies in a table: its path, what the `datasets` library keeps of it, or rows of values.
 Stored = str | dict[str, Any] | list[Any]

@@ -110,16 +110,6 @@ def find_plain_layout(stored: Stored) -> TiffLayout | None:
     return layout if layout.is_plain and layout.page.compression in _BYTE_COMPRESSIONS else None
 
 
-def read_tiff_channels(stored: Stored) -> npt.NDArray[Any]:
-    """Return all channels of the first page, shape (H, W, channels), in the machine's byte order.
-
-    Raises:
-        ValueError: If the file is of a type that is not read, or damaged.
-    """
-    layout = read_layout(stored)
-    return read_tiff_box(layout, (0, 0, *layout.size_px))
-
-
 def read_tiff_box(layout: TiffLayout, box: Box) -> npt.NDArray[Any]:
     """Return the pixels inside (top, left, height, width), shape (height, width, channels), in native byte order.
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
-from segplus.colors import Color
 from segplus.data.layouts.folders import read_folders
+from segplus.data.layouts.legends import read_legend, read_legend_file
 from segplus.data.layouts.pairing import list_files
 from segplus.data.layouts.source import Source, build_table
 from segplus.errors import InputError
@@ -50,7 +49,7 @@ def read_voc(root: Path, section: DataRecipe) -> Source:
     notes = [f"{split}: {len(rows)} pairs" for split, rows in splits.items()]
     legend = root / "labelmap.txt"
     if legend.is_file():
-        colors = read_labelmap(legend)
+        colors = read_legend_file(legend, str(legend))
         return Source(splits, "Pascal VOC", root, dict(enumerate(colors)), colors, encoding="colors", notes=notes)
     names = dict(enumerate(VOC_CLASSES))
     return Source(splits, "Pascal VOC", root, names, encoding="palette", presumed=True, notes=notes)
@@ -69,28 +68,6 @@ def _refuse_missing(pairs: list[tuple[str, str, str]], listed: Path) -> list[tup
             f"{listed}: images without a mask", found=f"{len(missing)}: {', '.join(missing[:3])}", fix="add them"
         )
     return pairs
-
-
-def read_labelmap(path: Path) -> dict[str, Color]:
-    """Return name -> colour of lines `name:r,g,b:parts:actions`."""
-    colors: dict[str, Color] = {}
-    for line in read_text(path).splitlines():
-        if not line.strip() or line.startswith("#"):
-            continue
-        cells = line.split(":")
-        channels = cells[1].split(",") if len(cells) > 1 else []
-        if len(channels) != 3 or not all(_is_channel(channel.strip()) for channel in channels):
-            raise InputError(f"{path}: not a class", found=line, allowed="name:r,g,b:parts:actions")
-        colors[cells[0]] = (int(channels[0]), int(channels[1]), int(channels[2]))
-    return colors
-
-
-def _is_channel(text: str) -> bool:
-    return _is_index(text) and int(text) <= 255
-
-
-def _is_index(text: str | None) -> bool:
-    return text is not None and text.isascii() and text.isdigit() and len(text) < 8
 
 
 def read_cityscapes(root: Path, section: DataRecipe) -> Source:
@@ -131,12 +108,10 @@ def read_ade20k(root: Path, section: DataRecipe) -> Source:
     tables = sorted(root.glob("objectInfo150.*"))
     if not tables:
         raise InputError(f"{root}: not ADE20K", found="no objectInfo150.txt", fix="correct data.layout")
-    table = tables[0]
-    lines = read_text(table).splitlines()
-    rows = list(csv.DictReader(lines, delimiter="\t" if table.suffix == ".txt" else ","))
-    if not rows or not all(_is_index(row.get("Idx")) and row.get("Name") for row in rows):
-        raise InputError(f"{table}: not the table of classes", allowed="columns Idx and Name")
-    names = {int(row["Idx"]) - int(section.reduce_labels): row["Name"].strip() for row in rows}
+    table = read_legend(tables[0], str(tables[0]))
+    if not table.stated:
+        raise InputError(f"{tables[0]}: not the table of classes", allowed="columns Idx and Name")
+    names = {value - int(section.reduce_labels): name for value, name in table.names.items()}
     return Source(
         source.splits,
         "ADE20K",

@@ -12,7 +12,6 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from segplus.data.layouts.folders import WHOLE
 from segplus.data.layouts.pairing import strip_suffix
 from segplus.data.layouts.shapes import (
     Size,
@@ -24,7 +23,7 @@ from segplus.data.layouts.shapes import (
     read_stated_size,
     read_whole,
 )
-from segplus.data.layouts.source import SPLIT_ALIASES, Source, build_table, is_split_name
+from segplus.data.layouts.source import SPLIT_ALIASES, WHOLE, Source, build_table, find_split_folders
 from segplus.errors import InputError, suggest
 from segplus.recipe.data_section import DataRecipe
 from segplus.texts import is_file, read_json
@@ -140,7 +139,7 @@ def list_coco_files(root: Path) -> list[Path]:
 
 
 def _list_annotations(root: Path) -> list[Path]:
-    folders = [root, root / "annotations", *(path for path in sorted(root.iterdir()) if is_split_name(path.name))]
+    folders = [root, root / "annotations", *find_split_folders(root).values()]
     others = ("id2label.json", "label2id.json")
     files = [path for folder in folders for path in sorted(folder.glob("*.json")) if path.name not in others]
     return [path for path in files if not path.stem.startswith(_NO_MASKS)]

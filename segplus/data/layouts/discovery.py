@@ -12,7 +12,7 @@ from segplus.data.layouts.folders import IMAGE_FOLDERS, MASK_FOLDERS, find_annot
 from segplus.data.layouts.mask_files import find_groups_of_masks
 from segplus.data.layouts.pairing import list_files, strip_suffix
 from segplus.data.layouts.run_lengths import find_columns, find_run_tables
-from segplus.data.layouts.source import is_split_name
+from segplus.data.layouts.source import find_split_folders
 from segplus.data.layouts.tables import METADATA_NAMES
 from segplus.errors import InputError
 from segplus.recipe.data_section import DataRecipe
@@ -54,7 +54,7 @@ def find_layout(path: Path, section: DataRecipe) -> Discovery:
         return found
     _refuse_unread(path)
     inside = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
-    lonely = _name_folder_pair(path, _list_split_folders(path), both=False)
+    lonely = _name_folder_pair(path, list(find_split_folders(path).values()), both=False)
     if lonely:
         return Discovery("folders", path, {})  # whose reader says what is missing
     raise InputError(
@@ -77,7 +77,8 @@ def _look_into(path: Path, section: DataRecipe, deepest: int) -> Discovery | Non
         )
     if found:
         return Discovery(next(iter(found)), path, {})
-    if any(_is_image(entry) for folder in (path, *_list_split_folders(path)) for entry in folder.iterdir()):
+    folders = [path, *find_split_folders(path).values()]
+    if any(_is_image(entry) for folder in folders for entry in folder.iterdir()):
         return Discovery("flat", path, {})
     nested = _find_nested(path)
     if nested is not None or section.images or section.masks or not deepest:
@@ -103,12 +104,14 @@ def _find_file_layout(path: Path) -> str:
 
 def _find_marks(path: Path, section: DataRecipe) -> dict[str, str]:
     """Return layout -> what speaks for it, empty where nothing does."""
-    split_folders = _list_split_folders(path)
+    split_folders = list(find_split_folders(path).values())
+
+    def has(folder: str) -> bool:
+        return (path / folder).is_dir()
+
     own = {
-        "voc": "JPEGImages, SegmentationClass" if _has_all(path, "JPEGImages", "ImageSets/Segmentation") else "",
-        "cityscapes": "leftImg8bit, gtFine"
-        if (path / "leftImg8bit").is_dir() and _has_any(path, "gtFine", "gtCoarse")
-        else "",
+        "voc": "JPEGImages, SegmentationClass" if has("JPEGImages") and has("ImageSets/Segmentation") else "",
+        "cityscapes": "leftImg8bit, gtFine" if has("leftImg8bit") and (has("gtFine") or has("gtCoarse")) else "",
         "ade20k": next((table.name for table in sorted(path.glob("objectInfo150.*"))), ""),
         "saved": _name_first(path, ("dataset_dict.json", "state.json")),
     }
@@ -135,7 +138,7 @@ def _find_marks(path: Path, section: DataRecipe) -> dict[str, str]:
 
 def _find_nested(path: Path) -> Discovery | None:
     """Return the layout of a folder a tile or patient: folders of images and masks in each, or two files in each."""
-    splits = _list_split_folders(path)
+    splits = list(find_split_folders(path).values())
     folders = list_folders(splits[0] if splits else path)
     if not folders or (len(folders) == 1 and not splits):
         return None
@@ -175,14 +178,6 @@ def _has_mask_suffix(names: list[str]) -> bool:
     """Return whether names end in the usual word of a mask as often as they do not."""
     marked = [name for name in names if _is_mask_word(strip_suffix(name).rpartition("_")[2])]
     return 2 * len(marked) == len(names)
-
-
-def _has_all(path: Path, *names: str) -> bool:
-    return all((path / name).is_dir() for name in names)
-
-
-def _has_any(path: Path, *names: str) -> bool:
-    return any((path / name).is_dir() for name in names)
 
 
 def _name_coco(path: Path, section: DataRecipe) -> str:
@@ -240,10 +235,6 @@ def _refuse_unread(path: Path) -> None:
                     found=str(first.relative_to(path)),
                     fix="export the masks as PNG files or as COCO annotations, slices of volumes as images",
                 )
-
-
-def _list_split_folders(path: Path) -> list[Path]:
-    return sorted(entry for entry in path.iterdir() if entry.is_dir() and is_split_name(entry.name))
 
 
 def _is_image(entry: Path) -> bool:

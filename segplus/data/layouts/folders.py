@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segplus.data.layouts.pairing import Pairing, pair_folders
-from segplus.data.layouts.source import SPLIT_ALIASES, Source, is_split_name
+from segplus.data.layouts.source import SPLIT_ALIASES, WHOLE, Source, find_split_folders
 from segplus.data.layouts.wildcards import has_wildcards, pair_wildcards
 from segplus.errors import InputError
 from segplus.recipe.data_section import DataRecipe
@@ -20,7 +20,7 @@ MASK_FOLDERS = (
     "ground_truth", "groundtruth", "targets", "target", "mask_images", "1st_manual", "segmentationclass", "manual1",
     "gts", "truth", "annotated", "label_images", "ground truth",
 )  # fmt: skip
-WHOLE = "train"
+_USUAL = [name for aliases in SPLIT_ALIASES.values() for name in aliases]
 _ANNOTATED = ("annot", "_labels", "_masks", "_mask", "_label", "_gt", "_annotations", "_annot", "labels", "masks")
 
 
@@ -35,7 +35,7 @@ def read_folders(root: Path, section: DataRecipe) -> Source:
         for split, images, masks in _fill_wildcards(root, section):
             add_pairing(source, split, pair_wildcards(root, images, masks, section), "by their folders")
         return source
-    folders = find_split_folders(root, section)
+    folders = find_folder_pairs(root, section)
     for split, (image_folder, mask_folder) in folders.items():
         found = pair_folders(image_folder, mask_folder, section.image_pattern, section.mask_pattern)
         add_pairing(source, split, found, f"{image_folder.relative_to(root)} with {mask_folder.relative_to(root)}")
@@ -44,9 +44,8 @@ def read_folders(root: Path, section: DataRecipe) -> Source:
 
 def read_flat(root: Path, section: DataRecipe) -> Source:
     """Return the pairs of one folder (or one folder a split) that holds images and masks side by side."""
-    folders = {path.name: path for path in list_folders(root) if is_split_name(path.name)} or {WHOLE: root}
     source = Source({}, "images and masks in one folder", root)
-    for split, folder in folders.items():
+    for split, folder in (find_split_folders(root) or {WHOLE: root}).items():
         found = pair_folders(folder, folder, section.image_pattern, section.mask_pattern)
         add_pairing(source, split, found, "in one folder")
     return source
@@ -60,19 +59,21 @@ def add_pairing(source: Source, split: str, found: Pairing, where: str) -> None:
     source.notes.append(f"{split}: {len(found.table)} pairs, {where}, {found.how}")
 
 
-def find_split_folders(root: Path, section: DataRecipe) -> dict[str, tuple[Path, Path]]:
+def find_folder_pairs(root: Path, section: DataRecipe) -> dict[str, tuple[Path, Path]]:
     """Return split name -> (folder of images, folder of masks)."""
     if section.images and "{split}" in section.images:
         return _fill_templates(root, section)
-    split_folders = [path for path in list_folders(root) if is_split_name(path.name)]
-    beside = {path.name: (path, masks) for path in split_folders if (masks := find_annotated(path)) is not None}
-    if beside and len(beside) == len(split_folders):
+    folders = find_split_folders(root)
+    beside = {name: (path, masks) for name, path in folders.items() if (masks := find_annotated(path)) is not None}
+    if beside and len(beside) == len(folders):
         return beside
-    per_split = {path.name: _find_image_and_mask(path, section) for path in split_folders if _has_images(path, section)}
+    per_split = {
+        name: _find_image_and_mask(path, section) for name, path in folders.items() if _has_images(path, section)
+    }
     if per_split:
         return per_split
     images, masks = _find_image_and_mask(root, section)
-    below = [path.name for path in list_folders(images) if is_split_name(path.name)]
+    below = find_split_folders(images)
     if not below:
         return {WHOLE: (images, masks)}
     missing = [name for name in below if not (masks / name).is_dir()]
@@ -94,17 +95,8 @@ def _fill_templates(root: Path, section: DataRecipe) -> dict[str, tuple[Path, Pa
     if not section.masks or "{split}" not in section.masks:
         raise InputError("data.masks: data.images has {split}, so data.masks needs it", found=section.masks)
     found = {}
-    asked = [section.train_split, section.validation_split, section.test_split]
-    names = [name for name in asked if name and name != "none"] + [
-        "train",
-        "training",
-        "val",
-        "validation",
-        "valid",
-        "dev",
-        "test",
-    ]
-    for name in dict.fromkeys(names):
+    asked = [name for name in section.split_names.values() if name and name != "none"]
+    for name in dict.fromkeys([*asked, *_USUAL]):
         images, masks = root / head.replace("{split}", name), root / section.masks.replace("{split}", name)
         if images.is_dir():
             if not masks.is_dir():
@@ -128,8 +120,7 @@ def _fill_wildcards(root: Path, section: DataRecipe) -> list[tuple[str, str, str
         )
     if "{split}" not in images:
         return [(WHOLE, images, masks)]
-    names = [name for aliases in SPLIT_ALIASES.values() for name in aliases]
-    below = [name for name in names if (root / images.split("{split}")[0] / name).is_dir()]
+    below = [name for name in _USUAL if (root / images.split("{split}")[0] / name).is_dir()]
     return [(name, images.replace("{split}", name), masks.replace("{split}", name)) for name in below]
 
 

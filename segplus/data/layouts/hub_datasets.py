@@ -69,9 +69,13 @@ def take_rows(streams: Mapping[str, Any], section: DataRecipe) -> dict[str, data
         name = find_split(list(streams), split, asked)
         if name is None:
             continue
-        rows = keep_encoded(streams[name])
-        tables[name] = datasets.Dataset.from_list(list(rows.take(_find_limit(split, section))), features=rows.features)
+        tables[name] = _hold(streams[name], split, section)
     return tables
+
+
+def _hold(stream: datasets.IterableDataset, split: str, section: DataRecipe) -> datasets.Dataset:
+    rows = keep_encoded(stream)
+    return datasets.Dataset.from_list(list(rows.take(_find_limit(split, section))), features=rows.features)
 
 
 def open_stream(
@@ -97,9 +101,7 @@ def open_stream(
     for split in ("validation", "test"):
         source = found[split]
         if source is not None:
-            rows = keep_encoded(streams[source])
-            head = list(rows.take(_find_limit(split, section)))
-            tables[split] = datasets.Dataset.from_list(head, features=rows.features)
+            tables[split] = _hold(streams[source], split, section)
     if not tables:
         raise InputError("data.validation_split: none, and a stream needs one", fix="leave data.validation_split out")
     return tables, (training, skipped)

@@ -9,9 +9,8 @@ from typing import Any
 
 from segplus.data.decoding.image_reader import read_size
 from segplus.data.layouts.coco import UNLABELLED
-from segplus.data.layouts.folders import WHOLE
 from segplus.data.layouts.shapes import Size, read_list, read_mapping, read_name, read_points, read_stated_size
-from segplus.data.layouts.source import Source, build_table, is_split_name
+from segplus.data.layouts.source import WHOLE, Source, build_table, find_split_folders
 from segplus.errors import InputError, suggest
 from segplus.recipe.data_section import DataRecipe
 from segplus.texts import is_file, read_json
@@ -30,9 +29,7 @@ def read_labelme(root: Path, section: DataRecipe) -> Source:
     Raises:
         InputError: If a file is damaged, an image is missing, or a label is not among the classes.
     """
-    folders = {path.name: path for path in sorted(root.iterdir()) if path.is_dir() and is_split_name(path.name)} or {
-        WHOLE: root
-    }
+    folders = find_split_folders(root) or {WHOLE: root}
     contents = {split: _load_folder(folder) for split, folder in folders.items()}
     labels = sorted(
         {shape["label"] for files in contents.values() for content in files.values() for shape in content["shapes"]}

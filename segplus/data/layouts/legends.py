@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from segplus.classes import pack_colors
+from segplus.classes import pack_colors, unpack_color
 from segplus.colors import Color
 from segplus.errors import InputError
 from segplus.texts import is_file, read_json, read_text
@@ -190,8 +190,7 @@ def _is_hex(value: object) -> bool:
 
 
 def _read_color(value: Any, key: str) -> Color:
-    packed = pack_color(value, key)
-    return packed >> 16, packed >> 8 & 255, packed & 255
+    return unpack_color(pack_color(value, key))
 
 
 def pack_color(color: Any, key: str) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from segplus.classes import ClassMap
+from segplus.classes import ClassMap, unpack_color
 from segplus.colors import Color
 from segplus.data.layouts.benchmarks import VOC_CLASSES
 from segplus.data.layouts.legends import find_legends, normalize_names, pack_color, read_id2label, read_legend_file
@@ -105,11 +105,7 @@ def read_colors(section: DataRecipe, source: Source) -> dict[str, Color]:
         return dict(source.colors or {})
     if isinstance(given, str):
         given = read_legend_file(find_file(given, source, "data.colors"), f"data.colors: {given}")
-    colors = {}
-    for name, color in given.items():
-        packed = pack_color(color, f"data.colors.{name}")
-        colors[str(name)] = (packed >> 16, packed >> 8 & 255, packed & 255)
-    return colors
+    return {str(name): unpack_color(pack_color(color, f"data.colors.{name}")) for name, color in given.items()}
 
 
 def list_folders_of(source: Source) -> list[Path]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from segplus.data.decoding.image_reader import IMAGE_SUFFIXES
-from segplus.data.layouts.source import build_table
+from segplus.data.layouts.source import build_table, name_some
 from segplus.errors import InputError
 from segplus.texts import refuse_special_file
 
@@ -149,10 +149,6 @@ def _collect(files: Sequence[str], key: Callable[[str], str], root: Path) -> dic
     return keyed
 
 
-def _name_some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
 def match_affixes(
     images: Sequence[str], masks: Sequence[str], image_root: Path, mask_root: Path
 ) -> tuple[dict[str, str], dict[str, str], str]:
@@ -178,7 +174,7 @@ def match_affixes(
         )
     raise InputError(
         f"{image_root} and {mask_root}: no image has the name of a mask",
-        found=f"{len(images)} images ({_name_some(images)}); {len(masks)} masks ({_name_some(masks)})",
+        found=f"{len(images)} images ({name_some(images)}); {len(masks)} masks ({name_some(masks)})",
         fix="say what the names share: data.image_pattern and data.mask_pattern, such as '(.*)_image\\.png'",
     )
 
@@ -257,7 +253,7 @@ def split_flat_files(files: Sequence[str], root: Path) -> tuple[list[str], list[
         f"{root}: images and masks lie in one folder and "
         + ("more than one thing" if solutions else "nothing")
         + " tells them apart",
-        found=_name_some(files),
+        found=name_some(files),
         fix="set data.image_pattern and data.mask_pattern, such as '(.*)\\.jpg' and '(.*)_mask\\.png'",
     )
 

@@ -10,9 +10,9 @@ from itertools import islice
 from pathlib import Path
 
 from segplus.data.decoding.image_reader import read_size
-from segplus.data.layouts.folders import WHOLE, list_folders
+from segplus.data.layouts.folders import list_folders
 from segplus.data.layouts.pairing import list_files
-from segplus.data.layouts.source import Source, build_table
+from segplus.data.layouts.source import WHOLE, Source, build_table
 from segplus.data.layouts.tables import IMAGE_COLUMNS, read_rows
 from segplus.errors import InputError
 from segplus.recipe.data_section import DataRecipe

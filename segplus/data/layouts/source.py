@@ -19,6 +19,7 @@ from segplus.errors import InputError
 from segplus.texts import is_text
 
 _ROWS_AT_ONCE = 4096
+WHOLE = "train"  # the split of data that are not divided
 SPLIT_ALIASES: dict[str, tuple[str, ...]] = {
     "train": ("train", "training", "trn"),
     "validation": ("validation", "val", "valid", "dev"),
@@ -85,7 +86,7 @@ class Source:
     def describe_orphans(self) -> list[str]:
         """Return a sentence on images without a mask, and one on masks without an image."""
         named = (("images without a mask", self.images_alone), ("masks without an image", self.masks_alone))
-        return [f"{len(files)} {what} ({_name_some(files)})" for what, files in named if files]
+        return [f"{len(files)} {what} ({name_some(map(os.path.basename, files))})" for what, files in named if files]
 
     def refuse_orphans(self) -> None:
         """Raise InputError if a file has no partner."""
@@ -97,8 +98,10 @@ class Source:
             )
 
 
-def _name_some(files: Sequence[str]) -> str:
-    return ", ".join(os.path.basename(path) for path in files[:3]) + (", ..." if len(files) > 3 else "")
+def name_some(names: Iterable[str]) -> str:
+    """Return the first three names, for messages."""
+    first = list(islice(names, 4))
+    return ", ".join(first[:3]) + (", ..." if len(first) > 3 else "")
 
 
 def build_table(pairs: Iterable[tuple[str, str, str]]) -> Dataset:
@@ -140,6 +143,11 @@ def find_split(available: Sequence[str], split: str, asked: str | None) -> str |
             f"two splits could be the {split} split", found=", ".join(matches), fix=f"set data.{split}_split"
         )
     return matches[0] if matches else None
+
+
+def find_split_folders(root: Path) -> dict[str, Path]:
+    """Return the folders inside a folder that have the usual name of a split, by name, sorted."""
+    return {path.name: path for path in sorted(root.iterdir()) if path.is_dir() and is_split_name(path.name)}
 
 
 def is_split_name(name: str) -> bool:

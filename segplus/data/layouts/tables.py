@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
-from segplus.data.layouts.folders import WHOLE
 from segplus.data.layouts.pairing import strip_suffix
-from segplus.data.layouts.source import Source, build_table, is_split_name
+from segplus.data.layouts.source import WHOLE, Source, build_table, find_split_folders
 from segplus.errors import InputError, suggest
 from segplus.recipe.data_section import DataRecipe
 from segplus.texts import is_file, parse_json, refuse_special_file
@@ -35,14 +35,10 @@ METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
 
 def find_metadata(root: Path) -> dict[str, Path]:
     """Return split name -> metadata file, of an imagefolder."""
-    below = {path.name: path for path in sorted(root.iterdir()) if path.is_dir() and is_split_name(path.name)}
-    folders = below or {WHOLE: root}
-    found = {split: _find_one(folder) for split, folder in folders.items()}
-    listed = {split: path for split, path in found.items() if path is not None}
-    if not listed:
-        alone = _find_one(root)
-        return {WHOLE: alone} if alone else {}
-    return listed
+    found = {split: _find_one(folder) for split, folder in find_split_folders(root).items()}
+    if not any(found.values()):
+        found = {WHOLE: _find_one(root)}
+    return {split: path for split, path in found.items() if path is not None}
 
 
 def _find_one(folder: Path) -> Path | None:
@@ -91,7 +87,7 @@ def read_pairs(path: Path, section: DataRecipe, split: str) -> dict[str, list[tu
     image = choose_column(list(first), section.image_column, IMAGE_COLUMNS, "image_column", path)
     mask = choose_column([c for c in first if c != image], section.label_column, MASK_COLUMNS, "label_column", path)
     pairs: dict[str, list[tuple[str, str, str]]] = {}
-    for number, row in enumerate(_chain(first, rows), start=1):
+    for number, row in enumerate(chain([first], rows), start=1):
         paths = []
         for column in (image, mask):
             value = row.get(column)
@@ -108,11 +104,6 @@ def read_pairs(path: Path, section: DataRecipe, split: str) -> dict[str, list[tu
         name = strip_suffix(str(row[image]))
         pairs.setdefault(str(row.get("split") or split), []).append((name, paths[0], paths[1]))
     return pairs
-
-
-def _chain(first: Mapping[str, object], rest: Iterator[Mapping[str, object]]) -> Iterator[Mapping[str, object]]:
-    yield first
-    yield from rest
 
 
 def read_rows(path: Path) -> Iterator[Mapping[str, object]]:
