@@ -16,6 +16,8 @@ from segplus.models.encoder_head import EncoderHeadForSemanticSegmentation
 from segplus.models.encoder_head_config import EncoderHeadConfig
 from segplus.models.freezing import is_head_parameter
 from segplus.models.library_failures import explain_config, explain_failures, quiet_transformers
+from segplus.models.mask_transformers import is_mask_transformer, renew_class_head
+from segplus.models.mask_transformers.backbone_weights import load_backbone_weights
 from segplus.models.model_configs import (
     build_config,
     choose_auto_class,
@@ -37,12 +39,14 @@ class LoadedModel:
         new_parameters: Names of the parameters that no checkpoint gave.
         checkpoint_channels: Input channels of the checkpoint where the model was widened to others; else None.
         transfer: What the encoder took from a checkpoint of its own; None where there is none.
+        other_classes: The classes of a mask transformer's checkpoint, where they are not the data's: its head is new.
     """
 
     model: PreTrainedModel
     new_parameters: list[str]
     checkpoint_channels: int | None = None
     transfer: Transfer | None = None
+    other_classes: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """Return one line: architecture, size, which modules start from random weights, and what was widened."""
@@ -50,6 +54,9 @@ class LoadedModel:
         line = f"{type(self.model).__name__}: {total / 1e6:.2f} M parameters, {self._describe_origin()}"
         if self.transfer is not None:
             line += f"; {self.transfer.describe()}"
+        if self.other_classes:
+            shown = ", ".join(self.other_classes[:3])
+            line += f"; the checkpoint's {len(self.other_classes)} classes are others ({shown}, ...)"
         if self.checkpoint_channels is None:
             return line
         now = count_channels(self.model.config)
@@ -86,6 +93,8 @@ def load_model(
     config = build_config(recipe, classes, use_auxiliary_head, channels)
     if recipe.checkpoint is None and isinstance(config, EncoderHeadConfig) and config.backbone is not None:
         return _build_from_encoder(config, recipe, channels)
+    if recipe.checkpoint is None and is_mask_transformer(config) and "backbone" in recipe.config:
+        return _build_from_backbone(config, recipe, channels)
     if recipe.checkpoint is None:
         fits = count_channels(config) == channels
         model = _build_random_model(config if fits else set_channels(config, channels), recipe)
@@ -104,13 +113,18 @@ def load_model(
             **_choose_attention(recipe),
         )
     new = sorted(set(info["missing_keys"]) | {entry[0] for entry in info["mismatched_keys"]})
+    others: tuple[str, ...] = ()
+    if is_mask_transformer(config):
+        stated = load_config(checkpoint, "model.checkpoint", revision=recipe.revision).id2label
+        others = () if list(stated.values()) == list(classes.names) else tuple(map(str, stated.values()))
+        new = sorted({*new, *renew_class_head(model)}) if others else new
     _refuse_empty_backbone(model, new, checkpoint)
     _refuse_weights_that_are_not_finite(model, "model.checkpoint", checkpoint)
     given = count_channels(config)
     if given == channels:
-        return LoadedModel(model, new)
+        return LoadedModel(model, new, other_classes=others)
     with quiet_transformers(), explain_failures("data.channels", checkpoint):
-        return LoadedModel(widen_model(model, channels, **_choose_attention(recipe)), new, given)
+        return LoadedModel(widen_model(model, channels, **_choose_attention(recipe)), new, given, None, others)
 
 
 def load_segmentation_checkpoint(checkpoint: str, *, trust_remote_code: bool = False) -> PreTrainedModel:
@@ -163,6 +177,19 @@ def _build_from_encoder(config: EncoderHeadConfig, recipe: ModelRecipe, channels
         if given != channels:
             model = widen_model(model, channels, **_choose_attention(recipe))
     new = [name for name, _ in model.named_parameters() if name.removeprefix("backbone.") not in transfer.loaded]
+    return LoadedModel(model, new, None if given == channels else given, transfer)
+
+
+def _build_from_backbone(config: PreTrainedConfig, recipe: ModelRecipe, channels: int) -> LoadedModel:
+    """Build a mask transformer, load its encoder's weights, and widen it to the images' channels."""
+    source = expand_checkpoint(str(recipe.config["backbone"]), "model.config.backbone")
+    with quiet_transformers(), explain_failures("model.config.backbone", source):
+        model = _build_random_model(config, recipe).float()
+        transfer = load_backbone_weights(model, source)
+        given = count_channels(config)
+        if given != channels:
+            model = widen_model(model, channels, **_choose_attention(recipe))
+    new = [name for name, _ in model.named_parameters() if name not in transfer.loaded]
     return LoadedModel(model, new, None if given == channels else given, transfer)
 
 
