@@ -17,6 +17,8 @@ from segplus.models.encoder_head import EncoderHeadForSemanticSegmentation
 from segplus.models.encoder_head_config import EncoderHeadConfig
 from segplus.models.freezing import is_head_parameter
 from segplus.models.library_failures import explain_config, explain_failures, quiet_transformers
+from segplus.models.mask_transformers import is_mask_transformer, renew_class_head
+from segplus.models.mask_transformers.backbone_weights import load_backbone_weights
 from segplus.models.model_configs import (
     build_config,
     choose_auto_class,
@@ -40,6 +42,7 @@ class LoadedModel:
         transfer: What the encoder took from a checkpoint of its own; None where there is none.
         begun_classes: Names of the classes that begin as classes of the checkpoint.
         left_over: Names of the checkpoint's tensors that the model has no place for, such as a classifier's.
+        other_classes: The classes of a mask transformer's checkpoint, where they are not the data's: its head is new.
     """
 
     model: PreTrainedModel
@@ -48,6 +51,7 @@ class LoadedModel:
     transfer: Transfer | None = None
     begun_classes: tuple[str, ...] = ()
     left_over: tuple[str, ...] = ()
+    other_classes: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """Return one line: architecture, size, which modules are new, what was left over, and what was widened."""
@@ -59,6 +63,9 @@ class LoadedModel:
             line += f"; {len(self.begun_classes)} of {self.model.config.num_labels} classes begin as the checkpoint's"
         if self.left_over:
             line += f"; left over: {name_modules(self.left_over)}"
+        if self.other_classes:
+            shown = ", ".join(self.other_classes[:3])
+            line += f"; the checkpoint's {len(self.other_classes)} classes are others ({shown}, ...)"
         if self.checkpoint_channels is None:
             return line
         now = count_channels(self.model.config)
@@ -93,37 +100,13 @@ def load_model(
     config = build_config(recipe, classes, use_auxiliary_head, channels)
     if recipe.checkpoint is None and isinstance(config, EncoderHeadConfig) and config.backbone is not None:
         return _build_from_encoder(config, recipe, channels)
+    if recipe.checkpoint is None and is_mask_transformer(config) and "backbone" in recipe.config:
+        return _build_from_backbone(config, recipe, channels)
     if recipe.checkpoint is None:
         fits = count_channels(config) == channels
         model = _build_random_model(config if fits else set_channels(config, channels), recipe)
         return LoadedModel(model.float(), [name for name, _ in model.named_parameters()])
-    checkpoint = expand_checkpoint(recipe.checkpoint)
-    refuse_damaged_model(checkpoint, "model.checkpoint")
-    with quiet_transformers(), explain_failures("model.checkpoint", checkpoint):
-        model, info = choose_auto_class(config).from_pretrained(
-            checkpoint,
-            config=config,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            dtype=torch.float32,
-            revision=recipe.revision or "main",
-            trust_remote_code=recipe.trust_remote_code,
-            **_choose_attention(recipe),
-        )
-    new = sorted(set(info["missing_keys"]) | {entry[0] for entry in info["mismatched_keys"]})
-    _refuse_empty_backbone(model, new, checkpoint)
-    _refuse_weights_that_are_not_finite(model, "model.checkpoint", checkpoint)
-    begun = _begin_classes(model, recipe, checkpoint)
-    told: dict[str, Any] = {
-        "left_over": tuple(sorted(info["unexpected_keys"])),
-        "begun_classes": tuple(recipe.checkpoint_classes),
-    }
-    new = [name for name in new if name not in begun]
-    given = count_channels(config)
-    if given == channels:
-        return LoadedModel(model, new, **told)
-    with quiet_transformers(), explain_failures("data.channels", checkpoint):
-        return LoadedModel(widen_model(model, channels, **_choose_attention(recipe)), new, given, **told)
+    return _load_from_checkpoint(config, recipe, classes, channels)
 
 
 def load_segmentation_checkpoint(checkpoint: str, *, trust_remote_code: bool = False) -> PreTrainedModel:
@@ -151,6 +134,45 @@ def load_segmentation_checkpoint(checkpoint: str, *, trust_remote_code: bool = F
         )
     _refuse_weights_that_are_not_finite(model, "checkpoint", checkpoint)
     return model.eval()
+
+
+def _load_from_checkpoint(
+    config: PreTrainedConfig, recipe: ModelRecipe, classes: ClassMap, channels: int
+) -> LoadedModel:
+    """Load a checkpoint; weights that do not fit are new, and the first convolution is widened to the images."""
+    checkpoint = expand_checkpoint(str(recipe.checkpoint))
+    refuse_damaged_model(checkpoint, "model.checkpoint")
+    with quiet_transformers(), explain_failures("model.checkpoint", checkpoint):
+        model, info = choose_auto_class(config).from_pretrained(
+            checkpoint,
+            config=config,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            dtype=torch.float32,
+            revision=recipe.revision or "main",
+            trust_remote_code=recipe.trust_remote_code,
+            **_choose_attention(recipe),
+        )
+    new = sorted(set(info["missing_keys"]) | {entry[0] for entry in info["mismatched_keys"]})
+    others: tuple[str, ...] = ()
+    if is_mask_transformer(config):
+        stated = load_config(checkpoint, "model.checkpoint", revision=recipe.revision).id2label
+        others = () if list(stated.values()) == list(classes.names) else tuple(map(str, stated.values()))
+        new = sorted({*new, *renew_class_head(model)}) if others else new
+    _refuse_empty_backbone(model, new, checkpoint)
+    _refuse_weights_that_are_not_finite(model, "model.checkpoint", checkpoint)
+    begun = _begin_classes(model, recipe, checkpoint)
+    told: dict[str, Any] = {
+        "left_over": tuple(sorted(info["unexpected_keys"])),
+        "begun_classes": tuple(recipe.checkpoint_classes),
+        "other_classes": others,
+    }
+    new = [name for name in new if name not in begun]
+    given = count_channels(config)
+    if given == channels:
+        return LoadedModel(model, new, **told)
+    with quiet_transformers(), explain_failures("data.channels", checkpoint):
+        return LoadedModel(widen_model(model, channels, **_choose_attention(recipe)), new, given, **told)
 
 
 def _build_random_model(config: PreTrainedConfig, recipe: ModelRecipe) -> PreTrainedModel:
@@ -193,6 +215,19 @@ def _begin_classes(model: PreTrainedModel, recipe: ModelRecipe, checkpoint: str)
     names, known = list(model.config.label2id), list(source.config.label2id)
     check_checkpoint_classes(recipe.checkpoint_classes, names, known)
     return begin_classes(model, source, recipe.checkpoint_classes)
+
+
+def _build_from_backbone(config: PreTrainedConfig, recipe: ModelRecipe, channels: int) -> LoadedModel:
+    """Build a mask transformer, load its encoder's weights, and widen it to the images' channels."""
+    source = expand_checkpoint(str(recipe.config["backbone"]), "model.config.backbone")
+    with quiet_transformers(), explain_failures("model.config.backbone", source):
+        model = _build_random_model(config, recipe).float()
+        transfer = load_backbone_weights(model, source)
+        given = count_channels(config)
+        if given != channels:
+            model = widen_model(model, channels, **_choose_attention(recipe))
+    new = [name for name, _ in model.named_parameters() if name not in transfer.loaded]
+    return LoadedModel(model, new, None if given == channels else given, transfer)
 
 
 def _choose_attention(recipe: ModelRecipe) -> dict[str, Any]:

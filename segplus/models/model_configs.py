@@ -16,6 +16,7 @@ from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 from segplus.classes import WIDE_IGNORE_INDEX, ClassMap
 from segplus.errors import InputError, suggest
 from segplus.models.library_failures import explain_config, explain_failures, quiet_transformers
+from segplus.models.mask_transformers.backbone_weights import read_encoder_values
 from segplus.models.mask_transformers.families import FAMILIES, find_family, is_mask_transformer
 from segplus.models.remote_code import refuse_untrusted_code
 from segplus.recipe import ModelRecipe
@@ -54,6 +55,10 @@ def build_config(recipe: ModelRecipe, classes: ClassMap, use_auxiliary_head: boo
     source = recipe.checkpoint or f"model.config.model_type {model_type}"
     refuse_other_tasks(config, source, is_fine_tuned=False)
     known = config.to_dict()
+    if recipe.checkpoint is None and is_mask_transformer(config) and "backbone" in values:
+        encoder = expand_checkpoint(str(values.pop("backbone")), "model.config.backbone")
+        with quiet_transformers(), explain_failures("model.config.backbone", encoder):
+            values = {**read_encoder_values(config, encoder), **values}
     for key, value in values.items():
         if key not in known:
             raise InputError(f"model.config: {config.model_type} has no '{key}'", fix=suggest(str(key), known))

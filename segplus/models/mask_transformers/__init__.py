@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from segplus.models.mask_transformers.class_scores import compute_scores, normalize_scores, predict_queries
-from segplus.models.mask_transformers.families import count_queries, is_mask_transformer
+from segplus.models.mask_transformers.families import count_queries, is_mask_transformer, renew_class_head
 from segplus.models.mask_transformers.matching import MatchingLoss
 from segplus.models.mask_transformers.queries import expose_queries
 from segplus.models.mask_transformers.tasks import save_task_tokenizer
@@ -16,5 +16,6 @@ __all__ = [
     "is_mask_transformer",
     "normalize_scores",
     "predict_queries",
+    "renew_class_head",
     "save_task_tokenizer",
 ]

@@ -19,6 +19,7 @@ from segplus.models.mask_transformers.families import Family, find_family, is_ma
 from segplus.models.mask_transformers.queries import QueryOutput, expose_queries
 
 Span = tuple[int, int]
+_LEAST_SCORE = 1e-30
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class QueryPrediction:
     family: Family
     split: SplitImages | None = None
 
+    @torch.no_grad()
     def score_classes(self) -> Tensor:
         """Return the scores of the classes, float32, shape (N, C, h, w): what the library resizes to an image's size.
 
@@ -166,5 +168,6 @@ def normalize_scores(model: Any, scores: Tensor, axis: int) -> Tensor:
         axis: The axis of the classes.
     """
     if is_mask_transformer(model):
-        return scores / scores.sum(axis, keepdim=True).clamp_min(torch.finfo(scores.dtype).tiny)
+        raised = scores + _LEAST_SCORE  # where no query has a mask, all classes are alike
+        return raised / raised.sum(axis, keepdim=True)
     return scores.softmax(axis)

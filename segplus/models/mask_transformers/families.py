@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 _LIBRARY_ENCODER = ("model.pixel_level_module.encoder.",)
+_CLASS_HEADS = ("class_predictor", "class_embed")
 # A ViT whose last blocks see the queries too: the blocks, and what is before them.
+
 _VIT_ENCODER = ("embeddings.", "layers.", "layernorm.")
 
 
@@ -67,3 +69,15 @@ def count_queries(config: PreTrainedConfig) -> int:
     """Return how many queries a mask transformer has: the most classes that it can find in an image."""
     values = config.to_dict()
     return int(values["num_queries"] if "num_queries" in values else values["decoder_config"]["num_queries"])
+
+
+def renew_class_head(model: PreTrainedModel) -> list[str]:
+    """Draw new weights for what tells the queries' classes, and return their names.
+
+    Args:
+        model: A mask transformer; its other weights stay.
+    """
+    heads = {name: module for name, module in model.named_modules() if name.endswith(_CLASS_HEADS)}
+    for module in heads.values():
+        module.reset_parameters()
+    return [f"{name}.{leaf}" for name, module in heads.items() for leaf, _ in module.named_parameters()]
