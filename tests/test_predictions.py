@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from scipy import ndimage
+from skimage.measure import regionprops
 from test_inference_commands import find_images, read_label, refuse, write_data, write_model
 
 from segplus.__main__ import main
@@ -254,3 +255,21 @@ def test_a_resolution_from_the_file(model, tmp_path, capsys):
         (["--batch", "0"], "--batch and --dropout-samples"),
     ):
         assert message in refuse(capsys, "predict", model, tmp_path / "scan.png", "-o", tmp_path / "x", *options)
+
+
+def test_figures_of_objects_are_those_of_scikit_image():
+    rng = np.random.default_rng(0)
+    labels = (ndimage.gaussian_filter(rng.random((90, 70)), 2.5) > 0.5).astype(np.uint8)
+    numbers, _ = ndimage.label(labels, np.ones((3, 3)))
+    theirs = {tuple(region.bbox): region for region in regionprops(numbers)}
+    ours = [one for one in measure_objects(labels, ["ground", "blob"]) if one["class"] == "blob"]
+    assert len(ours) == len(theirs) > 5
+    for one in ours:
+        top, left = one["top_px"], one["left_px"]
+        region = theirs[top, left, top + one["height_px"], left + one["width_px"]]
+        assert one["area_px"] == region.area
+        assert (one["centroid_y_px"], one["centroid_x_px"]) == pytest.approx(region.centroid, abs=1e-4)
+        assert one["perimeter_px"] == pytest.approx(region.perimeter, abs=1e-4)
+        assert one["major_axis_px"] == pytest.approx(region.axis_major_length, abs=1e-3)
+        assert one["minor_axis_px"] == pytest.approx(region.axis_minor_length, abs=1e-3)
+        assert one["orientation_rad"] == pytest.approx(region.orientation, abs=1e-3)

@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 Labels = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
-_NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1))
 
 
 def number_objects(mask: Mask, connectivity: int = 8) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
@@ -95,17 +94,25 @@ def find_surroundings(
         chosen: Which objects, shape (objects + 1,).
         num_classes: Ids from there on are no class.
     """
-    rows, columns = np.nonzero(chosen[numbers])
-    own = numbers[rows, columns]
-    touched = np.zeros(len(chosen) * num_classes, dtype=np.int64)
-    for down, right in _NEIGHBOURS:
-        y, x = rows + down, columns + right
-        inside = (y >= 0) & (y < labels.shape[0]) & (x >= 0) & (x < labels.shape[1])
-        y, x, number = y[inside], x[inside], own[inside]
-        outside = (numbers[y, x] != number) & (labels[y, x] < num_classes)
-        place = number[outside].astype(np.int64) * num_classes + labels[y, x][outside]
-        touched += np.bincount(place, minlength=len(touched))
-    by_class = touched.reshape(len(chosen), num_classes)
+    return _count_neighbours(labels, numbers, np.flatnonzero(chosen[numbers]), len(chosen), num_classes)
+
+
+def _count_neighbours(
+    labels: Labels, numbers: npt.NDArray[np.int32], places: npt.NDArray[np.int64], count: int, num_classes: int
+) -> npt.NDArray[np.int64]:
+    """Return what `find_surroundings` does, from the flat places of the objects' pixels."""
+    height, width = labels.shape
+    flat_labels, flat_numbers = labels.ravel(), numbers.ravel()
+    own, columns = flat_numbers[places], places % width
+    touched = np.zeros(count * num_classes, dtype=np.int64)
+    inside = {-width: places >= width, width: places < (height - 1) * width, -1: columns > 0, 1: columns < width - 1}
+    for step, is_inside in inside.items():
+        neighbours, number = (places + step)[is_inside], own[is_inside]
+        outside = flat_numbers[neighbours] != number
+        found, number = flat_labels[neighbours[outside]], number[outside]
+        known = found < num_classes
+        touched += np.bincount(number[known].astype(np.int64) * num_classes + found[known], minlength=len(touched))
+    by_class = touched.reshape(count, num_classes)
     return np.where(by_class.any(1), by_class.argmax(1), -1)
 
 
@@ -115,9 +122,8 @@ def _give_away(labels: Labels, numbers: npt.NDArray[np.int32], removed: Mask, nu
     removed[0] = False
     if not removed.any():
         return labels
-    target = find_surroundings(labels, numbers, removed, num_classes)
-    removed &= target >= 0
-    changed = removed[numbers]
+    places = np.flatnonzero(removed[numbers])
+    target = _count_neighbours(labels, numbers, places, len(removed), num_classes)[numbers.ravel()[places]]
     cleaned: Labels = labels.copy()
-    cleaned[changed] = target[numbers[changed]]
+    cleaned.ravel()[places[target >= 0]] = target[target >= 0]
     return cleaned

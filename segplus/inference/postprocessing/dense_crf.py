@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from segplus.recipe.postprocess_section import CrfRecipe
 
 # Values of one tile of probabilities: what stays in a processor's cache while a window passes over it.
 _TILE_VALUES = 1 << 17
+# Weights of pairs that are kept from one step to the next, 256 MiB; of larger images they are computed anew.
+_KEPT_VALUES = 1 << 26
 
 
 def refine_probabilities(probabilities: Tensor, image: Tensor, recipe: CrfRecipe) -> Tensor:
@@ -39,10 +42,17 @@ def refine_probabilities(probabilities: Tensor, image: Tensor, recipe: CrfRecipe
     scores = probabilities.float().clamp_min(1e-7).log()
     # One scale for all colours: their squared difference is then the exponent.
     colors = image.float() / (recipe.color_sigma * 2**0.5)
-    offsets = list(_weigh_offsets(recipe))
+    pairs = list(_place_pairs(scores.shape, list(_weigh_offsets(recipe)), scores.device))
+    keeps = sum(pair.here[1].stop - pair.here[1].start for pair in pairs) * scores.shape[2] <= _KEPT_VALUES
+    kernels = [_weigh_pairs(colors, pair) for pair in pairs] if keeps else None
     current = scores.softmax(0)
     for _ in range(recipe.iterations):
-        current = _add_messages(current, colors, offsets).add_(scores).softmax(0)
+        total = torch.zeros_like(current)
+        for number, pair in enumerate(pairs):
+            kernel = kernels[number] if kernels else _weigh_pairs(colors, pair)  # (n, m)
+            total[pair.here].addcmul_(current[pair.there], kernel)
+            total[pair.there].addcmul_(current[pair.here], kernel)
+        current = total.add_(scores).softmax(0)
     return current
 
 
@@ -62,21 +72,33 @@ def _weigh_offsets(recipe: CrfRecipe) -> Iterator[tuple[int, int, float, float]]
             yield down, right, recipe.color_weight * float(beside[place]), recipe.distance_weight * float(alone[place])
 
 
-def _add_messages(current: Tensor, colors: Tensor, offsets: list[tuple[int, int, float, float]]) -> Tensor:
-    """Return what the neighbours say, shape (C, H, W)."""
-    classes, height, width = current.shape
-    total = torch.zeros_like(current)
-    rows = max(1, _TILE_VALUES // (classes * width)) if current.device.type == "cpu" else height
+@dataclass(frozen=True)
+class _Pairs:
+    """Pixels of a few rows and their neighbours at one offset, as indices of (C, H, W), and their two weights."""
+
+    here: tuple[slice, slice, slice]
+    there: tuple[slice, slice, slice]
+    beside: float
+    alone: float
+
+
+def _place_pairs(
+    shape: torch.Size, offsets: list[tuple[int, int, float, float]], device: torch.device
+) -> Iterator[_Pairs]:
+    """Yield the pairs of an image, (C, H, W), tile by tile and, within one, offset by offset."""
+    classes, height, width = shape
+    rows = max(1, _TILE_VALUES // (classes * width)) if device.type == "cpu" else height
     for top in range(0, height, rows):
         for down, right, beside, alone in offsets:
-            bottom = min(top + rows, height - down)
-            across = width - abs(right)
-            if bottom <= top or across < 1:
-                continue
-            here = slice(top, bottom), slice(max(0, -right), max(0, -right) + across)
-            there = slice(top + down, bottom + down), slice(max(0, right), max(0, right) + across)
-            kernel = (colors[:, here[0], here[1]] - colors[:, there[0], there[1]]).square_().sum(0)
-            kernel = kernel.neg_().exp_().mul_(beside).add_(alone)  # (n, m)
-            total[:, here[0], here[1]].addcmul_(current[:, there[0], there[1]], kernel)
-            total[:, there[0], there[1]].addcmul_(current[:, here[0], here[1]], kernel)
-    return total
+            bottom, across = min(top + rows, height - down), width - abs(right)
+            if bottom > top and across > 0:
+                left = max(0, -right)
+                here = slice(None), slice(top, bottom), slice(left, left + across)
+                there = slice(None), slice(top + down, bottom + down), slice(left + right, left + right + across)
+                yield _Pairs(here, there, beside, alone)
+
+
+def _weigh_pairs(colors: Tensor, pair: _Pairs) -> Tensor:
+    """Return k_ij of the pairs, shape (n, m)."""
+    squared = (colors[pair.here] - colors[pair.there]).square_().sum(0)
+    return squared.neg_().exp_().mul_(pair.beside).add_(pair.alone)

@@ -32,18 +32,30 @@ def split_touching(labels: npt.NDArray[Any], class_id: int, distance_px: int, nu
         return labels
     numbers, boxes = number_objects(mask)
     depth = cv2.distanceTransform(mask.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    peaks = peak_local_max(depth, min_distance=max(1, distance_px), labels=numbers, exclude_border=False)
-    per_object = np.bincount(numbers[tuple(peaks.T)], minlength=len(boxes))
-    target = find_surroundings(labels, numbers, per_object > 1, num_classes)
-    parted = (per_object > 1) & (target >= 0)
-    split: npt.NDArray[Any] = labels.copy()
-    for number in np.flatnonzero(parted):
-        left, top, width, height, _ = boxes[number]
+    lines: dict[int, tuple[tuple[slice, slice], npt.NDArray[np.bool_]]] = {}
+    for number, (left, top, width, height, _) in enumerate(boxes[1:].tolist(), start=1):
         box = slice(top, top + height), slice(left, left + width)
         own = numbers[box] == number
-        seeds = np.zeros(own.shape, dtype=np.int32)
-        inside = peaks[numbers[tuple(peaks.T)] == number] - (top, left)
-        seeds[tuple(inside.T)] = np.arange(1, len(inside) + 1)
-        flooded = watershed(-depth[box], seeds, connectivity=2, mask=own, watershed_line=True)
-        split[box][own & (flooded == 0)] = target[number]
+        line = _find_line(np.where(own, depth[box], 0), own, distance_px)
+        if line is not None:
+            lines[number] = box, line
+    parted = np.isin(np.arange(len(boxes)), list(lines))
+    target = find_surroundings(labels, numbers, parted, num_classes)
+    split: npt.NDArray[Any] = labels.copy()
+    for number, (box, line) in lines.items():
+        if target[number] >= 0:
+            split[box][line] = target[number]
     return split
+
+
+def _find_line(
+    depth: npt.NDArray[np.float32], own: npt.NDArray[np.bool_], distance_px: int
+) -> npt.NDArray[np.bool_] | None:
+    """Return the pixels where the floods of one object's middles meet; None where it has one middle."""
+    peaks = peak_local_max(depth, min_distance=max(1, distance_px), exclude_border=False)
+    if len(peaks) < 2:
+        return None
+    seeds = np.zeros(own.shape, dtype=np.int32)
+    seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
+    flooded = watershed(-depth, seeds, connectivity=2, mask=own, watershed_line=True)
+    return np.asarray(own & (flooded == 0))
