@@ -56,8 +56,12 @@ def test_a_run_leaves_model_scores_card_and_report(finished_run: Path) -> None:
     card = (finished_run / "README.md").read_text()
     assert f"value: {metrics['evaluations']['test']['mean_iou']:.4f}"[:12] in card
     assert str(finished_run.parent) not in card
-    assert (finished_run / "report.html").read_text().count("<html") == 1
+    report = (finished_run / "report.html").read_text()
+    assert report.count("<html") == 1
+    assert f"All {metrics['evaluations']['test']['images']} images of the test split" in report
+    assert "Validation IoU of each class" in report
     assert (finished_run / "pictures" / "input.png").is_file()
+    assert (finished_run / "pictures" / "batch.png").is_file()
     state = json.loads((finished_run / "checkpoint-10" / "trainer_state.json").read_text())
     first = state["log_history"][0]
     assert {"loss", "loss/cross_entropy", "loss/dice", "images_per_second", "data_wait_share"} <= set(first)

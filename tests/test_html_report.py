@@ -22,8 +22,10 @@ import pytest
 from PIL import Image
 
 from segplus.classes import ClassMap
+from segplus.metrics.evaluator import ImageScores
 from segplus.reporting.charts import choose_ticks, draw_curves, draw_matrix, format_tick
 from segplus.reporting.examples import Example
+from segplus.reporting.gallery import MOST_IMAGES, Gallery
 from segplus.reporting.html_report import write_html_report
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -62,6 +64,7 @@ METRICS = {
 }
 LOG = [{"step": step, "loss": 2.0 / step, "learning_rate": 1e-4} for step in range(1, 21)]
 LOG += [{"step": step, "eval_loss": 1.0, "eval_mean_iou": step / 40} for step in (10, 20)]
+LOG += [{"step": step, f"eval_iou/{NAMES[0]}": step / 25, f"eval_iou/{NAMES[3]}": math.nan} for step in (10, 20)]
 LOG += [{"step": 20, "train_runtime": 3.0, "loss": math.nan}]
 
 
@@ -81,10 +84,31 @@ EXAMPLES = {
 }
 
 
+def fill_gallery(images: int) -> Gallery:
+    """Return a gallery of equal images whose road has an IoU of 1 % more in each, up to 99 %."""
+    gallery = Gallery(CLASSES, images)
+    example = make_example("x")
+    for index in range(images):
+        hits = min(index, 99)
+        counts = np.array([[50, hits, 0, 0], [100, 100, 0, 0], [50, hits, 0, 0]])
+        scores = ImageScores(index, f"photo {index}.jpg", counts)
+        gallery.add(example.image, example.truth, example.prediction, scores)
+    return gallery
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "run" / "report.html"
-    write_html_report(path, METRICS, CLASSES, EXAMPLES, LOG, "data:\n  path: <here>\n", {"torch": "2.13.0"})
+    write_html_report(
+        path,
+        METRICS,
+        CLASSES,
+        EXAMPLES,
+        LOG,
+        "data:\n  path: <here>\n",
+        {"torch": "2.13.0"},
+        gallery=fill_gallery(100),
+    )
     return path
 
 
@@ -121,7 +145,8 @@ def test_names_of_people_cannot_become_markup(report: Path) -> None:
     embedded = re.search(r'type="application/json">(.*?)</script>', text, re.DOTALL)
     assert embedded is not None
     colors = [list(color) for color in CLASSES.colors]
-    assert json.loads(embedded[1]) == {"names": NAMES, "colors": colors, "matrix": EVALUATION["confusion_matrix"]}
+    matrix = EVALUATION["confusion_matrix"]
+    assert json.loads(embedded[1]) == {"names": NAMES, "colors": colors, "background": 0, "matrix": matrix}
 
 
 def test_page_shows_the_figures(report: Path) -> None:
@@ -137,7 +162,10 @@ def test_page_shows_the_figures(report: Path) -> None:
         "77.0 %",
         "3.1 %",
         "Trimap IoU, 10 px",
-        "Protocol sliding: windows of 320 x 448 px, overlap 0.5, blending gaussian, scales 1, 2.",
+        "Protocol sliding: windows of 320 x 448 px, overlap 0.5, blending gaussian, scales 1, 2. Each image is",
+        "sky (not coloured)",
+        "All 100 images of the test split",
+        "40.0 → 80.0 %",
         "Hausdorff distances in pixels",
         "1,233 images",
         "tiny-segformer",
@@ -295,7 +323,7 @@ class Browser:
             self.process.wait(timeout=10)
 
 
-ARROW_UP, ARROW_DOWN, ARROW_LEFT, ARROW_RIGHT, TAB, ENTER, HOME = (
+ARROW_UP, ARROW_DOWN, ARROW_LEFT, ARROW_RIGHT, TAB, ENTER, HOME, ESCAPE = (
     "\ue013",
     "\ue015",
     "\ue012",
@@ -303,6 +331,7 @@ ARROW_UP, ARROW_DOWN, ARROW_LEFT, ARROW_RIGHT, TAB, ENTER, HOME = (
     "\ue004",
     "\ue007",
     "\ue011",
+    "\ue00c",
 )
 
 
@@ -388,7 +417,11 @@ def test_image_enlarges(page: Browser) -> None:
     before = page.run(width)
     page.click(".enlarge")
     assert page.run(width) > 1.5 * before
-    assert page.run("return document.querySelector('.enlarge').getAttribute('aria-pressed')") == "true"
+    pressed = "return document.querySelector('.enlarge').getAttribute('aria-pressed')"
+    assert page.run(pressed) == "true"
+    page.press(ESCAPE)
+    assert page.run(width) == before
+    assert page.run(pressed) == "false"
 
 
 def test_pointing_at_a_image_names_its_classes(page: Browser) -> None:
@@ -424,7 +457,8 @@ def test_a_class_is_shown_alone(page: Browser) -> None:
         return int(page.run(count.format(layer)))
 
     size = 640 * 480
-    assert [count_shown("truth"), count_shown("prediction")] == [size, size]
+    whole = [size // 2 + 2 * 640, size * 5 // 8]  # the sky, which fills most of the images, is transparent
+    assert [count_shown("truth"), count_shown("prediction")] == whole
     page.run("document.querySelector(\".legend button[data-class='1']\").focus()")
     page.press(ENTER)
     assert [count_shown("truth"), count_shown("prediction")] == [size // 2, size * 3 // 8]
@@ -439,23 +473,74 @@ def test_a_class_is_shown_alone(page: Browser) -> None:
     assert page.run(point) == "truth: sky · prediction: sky"
     page.click(".legend button[data-class='1']")
     page.click(".legend button[data-class='2']")
-    assert [count_shown("truth"), count_shown("prediction")] == [size, size]
+    assert [count_shown("truth"), count_shown("prediction")] == whole
+    page.click(".legend button[data-class='0']")
+    assert [count_shown("truth"), count_shown("prediction")] == [size // 2 - 2 * 640, size * 3 // 8]
+
+
+def test_the_gallery_is_filtered_by_class_and_score(page: Browser) -> None:
+    read = "return [...document.querySelectorAll('#thumbnails figcaption')].map(e => e.textContent)"
+    choose = """
+        const control = document.getElementById('gallery-{}');
+        control.value = '{}';
+        control.dispatchEvent(new Event('input'))"""
+    shown = page.run(read)
+    assert shown[:2] == ["photo 0.jpg25.0 %", "photo 1.jpg25.5 %"]  # the worst first: the means of sky 50 and road
+    lengths = [len(shown)]
+    while page.run("return !document.getElementById('gallery-more').hidden"):
+        page.click("#gallery-more")
+        lengths.append(len(page.run(read)))
+    assert lengths == [24, 48, 72, 96, 100]
+    page.run(choose.format("class", 1))
+    page.run(choose.format("low", 30))
+    page.run(choose.format("high", 34.5))
+
+    assert page.run(read) == [f"photo {hits}.jpg{hits}.0 %" for hits in range(30, 35)]
+    page.run(choose.format("order", "best"))
+    assert page.run(read) == [f"photo {hits}.jpg{hits}.0 %" for hits in range(34, 29, -1)]
+    assert page.run("return document.getElementById('gallery-found').textContent") == "Found: 5."
+    seen = """
+        return ['photo', 'truth', 'prediction', 'errors'].filter(
+          name => getComputedStyle(document.querySelector('#thumbnails .' + name)).visibility === 'visible')"""
+    assert page.run(seen) == ["photo", "prediction"]
+    page.run("document.querySelector('#gallery input[value=errors]').click()")
+    assert page.run(seen) == ["photo", "errors"]
+
+
+def test_a_large_split_is_shown_in_part() -> None:
+    gallery = Gallery(CLASSES, 2 * MOST_IMAGES + 1)
+    example = make_example("x")
+    counts = np.ones((3, 4), dtype=np.int64)
+    for index in (0, 1, 2, 3, 6):
+        scores = ImageScores(index, f"{index}", counts)
+        gallery.add(example.image, example.truth, example.prediction, scores)
+    assert [entry["name"] for entry in gallery.describe()] == ["0", "3", "6"]
+    other = Gallery(CLASSES, 2 * MOST_IMAGES + 1)
+    other.add(example.image, example.truth, example.prediction, ImageScores(9, "9", counts * 0))
+    gallery.merge([other, gallery])
+    entries = gallery.describe(background=0)
+    assert [entry["name"] for entry in entries] == ["0", "3", "6", "9"]
+    assert entries[0]["classes"] == dict.fromkeys("0123", 100.0)
+    assert (entries[3]["score"], entries[3]["classes"]) == (None, {})
+    assert sum(len(entries[0][layer]) for layer in ("photo", "truth", "prediction", "errors")) < 4000
 
 
 def test_every_control_is_reached_by_keyboard(page: Browser) -> None:
     page.run("document.querySelector('nav a').focus()")
     seen = set()
-    for _ in range(60):
+    for _ in range(80):
         page.press(TAB)
         described = "const e = document.activeElement; return e.className || e.id || e.name || e.tagName"
         seen.add(page.run(described))
-    assert {"A", "mode", "strength", "class", "cut", "enlarge", "matrix-box", "SUMMARY", "BUTTON"} <= {
-        "matrix-box" if "matrix-box" in name else name for name in seen
-    }
+    wanted = {"A", "mode", "strength", "class", "cut", "enlarge", "matrix-box", "SUMMARY", "BUTTON"}
+    wanted |= {"layer", "gallery-class", "gallery-low", "gallery-high", "gallery-order"}
+    assert wanted <= {"matrix-box" if "matrix-box" in name else name for name in seen}
 
 
 def test_every_image_loads(page: Browser) -> None:
-    sizes = page.run("return [...document.images].map(image => [image.complete, image.naturalWidth])")
+    sizes = page.run(
+        "return [...document.querySelectorAll('#images img')].map(image => [image.complete, image.naturalWidth])"
+    )
     assert len(sizes) == 12
     assert all(complete and width > 0 for complete, width in sizes)
 

@@ -29,6 +29,7 @@ EVALUATION = {
     "mean_dice": 0.72,
     "per_category_iou": [0.91, 0.15, math.nan],
     "per_category_accuracy": [0.95, 0.3, math.nan],
+    "per_category_precision": [0.992, 0.214, math.nan],
     "per_category_dice": [0.95, 0.26, math.nan],
     "confusion_matrix": [[900, 11, 0], [7, 3, 0], [0, 0, 0]],
     "intervals": {"mean_iou": [0.58, 0.62]},
@@ -132,6 +133,10 @@ def test_what_a_person_says_stands_in_the_card() -> None:
     data = ModelCard(text).data
     assert data.language == ["en"]
     assert data.tags == ["image-segmentation", "semantic-segmentation", "vision", "segplus", "roads"]
+
+
+def test_a_long_recipe_is_folded() -> None:
+    assert "<details>\n<summary>The recipe" in render_model_card(replace(FACTS, recipe="a: 1\n" * 41))
 
 
 def test_recipe_cannot_break_out_of_its_block() -> None:

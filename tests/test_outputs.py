@@ -58,10 +58,12 @@ WRITERS = {
     "inference/prediction_files.py: temporary.open": "write_table, at paths from place_outputs",
     "inspection/audit_page.py: joined.save": "into memory",
     "reporting/charts.py: image.save": "into memory",
+    "reporting/gallery.py: photo.save": "into memory",
     "reporting/image_counts.py: np.savez_compressed": "inside write_whole, image_counts.npz",
     "reporting/image_counts.py: temporary.open": "inside write_whole, image_counts.npz",
     "reporting/results.py: first.image.save": "pictures/input.png",
     "reporting/results.py: panel.save": "pictures/, numbered",
+    "training/batch_picture.py: draw_batches().save": "inside write_whole, pictures/batch.png",
     "training/resumption.py: shutil.copyfile": "a checkpoint's copy of recipe.yaml",
     "training/space.py: path.open": "measures what room is left",
 }

@@ -16,6 +16,7 @@ from segplus.errors import InputError
 from segplus.metrics import compute_scores
 from segplus.reporting.drawing import (
     colorize,
+    draw_batches,
     draw_comparison,
     draw_errors,
     draw_overlay,
@@ -30,6 +31,7 @@ from segplus.reporting.metrics_file import clean_numbers, read_metrics, write_me
 from segplus.reporting.scores import list_class_columns
 from segplus.reporting.table import (
     describe_extremes,
+    find_background,
     format_class_table,
     format_share,
     list_class_rows,
@@ -43,6 +45,8 @@ EVALUATION = {
     "mean_dice": 0.74,
     "per_category_iou": [0.75, 0.45, math.nan],
     "per_category_accuracy": [0.9, 0.65, math.nan],
+    "mean_precision": 0.746,
+    "per_category_precision": [0.928, 0.565, math.nan],
     "per_category_dice": [0.857, 0.62, math.nan],
     "confusion_matrix": [[90, 10, 0], [7, 13, 0], [0, 0, 0]],
 }
@@ -151,6 +155,10 @@ def test_extremes_are_disjoint_and_leave_nan_out() -> None:
     scores = [0.9, math.nan, 0.1, 0.5, None, 0.2, 0.6, 0.8]
     assert choose_extremes(scores, 2) == {"worst": [2, 5], "median": [3, 6], "best": [0, 7]}
     assert choose_extremes(scores, 1) == {"worst": [2], "median": [3], "best": [0]}
+    assert choose_extremes([0.5, 0.5, 0.5], 1) == {"worst": [0], "median": [1], "best": []}
+    assert choose_extremes([0.1, 0.5, 0.5004, 0.9], 1) == {"worst": [0], "median": [1], "best": [3]}
+    assert choose_extremes([0.1, 0.9, 0.9001, 0.9002, 0.95, 0.96], 2)["best"] == [5, 4]
+    assert choose_extremes([1.0, 1.0], 3) == {"worst": [0], "median": [], "best": []}
     assert choose_extremes([0.9, 0.1], 3) == {"worst": [1], "median": [], "best": [0]}
     assert choose_extremes([0.9], 3) == {"worst": [0], "median": [], "best": []}
     assert choose_extremes([math.nan], 3) == {"worst": [], "median": [], "best": []}
@@ -158,13 +166,13 @@ def test_extremes_are_disjoint_and_leave_nan_out() -> None:
 
 def test_class_table() -> None:
     assert format_class_table(EVALUATION, ["sky", "lane marking", "car"]) == (
-        "class         IoU %  accuracy %  Dice %  share %\n"
-        "────────────────────────────────────────────────\n"
-        "sky            75.0        90.0    85.7     83.3\n"
-        "lane marking   45.0        65.0    62.0     16.7\n"
-        "car               —           —       —      0.0\n"
-        "────────────────────────────────────────────────\n"
-        "mean           60.0        77.5    74.0"
+        "class         IoU %  precision %  recall %  Dice %  share %\n"
+        "───────────────────────────────────────────────────────────\n"
+        "sky            75.0         92.8      90.0    85.7     83.3\n"
+        "lane marking   45.0         56.5      65.0    62.0     16.7\n"
+        "car               —            —         —       —      0.0\n"
+        "───────────────────────────────────────────────────────────\n"
+        "mean           60.0         74.6      77.5    74.0"
     )
 
 
@@ -180,14 +188,59 @@ NAMES = ["steel", "scratch", "stain"]
 
 
 def test_what_is_wrong_is_said_in_a_sentence_a_class() -> None:
-    first, second = describe_failures(BAD, NAMES)
+    first, second, advice = describe_failures(BAD, NAMES)
     assert first.startswith("scratch is never found: the model never predicts it. It has 40 pixels in 4 images; ")
     assert first.endswith("; all of them are taken for steel.")
     assert second.startswith("stain is mostly missed: of its 10 pixels in 1 image, 10.0 % are found; 90.0 % of them ")
     sound = {"confusion_matrix": [[5, 1], [1, 5]], "per_category_iou": [5 / 7, 5 / 7]}
     assert describe_failures(sound, ["a", "b"]) == []
-    (wrong,) = describe_failures({"confusion_matrix": [[5, 1], [5, 0]]}, ["a", "b"])
+    wrong, _ = describe_failures({"confusion_matrix": [[5, 1], [5, 0]]}, ["a", "b"])
     assert wrong.startswith("b is never found: where the model predicts it, it is always wrong. It has 5 pixels; ")
+    for word in ("more steps", "class_weights", "tversky", "beta above alpha", "rare_class_crop"):
+        assert word in advice
+
+
+def test_a_class_that_is_hardly_ever_right_is_told_of() -> None:
+    first, second, advice = describe_failures({"confusion_matrix": [[900, 97, 3], [0, 3, 0], [0, 0, 0]]}, NAMES)
+    assert first == "stain is predicted where it is not: the truth holds none, the prediction 3 pixels."
+    assert second == (
+        "scratch is mostly predicted where it is not: of the 100 pixels that are predicted as it, 3.0 % are right; "
+        "most of the others are steel."
+    )
+    assert "alpha above beta" in advice
+    assert describe_failures({"confusion_matrix": [[900, 95], [0, 5]]}, ["a", "b"]) == []  # 5 %, and no less
+
+
+def test_most_failures_are_counted() -> None:
+    matrix = np.zeros((9, 9), dtype=np.int64)
+    matrix[:, 0] = 10
+    told = describe_failures({"confusion_matrix": matrix}, [f"class {index}" for index in range(9)])
+    assert [sentence.startswith("class") for sentence in told] == [True] * 5 + [False] * 2
+    assert told[5] == "3 more classes are found in less than 20% of the pixels, or hardly ever right."
+
+
+def test_the_background_fills_more_than_half_of_the_pixels() -> None:
+    assert find_background({"confusion_matrix": [[49, 0], [1, 50]]}) == 1
+    assert find_background({"confusion_matrix": [[50, 0], [1, 49]]}) is None
+    assert find_background({"confusion_matrix": [[50]]}) is None
+    assert find_background({}) is None
+
+
+def test_a_panel_shows_the_photograph_where_the_background_is() -> None:
+    truth = np.zeros((10, 10), dtype=np.uint8)
+    truth[4:6] = 1
+    panel = np.asarray(draw_panel(Image.new("RGB", (10, 10), "white"), truth, truth, CLASSES, "", 10, background=0))
+    assert not (panel == (10, 20, 30)).all(axis=2).any()
+    swatch = 14 * 14 - 4 * 13  # without its frame
+    assert (panel == (200, 100, 50)).all(axis=2).sum() == 2 * 20 + swatch
+
+
+def test_batches_are_drawn_with_their_labels() -> None:
+    image, label = np.full((10, 20, 3), 7, dtype=np.uint8), np.array([[0] * 20, *[[1] * 20] * 9])
+    drawn = np.asarray(draw_batches([([image] * 3, [label] * 3), ([image], [label])], CLASSES, 20))
+    assert (drawn == (7, 7, 7)).all(axis=2).sum() == 4 * 200
+    swatch = 14 * 14 - 4 * 13
+    assert (drawn == (10, 20, 30)).all(axis=2).sum() == 4 * 20 + swatch
 
 
 def test_tables_say_in_words_what_has_no_number() -> None:
@@ -197,7 +250,7 @@ def test_tables_say_in_words_what_has_no_number() -> None:
     assert "too few images" in format_class_table(BAD, NAMES).splitlines()[-1]
     matrix = [[1, 1, 0], [0, 0, 0], [0, 0, 0]]
     rows = list_class_rows({**compute_scores(np.array(matrix)), "confusion_matrix": matrix}, ["a", "b", "c"])
-    assert [row["accuracy"] for row in rows] == ["50.0", "not in the truth", "—"]
+    assert [row["recall"] for row in rows] == ["50.0", "not in the truth", "—"]
 
 
 def test_class_table_without_confusion_matrix_has_no_share() -> None:

@@ -27,6 +27,7 @@ from segplus.metrics.confusion import score_each
 from segplus.recipe import DecisionRecipe, EvaluationRecipe
 from segplus.reporting.environment import describe_machine, list_versions
 from segplus.reporting.failures import describe_failures
+from segplus.reporting.gallery import Gallery
 from segplus.reporting.html_report import write_html_report
 from segplus.reporting.metrics_file import refuse_foreign_results, write_metrics
 from segplus.reporting.table import format_class_table
@@ -87,8 +88,9 @@ def evaluate(
     targets = place_predictions(output / "predictions", chosen) if save_predictions else []
     started = time.perf_counter()
     written = (targets, save_predictions) if save_predictions else None
+    gallery = Gallery(loaded.classes, len(chosen))
     evaluator = evaluate_split(
-        predictor, chosen, loaded.classes, recipe, targets=written, title=name, progress=progress
+        predictor, chosen, loaded.classes, recipe, targets=written, gallery=gallery, title=name, progress=progress
     )
     scores = evaluator.compute(*recipe.list_bootstrap())
     seconds = time.perf_counter() - started
@@ -101,7 +103,7 @@ def evaluate(
         write_table(files[1], list_image_rows(evaluator, loaded.classes))
         examples = predict_examples(predictor, chosen, evaluator)
         settings = format_settings(data, recipe)
-        write_html_report(files[2], metrics, loaded.classes, examples, [], settings, list_versions())
+        write_html_report(files[2], metrics, loaded.classes, examples, [], settings, list_versions(), gallery=gallery)
     state.wait_for_everyone()
     return metrics
 

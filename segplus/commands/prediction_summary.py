@@ -14,7 +14,7 @@ from segplus.files import place_outputs, write_text
 from segplus.inference.annotations import build_coco
 from segplus.inference.prediction_files import write_table
 from segplus.inference.prediction_folder import Records
-from segplus.reporting.gallery import write_gallery
+from segplus.reporting.predictions_page import write_predictions_page
 
 _SUFFIXES = (".csv", ".parquet", ".json")
 
@@ -62,4 +62,4 @@ def write_summaries(run: PredictionRun, items: Sequence[Item], records: Records 
             )
             for item in items
         ]
-        write_gallery(run.output / "index.html", listed, files, classes)
+        write_predictions_page(run.output / "index.html", listed, files, classes)

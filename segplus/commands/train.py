@@ -35,6 +35,7 @@ from segplus.models import load_model
 from segplus.recipe import DecisionRecipe, Recipe, load_recipe
 from segplus.recipe.shipped import find_recipe
 from segplus.reporting.failures import describe_failures
+from segplus.reporting.gallery import Gallery
 from segplus.reporting.hub import prepare_repository, push_folder
 from segplus.reporting.image_counts import ImageCounts, write_image_counts
 from segplus.reporting.results import RunResults, name_repository, write_results
@@ -48,6 +49,7 @@ from segplus.training import (
     choose_precision,
     prepare_process,
 )
+from segplus.training.batch_picture import write_batch_picture
 from segplus.training.checkpoints import claim_output_dir, find_resumable_checkpoint
 from segplus.training.held_rows import explain_lost_worker
 from segplus.training.interruption import TrainingInterruptedError
@@ -88,8 +90,13 @@ def train(recipe: Recipe) -> None:
     with arguments.main_process_first(desc="output folder"):
         claim_output_dir(recipe, output_dir)
         checkpoint = find_resumable_checkpoint(output_dir, arguments.world_size)
+        if trainer.is_world_process_zero():
+            shown = output_dir / "pictures" / "batch.png"
+            write_batch_picture(shown, trainer.train_dataset, trainer.data_collator, data.classes)
     if trainer.is_world_process_zero():
-        print("\n".join([*data.found, loaded.describe(), f"resuming from {checkpoint}" if checkpoint else ""]).rstrip())
+        print("\n".join([*data.found, loaded.describe(), f"augmented training images: {shown}"]))
+        if checkpoint:
+            print(f"resuming from {checkpoint}")
     with stop_on_signals(trainer), explain_lost_worker(trainer.list_held_rows()):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trainer.save_final_model()
@@ -120,7 +127,10 @@ def report_run(
     counted: dict[str, ImageCounts] = {}
     for name in measured:
         started = time.perf_counter()
-        evaluator = evaluate_split(predictor, data.splits[name], data.classes, recipe.evaluation, title=name)
+        gallery = Gallery(data.classes, len(data.splits[name])) if name == measured[-1] else None
+        evaluator = evaluate_split(
+            predictor, data.splits[name], data.classes, recipe.evaluation, gallery=gallery, title=name
+        )
         scores = evaluator.compute(*recipe.evaluation.list_bootstrap())
         counted[name] = [image.name for image in evaluator.images], evaluator.stack_counts()
         protocol = recipe.evaluation.protocol.describe()
@@ -141,6 +151,7 @@ def report_run(
             examples=predict_examples(predictor, data.splits[name], evaluator),
             log_history=trainer.state.log_history,
             image_range=saved.image_range,
+            gallery=gallery,
         )
     )
     print(f"\n{name} split, {scores['images']} images\n{format_class_table(scores, data.classes.names)}\n")

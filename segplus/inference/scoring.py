@@ -22,6 +22,7 @@ from segplus.metrics.evaluator import BorderMetric, ImageScores
 from segplus.metrics.user_metrics import UserMetrics
 from segplus.progress import Progress
 from segplus.recipe.evaluation_section import EvaluationRecipe
+from segplus.reporting.gallery import Gallery
 
 T = TypeVar("T")
 READ_AHEAD = 2  # decoded images that wait beside the one that is scored and the one that is read
@@ -110,6 +111,7 @@ def evaluate_split(
     recipe: EvaluationRecipe,
     *,
     targets: tuple[Sequence[Path], str] | None = None,
+    gallery: Gallery | None = None,
     title: str = "evaluation",
     progress: bool = True,
 ) -> Evaluator:
@@ -121,14 +123,19 @@ def evaluate_split(
         classes: Their classes.
         recipe: The metrics.
         targets: The file of each image's label map, from `place_outputs`, and the mask format; None writes none.
+        gallery: Gets a thumbnail of each image, on every process those of all; None keeps none.
         title: Stands before the progress bar.
         progress: Show a progress bar.
     """
     evaluator = build_evaluator(recipe, classes)
     for index, pair, label in iterate_split(split, title, progress=progress):
-        prediction, _ = score_image(predictor, evaluator, pair["image"], label, index, pair["name"])
+        prediction, scores = score_image(predictor, evaluator, pair["image"], label, index, pair["name"])
         if targets:
             write_labels(targets[0][index], prediction.cpu().numpy(), pair["image"], classes, targets[1])
+        if gallery is not None:
+            gallery.add(pair["image"], pair["label"], prediction.cpu().numpy(), scores)
+    if gallery is not None:
+        gallery.merge(merge_processes(gallery))
     return merge_evaluators(evaluator)
 
 

@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ Points = Sequence[tuple[float, float]]
 _WIDTH, _HEIGHT = 360, 236
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 42
 _MOST_POINTS = 400
+_SPARK = (160, 64)
 _MATRIX_COLOR = (37, 99, 200)
 _MATRIX_SIDE_PX = 640
 
@@ -82,16 +84,42 @@ def choose_ticks(low: float, high: float, most: int = 5) -> list[float]:
     return [float(f"{step * index:.10g}") for index in range(first, last + 1)]
 
 
-def encode_image(image: Image.Image, file_format: str = "PNG") -> str:
+def encode_image(image: Image.Image, file_format: str = "PNG", **options: Any) -> str:
     """Return an image as a data URI.
 
     Args:
         image: The image.
         file_format: "PNG", or "JPEG" for photographs.
+        options: Pillow's own for the format, such as `transparency` or `quality`.
     """
     stream = io.BytesIO()
-    image.save(stream, file_format, optimize=True, **({"quality": 85} if file_format == "JPEG" else {}))
-    return f"data:image/{file_format.lower()};base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
+    image.save(stream, file_format, optimize=True, **({"quality": 85} if file_format == "JPEG" else {}) | options)
+    return embed(stream.getvalue(), file_format)
+
+
+def embed(content: bytes, file_format: str) -> str:
+    """Return the content of an image file, PNG or JPEG, as a data URI."""
+    return f"data:image/{file_format.lower()};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def draw_sparkline(points: Points, last_x: float) -> str:
+    """Return a small SVG of one score over the steps, on an axis from 0 to 1, class "spark".
+
+    Args:
+        points: (step, score in [0, 1]), finite.
+        last_x: The step at the right edge.
+    """
+    width, height = _SPARK
+    placed = [
+        (3 + x / max(last_x, 1e-9) * (width - 6), height - 3 - y * (height - 6)) for x, y in _thin(sorted(points))
+    ]
+    lines = "".join(f'<line class="grid" x1="0" x2="{width}" y1="{y}" y2="{y}"/>' for y in (3, height / 2, height - 3))
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
+    end = f'<circle class="dot-0" cx="{placed[-1][0]:.1f}" cy="{placed[-1][1]:.1f}" r="3"/>'
+    return (
+        f'<svg class="chart spark" viewBox="0 0 {width} {height}" aria-hidden="true">{lines}'
+        f'<polyline class="line-0" points="{path}"/>{end}</svg>'
+    )
 
 
 def draw_matrix(shares: npt.NDArray[np.float64], names: Sequence[str]) -> tuple[str, int, int]:
@@ -113,7 +141,8 @@ def draw_matrix(shares: npt.NDArray[np.float64], names: Sequence[str]) -> tuple[
     pixels = np.dstack([np.full((count, count), channel) for channel in _MATRIX_COLOR] + [alpha]).astype(np.uint8)
     size = count * cell
     svg = [
-        f'<svg class="matrix" width="{side}" height="{side}" viewBox="0 0 {side} {side}" aria-hidden="true">',
+        f'<svg class="matrix" style="width:clamp({0.6 * side:.0f}px,100%,{side}px)" viewBox="0 0 {side} {side}" '
+        'aria-hidden="true">',
         f'<image x="{offset}" y="{offset}" width="{size}" height="{size}" preserveAspectRatio="none" '
         f'href="{encode_image(Image.fromarray(pixels))}"/>',
         f'<rect class="frame" x="{offset}" y="{offset}" width="{size}" height="{size}"/>',

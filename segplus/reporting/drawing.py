@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,13 +31,20 @@ def colorize(labels: Labels, classes: ClassMap) -> Pixels:
     Returns:
         RGB, uint8, shape (H, W, 3); whatever is no class is hatched in dark grey.
     """
-    palette = np.array([*classes.colors, _IGNORED_DARK], dtype=np.uint8)
+    return list_palette(classes)[index_palette(labels, classes)]
+
+
+def list_palette(classes: ClassMap) -> Pixels:
+    """Return the colours that a label map is drawn in, uint8, shape (C + 2, 3): the last two hatch what is ignored."""
+    return np.array([*classes.colors, _IGNORED_DARK, _IGNORED_LIGHT], dtype=np.uint8)
+
+
+def index_palette(labels: Labels, classes: ClassMap) -> npt.NDArray[np.int64]:
+    """Return each pixel's row in `list_palette`, shape (H, W)."""
     outside = (labels < 0) | (labels >= classes.num_classes)
-    colored = palette[np.where(outside, classes.num_classes, labels)]
     height, width = labels.shape
     stripe = (np.arange(height)[:, None] + np.arange(width)) % 8 < 3
-    colored[outside & stripe] = _IGNORED_LIGHT
-    return colored
+    return np.where(outside, classes.num_classes + stripe, labels).astype(np.int64)
 
 
 def draw_overlay(image: Image.Image, labels: Labels, classes: ClassMap, opacity: float = 0.55) -> Image.Image:
@@ -122,6 +130,7 @@ def draw_panel(
     classes: ClassMap,
     title: str = "",
     tile_width_px: int = 400,
+    background: int | None = None,
 ) -> Image.Image:
     """Return image, truth, prediction and errors side by side over a legend of the classes present.
 
@@ -132,8 +141,10 @@ def draw_panel(
         classes: Names and colours.
         title: A line above the tiles, such as the file's name and score.
         tile_width_px: Width of each of the four tiles.
+        background: A class that is left as photographed, so that what lies on it can be seen.
     """
-    return _stack([_draw_row(Example(title, image, truth, prediction), classes, tile_width_px)], classes)
+    row = _draw_row(Example(title, image, truth, prediction), classes, tile_width_px, background)
+    return _stack([row], classes, background)
 
 
 def draw_panel_grid(examples: Sequence[Example], classes: ClassMap, tile_width_px: int = 320) -> Pixels:
@@ -184,10 +195,31 @@ def draw_comparison(
     return _stack([(_draw_tiles(title, tiles, tile_width_px), ids)], classes)
 
 
+def draw_batches(
+    batches: Sequence[tuple[Sequence[Any], Sequence[Labels]]], classes: ClassMap, tile_width_px: int = 240
+) -> Image.Image:
+    """Return training batches under one another: the images of each side by side over their labels, and a legend.
+
+    Args:
+        batches: (images, labels) of each: RGB, uint8, shape (H, W, 3), and class ids, shape (H, W).
+        classes: Names and colours.
+        tile_width_px: Width of each image.
+    """
+    rows: list[_Row] = []
+    for images, labels in batches:
+        captions = [f"image {number}" for number in range(1, len(images) + 1)]
+        photos = {caption: np.asarray(image) for caption, image in zip(captions, images, strict=True)}
+        colored = {f"labels of {name}": colorize(label, classes) for name, label in zip(captions, labels, strict=True)}
+        title = f"batch {len(rows) // 2 + 1}, augmented"
+        ids = {int(i) for label in labels for i in np.unique(label)}
+        rows += [(_draw_tiles(title, photos, tile_width_px), ids), (_draw_tiles("", colored, tile_width_px), ids)]
+    return _stack(rows, classes)
+
+
 _Row = tuple[Image.Image, set[int]]
 
 
-def _draw_row(example: Example, classes: ClassMap, tile_width_px: int) -> _Row:
+def _draw_row(example: Example, classes: ClassMap, tile_width_px: int, background: int | None = None) -> _Row:
     """Return the four tiles of one example with their captions, and the ids that occur in them."""
     share = measure_error_share(example.truth, example.prediction, classes)
     drawn_px = (_SPARE * tile_width_px, _SPARE * tile_width_px * _TALLEST)
@@ -195,14 +227,19 @@ def _draw_row(example: Example, classes: ClassMap, tile_width_px: int) -> _Row:
     photo = _fit(example.image, truth)
     tiles = {
         "image": photo,
-        "truth": colorize(truth, classes),
-        "prediction": colorize(prediction, classes),
+        "truth": _color_over(photo, truth, classes, background),
+        "prediction": _color_over(photo, prediction, classes, background),
         "errors" if np.isnan(share) else f"errors ({share:.1%})": np.asarray(
             draw_errors(Image.fromarray(photo), truth, prediction, classes)
         ),
     }
     title = example.name + ("" if example.score is None else f"  ·  mIoU {example.score:.3f}")
     return _draw_tiles(title, tiles, tile_width_px), {int(i) for i in np.union1d(truth, prediction)}
+
+
+def _color_over(photo: Pixels, labels: Labels, classes: ClassMap, background: int | None) -> Pixels:
+    colored = colorize(labels, classes)
+    return colored if background is None else np.where((labels == background)[..., None], photo, colored)
 
 
 def _draw_tiles(title: str, tiles: Mapping[str, Pixels], tile_width_px: int) -> Image.Image:
@@ -229,10 +266,10 @@ def _scale(pixels: Pixels, size: tuple[int, int], *, is_photo: bool) -> Image.Im
     return tile.resize(size, Image.Resampling.BICUBIC if is_photo else Image.Resampling.NEAREST)
 
 
-def _stack(rows: Sequence[_Row], classes: ClassMap) -> Image.Image:
+def _stack(rows: Sequence[_Row], classes: ClassMap, background: int | None = None) -> Image.Image:
     """Return the rows under one another, and the legend of all the ids that occur."""
     width = max(image.width for image, _ in rows)
-    legend = _draw_legend(set().union(*(ids for _, ids in rows)), classes, width)
+    legend = _draw_legend(set().union(*(ids for _, ids in rows)) - {background}, classes, width)
     images = [image for image, _ in rows] + [legend]
     height = sum(p.height for p in images) + _MARGIN_PX * (len(images) + 1)
     sheet = Image.new("RGB", (width + 2 * _MARGIN_PX, height), _PAPER)

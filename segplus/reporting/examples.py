@@ -40,12 +40,14 @@ def choose_extremes(scores: Sequence[float | None], count: int) -> dict[str, lis
         scores: One score an image; None and NaN (an image with ignored pixels only) are left out.
         count: Images in each of the three groups; fewer where the images do not suffice.
     Returns:
-        "worst" (lowest first), "median" (lowest first) and "best" (highest first) -> positions.
+        "worst" (lowest first), "median" (lowest first) and "best" (highest first) -> positions. What is not better
+        than the medians by a thousandth, which could be read, is not among the best.
     """
     ranked = sorted((s, i) for i, s in enumerate(scores) if s is not None and not math.isnan(s))
     order = [index for _, index in ranked]
     share = min(count, len(order) // 3)
-    if share == 0:
-        return {"worst": order[:1], "median": [], "best": order[1:][::-1]}
     start = (len(order) - share) // 2
-    return {"worst": order[:share], "median": order[start : start + share], "best": order[: -share - 1 : -1]}
+    worst, median = (order[:share], order[start : start + share]) if share else (order[:1], [])
+    best = order[: -share - 1 : -1] if share else order[1:][::-1]
+    below = max((round(scores[i] or 0, 3) for i in median or worst), default=0)
+    return {"worst": worst, "median": median, "best": [i for i in best if round(scores[i] or 0, 3) > below]}

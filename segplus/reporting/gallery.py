@@ -1,75 +1,108 @@
-"""A folder of predictions as one page: small pictures, filtered by class and area; it needs no network."""
+"""The gallery of the HTML report: a thumbnail of every evaluated image, with what it takes to filter them."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import io
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+import numpy as np
+from PIL import Image
 
 from segplus.classes import ClassMap
-from segplus.files import write_text
+from segplus.images import DecodedImage, show_as_rgb
+from segplus.metrics.evaluator import ImageScores
+from segplus.reporting.charts import embed
+from segplus.reporting.drawing import shrink_labels
+from segplus.reporting.examples import Labels
+from segplus.reporting.layers import encode_errors, encode_labels
 
-_HERE = Path(__file__).parent
-_MOST_CLASSES = 4  # that stand under a picture
+# About 10 kB an image in the file: a thousand make the report 10 MB.
+MOST_IMAGES = 1000
+_THUMBNAIL_PX = 224
 
 
-def write_gallery(
-    path: Path, records: Sequence[Mapping[str, Any]], files: Sequence[tuple[str, str]], classes: ClassMap
-) -> None:
-    """Write the page, whole or not at all.
+@dataclass(frozen=True)
+class _Thumbnail:
+    """One image: a JPEG, and truth and prediction as compressed class ids of its size."""
+
+    scores: ImageScores
+    photo: bytes
+    truth: bytes
+    prediction: bytes
+    shape: tuple[int, int]
+
+
+class Gallery:
+    """Collects small copies of a split's images while they are scored; memory is bounded by `MOST_IMAGES`.
 
     Args:
-        path: index.html of the folder.
-        records: image, height_px, width_px and classes (name -> area_px, share and perhaps area_mm2) of each image.
-        files: Of each image its small picture and the file that a click opens, below the folder; "" for none.
-        classes: Names and colours.
+        classes: Names, colours and the ignore index.
+        images: How many images the split holds; of more than `MOST_IMAGES` every n-th is taken.
     """
-    is_physical = any("area_mm2" in entry for record in records for entry in record["classes"].values())
-    key, unit = ("area_mm2", "mm²") if is_physical else ("area_px", "pixels")
-    images = [
-        {
-            "name": record["image"],
-            "height": record["height_px"],
-            "width": record["width_px"],
-            "thumbnail": quote(thumbnail),
-            "file": quote(file),
-            "classes": _list_classes(record["classes"], key, unit, classes),
+
+    def __init__(self, classes: ClassMap, images: int) -> None:
+        self.classes, self.images = classes, images
+        self.every = max(1, math.ceil(images / MOST_IMAGES))
+        self._thumbnails: list[_Thumbnail] = []
+
+    def add(self, image: DecodedImage, truth: Labels, prediction: Labels, scores: ImageScores) -> None:
+        """Keep a thumbnail of an image, if it is one of those that are shown.
+
+        Args:
+            image: The image, of H x W pixels.
+            truth: Class ids and the ignore index, integers, shape (H, W).
+            prediction: Class ids, integers, shape (H, W).
+            scores: The image's own scores.
+        """
+        if scores.index % self.every:
+            return
+        limit = (_THUMBNAIL_PX, _THUMBNAIL_PX)
+        small = [shrink_labels(labels, limit).astype(np.int32) for labels in (truth, prediction)]
+        height, width = small[0].shape
+        photo = show_as_rgb(image)
+        photo = (photo if photo.mode == "RGB" else photo.convert("RGB")).resize(
+            (width, height), Image.Resampling.BICUBIC, reducing_gap=2.0
+        )
+        stream = io.BytesIO()
+        photo.save(stream, "JPEG", quality=70, optimize=True)
+        packed = [zlib.compress(labels.tobytes()) for labels in small]
+        self._thumbnails.append(_Thumbnail(scores, stream.getvalue(), packed[0], packed[1], (height, width)))
+
+    def merge(self, galleries: Sequence[Gallery]) -> None:
+        """Hold what all processes saw, this one among them."""
+        self._thumbnails = [thumbnail for gallery in galleries for thumbnail in gallery._thumbnails]
+
+    def describe(self, background: int | None = None) -> list[dict[str, Any]]:
+        """Return what the page's script shows, in the order of the split.
+
+        Args:
+            background: A class that is left transparent.
+        Returns:
+            For each image its name, mIoU in percent or None, the IoU in percent of each class that occurs in it, and
+            its layers as data URIs.
+        """
+        ordered = sorted(self._thumbnails, key=lambda thumbnail: thumbnail.scores.index)
+        return [self._describe_thumbnail(thumbnail, background) for thumbnail in ordered]
+
+    def _describe_thumbnail(self, thumbnail: _Thumbnail, background: int | None) -> dict[str, Any]:
+        scores = thumbnail.scores.compute()
+        truth, prediction = (
+            np.frombuffer(zlib.decompress(packed), np.int32).reshape(thumbnail.shape)
+            for packed in (thumbnail.truth, thumbnail.prediction)
+        )
+        occurring = {index: iou for index, iou in enumerate(scores["per_category_iou"]) if not math.isnan(iou)}
+        return {
+            "name": thumbnail.scores.name,
+            "width": thumbnail.shape[1],
+            "height": thumbnail.shape[0],
+            "score": None if math.isnan(scores["mean_iou"]) else round(100 * scores["mean_iou"], 1),
+            "classes": {str(index): round(100 * iou, 1) for index, iou in occurring.items()},
+            "photo": embed(thumbnail.photo, "JPEG"),
+            "truth": encode_labels(truth, self.classes, background),
+            "prediction": encode_labels(prediction, self.classes, background),
+            "errors": encode_errors(truth, prediction, self.classes),
         }
-        for record, (thumbnail, file) in zip(records, files, strict=True)
-    ]
-    areas = [[record["classes"][name].get(key, 0) for name in classes.names] for record in records]
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=True)
-    template = environment.from_string((_HERE / "gallery.html").read_text(encoding="utf-8"))
-    page = {
-        "count": f"{len(images):,}",
-        "names": classes.names,
-        "unit": unit,
-        "images": images,
-        "areas": Markup(json.dumps(areas)),
-        "style": Markup((_HERE / "html_report.css").read_text(encoding="utf-8")),
-    }
-    write_text(path, template.render(page))
-
-
-def _list_classes(
-    measured: Mapping[str, Mapping[str, float]], key: str, unit: str, classes: ClassMap
-) -> list[dict[str, str]]:
-    """Return colour and text of the classes with the largest areas."""
-    colors = dict(zip(classes.names, classes.colors, strict=True))
-    largest = sorted((name for name in measured if measured[name]["area_px"]), key=lambda name: -measured[name][key])
-    return [
-        {
-            "color": "#{:02x}{:02x}{:02x}".format(*colors[name]),
-            "text": f"{name}: {_format_area(measured[name][key])} {unit} ({100 * measured[name]['share']:.1f} %)",
-        }
-        for name in largest[:_MOST_CLASSES]
-    ]
-
-
-def _format_area(area: float) -> str:
-    return f"{area:,.0f}" if area >= 100 or float(area).is_integer() else f"{area:.3g}"

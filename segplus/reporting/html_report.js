@@ -38,6 +38,11 @@ function readLayer(image) {
   let before = -1, id = -1;
   for (let position = 0, i = 0; position < classes.length; position++, i += 4) {
     const color = (pixels[i] << 16) | (pixels[i + 1] << 8) | pixels[i + 2];
+    if (pixels[i + 3] === 0) { // left transparent; its colour is needed where it is shown alone
+      classes[position] = data.background;
+      pixels.set([...data.colors[data.background], 255], i);
+      continue;
+    }
     if (color !== before) [before, id] = [color, ids.get(color) ?? -1]; // -1: the hatching of ignored pixels
     classes[position] = id;
   }
@@ -105,13 +110,18 @@ if (images) {
       for (const image of images.querySelectorAll(".truth, .prediction")) showClasses(image, chosen);
     });
   }
+  const enlarge = (button, isWide) => {
+    button.closest("figure").classList.toggle("wide", isWide);
+    button.setAttribute("aria-pressed", isWide);
+    button.textContent = isWide ? "Shrink" : "Enlarge";
+  };
   for (const button of images.querySelectorAll(".enlarge")) {
-    button.addEventListener("click", () => {
-      const isWide = button.closest("figure").classList.toggle("wide");
-      button.setAttribute("aria-pressed", isWide);
-      button.textContent = isWide ? "Shrink" : "Enlarge";
-    });
+    button.addEventListener("click", () => enlarge(button, !button.closest("figure").classList.contains("wide")));
   }
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    for (const button of images.querySelectorAll(".wide .enlarge")) enlarge(button, false);
+  });
 }
 
 const matrix = document.getElementById("matrix");
@@ -134,8 +144,9 @@ if (matrix) {
 
   svg.addEventListener("pointermove", (event) => {
     const box = svg.getBoundingClientRect();
-    const x = Math.floor((event.clientX - box.left - offset) / side);
-    const y = Math.floor((event.clientY - box.top - offset) / side);
+    const scale = svg.viewBox.baseVal.width / box.width; // a narrow page shrinks the matrix
+    const x = Math.floor(((event.clientX - box.left) * scale - offset) / side);
+    const y = Math.floor(((event.clientY - box.top) * scale - offset) / side);
     if (x < 0 || y < 0 || x >= count || y >= count) return;
     [row, column] = [y, x];
     show();

@@ -15,11 +15,13 @@ from markupsafe import Markup, escape
 
 from segplus.classes import ClassMap
 from segplus.files import write_text
-from segplus.reporting.charts import draw_curves, draw_matrix
+from segplus.reporting.charts import draw_matrix
 from segplus.reporting.drawing import shrink_labels
 from segplus.reporting.examples import Example
 from segplus.reporting.failures import describe_failures
+from segplus.reporting.gallery import Gallery
 from segplus.reporting.layers import MOST_PX, encode_layers
+from segplus.reporting.learning_curves import list_charts, list_class_curves
 from segplus.reporting.metrics_file import clean_numbers
 from segplus.reporting.scores import (
     LARGE,
@@ -28,18 +30,9 @@ from segplus.reporting.scores import (
     list_further_scores,
     list_large_scores,
 )
-from segplus.reporting.table import ABSENT, format_score, format_share, measure_pixel_shares
+from segplus.reporting.table import ABSENT, find_background, format_score, format_share, measure_pixel_shares
 
 _HERE = Path(__file__).parent
-_CURVES = {
-    "Loss": {"loss": "training", "eval_loss": "validation"},
-    "Validation scores": {
-        "eval_mean_iou": "mIoU",
-        "eval_mean_accuracy": "mean accuracy",
-        "eval_overall_accuracy": "pixel accuracy",
-    },
-    "Learning rate": {"learning_rate": "learning rate"},
-}
 _MOST_DECADES = 6
 _TALL_ROWS = 40
 _MOST_CONFUSIONS = 8
@@ -54,6 +47,7 @@ def write_html_report(
     recipe_text: str,
     versions: Mapping[str, str],
     split: str | None = None,
+    gallery: Gallery | None = None,
 ) -> None:
     """Write the report, whole or not at all.
 
@@ -66,6 +60,7 @@ def write_html_report(
         recipe_text: The merged recipe, YAML; empty where there is none.
         versions: Package -> version.
         split: The evaluation shown in full; by default "test", or else the last one.
+        gallery: Thumbnails of that split's images; None shows none.
     Raises:
         ValueError: If there is no evaluation, or not the one asked for.
     """
@@ -73,27 +68,33 @@ def write_html_report(
     chosen = split or ("test" if "test" in evaluations else next(reversed(evaluations), ""))
     if chosen not in evaluations:
         raise ValueError(f"no evaluation of the split '{chosen}'; there are: {', '.join(evaluations) or 'none'}")
+    background = find_background(evaluations[chosen])
     page = {
         "model": metrics.get("model") or "Segmentation model",
         "dataset": metrics.get("dataset"),
         "split": chosen,
         "splits": _list_splits(evaluations),
         "split_titles": list(LARGE.values())[:4],
-        "groups": [_describe_group(title, members, classes) for title, members in examples.items() if members],
-        "charts": _list_charts(log_history),
+        "groups": [
+            _describe_group(title, members, classes, background) for title, members in examples.items() if members
+        ],
+        "charts": list_charts(log_history),
+        "class_curves": list_class_curves(log_history, classes.names),
         "tables": _list_tables(metrics, versions),
         "recipe": recipe_text.rstrip(),
         **_describe_scores(evaluations[chosen], classes.names),
         **_describe_classes(evaluations[chosen], classes),
-        **_describe_legend(examples, classes),
-        **_describe_confusions(evaluations[chosen], classes),
+        **_describe_legend(examples, classes, background),
+        **_describe_gallery(gallery, classes, background),
+        **_describe_confusions(evaluations[chosen], classes, background),
     }
     # Paths may break behind each folder.
     page["heading"] = Markup(escape(page["model"]).replace("/", Markup("/<wbr>")).replace("_", Markup("_<wbr>")))
     page["title"] = f"{page['model']}: {chosen}"
     page["sections"] = _list_sections(page)
     page["style"] = Markup((_HERE / "html_report.css").read_text(encoding="utf-8"))
-    page["script"] = Markup((_HERE / "html_report.js").read_text(encoding="utf-8"))
+    scripts = ("html_report.js", "html_gallery.js")
+    page["script"] = Markup("\n".join((_HERE / name).read_text(encoding="utf-8") for name in scripts))
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=True)
     template = environment.from_string((_HERE / "html_report.html").read_text(encoding="utf-8"))
     text = template.render(page)
@@ -103,6 +104,7 @@ def write_html_report(
 def _list_sections(page: Mapping[str, Any]) -> list[tuple[str, str]]:
     sections = {
         "images": ("Images", page["groups"]),
+        "gallery": ("Gallery", page["gallery"]),
         "classes": ("Classes", True),
         "confusions": ("Confusions", page["matrix"]),
         "learning": ("Learning curves", page["charts"]),
@@ -155,27 +157,44 @@ def _describe_classes(evaluation: Mapping[str, Any], classes: ClassMap) -> dict[
     return {"columns": list(columns), "rows": rows, "has_distances": "Hausdorff 95" in columns}
 
 
-def _describe_group(title: str, members: Sequence[Example], classes: ClassMap) -> dict[str, Any]:
-    return {"title": title, "examples": [encode_layers(example, classes) for example in members]}
+def _describe_group(
+    title: str, members: Sequence[Example], classes: ClassMap, background: int | None
+) -> dict[str, Any]:
+    return {"title": title, "examples": [encode_layers(example, classes, background) for example in members]}
 
 
-def _describe_legend(examples: Mapping[str, Sequence[Example]], classes: ClassMap) -> dict[str, Any]:
+def _describe_gallery(gallery: Gallery | None, classes: ClassMap, background: int | None) -> dict[str, Any]:
+    """Return the images as JSON, and in words how many of the split's they are."""
+    shown = [] if gallery is None else gallery.describe(background)
+    if gallery is None or not shown:
+        return {"gallery": None}
+    total = f"{gallery.images:,}"
+    count = f"All {total} images" if gallery.every == 1 else f"{len(shown):,} of {total} images, evenly chosen"
+    occurring = {int(index) for entry in shown for index in entry["classes"]}
+    names = [(index, name) for index, name in enumerate(classes.names) if index in occurring]
+    return {"gallery": {"count": count, "names": names, "data": _embed_json(shown)}}
+
+
+def _describe_legend(
+    examples: Mapping[str, Sequence[Example]], classes: ClassMap, background: int | None
+) -> dict[str, Any]:
     ids: set[int] = set()
     for members in examples.values():
         for example in members:
             for labels in (example.truth, example.prediction):
                 ids |= {int(i) for i in np.unique(shrink_labels(labels, (MOST_PX, MOST_PX)))}
     legend = [
-        {"id": index, "name": name, "color": _format_color(classes.colors[index])}
+        {"id": index, "name": name, "color": _format_color(classes.colors[index]), "is_clear": index == background}
         for index, name in enumerate(classes.names)
         if index in ids
     ]
     return {"legend": legend, "has_ignored": bool(ids - set(range(classes.num_classes)))}
 
 
-def _describe_confusions(evaluation: Mapping[str, Any], classes: ClassMap) -> dict[str, Any]:
+def _describe_confusions(evaluation: Mapping[str, Any], classes: ClassMap, background: int | None) -> dict[str, Any]:
     """Return the matrix as an image, its numbers for the read-out, the largest confusions and the frequencies."""
-    names, data = classes.names, {"names": classes.names, "colors": classes.colors}
+    names = classes.names
+    data = {"names": names, "colors": classes.colors, "background": background}
     counts = np.array(evaluation.get("confusion_matrix") or np.zeros((0, 0)), dtype=np.int64)
     if not counts.size:
         return {"matrix": None, "confusions": [], "frequencies": None, "data": _embed_json(data)}
@@ -229,25 +248,6 @@ def _describe_frequencies(counts: npt.NDArray[np.int64], names: Sequence[str]) -
         for step in range(decades + 1)
     ]
     return {"rows": rows, "axis": axis, "step": round(100 / decades, 3), "is_tall": len(rows) > _TALL_ROWS}
-
-
-def _list_charts(log_history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    charts = []
-    for title, keys in _CURVES.items():
-        series = {
-            name: [(float(entry["step"]), float(entry[key])) for entry in log_history if _is_point(entry, key)]
-            for key, name in keys.items()
-        }
-        drawn = {name: points for name, points in series.items() if points}
-        svg = draw_curves(drawn, "step")
-        if svg:
-            charts.append({"title": title, "names": list(drawn), "svg": Markup(svg)})
-    return charts
-
-
-def _is_point(entry: Mapping[str, Any], key: str) -> bool:
-    value = entry.get(key)
-    return isinstance(value, int | float) and math.isfinite(value) and "step" in entry
 
 
 def _list_tables(metrics: Mapping[str, Any], versions: Mapping[str, str]) -> list[dict[str, Any]]:

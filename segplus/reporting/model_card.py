@@ -270,7 +270,7 @@ def _pair_scores(facts: ModelCardFacts) -> list[tuple[str, float | None]]:
 def _format_markdown_table(evaluation: Mapping[str, Any], class_names: Sequence[str]) -> str:
     rows = list_class_rows(evaluation, class_names)
     titles = [title for title in rows[0] if title != "class"]
-    heads = ["Class", *(_COLUMNS.get(title, title.replace("acc", "Acc")) for title in titles)]
+    heads = ["Class", *(_COLUMNS.get(title, title[0].upper() + title[1:]) for title in titles)]
     lines = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * len(titles)}"]
     lines += [f"| {' | '.join([escape_text(row['class']), *(row[title] for title in titles)])} |" for row in rows]
     return "\n".join(lines)

@@ -19,10 +19,12 @@ from segplus.recipe.paths import expand_path, is_fold_folder
 from segplus.reporting.drawing import draw_panel
 from segplus.reporting.environment import describe_machine, list_versions
 from segplus.reporting.examples import Example
+from segplus.reporting.gallery import Gallery
 from segplus.reporting.html_report import write_html_report
 from segplus.reporting.licenses import find_license
 from segplus.reporting.metrics_file import write_metrics
 from segplus.reporting.model_card import ModelCardFacts, render_model_card
+from segplus.reporting.table import find_background
 
 _IMAGES_FOLDER = "pictures"
 # Where a recipe may name a folder or a file of the machine it was written on.
@@ -44,6 +46,7 @@ class RunResults:
         examples: Heading -> images, for the report; the card shows the first of each.
         log_history: transformers' log entries.
         image_range: The values that become 0 and 255 in images deeper than 8 bits; None where all were 8-bit.
+        gallery: Thumbnails of the last split's images, for the report.
     """
 
     folder: Path
@@ -55,6 +58,7 @@ class RunResults:
     examples: Mapping[str, Sequence[Example]]
     log_history: Sequence[Mapping[str, Any]]
     image_range: ImageRange | None = None
+    gallery: Gallery | None = None
 
 
 def write_results(results: RunResults) -> None:
@@ -72,6 +76,7 @@ def write_results(results: RunResults) -> None:
         results.log_history,
         recipe_text,
         list_versions(),
+        gallery=results.gallery,
     )
 
 
@@ -95,11 +100,13 @@ def _write_images(results: RunResults) -> list[tuple[str, str]]:
 
     An image with other channels is drawn in colour for the eye only, so there is none to try the model on.
     """
-    listed = []
+    listed, background = [], find_background(list(results.evaluations.values())[-1])
     for heading, examples in results.examples.items():
         for number, example in enumerate(examples):
             title = example.name if example.score is None else f"{example.name}, mIoU {100 * example.score:.1f} %"
-            panel = draw_panel(example.image, example.truth, example.prediction, results.classes, title)
+            panel = draw_panel(
+                example.image, example.truth, example.prediction, results.classes, title, background=background
+            )
             path = f"{_IMAGES_FOLDER}/{heading.lower()}_{number + 1}.png"
             with write_whole(results.folder / path) as temporary:
                 panel.save(temporary, "PNG")

@@ -26,8 +26,8 @@ _FURTHER = {
 }
 _SHARES = {
     "per_category_iou": "IoU",
-    "per_category_accuracy": "Accuracy",
     "per_category_precision": "Precision",
+    "per_category_accuracy": "Recall",
     "per_category_dice": "Dice",
     "per_category_boundary_iou": "Boundary IoU",
     "per_category_surface_dice": "Surface Dice",
@@ -42,6 +42,12 @@ _COUNTS = {
 _DISTANCES = {"per_category_hausdorff_95": "Hausdorff 95"}
 INTERVAL_TITLE = "IoU, 95 % interval"
 # What a protocol's keys are called in a sentence.
+_PROTOCOLS = {
+    "fixed": "The image processor resizes each image as in training, the model predicts it once, and its scores are "
+    "resized back: what transformers' pipeline serves.",
+    "original": "Each image is predicted at its own size, padded where the model needs it.",
+    "sliding": "Each image is predicted at its own size, in overlapping windows whose scores are blended.",
+}
 _UNITS = {"window_px": "windows of {} px", "stride_px": "stride {} px", "flip": "mirrored as well"}
 
 
@@ -118,9 +124,10 @@ def describe_measurement(evaluation: Mapping[str, Any], num_classes: int) -> str
     if not protocol:
         return f"Measured at each image's original resolution, {over}."
     name, *details = (_describe_choice(key, value) for key, value in protocol.items())
-    return f"Measured at each image's original resolution, {over}. Protocol {name}{': ' if details else ''}" + (
-        f"{', '.join(details)}."
-    )
+    chosen = f"Protocol {name}{': ' if details else ''}{', '.join(details)}."
+    return " ".join(
+        [f"Measured at each image's original resolution, {over}.", chosen, _PROTOCOLS.get(name, "")]
+    ).strip()
 
 
 def _describe_choice(key: str, value: Any) -> str:

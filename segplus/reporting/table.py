@@ -18,8 +18,15 @@ NOT_IN_TRUTH = "not in the truth"
 TOO_FEW = "too few images"
 INTERVAL = "95 %"
 
-_SCORES = {"IoU": "per_category_iou", "accuracy": "per_category_accuracy", "Dice": "per_category_dice"}
-_MEANS = {"IoU": "mean_iou", "accuracy": "mean_accuracy", "Dice": "mean_dice"}
+# A class's accuracy is its recall, the word that stands beside precision.
+_SCORES = {
+    "IoU": "per_category_iou",
+    "precision": "per_category_precision",
+    "recall": "per_category_accuracy",
+    "Dice": "per_category_dice",
+}
+_MEANS = {"IoU": "mean_iou", "precision": "mean_precision", "recall": "mean_accuracy", "Dice": "mean_dice"}
+_MOSTLY = 0.5
 
 
 def measure_pixel_shares(evaluation: Mapping[str, Any]) -> list[float] | None:
@@ -34,6 +41,13 @@ def measure_pixel_shares(evaluation: Mapping[str, Any]) -> list[float] | None:
     pixels = [sum(row) for row in matrix]
     total = sum(pixels)
     return [count / total if total else math.nan for count in pixels]
+
+
+def find_background(evaluation: Mapping[str, Any]) -> int | None:
+    """Return the class that fills most of the images, more than half of the valid pixels, or None."""
+    shares = clean_numbers(measure_pixel_shares(evaluation)) or [None]
+    largest = max(range(len(shares)), key=lambda index: shares[index] or 0)
+    return largest if len(shares) > 1 and (shares[largest] or 0) > _MOSTLY else None
 
 
 def read_matrix(evaluation: Mapping[str, Any]) -> npt.NDArray[np.int64] | None:
@@ -84,7 +98,7 @@ def format_share(value: float | None) -> str:
 
 
 def list_class_rows(evaluation: Mapping[str, Any], class_names: Sequence[str]) -> list[dict[str, str]]:
-    """Return one row a class, ready to be shown: name, IoU and its interval, accuracy, Dice and share of pixels.
+    """Return one row a class, ready to be shown: name, IoU and its interval, precision, recall, Dice and share.
 
     Where there is no figure it says why: never predicted, not in the truth, or a dash for neither.
 
@@ -115,7 +129,7 @@ def list_class_rows(evaluation: Mapping[str, Any], class_names: Sequence[str]) -
 
 
 def format_class_table(evaluation: Mapping[str, Any], class_names: Sequence[str]) -> str:
-    """Return an aligned table of percentages: IoU, accuracy, Dice and share of pixels of each class, and their means.
+    """Return an aligned table of percentages: the columns of `list_class_rows` for each class, and their means.
 
     Args:
         evaluation: One entry of metrics.json's "evaluations": the lists of `compute_scores`; without
