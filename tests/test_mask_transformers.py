@@ -243,7 +243,7 @@ def train_briefly(model: PreTrainedModel, folder: Path, batch_size: int, **value
     return trainer
 
 
-@pytest.mark.parametrize("model_type", ["eomt", "mask2former"])
+@pytest.mark.parametrize("model_type", ["eomt", pytest.param("mask2former", marks=pytest.mark.slow)])
 def test_accumulated_training_logs_the_same_loss_and_gradient(model_type: str, tmp_path: Path) -> None:
     runs = [train_briefly(build_model(model_type), tmp_path / str(size), size) for size in (4, 1)]
     whole, parts = (run.state.log_history[0] for run in runs)
@@ -304,7 +304,7 @@ def test_attention_is_unmasked_block_by_block() -> None:
     assert compute_mask_probabilities(0.75, 2) == compute_mask_probabilities(1.0, 2) == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("model_type", SPLITTING)
+@pytest.mark.parametrize("model_type", ["eomt", pytest.param("eomt_dinov3", marks=pytest.mark.slow)])
 def test_a_resumed_training_goes_on_exactly_with_its_attention(model_type: str, tmp_path: Path) -> None:
     options = {"max_steps": 6, "learning_rate": 1e-3, "save_strategy": "steps", "save_steps": 3}
     options |= {"eval_strategy": "steps", "eval_steps": 3}

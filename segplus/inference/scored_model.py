@@ -16,7 +16,7 @@ from segplus.images import DecodedImage, measure_image
 from segplus.inference.passes import ScorePass
 from segplus.inference.pixel_values import PixelReader, scale_image
 from segplus.inference.windows import blend_windows, lay_windows, pad_size
-from segplus.models.mask_transformers import compute_scores, normalize_scores
+from segplus.models.mask_transformers import compute_scores, is_split, iterate_score_rows, normalize_scores
 from segplus.recipe.evaluation_section import ProtocolRecipe
 
 _FIXES = {
@@ -98,8 +98,14 @@ class ScoredModel:
         return [passes[index] for index in range(len(images))]
 
     def _start_served(self, image: DecodedImage, scale: float) -> ScorePass:
-        scores = self.score(self.reader.read_served(image, scale))[0]
-        return ScorePass(iter([(scores, scores.shape[1])]), measure_image(image))
+        pixel_values = self.reader.read_served(image, scale)
+        size, height = measure_image(image), pixel_values.shape[-2]
+        is_plain = not self.protocol.flip and not self.drops and self.protocol.average == "logits"
+        if is_plain and size[0] % height == 0 and is_split(self.model, pixel_values):
+            rows = iterate_score_rows(self.model, pixel_values.to(self.model.device, self.model.dtype))
+            return ScorePass(((block, height) for block in rows), size)
+        scores = self.score(pixel_values)[0]
+        return ScorePass(iter([(scores, scores.shape[1])]), size)
 
     def _start_windows(self, image: DecodedImage, scale: float) -> ScorePass:
         height, width = measure_image(image)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from segplus.models.mask_transformers.class_scores import compute_scores, normalize_scores, predict_queries
+from segplus.models.mask_transformers.class_scores import (
+    compute_scores,
+    is_split,
+    iterate_score_rows,
+    normalize_scores,
+    predict_queries,
+)
 from segplus.models.mask_transformers.families import count_queries, is_mask_transformer, renew_class_head
 from segplus.models.mask_transformers.matching import MatchingLoss
 from segplus.models.mask_transformers.queries import expose_queries
@@ -14,6 +20,8 @@ __all__ = [
     "count_queries",
     "expose_queries",
     "is_mask_transformer",
+    "is_split",
+    "iterate_score_rows",
     "normalize_scores",
     "predict_queries",
     "renew_class_head",

@@ -20,6 +20,8 @@ from segplus.models.mask_transformers.queries import QueryOutput, expose_queries
 
 Span = tuple[int, int]
 _LEAST_SCORE = 1e-30
+_BLOCK_VALUES = 1 << 24  # scores, or pixels of masks, that are made at once
+_LEAST_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,31 @@ class QueryPrediction:
         classes, masks = (logits.float() for logits in self.queries.layers[0])
         classes = classes.softmax(-1)[..., :-1]  # without "no object"
         if self.split is not None:
-            return _merge_patches(classes, masks, self.split)
+            return self._score_pixels(self.split, len(masks) // len(self.split.spans), classes.shape[-1])
         if self.family.mask_grid_px is not None:
             size = (self.family.mask_grid_px,) * 2
             masks = F.interpolate(masks, size=size, mode="bilinear", align_corners=False)
         return torch.einsum("bqc, bqhw -> bchw", classes, masks.sigmoid())
+
+    def _score_pixels(self, split: SplitImages, images: int, num_classes: int) -> Tensor:
+        scores = split.pixel_values.new_empty(images, num_classes, *split.size, dtype=torch.float32)
+        for target, one in zip(scores, self.iterate_images(), strict=True):
+            top = 0
+            for rows in one.iterate_rows():
+                target[:, top : top + rows.shape[1]] = rows
+                top += rows.shape[1]
+        return scores
+
+    @torch.no_grad()
+    def iterate_rows(self) -> Iterator[Tensor]:
+        """Yield the scores of one split image from the top, some rows of pixels at a time, (C, n, W)."""
+        assert self.split is not None
+        classes, masks = (logits.float() for logits in self.queries.layers[0])
+        classes = classes.softmax(-1)[..., :-1]
+        height, width = self.split.size
+        rows = max(_LEAST_ROWS, _BLOCK_VALUES // (max(classes.shape[1:]) * width))
+        for top in range(0, height, rows):
+            yield _score_rows(classes, masks, self.split, top, min(top + rows, height))
 
     def iterate_images(self) -> Iterator[QueryPrediction]:
         """Yield the prediction of each image by itself."""
@@ -128,27 +150,44 @@ def predict_queries(model: Any, pixel_values: Tensor) -> QueryPrediction:
     return QueryPrediction(queries, family, split)
 
 
-def _merge_patches(classes: Tensor, masks: Tensor, split: SplitImages) -> Tensor:
-    """Return the mean scores of the patches over each pixel, (N, C, H, W), one patch after the other.
+def _score_rows(classes: Tensor, masks: Tensor, split: SplitImages, top: int, bottom: int) -> Tensor:
+    """Return the mean scores of one image's patches over the pixels of some rows, (C, bottom - top, W).
 
     Args:
-        classes: Probabilities, (N * P, Q, C).
-        masks: Logits, (N * P, Q, h, w).
+        classes: Probabilities, (P, Q, C).
+        masks: Logits, (P, Q, h, w).
         split: Where the patches lie.
+        top: The first row.
+        bottom: The row after the last.
     """
-    count, side = len(split.spans), min(split.size)
     height, width = split.size
-    scores = masks.new_zeros(len(masks) // count, classes.shape[-1], height, width)
-    counts = masks.new_zeros(height if split.is_high else width)
-    for start, end in split.spans:
-        counts[start:end] += 1
-    axis = 1 if split.is_high else 2
-    for index, (start, end) in enumerate(split.spans):
-        for image, target in enumerate(scores):
-            one = slice(image * count + index, image * count + index + 1)
-            upsampled = F.interpolate(masks[one], size=(side, side), mode="bilinear").sigmoid_()
-            target.narrow(axis, start, end - start).add_(torch.einsum("bqc, bqhw -> bchw", classes[one], upsampled)[0])
-    return scores.div_(counts[:, None] if split.is_high else counts)
+    scores = masks.new_zeros(classes.shape[-1], bottom - top, width)
+    counts = masks.new_zeros(bottom - top, width)
+    for (start, end), probabilities, logits in zip(split.spans, classes, masks, strict=True):
+        first, last = (max(top, start), min(bottom, end)) if split.is_high else (top, bottom)
+        if first >= last:
+            continue
+        offset = start if split.is_high else 0
+        upsampled = _upsample_rows(logits, min(height, width), first - offset, last - offset).sigmoid_()
+        rows = slice(first - top, last - top)
+        columns = slice(0, width) if split.is_high else slice(start, end)
+        scores[:, rows, columns] += torch.einsum("bqc, bqhw -> bchw", probabilities[None], upsampled[None])[0]
+        counts[rows, columns] += 1
+    return scores.div_(counts)
+
+
+def _upsample_rows(masks: Tensor, side: int, top: int, bottom: int) -> Tensor:
+    """Return rows of masks, (Q, h, w), that are resized to a square: (Q, bottom - top, side).
+
+    At a whole number of pixels a step, only the steps around the rows are resized: their weights are the same.
+    """
+    scale = side // masks.shape[1]
+    if side % masks.shape[1]:
+        return F.interpolate(masks[None], size=(side, side), mode="bilinear")[0, :, top:bottom]
+    first, last = max(top // scale - 1, 0), min(-(-bottom // scale) + 1, masks.shape[1])
+    size = ((last - first) * scale, side)
+    rows = F.interpolate(masks[None, :, first:last], size=size, mode="bilinear")[0]
+    return rows[:, top - first * scale : bottom - first * scale]
 
 
 def compute_scores(model: Any, pixel_values: Tensor) -> Tensor:
@@ -157,6 +196,25 @@ def compute_scores(model: Any, pixel_values: Tensor) -> Tensor:
         return predict_queries(model, pixel_values).score_classes()
     scores: Tensor = model(pixel_values=pixel_values).logits.float()
     return scores
+
+
+def is_split(model: Any, pixel_values: Tensor) -> bool:
+    """Tell whether a model cuts these images into patches and scores each pixel: scores can then be made row by row."""
+    if not (is_mask_transformer(model) and find_family(model.config).splits_images):
+        return False
+    return min(pixel_values.shape[-2:]) == model.config.image_size
+
+
+def iterate_score_rows(model: Any, pixel_values: Tensor) -> Iterator[Tensor]:
+    """Run a model on one image that it splits, and return its scores from the top, some rows at a time, (C, n, W).
+
+    Args:
+        model: A mask transformer that splits images.
+        pixel_values: Shape (1, C, H, W).
+    """
+    with torch.no_grad():
+        prediction = predict_queries(model, pixel_values)
+    return prediction.iterate_rows()
 
 
 def normalize_scores(model: Any, scores: Tensor, axis: int) -> Tensor:
