@@ -2,8 +2,8 @@
 
 The steps are packages of their own: `segplus.recipe`, `segplus.data`, `segplus.transforms`, `segplus.models`,
 `segplus.losses`, `segplus.metrics`, `segplus.reporting`, `segplus.training`, `segplus.inference`,
-`segplus.inspection`, and `segplus.commands`, which puts them together. What stands here comes from them, and is
-imported when it is first used.
+`segplus.inspection`, `segplus.export`, and `segplus.commands`, which puts them together. What stands here comes from
+them, and is imported when it is first used.
 """
 
 from __future__ import annotations

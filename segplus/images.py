@@ -16,6 +16,20 @@ Box = tuple[int, int, int, int]  # top, left, height, width, whole pixels
 _SEEN = (1.0, 99.0)  # percentiles of a channel that are drawn black and white
 
 
+class RangeError(ValueError):
+    """Values of an image that no range gives a meaning.
+
+    Args:
+        what: What is wrong.
+        found: The values.
+        fix: What to do about it.
+    """
+
+    def __init__(self, what: str, found: str, fix: str) -> None:
+        super().__init__(f"{what} ({found}); {fix}")
+        self.what, self.found, self.fix = what, found, fix
+
+
 @dataclass(frozen=True)
 class ImageRange:
     """The values that become 0 and 255 in images deeper than 8 bits.
@@ -64,12 +78,13 @@ class ImageRange:
         return whole
 
     def refuse_outside(self, values: npt.NDArray[Any]) -> None:
-        """Raise ValueError if values lie outside the range, which would clip them, and nobody asked for that."""
+        """Raise RangeError if values lie outside the range, which would clip them, and nobody asked for that."""
         least, most = float(values.min()), float(values.max())
         if not self.clip and (least < self.low or most > self.high):
-            raise ValueError(
-                f"values {least:g}..{most:g} outside data.image_range {self.low:g}..{self.high:g} would be clipped; "
-                f"if they mean nothing, set data.image_range: {{low: {self.low:g}, high: {self.high:g}, clip: true}}"
+            raise RangeError(
+                f"values outside data.image_range {self.low:g}..{self.high:g} would be clipped",
+                f"values {least:g}..{most:g}",
+                f"if they mean nothing, set data.image_range: {{low: {self.low:g}, high: {self.high:g}, clip: true}}",
             )
 
 

@@ -15,8 +15,9 @@ import yaml
 from launching import ROOT, build_environment, build_launcher, write_recipe
 
 from segplus.__main__ import build_parser, main, split_words
-from segplus.commands.options import _PROTOCOLS, MASK_FORMATS, VERBS
+from segplus.commands.options import _PROTOCOLS, EXPORT_FORMATS, MASK_FORMATS, VERBS
 from segplus.errors import EXIT_CODE_INPUT
+from segplus.export.graphs import FORMATS
 from segplus.inference import prediction_files
 from segplus.recipe import format_chosen, load_recipe
 from segplus.recipe.evaluation_section import ProtocolRecipe
@@ -64,6 +65,7 @@ def test_every_example_is_understood(example: str) -> None:
 
 def test_words_that_stand_for_choices_elsewhere_are_the_same() -> None:
     assert prediction_files.MASK_FORMATS == MASK_FORMATS
+    assert tuple(FORMATS) == EXPORT_FORMATS
     assert typing.get_args(typing.get_type_hints(ProtocolRecipe)["name"]) == _PROTOCOLS
 
 

@@ -148,7 +148,7 @@ def test_a_remembered_check_is_not_repeated(tmp_path: Path, monkeypatch: pytest.
     def refuse(self: SegmentationSplit, index: int) -> None:
         raise AssertionError("read again")
 
-    monkeypatch.setattr(SegmentationSplit, "label", refuse)
+    monkeypatch.setattr(SegmentationSplit, "raw_label", refuse)
     assert check_split(split, progress=False).counts.tolist() == first.counts.tolist()
     other = load_segmentation_dataset({**section, "void": ["thing"]}).splits["train"]
     with pytest.raises(AssertionError, match="read again"):

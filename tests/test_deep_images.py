@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
+import yaml
 from PIL import Image
 from torch.nn import functional as F
 from transformers import SegformerImageProcessorPil
@@ -20,6 +22,7 @@ from segplus.data.statistics import measure_channels
 from segplus.errors import InputError
 from segplus.images import ImageRange, describe_range, read_image_range
 from segplus.inference import Predictor
+from segplus.inspection import inspect_dataset
 from segplus.models import load_image_processor, load_model
 from segplus.recipe import ModelRecipe, TransformsRecipe
 from segplus.transforms import PRESETS, EvaluationTransform, TrainingTransform
@@ -70,7 +73,7 @@ def test_ranges() -> None:
             ImageRange.parse(wrong)
     values = np.array([10, 20, 30, 60], np.uint16)
     assert ImageRange(10, 30, clip=True).scale(values).tolist() == [0, 127.5, 255, 255]
-    with pytest.raises(ValueError, match=r"10\.\.60 outside .* \{low: 10, high: 30, clip: true\}"):
+    with pytest.raises(ValueError, match=r"outside .* \(values 10\.\.60\); .* \{low: 10, high: 30, clip: true\}"):
         ImageRange(10, 30).refuse_outside(values)
     wide = np.array([2**40, 2**40 + 1], np.int64)  # float32 would take the two for one
     assert ImageRange(2**40, 2**40 + 2).scale(wide).tolist() == [0, 127.5]
@@ -183,7 +186,9 @@ def test_an_unused_range_is_an_error_with_the_range_that_fits(tmp_path: Path) ->
         check_split(load(hot, channels=1), progress=False)
     clipped = load(hot, channels=1, image_range={"low": 0, "high": 2633, "clip": True})
     assert check_split(clipped, progress=False).images == 4
-    with pytest.raises(InputError, match=r"808\.\.65535 outside data\.image_range 0\.\.2633"):
+    with pytest.raises(
+        InputError, match=r"outside data\.image_range 0\.\.2633 would be clipped\n  found: values 808\.\.65535"
+    ):
         check_split(load(hot, channels=1, image_range=[0, 2633]), "values", progress=False)
 
 
@@ -223,3 +228,28 @@ def test_a_tiny_model_tells_20_of_65536_grey_levels_apart(tmp_path: Path) -> Non
         for label in (0, 1):
             shared, either = ((labels == label) & (truth == label)).sum(), ((labels == label) | (truth == label)).sum()
             assert shared / either > 0.9
+
+
+@pytest.mark.parametrize(("dtype", "high"), [("float32", 0.8), ("float64", 0.8), ("int16", 3000), ("uint32", 90_000)])
+def test_colours_that_no_type_bounds_ask_for_a_range(tmp_path: Path, dtype: str, high: float) -> None:
+    """Without a range they are refused in one message, with the one that inspect proposes they are read as they lie."""
+    rng = np.random.default_rng(0)
+    written = [(rng.random((32, 40, 3)) * high).astype(dtype) for _ in range(4)]
+    for index, pixels in enumerate(written):
+        for folder in ("images", "masks"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / "images" / f"{index}.tif", pixels, photometric="rgb")
+        Image.fromarray((pixels[..., 0] > high / 2).astype(np.uint8)).save(tmp_path / "masks" / f"{index}.png")
+    with pytest.raises(InputError) as refused:
+        load(tmp_path)[0]
+    assert f"0.tif: values of type {dtype}, and nothing says which become 0 and 255" in str(refused.value)
+    assert "set data.image_range: [low, high]" in str(refused.value)
+    section = {"dataset": str(tmp_path), "classes": ["ground", "thing"], "validation_share": 0.0}
+    report = inspect_dataset(section, progress=False).report
+    assert [finding["kind"] for finding in report["findings"] if finding["level"] == "error"] == ["no range"]
+    proposed = yaml.safe_load(report["recipe"])["data"]["image_range"]
+    assert proposed == [min(map(np.min, written)), max(map(np.max, written))]
+    split = load(tmp_path, image_range=proposed)
+    assert split[1]["image"].dtype == dtype
+    assert np.array_equal(split[1]["image"], written[1])
+    assert np.array_equal(split.open(1).image((3, 4, 9, 8)), written[1][3:12, 4:12])

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segplus.data.layouts.source import build_table
+from segplus.data.statistics import Visit
 from segplus.inspection.duplicates import NEAR_BITS, find_equal_images, find_near_pairs
 from segplus.inspection.measurements import PairFacts
 from segplus.inspection.tallies import MOST_OUTSIDE, SplitTally
@@ -74,29 +75,29 @@ def test_equal_images_are_grouped_over_splits_in_the_order_of_their_first() -> N
     assert find_equal_images({"train": []}) == []
 
 
-def test_what_is_kept_of_a_pair_are_three_numbers() -> None:
-    classes, pairs = 3, 20_000
+def test_what_is_kept_of_a_pair_are_three_numbers_and_its_counts() -> None:
+    classes, pairs = 3, 5_000
     tally, rng, zeros = SplitTally(classes), np.random.default_rng(0), np.zeros(classes, dtype=np.int64)
     pixels = np.array([5, 5, 5, 0])
     numbers = rng.integers(1, 2**63, (pairs, 3)).tolist()
     tracemalloc.start()
     for index, (looks, image, mask) in enumerate(numbers):
         facts = PairFacts(
-            (8, 8), (8, 8), pixels, {}, zeros, zeros, "PNG RGB", "PNG L", hash=looks, digest=image, mask_digest=mask
+            (8, 8), (8, 8), {}, zeros, zeros, "PNG RGB", "PNG L", hash=looks, digest=image, mask_digest=mask
         )
-        tally.add(index, facts, ("image.png", "mask.png"))
+        tally.add(index, Visit({"counts": pixels}, seen=facts), ("image.png", "mask.png"))
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert held / pairs < 32
-    assert tally.pairs == pairs
+    assert held / pairs < 32 + 8 * (classes + 1)
+    assert tally.statistics.pixels == [5 * pairs, 5 * pairs, 5 * pairs, 0]
 
 
 def test_values_outside_the_classes_are_told_apart_up_to_a_number() -> None:
     tally, zeros = SplitTally(1), np.zeros(1, dtype=np.int64)
     for start in (0, MOST_OUTSIDE - 10):
         outside = dict.fromkeys(range(start, start + MOST_OUTSIDE), 2)
-        facts = PairFacts((8, 8), (8, 8), np.array([5, 0]), outside, zeros, zeros, "PNG RGB", "PNG L")
-        tally.add(0, facts, ("image.png", "mask.png"))
+        facts = PairFacts((8, 8), (8, 8), outside, zeros, zeros, "PNG RGB", "PNG L")
+        tally.add(0, Visit({"counts": np.array([5, 0])}, seen=facts), ("image.png", "mask.png"))
     assert len(tally.outside) == MOST_OUTSIDE
     assert tally.outside[0] == 2
     assert tally.outside[MOST_OUTSIDE - 1] == 4

@@ -13,7 +13,7 @@ import yaml
 from PIL import Image, ImageFilter
 
 from segplus.commands.inspect import inspect
-from segplus.data import load_segmentation_dataset
+from segplus.data import SegmentationSplit, check_splits, load_segmentation_dataset
 from segplus.inspection import inspect_dataset
 from segplus.inspection.measurements import lie_between
 from segplus.losses.class_weights import FORMULAS
@@ -109,6 +109,33 @@ def test_weights_are_those_of_training(
         assert not isinstance(criterion, str)
         assert criterion.class_weights is not None
         assert list(weights.values()) == pytest.approx(criterion.class_weights.tolist(), abs=5e-5)
+
+
+def test_what_was_inspected_is_not_read_again_before_training(
+    section: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SEGPLUS_CACHE", str(tmp_path / "cache"))
+    read: list[int] = []
+    counted = SegmentationSplit.raw_label
+    monkeypatch.setattr(
+        SegmentationSplit, "raw_label", lambda self, index: (read.append(index), counted(self, index))[1]
+    )
+    report = inspect_dataset(section, progress=False).report
+    assert sorted(read) == sorted([*range(8), *range(4)])  # train and val, each mask once
+    splits = load_segmentation_dataset(section).splits
+    read.clear()
+    found = check_splits(splits, progress=False)
+    assert read == []
+    for name, statistics in found.items():
+        assert statistics.pixels[:-1] == list(report["splits"][name]["pixel_counts"].values())
+
+
+def test_splits_of_even_classes_are_those_of_training(section: dict[str, Any]) -> None:
+    made = {**section, "validation_split": "none", "validation_share": 0.0, "test_share": 0.4, "stratify": True}
+    report = inspect_dataset(made, progress=False).report
+    for name, split in load_segmentation_dataset(made).splits.items():
+        counted = np.sum([np.bincount(pair["label"].ravel(), minlength=3) for pair in split], axis=0)
+        assert list(report["splits"][name]["pixel_counts"].values()) == counted.tolist()
 
 
 def test_values_outside_are_an_error_with_files_and_pixels(section: dict[str, Any]) -> None:

@@ -161,11 +161,15 @@ def test_what_may_be_right_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptur
     with caplog.at_level(logging.WARNING):
         check_splits(load_segmentation_dataset(section).splits, progress=False)
     told = " ".join(caplog.messages)
+    assert len(caplog.messages) == 3
     assert "1 of 3 classes have no pixel in any split: dent" in told
     assert "58.3 % of all pixels are ignored" in told
     assert "99.98 % of all pixels are 'ground'" in told
+    caplog.clear()
+    check_splits(load_segmentation_dataset(section).splits, progress=False, warn=False)
     audit = audit_for_training(DataRecipe(**section))
     assert [found["level"] for found in audit.report["findings"] if found["kind"] == "odd shares"] == ["warning"] * 3
+    assert caplog.messages == []
 
 
 def test_objects_that_touch_no_other_are_not_taken_for_classes_of_three(tmp_path: Path) -> None:

@@ -253,3 +253,33 @@ def test_a_billion_labels_are_refused_before_each_gets_a_name(tmp_path: Path) ->
     (tmp_path / "config.json").write_text('{"model_type": "segformer", "num_labels": 1000000000}')
     with pytest.raises(InputError, match=r"config.json: num_labels\n  found: 1000000000"):
         load_config(str(tmp_path), "checkpoint")
+
+
+TINY_BEIT = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "image_size": 64}
+
+
+@pytest.mark.parametrize("model_type", ["beit", "data2vec-vision"])
+@pytest.mark.parametrize(
+    ("values", "indices"),
+    [
+        ({"num_hidden_layers": 8}, [2, 4, 6, 8]),
+        ({"num_hidden_layers": 6, "out_indices": [1, 2, 4, 6]}, [1, 2, 4, 6]),
+        ({"out_indices": [2, 4, 6, 12]}, [2, 4, 6, 12]),
+    ],
+)
+def test_beit_of_another_depth_reads_the_layers_that_are_asked_for(
+    model_type: str, values: dict[str, Any], indices: list[int], tmp_path: Path
+) -> None:
+    config = {"model_type": model_type, **TINY_BEIT, **values}
+    model = load_model(ModelRecipe(config=config), CLASSES).model
+    assert list(model.config.out_indices) == indices
+    assert model.eval()(torch.zeros(1, 3, 64, 64)).logits.shape == (1, CLASSES.num_classes, 16, 16)
+    model.save_pretrained(tmp_path)
+    shallow = load_model(ModelRecipe(checkpoint=str(tmp_path), config={"num_hidden_layers": 4}), CLASSES).model
+    assert list(shallow.config.out_indices) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("values", [{"out_indices": [1, 2]}, {"num_hidden_layers": 3}, {"out_indices": [1, 2, 3, 40]}])
+def test_layers_that_beit_cannot_read_are_told(values: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="out_indices"):
+        load_model(ModelRecipe(config={"model_type": "beit", **TINY_BEIT, **values}), CLASSES)

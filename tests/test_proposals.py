@@ -16,6 +16,7 @@ import run_segmentation
 from segplus.__main__ import main
 from segplus.commands.proposing import audit_for_training, check_proposal
 from segplus.data import load_segmentation_dataset
+from segplus.inspection import inspect_dataset
 from segplus.inspection.proposals import choose_crop, choose_served_size
 from segplus.inspection.tallies import SplitTally
 from segplus.recipe import DataRecipe, load_recipe
@@ -147,6 +148,43 @@ def test_the_recipe_for_a_folder_as_people_have_it_trains_as_printed(
     main(["inspect", str(tmp_path / name)])
     metrics = train_two_steps(tmp_path, read_proposal(capsys.readouterr().out))
     assert metrics["training"]["steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("preset", "suffix", "said"),
+    [
+        ("aerial", "tif", "coordinates of a map"),
+        ("medical", "png", "black surround"),
+        ("industrial", "png", "grey images, a foreground of 0.65 % that 4 of them lack"),
+        ("standard", "png", None),
+    ],
+)
+def test_images_speak_for_a_preset_where_no_name_does(
+    tmp_path: Path, preset: str, suffix: str, said: str | None
+) -> None:
+    rng, folder = np.random.default_rng(0), tmp_path / "data"
+    rows, columns = np.mgrid[:48, :64]
+    inside = ((rows - 24) / 23) ** 2 + ((columns - 32) / 31) ** 2 < 1
+    for side in ("images", "masks"):
+        (folder / side).mkdir(parents=True)
+    for index in range(8):
+        photo = rng.integers(60, 256, (48, 64, 3), dtype=np.uint8)
+        if preset == "medical":
+            photo[~inside] = 3
+        if preset == "industrial":
+            photo[:] = photo[..., :1]
+        mask = np.zeros((48, 64), np.uint8)
+        mask[10:15, 8:16] = index % 2
+        # GeoKeyDirectory: a version and no key
+        tags = {"tiffinfo": {34735: (1, 1, 0, 0)}} if preset == "aerial" else {}
+        Image.fromarray(photo).save(folder / "images" / f"{index}.{suffix}", **tags)
+        Image.fromarray(mask).save(folder / "masks" / f"{index}.png")
+    section = {"dataset": str(folder), "classes": ["a", "b"], "validation_share": 0.0}
+    report = inspect_dataset(section, progress=False).report
+    assert yaml.safe_load(report["recipe"])["transforms"]["preset"] == preset
+    assert [reason for reason in report["reasons"] if reason.startswith("preset")] == (
+        [] if said is None else [reason for reason in report["reasons"] if said in reason][:1]
+    )
 
 
 def test_no_recipe_is_proposed_beside_an_error_that_it_does_not_mend(

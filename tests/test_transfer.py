@@ -173,3 +173,51 @@ def test_the_checkpoints_beside_the_tests_give_their_encoders(test_data: Path) -
         loaded = load(test_data / "models" / name, head)
         assert len(loaded.transfer.loaded) == len(loaded.model.backbone.state_dict()) == 306
         assert loaded.transfer.new == ()
+
+
+def build_named_segformer(folder: Path, names: list[str]) -> SegformerForSemanticSegmentation:
+    torch.manual_seed(0)
+    labels = dict(enumerate(names))
+    values = {key: value for key, value in ADAPTED["segformer"].items() if key != "model_type"}
+    config = SegformerConfig(**values, id2label=labels, label2id={name: index for index, name in labels.items()})
+    model = SegformerForSemanticSegmentation(config).eval()
+    torch.nn.init.normal_(model.decode_head.classifier.bias)
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize("known", [["wall", "truck", "street"], ["wall", "truck", "street", "bus"]])
+def test_classes_begin_as_the_mean_of_the_checkpoints(tmp_path: Path, known: list[str]) -> None:
+    """With as many classes as the checkpoint has, and with fewer."""
+    source = build_named_segformer(tmp_path, known)
+    mapping = {"road": ["street"], "car": known[1::2], "tree": ["wall", "street"]}
+    loaded = load_model(ModelRecipe(checkpoint=str(tmp_path), checkpoint_classes=mapping), CLASSES)
+    assert loaded.new_parameters == []
+    assert "3 of 3 classes begin as the checkpoint's" in loaded.describe()
+    image = torch.randn(1, 3, 64, 64)
+    given = source(image).logits
+    expected = [given[:, [known.index(one) for one in mapping[name]]].mean(dim=1) for name in CLASSES.names]
+    torch.testing.assert_close(loaded.model.eval()(image).logits, torch.stack(expected, dim=1))
+
+
+def test_a_class_that_is_not_named_begins_with_random_weights(tmp_path: Path) -> None:
+    source = build_named_segformer(tmp_path, ["street", "sky"])
+    loaded = load_model(ModelRecipe(checkpoint=str(tmp_path), checkpoint_classes={"road": ["street"]}), CLASSES)
+    assert {"decode_head.classifier.weight", "decode_head.classifier.bias"} <= set(loaded.new_parameters)
+    weight = loaded.model.get_parameter("decode_head.classifier.weight")
+    assert torch.equal(weight[0], source.decode_head.classifier.weight[0])
+    assert not torch.equal(weight[1], source.decode_head.classifier.weight[1])
+
+
+@pytest.mark.parametrize(
+    ("mapping", "said"),
+    [
+        ({"raod": ["street"]}, "the data have no class 'raod'"),
+        ({"road": ["streat"]}, "did you mean 'street'?"),
+        ({"road": []}, "a class without any of the checkpoint's"),
+    ],
+)
+def test_a_class_nobody_has_is_named(tmp_path: Path, mapping: dict[str, list[str]], said: str) -> None:
+    build_named_segformer(tmp_path, ["street", "sky"])
+    with pytest.raises(InputError, match=re.escape(said)):
+        load_model(ModelRecipe(checkpoint=str(tmp_path), checkpoint_classes=mapping), CLASSES)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from segplus.losses import upsample
-from segplus.losses.upsample import Phases, Rows, choose_grid, list_taps
+from segplus.losses.upsample import Phases, Rows, Source, choose_grid, list_taps
 
 SIZES = [
     ((5, 7), (5, 7)),
@@ -28,17 +28,16 @@ SIZES = [
 GRIDS = pytest.mark.parametrize("least_phase_bytes", [0, 1 << 40], ids=["phases", "rows"])
 
 
-def walk(grid, image, weights):
-    """Return the upsampled image and the gradient of its sum with weights, both put together from chunks."""
+def walk(grid, images, weights):
+    """Return the upsampled images (C, n, H, W) and the gradient of their sum with weights, put together from chunks."""
     arranged, seen = grid.arrange(weights), torch.zeros_like(grid.arrange(weights))
-    gradient = torch.zeros_like(image)
+    gradient = torch.zeros_like(images)
 
     def compute(chunk, position):
-        where = (slice(None), *position)
-        seen[where] = chunk
-        chunk.copy_(arranged[where])
+        seen[position] = chunk
+        chunk.copy_(arranged[position])
 
-    grid.visit(image, compute, gradient)
+    grid.visit(Source(images, gradient), compute)
     return grid.restore(seen), gradient
 
 
@@ -58,9 +57,32 @@ def test_chunks_are_the_interpolation_and_its_adjoint(low, high, small_chunks, l
     grid = choose_grid(low, high, 3)
     whole = high[0] % low[0] == 0 and high[1] % low[1] == 0
     assert isinstance(grid, Phases if whole and least_phase_bytes == 0 else Rows)
-    full, gradient = walk(grid, image.detach(), weights)
-    assert torch.allclose(full, expected.detach(), rtol=1e-12, atol=1e-12)
-    assert torch.allclose(gradient, slope, rtol=1e-12, atol=1e-12)
+    full, gradient = walk(grid, image.detach()[:, None], weights[:, None])
+    assert torch.allclose(full[:, 0], expected.detach(), rtol=1e-12, atol=1e-12)
+    assert torch.allclose(gradient[:, 0], slope, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("share", [1e-3, 0.3, 1.0])
+@pytest.mark.parametrize(("low", "high"), SIZES)
+def test_joined_images_are_the_interpolation_and_its_adjoint(low, high, share, monkeypatch):
+    monkeypatch.setattr(upsample, "LEAST_DEVICE_BYTES", 0)
+    monkeypatch.setattr(upsample, "DEVICE_SHARE", share)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 3, *low, generator=generator, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(2, 3, *high, generator=generator, dtype=torch.float64)
+    expected = F.interpolate(images, size=high, mode="bilinear", align_corners=False)
+    (slope,) = torch.autograd.grad(expected, images, weights)
+    grid = choose_grid(low, high, 3, joined_images=2)
+    full, gradient = walk(grid, images.detach().transpose(0, 1), weights.transpose(0, 1))
+    assert grid.rows == max(1, int(share * high[0]))
+    assert torch.allclose(full.transpose(0, 1), expected.detach(), rtol=1e-12, atol=1e-12)
+    assert torch.allclose(gradient.transpose(0, 1), slope, rtol=1e-12, atol=1e-12)
+
+
+def test_a_chunk_of_joined_images_is_a_share_of_them_unless_it_is_small():
+    """A sixteenth of 8 images with 150 classes; of a small batch as much as a launch is worth."""
+    assert choose_grid((128, 128), (512, 512), 150, joined_images=8).rows == 32
+    assert choose_grid((32, 32), (128, 128), 19, joined_images=2).rows == 128
 
 
 def test_rows_with_a_halo_see_their_neighbours_and_cover_every_row_once():
@@ -70,10 +92,10 @@ def test_rows_with_a_halo_see_their_neighbours_and_cover_every_row_once():
     spans = []
 
     def compute(chunk, position):
-        spans.append((position[0].start, position[0].stop))
-        assert torch.allclose(chunk, expected[:, position[0]], atol=1e-12)
+        spans.append((position[-2].start, position[-2].stop))
+        assert torch.allclose(chunk[:, 0], expected[position], atol=1e-12)
 
-    grid.visit(image, compute, None)
+    grid.visit(Source(image[:, None], None), compute)
     assert spans == [(0, 7), (1, 11), (5, 15), (9, 19), (13, 19)]
 
 

@@ -11,6 +11,7 @@ DATA = "folder, manifest or Hub id of a data set, or a recipe (.yaml) whose data
 CHECKPOINT = "folder or Hub id of any semantic-segmentation model"
 RECIPE = "a recipe (.yaml), or the name of one that segplus brings: see segplus recipes"
 MASK_FORMATS = ("ids", "palette", "overlay")
+EXPORT_FORMATS = ("onnx", "openvino", "torch_export")
 OUTPUT_KINDS = (
     *MASK_FORMATS,
     *("contours", "confidence", "uncertainty", "disagreement", "probabilities", "labelme", "coco"),
@@ -56,6 +57,10 @@ def _add_inspect_options(verb: argparse.ArgumentParser) -> None:
 def _add_new_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("data", help="folder, manifest or Hub id of a data set")
     verb.add_argument("-o", "--output", type=Path, default=Path("recipe.yaml"), help="file, default recipe.yaml")
+
+
+def _add_models_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("name", nargs="?", help="a model_type or a head, to see what it is and the lines of its recipe")
 
 
 def _add_recipes_options(verb: argparse.ArgumentParser) -> None:
@@ -134,11 +139,37 @@ def _add_predict_options(verb: argparse.ArgumentParser) -> None:
         help="what the network computes in",
     )
     verb.add_argument("--batch", type=int, default=1, metavar="N", help="images that go through the network together")
+    verb.add_argument(
+        "--fold", action="store_true", help="fold BatchNorm into convolutions: faster; scores are rounded otherwise"
+    )
     verb.add_argument("--compile", action="store_true", help="compile the network first: minutes, for many images")
     verb.add_argument(
         "--dropout-samples", type=int, default=0, metavar="N", help="for --kind disagreement: predictions with dropout"
     )
     _add_prediction_options(verb, "as the pipeline does")
+
+
+def _add_export_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("checkpoint", help=CHECKPOINT)
+    verb.add_argument("-o", "--output", required=True, help="folder; an older export in its place is replaced")
+    verb.add_argument("--format", choices=EXPORT_FORMATS, default="onnx", help="default: onnx")
+    verb.add_argument("--size", help="dynamic, or height x width such as 512x1024; default: the image processor's")
+    verb.add_argument(
+        "--preprocessing",
+        choices=("beside", "inside", "both"),
+        default="both",
+        help="resize and normalise; default: both",
+    )
+    verb.add_argument("--quantize", choices=("static", "dynamic"), help="write graphs of 8-bit integers as well")
+    verb.add_argument(
+        "--calibration-images", type=int, default=100, help="training images for --quantize static, default 100"
+    )
+    verb.add_argument("--data", help=f"{DATA}: for mIoU by both, and for the calibration")
+    verb.add_argument("--recipe", help="recipe that says what the masks mean; default: the one beside the checkpoint")
+    verb.add_argument("--split", help="where mIoU is measured; default: test, or else validation, or else train")
+    verb.add_argument("--parity-images", type=int, help="only so many images of the split, evenly spread")
+    verb.add_argument("--timed-runs", type=int, default=20, help="how often each graph is timed, default 20; 0: not")
+    verb.add_argument("--trust-remote-code", action="store_true", help="run the model code that lies in a checkpoint")
 
 
 def _add_scoring_options(verb: argparse.ArgumentParser, output: str) -> None:
@@ -207,6 +238,11 @@ VERBS = {
             "segplus recipes schema > recipe.schema.json",
         ),
     ),
+    "models": Verb(
+        "list the models and heads, with when to choose which",
+        _add_models_options,
+        ("segplus models", "segplus models deeplabv3plus"),
+    ),
     "evaluate": Verb(
         "score a checkpoint on a data set",
         _add_evaluate_options,
@@ -246,5 +282,15 @@ VERBS = {
             "segplus predict runs/folds photos/ -o out/ --kind ids --kind uncertainty --measure areas.csv --gallery",
         ),
         ("evaluation.protocol", "postprocess"),
+    ),
+    "export": Verb(
+        "write a checkpoint for machines without segplus, and measure what differs there",
+        _add_export_options,
+        (
+            "segplus export runs/my_recipe -o exported/",
+            "segplus export runs/my_recipe -o exported/ --data path/to/folder --quantize static",
+            "segplus export runs/my_recipe -o exported/ --format openvino --size 512x1024",
+        ),
+        ("data",),
     ),
 }

@@ -26,6 +26,7 @@ from segplus.inference.output_kinds import KINDS, Arrays, Shown
 from segplus.inference.prediction_folder import Records
 from segplus.inference.predictor import Predictor
 from segplus.inference.scoring import READ_AHEAD
+from segplus.models import prepare_to_serve
 from segplus.progress import Progress
 from segplus.recipe.evaluation_section import ProtocolRecipe
 from segplus.reporting.drawing import draw_overlay
@@ -48,6 +49,7 @@ class PredictionRun:
         gallery: Whether index.html is written.
         precision: What the network computes in.
         batch: Images that go through the network together.
+        folded: Whether BatchNorm is folded into convolutions first.
         compiled: Whether the network is compiled.
         dropout_samples: Predictions with dropout, for the kind `disagreement`.
     """
@@ -60,6 +62,7 @@ class PredictionRun:
     gallery: bool
     precision: str
     batch: int
+    folded: bool
     compiled: bool
     dropout_samples: int
 
@@ -95,8 +98,10 @@ def predict_items(
         InputError: If a file cannot be written, or the network cannot take an image's size.
     """
     predictor = found.load(run.protocol, device, run.precision)
-    if run.compiled:
-        for member in predictor.members:
+    for member in predictor.members:
+        if run.folded:
+            prepare_to_serve(member.model)
+        if run.compiled:
             member.model.compile()
     left_out: dict[str, str] = {}
     reader = ImageReader(found.channels, found.image_range)

@@ -65,7 +65,7 @@ def train(recipe: Recipe) -> None:
     with arguments.main_process_first(desc="data"):
         data = load_segmentation_dataset(recipe.data)
         require_splits(data, recipe.data.channels)
-        check_splits(data.splits, list_parts(recipe))
+        check_splits(data.splits, list_parts(recipe), warn=arguments.process_index == 0)
 
     with arguments.main_process_first(desc="metrics"):
         build_evaluator(recipe.evaluation, data.classes)  # what it cannot measure is told before training

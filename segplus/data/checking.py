@@ -21,7 +21,11 @@ _FORMAT = 5  # of the remembered checks; raise it when a check is added
 
 
 def check_splits(
-    splits: Mapping[str, SegmentationSplit], train_parts: Sequence[str] = (), *, progress: bool = True
+    splits: Mapping[str, SegmentationSplit],
+    train_parts: Sequence[str] = (),
+    *,
+    progress: bool = True,
+    warn: bool = True,
 ) -> dict[str, SplitStatistics]:
     """Return what all splits hold after every pair was checked, and warn of classes that look misread.
 
@@ -29,6 +33,7 @@ def check_splits(
         splits: The splits by name.
         train_parts: What is counted of the training split beside the classes' pixels; see `measure_split`.
         progress: Show progress bars.
+        warn: Log the warnings; of several processes one is enough.
     Raises:
         InputError: If a split does not pass, or masks do not fit the class names that their layout usually has.
     """
@@ -36,11 +41,11 @@ def check_splits(
         name: check_split(split, *(train_parts if name == "train" else ()), progress=progress)
         for name, split in splits.items()
     }
-    pixels = {name: np.array(statistics.pixels, dtype=np.int64) for name, statistics in found.items()}
+    pixels = {name: statistics.pixels for name, statistics in found.items()}
     problem = find_presumed_names(splits, pixels)
     if problem is not None:
         raise problem
-    if splits:
+    if splits and warn:
         for line in describe_odd_shares(next(iter(splits.values())).classes, pixels):
             logger.warning("%s", line)
     return found
@@ -66,7 +71,7 @@ def check_split(split: SegmentationSplit, *parts: str, progress: bool = True) ->
 
 
 def _check_meaning(split: SegmentationSplit, statistics: SplitStatistics) -> bool:
-    for _, problem in find_misreadings(split, np.array(statistics.pixels, dtype=np.int64)):
+    for _, problem in find_misreadings(split, statistics.pixels):
         raise problem
     refuse_unstated_range(split, statistics)
     return True

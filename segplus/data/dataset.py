@@ -112,14 +112,10 @@ class SegmentationSplit:
     def check_mask(self, index: int) -> None:
         """Raise InputError if rows are missing in a PNG mask whose check sums hold; reading it would not tell.
 
-        It costs about what reading costs, so that it is done once, by `check_split` and `segplus inspect`.
+        It costs about what reading costs, so that it is done once, when a split is counted.
         """
         row = self._row(index)
         self.decoder.check(row["mask"], _name_pair(row)[1])
-
-    def raw_pair(self, index: int) -> tuple[DecodedImage, npt.NDArray[Any]]:
-        """Return the image and the mask's raw values, whether or not their sizes agree."""
-        return self.image(index), self.raw_label(index)
 
     def size_px(self, index: int) -> tuple[int, int]:
         """Return (height, width) of the upright image, from its header."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -24,7 +24,7 @@ _SOFT = 0.4  # share of the marked pixels between the two, from which on a mask 
 _DOMINANT, _IGNORED = 0.999, 0.5  # shares of all pixels that are worth a warning
 
 
-def find_misreadings(split: SegmentationSplit, pixels: Counts) -> Iterator[tuple[str, InputError]]:
+def find_misreadings(split: SegmentationSplit, pixels: Sequence[int]) -> Iterator[tuple[str, InputError]]:
     """Yield what is wrong with the way a split's masks are read: a few words that name it, and the message.
 
     Args:
@@ -32,7 +32,7 @@ def find_misreadings(split: SegmentationSplit, pixels: Counts) -> Iterator[tuple
         pixels: Its pixels of each class, then ignored ones.
     """
     for kind, find in _FINDERS.items():
-        problem = find(split, pixels)
+        problem = find(split, np.asarray(pixels, dtype=np.int64))
         if problem is not None:
             yield kind, problem
     try:
@@ -216,7 +216,9 @@ def refuse_mixed_palettes(split: SegmentationSplit) -> None:
                 )
 
 
-def find_presumed_names(splits: Mapping[str, SegmentationSplit], pixels: Mapping[str, Counts]) -> InputError | None:
+def find_presumed_names(
+    splits: Mapping[str, SegmentationSplit], pixels: Mapping[str, Sequence[int]]
+) -> InputError | None:
     """Return what to say of masks that take their class names from a benchmark, and do not look like it.
 
     Args:
@@ -255,7 +257,7 @@ def name_voc_color(value: int) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def describe_odd_shares(classes: ClassMap, pixels: Mapping[str, Counts]) -> list[str]:
+def describe_odd_shares(classes: ClassMap, pixels: Mapping[str, Sequence[int]]) -> list[str]:
     """Return a sentence on classes without a pixel in any split, on most pixels ignored, and on one class nearly alone.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,8 @@ Extents = npt.NDArray[np.float64]  # least value, two percentiles, greatest valu
 _TAILS = (0.1, 99.9)  # percentiles: single pixels beyond them are hot or dead
 _SPARSE = 1 << 16  # values that percentiles are taken from
 _ANY_RANGE = ImageRange(-1e300, 1e300)
+_REAL = re.compile(r"float| F$")  # in the description of a file
+_UNBOUNDED = re.compile(r"float| F$|(?<!u)int16|int32|int64")
 _HOT = 2.0  # times what nearly all values lie in
 
 
@@ -49,16 +52,18 @@ def find_unstated_range(extents: Extents, channels: int) -> Extents | None:
     return None if channels == 3 and fills_type(joined[0], joined[3]) else joined
 
 
-def find_float_range(splits: Iterable[SegmentationSplit]) -> tuple[float, float] | None:
-    """Return the least and the greatest value of images of real numbers, which no type bounds; None of every other.
+def find_needed_range(splits: Iterable[SegmentationSplit]) -> tuple[float, float] | None:
+    """Return the least and the greatest value of images that cannot be read without a range; None of every other.
+
+    These are images of real numbers, and those of three channels of whole numbers that have a sign or 32 bits and more.
 
     Raises:
         InputError: If one of them cannot be read.
     """
     low, high = np.inf, -np.inf
     for split in splits:
-        kind = split.describe_encoding(0)[0]
-        if split.reader.value_range is not None or not (kind.split()[-1] == "F" or "float" in kind):
+        unbounded = _UNBOUNDED if split.reader.channels == 3 else _REAL
+        if split.reader.value_range is not None or not unbounded.search(split.describe_encoding(0)[0]):
             return None
         reader = replace(split.reader, value_range=_ANY_RANGE)
         for index in range(len(split)):

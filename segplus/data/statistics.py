@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from segplus.data.parallel import map_pairs
 from segplus.data.ranges import measure_extents
 from segplus.data.remembered import find_cache_folder, remember
 from segplus.errors import InputError
-from segplus.images import DEEP_COLORS, is_deep
+from segplus.images import DEEP_COLORS, DecodedImage, is_deep, measure_image
 
 Counts = npt.NDArray[np.int64]
 PARTS = ("points", "values")
@@ -111,28 +111,39 @@ def measure_split(split: SegmentationSplit, *parts: str, progress: bool = True) 
             with the names of others.
     """
     if split.statistics is None or not split.statistics.parts.issuperset(parts):
-        split.statistics = _remember_scan(split, set(parts), progress)
+        split.statistics = _remember_scan(split, set(parts), lambda: _scan(split, set(parts), progress))
     found: SplitStatistics = split.statistics
     return found
 
 
-def _remember_scan(split: SegmentationSplit, parts: set[str], progress: bool) -> SplitStatistics:
+def keep_counts(split: SegmentationSplit, counts: Counts) -> None:
+    """Remember what a visit to every pair of a split has counted, so that the check before training reads none again.
+
+    Args:
+        split: The split; no pair of it has a problem.
+        counts: Pixels of each class, then ignored ones, shape (images, C + 1).
+    Raises:
+        InputError: If the cache's folder cannot be written to.
+    """
+    split.statistics = _remember_scan(split, set(), lambda: SplitStatistics(counts))
+
+
+def _remember_scan(split: SegmentationSplit, parts: set[str], scan: Callable[[], SplitStatistics]) -> SplitStatistics:
     folder = find_cache_folder() / "statistics"
     known = [{part for part in PARTS if part in parts or part in more} for more in ((), *((p,) for p in PARTS), PARTS)]
     paths = [folder / f"{'-'.join([split.fingerprint, str(_FORMAT), *sorted(names)])}.npz" for names in known]
     path = next((path for path in paths if path.exists()), paths[0])
-    return remember(path, lambda: _scan(split, parts, progress), SplitStatistics.pack, SplitStatistics.unpack)
+    return remember(path, scan, SplitStatistics.pack, SplitStatistics.unpack)
 
 
 def _scan(split: SegmentationSplit, parts: set[str], progress: bool) -> SplitStatistics:
     rows: list[dict[str, Any]] = []
     problems: list[InputError] = []
-    title = f"check {split.title}" if progress else None
-    for found in map_pairs(lambda index: _measure_pair(split, index, parts), len(split), title):
-        if isinstance(found, InputError):
-            problems.append(found)
+    for visit in visit_pairs(split, f"check {split.title}" if progress else None, parts):
+        if visit.problem is not None:
+            problems.append(visit.problem)
         elif not problems:
-            rows.append(found)
+            rows.append(visit.counted)
     _raise_first(problems, len(split))
     if not rows:
         return SplitStatistics(np.zeros((0, split.classes.num_classes + 1), np.int64))
@@ -144,20 +155,59 @@ def _scan(split: SegmentationSplit, parts: set[str], progress: bool) -> SplitSta
     return SplitStatistics(**counted)
 
 
-def _measure_pair(split: SegmentationSplit, index: int, parts: set[str]) -> dict[str, Any] | InputError:
-    try:
-        size = split.size_px(index)
-        label = split.label(index)
-        split.check_mask(index)
-        refuse_different_sizes(size, label.shape, *split.sources(index))
-        found: dict[str, Any] = {"counts": count_labels(label, split.classes.num_classes)}
+class Visit(NamedTuple):
+    """What a visit to a pair gave.
+
+    counted: what `SplitStatistics` joins; empty where the pair cannot be read. problem: why training refuses the pair.
+    seen: what the visitor's `look` returned.
+    """
+
+    counted: dict[str, Any]
+    problem: InputError | None = None
+    seen: Any = None
+
+
+def visit_pairs(
+    split: SegmentationSplit, title: str | None, parts: Collection[str] = (), look: Callable[..., Any] | None = None
+) -> Iterator[Visit]:
+    """Yield what each pair of a split holds, in order: the one place where a split is counted.
+
+    Args:
+        split: The split.
+        title: Of the progress bar; None shows none.
+        parts: What is counted beside the classes' pixels; see `measure_split`.
+        look: Called with the position, the image, the mask's raw values and its class ids, of every pair that can be
+            read. Where it is given, pairs of two sizes and values outside the classes are counted, too, the latter as
+            ignored.
+    """
+    tolerant = replace(split.classes, unknown="ignore")
+
+    def visit(index: int) -> Visit:
+        sources = split.sources(index)
+        try:
+            image = split.image(index) if look is not None or "values" in parts else None
+            size = split.size_px(index) if image is None else measure_image(image)
+            raw = split.raw_label(index)
+            split.check_mask(index)
+        except InputError as error:
+            return Visit({}, error)
+        problem = None
+        try:
+            label = split.classes.decode(raw, sources[1])
+            refuse_different_sizes(size, label.shape, *sources)
+        except InputError as error:
+            problem = error
+            if look is None:
+                return Visit({}, problem)
+            label = tolerant.decode(raw, sources[1])
+        counted: dict[str, Any] = {"counts": count_labels(label, tolerant.num_classes)}
         if "points" in parts:
-            found["spans"] = choose_points(label, found["counts"][:-1], np.random.default_rng([0, index]))
-        if "values" in parts:
-            found["sums"], found["extents"] = _measure_values(split, index)
-    except InputError as error:
-        return error
-    return found
+            counted["spans"] = choose_points(label, counted["counts"][:-1], np.random.default_rng([0, index]))
+        if "values" in parts and image is not None:
+            counted["sums"], counted["extents"] = _measure_values(split, image)
+        return Visit(counted, problem, None if look is None else look(index, image, raw, label))
+
+    return map_pairs(visit, len(split), title)
 
 
 def count_labels(label: npt.NDArray[Any], num_classes: int) -> Counts:
@@ -187,9 +237,10 @@ def _join_spans(spans: list[npt.NDArray[np.int32]]) -> tuple[Counts, npt.NDArray
     return starts, np.concatenate([np.empty((0, 2), np.int32), *spans])
 
 
-def _measure_values(split: SegmentationSplit, index: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _measure_values(
+    split: SegmentationSplit, image: DecodedImage
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return pixels, sum and sum of squares of each channel, (channels, 3), and the extents of a deep image, (4,)."""
-    image = split.image(index)
     pixels, extents = np.asarray(image), np.full(4, np.nan)
     image_range = split.reader.value_range or (DEEP_COLORS if split.reader.channels == 3 else None)
     if is_deep(image):

@@ -7,7 +7,7 @@ The order is: mean of all passes -> probabilities -> Gaussian, random field -> t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,14 +52,16 @@ class LabelMaker:
     Args:
         decision: Thresholds, what is left uncertain, and the steps that follow.
         class_names: Position is the class id; None for a model whose classes have no names.
-        are_probabilities: Whether scores are probabilities already.
+        normalize: Gives the probabilities of scores of shape (..., C).
     Raises:
         InputError: If the decision names a class that there is not.
     """
 
-    def __init__(self, decision: DecisionRecipe, class_names: Sequence[str] | None, *, are_probabilities: bool) -> None:
+    def __init__(
+        self, decision: DecisionRecipe, class_names: Sequence[str] | None, normalize: Callable[[Tensor], Tensor]
+    ) -> None:
         self.decision, self.steps = decision, decision.postprocess
-        self.class_names, self.are_probabilities = class_names, are_probabilities
+        self.class_names, self.normalize = class_names, normalize
         self.thresholds = build_thresholds(decision, class_names or ())
         self.changes_labels = has_label_steps(self.steps)
         # The most probable class of the interpolated scores: found without interpolating every class.
@@ -98,7 +100,7 @@ class LabelMaker:
     def list_rows(self, passes: list[ScorePass], image: DecodedImage) -> Rows:
         """Yield the probabilities that the decision is made from, a few rows at a time, (rows, W, C)."""
         size = measure_image(image)
-        rows: Rows = ((top, self.normalise(scores)) for top, scores in average_passes(passes, size))
+        rows: Rows = ((top, self.normalize(scores)) for top, scores in average_passes(passes, size))
         if self.steps.smooth_scores_px:
             rows = smooth_rows(rows, self.steps.smooth_scores_px, size[0])
         if not self.steps.crf.iterations:
@@ -116,7 +118,7 @@ class LabelMaker:
         for chunk in cut_chunks(scores):
             row = fill_rows(made["labels"], row, chunk.find_labels(width))
             for rows in chunk.interpolate(width) if further else ():
-                probabilities = self.normalise(rows)
+                probabilities = self.normalize(rows)
                 top = _fill_further(further, top, probabilities, probabilities.amax(-1))
 
     def _fill(self, made: dict[str, Tensor], top: int, probabilities: Tensor) -> None:
@@ -129,10 +131,6 @@ class LabelMaker:
             nothing = find_no_class(probabilities.shape[-1])
             chosen = torch.where(confidence < self.decision.uncertain_below, nothing, chosen)
         fill_rows(made["labels"], top, chosen)
-
-    def normalise(self, scores: Tensor) -> Tensor:
-        """Return the probabilities of scores, shape (..., C)."""
-        return scores if self.are_probabilities else scores.softmax(-1)
 
     def change_labels(self, labels: Tensor, classes: int) -> Tensor:
         """Return a label map, shape (H, W), after the steps of the decision; `classes` is C."""

@@ -13,7 +13,9 @@ from segplus.errors import InputError
 from segplus.images import DecodedImage, measure_image
 from segplus.inference.label_maker import LabelMaker, Prediction
 from segplus.inference.passes import ScorePass, average_passes, fill_rows, join_passes
+from segplus.inference.pixel_values import PixelReader
 from segplus.inference.scored_model import ScoredModel
+from segplus.models.mask_transformers import is_mask_transformer
 from segplus.recipe.evaluation_section import ProtocolRecipe
 from segplus.recipe.postprocess_section import DecisionRecipe
 
@@ -62,6 +64,8 @@ class Predictor:
             members: On one device.
             decision: As of one model.
             class_names: Position is the class id.
+        Raises:
+            InputError: If logits of different kinds would be averaged.
         """
         ensemble = cls.__new__(cls)
         ensemble._set_up(list(members), decision, class_names)
@@ -71,14 +75,23 @@ class Predictor:
         self, members: list[ScoredModel], decision: DecisionRecipe | None, class_names: Sequence[str] | None
     ) -> None:
         self.members, self.protocol = members, members[0].protocol
-        self.label_maker = LabelMaker(
-            decision or DecisionRecipe(), class_names, are_probabilities=self.protocol.average == "probabilities"
-        )
+        kinds = {is_mask_transformer(member.model) for member in members}
+        if len(kinds) > 1 and self.protocol.average != "probabilities":
+            raise InputError(
+                "an ensemble of mask transformers and other models has no mean of logits",
+                fix="set evaluation.protocol.average: probabilities",
+            )
+        self.label_maker = LabelMaker(decision or DecisionRecipe(), class_names, members[0].normalize)
 
     @property
     def model(self) -> PreTrainedModel:
         """The model, of an ensemble the first."""
         return self.members[0].model
+
+    @property
+    def reader(self) -> PixelReader:
+        """How images become the model's input, of an ensemble the first model's."""
+        return self.members[0].reader
 
     @property
     def decision(self) -> DecisionRecipe:
@@ -175,7 +188,7 @@ class Predictor:
         disagreement = torch.empty(size, device=self.model.device)
         alone = (average_passes([one], size) for one in passes)
         for chunks in zip(*alone, strict=True):
-            each = torch.stack([self.label_maker.normalise(scores) for _, scores in chunks])  # (passes, rows, W, C)
+            each = torch.stack([self.label_maker.normalize(scores) for _, scores in chunks])  # (passes, rows, W, C)
             spread = torch.special.entr(each.mean(0)).sum(-1) - torch.special.entr(each).sum(-1).mean(0)
             fill_rows(disagreement, chunks[0][0], (spread / math.log(max(2, each.shape[-1]))).clamp_(0, 1))
         return disagreement

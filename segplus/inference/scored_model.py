@@ -16,6 +16,7 @@ from segplus.images import DecodedImage, measure_image
 from segplus.inference.passes import ScorePass
 from segplus.inference.pixel_values import PixelReader, scale_image
 from segplus.inference.windows import blend_windows, lay_windows, pad_size
+from segplus.models.mask_transformers import compute_scores, normalize_scores
 from segplus.recipe.evaluation_section import ProtocolRecipe
 
 _FIXES = {
@@ -127,7 +128,7 @@ class ScoredModel:
     def _run_model(self, pixel_values: Tensor) -> Tensor:
         try:
             with torch.no_grad(), _drop(self.model) if self.drops else nullcontext():
-                logits: Tensor = self.model(pixel_values=pixel_values).logits.float()
+                scores = compute_scores(self.model, pixel_values)
         except torch.OutOfMemoryError:
             raise
         except (ValueError, RuntimeError, AssertionError, IndexError) as error:
@@ -137,7 +138,11 @@ class ScoredModel:
                 found=f"{height} x {width} (height x width): {(str(error).splitlines() or [''])[0][:300]}",
                 fix=_FIXES[self.protocol.name],
             ) from error
-        return logits.softmax(1) if self.protocol.average == "probabilities" else logits
+        return normalize_scores(self.model, scores, 1) if self.protocol.average == "probabilities" else scores
+
+    def normalize(self, scores: Tensor) -> Tensor:
+        """Return the probabilities of what `score` gave, resized or not, shape (..., C)."""
+        return scores if self.protocol.average == "probabilities" else normalize_scores(self.model, scores, -1)
 
 
 def _list_dropouts(model: nn.Module) -> list[nn.Module]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from segplus.classes import ClassMap
 from segplus.data.dataset import SegmentationSplit
 from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.layouts.names import NoClassNamesError
 from segplus.data.layouts.source import Source, find_split
 from segplus.data.loading import SegmentationData, assemble, build_section, load_segmentation_dataset, read_source
-from segplus.data.parallel import map_pairs
-from segplus.data.ranges import find_float_range
+from segplus.data.ranges import find_needed_range
+from segplus.data.statistics import keep_counts, visit_pairs
 from segplus.errors import InputError
 from segplus.inspection.findings import (
     Finding,
@@ -88,7 +88,7 @@ def inspect_dataset(section: DataRecipe | Mapping[str, Any], *, progress: bool =
         findings.append(Finding("error", "cannot be opened", describe_mistake(error), fix=error.fix))
         return Audit(build_report(recipe, None, {}, findings))
     data = reading.data
-    tallies = {name: tally_split(split, data.classes, progress) for name, split in data.splits.items()}
+    tallies = {name: tally_split(split, progress) for name, split in data.splits.items()}
     findings += find_pair_problems(tallies, data.classes, recipe.channels)
     findings += find_class_problems(tallies, data.classes)
     findings += find_misread_masks(data.splits, tallies)
@@ -107,16 +107,16 @@ def inspect_dataset(section: DataRecipe | Mapping[str, Any], *, progress: bool =
 
 
 def state_range(reading: Reading, source: Source, findings: list[Finding]) -> Reading:
-    """Return the data with the range that images of real numbers have, which cannot be read without one.
+    """Return the data with the range that their images have, where these cannot be read without one.
 
     Raises:
         InputError: If one of these images cannot be read.
     """
-    found = find_float_range(reading.data.splits.values())
+    found = find_needed_range(reading.data.splits.values())
     if found is None:
         return reading
     low, high = found[0], found[1] if found[1] > found[0] else found[0] + 1
-    message = f"images of real numbers, {low:g} to {high:g}, and nothing says which become 0 and 255"
+    message = f"images of values {low:g} to {high:g}, and nothing says which become 0 and 255"
     fix = f"set data.image_range: [{low:g}, {high:g}], the values that become 0 and 255 in every image"
     findings.append(Finding("error", "no range", message, fix=fix))
     section = replace(reading.section, image_range=[low, high])
@@ -133,8 +133,7 @@ def mend_reading(
         return reading, tallies  # the findings stand, and no recipe passes the checks
     if guessed is None:
         return reading, tallies
-    classes = guessed.data.classes
-    return guessed, {name: tally_split(split, classes, progress) for name, split in guessed.data.splits.items()}
+    return guessed, {name: tally_split(split, progress) for name, split in guessed.data.splits.items()}
 
 
 def describe_proposal(
@@ -176,13 +175,15 @@ def find_grouping(data: SegmentationData, tallies: Mapping[str, SplitTally], rec
     return propose_grouping([name for name, _ in pairs], [hash_ for _, hash_ in pairs])
 
 
-def tally_split(split: SegmentationSplit, classes: ClassMap, progress: bool) -> SplitTally:
-    """Return the sums over a split's pairs, read in parallel."""
-    tally = SplitTally(classes.num_classes)
-    tolerant = replace(classes, unknown="ignore")
+def tally_split(split: SegmentationSplit, progress: bool) -> SplitTally:
+    """Return the sums over a split's pairs, each of which is visited once: what is counted is kept for training."""
+    tally = SplitTally(split.classes.num_classes)
     title = f"inspect {split.title}" if progress else None
-    for index, facts in enumerate(map_pairs(partial(measure_pair, split, tolerant=tolerant), len(split), title)):
-        tally.add(index, facts, split.sources(index))
+    for index, visit in enumerate(visit_pairs(split, title, look=partial(measure_pair, split))):
+        tally.add(index, visit, split.sources(index))
+    if not tally.refused:
+        with suppress(InputError):  # a cache that cannot be written to: training says so
+            keep_counts(split, tally.statistics.counts)
     return tally
 
 
@@ -216,6 +217,9 @@ def read_tolerantly(source: Source | None, recipe: DataRecipe, findings: list[Fi
     if source is None:
         return Reading(load_segmentation_dataset(recipe), recipe)
     plain = replace(recipe, stratify=False)  # it reads masks that may be damaged
+    if recipe.stratify:
+        with suppress(InputError):
+            return Reading(assemble(source, recipe), recipe)
     try:
         return Reading(assemble(source, plain), recipe)
     except InputError as error:

@@ -51,8 +51,8 @@ def draw_examples(audit: Audit) -> dict[str, list[dict[str, str]]]:
 
 def draw_pair(split: SegmentationSplit, index: int, remark: str) -> dict[str, str]:
     """Return image and coloured mask side by side; values outside the classes are drawn as ignored."""
-    image, raw = split.raw_pair(index)
-    label = replace(split.classes, unknown="ignore").decode(raw, "")
+    image = split.image(index)
+    label = replace(split.classes, unknown="ignore").decode(split.raw_label(index), "")
     height, width = measure_image(image)
     size = (_WIDTH_PX, max(1, round(_WIDTH_PX * height / width)))
     left = show_as_rgb(image).resize(size, Image.Resampling.BILINEAR)

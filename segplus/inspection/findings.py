@@ -239,13 +239,13 @@ def find_class_problems(tallies: Mapping[str, SplitTally], classes: ClassMap) ->
             message = f"class '{name}' (mask {'colour' if classes.legend else 'value'} {shown}) looks like void"
             findings.append(Finding("warning", "class named like void", message, [name], f"set data.void: [{name}]"))
     train = tallies.get("train")
+    pixels = {split: tally.statistics.pixels for split, tally in tallies.items() if tally.pairs}
     if train is not None and train.pairs:
-        absent = [name for name, pixels in zip(classes.names, train.pixels[:-1], strict=True) if not pixels]
-        held = [name for name in absent if any(tally.pixels[classes.names.index(name)] for tally in tallies.values())]
+        absent = [name for name, count in zip(classes.names, pixels["train"], strict=False) if not count]
+        held = [name for name in absent if any(counts[classes.names.index(name)] for counts in pixels.values())]
         if held:
             message = f"{len(held)} classes have no pixel in train, but in another split"
             findings.append(Finding("warning", "class absent", message, held))
-    pixels = {split: tally.pixels for split, tally in tallies.items() if tally.pairs}
     lines = describe_odd_shares(classes, pixels) if pixels else []
     return findings + [Finding("warning", "odd shares", line) for line in lines]
 
@@ -258,9 +258,9 @@ def find_misread_masks(splits: Mapping[str, SegmentationSplit], tallies: Mapping
     for split, tally in tallies.items():
         if "unreadable" in tally.problems or tally.outside:
             continue
-        for kind, error in find_misreadings(splits[split], tally.pixels):
+        for kind, error in find_misreadings(splits[split], tally.statistics.pixels):
             findings.append(Finding("error", kind, describe_mistake(error), fix=error.fix))
-    problem = find_presumed_names(splits, {split: tally.pixels for split, tally in tallies.items()})
+    problem = find_presumed_names(splits, {split: tally.statistics.pixels for split, tally in tallies.items()})
     if problem is not None:
         findings.append(Finding("error", "names of a benchmark", describe_mistake(problem), fix=problem.fix))
     return findings

@@ -14,8 +14,6 @@ from PIL import Image
 from segplus.classes import ClassMap
 from segplus.data.dataset import SegmentationSplit
 from segplus.data.ranges import Extents, measure_extents
-from segplus.data.statistics import count_labels
-from segplus.errors import InputError
 from segplus.images import DecodedImage, measure_image
 
 WINDOW_PX = 12  # largest shift that is looked for, in pixels of the reduced image
@@ -24,7 +22,7 @@ TURNS = (
     "as it is", "flipped left-right", "flipped top-bottom", "turned by 180 degrees", "turned left by 90 degrees",
     "turned right by 90 degrees", "transposed", "transposed along the other diagonal",
 )  # fmt: skip
-_DARK = 25.0  # mean grey value, of 255
+_DARK, _BLACK = 25.0, 16.0  # mean grey values, of 255
 # Share of class changes through a value between: classes may have ids between those of their neighbours, but colours
 # that no class has, between the legend's colours and one pixel wide, are drawn by interpolation alone.
 _BETWEEN_IDS, _BETWEEN_COLORS = 0.4, 0.05
@@ -38,13 +36,12 @@ class PairFacts:
     Args:
         size_px: (height, width) of the image.
         mask_size_px: (height, width) of the mask.
-        pixels: Pixels of each class, then ignored ones, shape (C + 1,).
         outside: Raw value or packed colour outside the classes -> pixels.
         objects: Connected components of each class, shape (C,).
         smallest_px: Pixels of the smallest component of each class, 0 where there is none, shape (C,).
         image_encoding: File format and mode.
         mask_encoding: File format and mode.
-        looks: "dark", "grey", "constant".
+        looks: "dark", "grey", "constant", "surrounded".
         hash: 64-bit difference hash of the image.
         digest: 64-bit digest of the image's pixels.
         mask_digest: 64-bit digest of the labels.
@@ -58,7 +55,6 @@ class PairFacts:
 
     size_px: tuple[int, int]
     mask_size_px: tuple[int, int]
-    pixels: npt.NDArray[np.int64]
     outside: dict[int, int]
     objects: npt.NDArray[np.int64]
     smallest_px: npt.NDArray[np.int64]
@@ -75,28 +71,25 @@ class PairFacts:
     extents: Extents = field(default_factory=lambda: np.full(4, np.nan))
 
 
-def measure_pair(split: SegmentationSplit, index: int, tolerant: ClassMap) -> PairFacts | InputError:
-    """Return what a pair holds, or why it cannot be read.
+def measure_pair(
+    split: SegmentationSplit, index: int, image: DecodedImage, raw: npt.NDArray[Any], label: npt.NDArray[Any]
+) -> PairFacts:
+    """Return what `visit_pairs` is to look at beside the classes' pixels.
 
     Args:
         split: The split.
         index: Position of the pair.
-        tolerant: The split's classes with unknown values ignored, so that they can be counted.
+        image: The image.
+        raw: The mask's values, or packed colours, shape (H, W).
+        label: Its class ids, what is outside the classes ignored, shape (H, W).
     """
-    try:
-        image, raw = split.raw_pair(index)
-        encodings = split.describe_encoding(index)
-        split.check_mask(index)
-    except InputError as error:
-        return error
-    labels = tolerant.decode(raw, "")
+    classes, encodings = split.classes, split.describe_encoding(index)
     grey = reduce_to_grey(image)
-    objects, smallest = count_objects(labels, tolerant.num_classes)
+    objects, smallest = count_objects(label, classes.num_classes)
     facts = PairFacts(
         size_px=measure_image(image),
-        mask_size_px=(labels.shape[0], labels.shape[1]),
-        pixels=count_labels(labels, tolerant.num_classes),
-        outside=tolerant.count_outside(raw) if (labels == tolerant.ignore_index).any() else {},
+        mask_size_px=(label.shape[0], label.shape[1]),
+        outside=classes.count_outside(raw) if (label == classes.ignore_index).any() else {},
         objects=objects,
         smallest_px=smallest,
         image_encoding=encodings[0],
@@ -105,15 +98,15 @@ def measure_pair(split: SegmentationSplit, index: int, tolerant: ClassMap) -> Pa
         extents=measure_extents(image) if split.reader.value_range is None else np.full(4, np.nan),
         hash=hash_differences(grey),
         digest=digest_pixels(np.asarray(image)),
-        mask_digest=digest_pixels(labels),
+        mask_digest=digest_pixels(label),
     )
-    if not tolerant.legend:
+    if not classes.legend:
         facts.is_interpolated = measure_between(raw) > _BETWEEN_IDS
     elif facts.outside:
-        facts.is_interpolated = measure_blends(raw, tolerant) > _BETWEEN_COLORS
+        facts.is_interpolated = measure_blends(raw, classes) > _BETWEEN_COLORS
     if facts.size_px == facts.mask_size_px:
-        facts.shift_scale = max(labels.shape) / max(grey.shape)
-        facts.shift_profile, facts.turn_scores = compare_edges(grey, labels)
+        facts.shift_scale = max(label.shape) / max(grey.shape)
+        facts.shift_profile, facts.turn_scores = compare_edges(grey, label)
     return facts
 
 
@@ -136,8 +129,12 @@ def reduce_to_grey(image: DecodedImage) -> npt.NDArray[np.float32]:
 
 
 def describe_looks(image: DecodedImage, grey: npt.NDArray[np.float32]) -> tuple[str, ...]:
-    """Return which of "dark", "grey" and "constant" fit an image."""
+    """Return which of "dark", "grey", "constant" and "surrounded" (bright between four black corners) fit an image."""
     looks = []
+    height, width = (max(1, side // 16) for side in grey.shape)
+    corners = [grey[rows, columns] for rows in np.s_[:height, -height:] for columns in np.s_[:width, -width:]]
+    if max(corner.mean() for corner in corners) < _BLACK and grey[height:-height, width:-width].mean() > 2 * _BLACK:
+        looks.append("surrounded")
     if grey.max() - grey.min() < 1.0:
         looks.append("constant")
     elif grey.mean() < _DARK:

@@ -19,7 +19,9 @@ from segplus.recipe.data_section import DataRecipe
 
 _RARE = 0.01
 _LARGEST_SERVED_PX = 2048
-# Words in the paths of data sets and the names of their classes -> preset; None of the images says it as plainly.
+_MOST, _FEW = 0.9, 0.05  # shares of the images that look alike; of the pixels, of a foreground of defects
+_WITHOUT = 0.25  # share of the images without a defect
+# Words in the paths of data sets and the names of their classes -> preset; nothing in the images says it as plainly.
 _KINDS = {
     "medical": "patient|fundus|retina|vessel|nuclei|nucleus|cell|polyp|lesion|tumou?r|liver|kidney|organ|mri|slice|"
     "x-?ray|ultrasound|endoscopy|isic|histology|pathology|1st_manual",
@@ -53,7 +55,7 @@ def propose_recipe(
     served = choose_served_size(train)
     if served is not None:
         recipe["model"]["image_processor"] = {"size": served}
-    preset, why = choose_preset(data, classes.names, names)
+    preset, why = choose_preset(data, classes.names, names, train)
     recipe["transforms"] = {"preset": preset, "crop_size_px": choose_crop(train)}
     if why:
         reasons.append(f"preset {preset}: {why}")
@@ -67,8 +69,17 @@ def propose_recipe(
     return recipe, reasons
 
 
-def choose_preset(data: Mapping[str, Any], classes: tuple[str, ...], names: list[str]) -> tuple[str, str]:
-    """Return the augmentation preset that paths and classes speak for, and the word that does; or the standard one."""
+def choose_preset(
+    data: Mapping[str, Any], classes: tuple[str, ...], names: list[str], train: SplitTally
+) -> tuple[str, str]:
+    """Return the augmentation preset that paths and classes, or else images, speak for, and why, or the standard one.
+
+    Args:
+        data: The keys of the recipe's data section.
+        classes: Names of the classes.
+        names: Names of the images.
+        train: What the training split holds.
+    """
     if data.get("channels", 3) > 4:
         return "aerial", f"images of {data['channels']} channels"
     path = "/".join(str(data["dataset"]).split("/")[-2:])
@@ -78,6 +89,25 @@ def choose_preset(data: Mapping[str, Any], classes: tuple[str, ...], names: list
     if len(found) == 1:
         kind, word = next(iter(found.items()))
         return kind, f"'{word}' in the names"
+    return ("standard", "") if found else _choose_by_images(data, train)
+
+
+def _choose_by_images(data: Mapping[str, Any], train: SplitTally) -> tuple[str, str]:
+    """Return the preset for images with a map's coordinates, in a black surround, or of a surface with rare defects."""
+    most = _MOST * max(train.pairs, 1)
+    if sum(count for kind, count in train.image_encodings.items() if kind.startswith("GeoTIFF")) > most:
+        return "aerial", "images with the coordinates of a map (GeoTIFF)"
+    if train.surrounded > most:
+        return "medical", "what the images show lies in a black surround"
+    grey = train.problems.get("grey image")
+    is_grey = data.get("channels") == 1 or (grey is not None and grey.count > most)
+    if is_grey and len(train.objects) == 2:
+        share, held = measure_shares(train)[1], train.statistics.images_with[1]
+        if 0 < share < _FEW and held < (1 - _WITHOUT) * train.pairs:
+            return (
+                "industrial",
+                f"grey images, a foreground of {100 * share:.2g} % that {train.pairs - held} of them lack",
+            )
     return "standard", ""
 
 
@@ -94,8 +124,8 @@ def list_changed_keys(section: DataRecipe) -> dict[str, Any]:
 
 def measure_shares(tally: SplitTally) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return each class's share of the valid pixels, shape (C,)."""
-    total = max(1, int(tally.pixels[:-1].sum()))
-    shares: np.ndarray[Any, np.dtype[np.float64]] = tally.pixels[:-1] / total
+    pixels = tally.statistics.class_pixels[0]
+    shares: np.ndarray[Any, np.dtype[np.float64]] = pixels / max(1, pixels.sum())
     return shares
 
 
@@ -126,7 +156,7 @@ def choose_crop(tally: SplitTally) -> list[int]:
 
 def weigh_by_frequency(tally: SplitTally) -> dict[str, list[float | None]]:
     """Return the weights that training gives the classes, under the names of the formulas; None for an absent class."""
-    counts = np.stack([tally.pixels[:-1], tally.pixels_where_present])
+    counts = tally.statistics.class_pixels
     weights = {formula: compute_class_weights(counts, formula).tolist() for formula in FORMULAS}
     return {
         formula: [round(value, 4) if pixels else None for value, pixels in zip(values, counts[0], strict=True)]

@@ -1,4 +1,4 @@
-"""What all pairs of a split hold together; grows by 24 bytes a pair."""
+"""What all pairs of a split hold together; grows by 32 bytes a pair, and by 8 a class."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segplus.data.ranges import Extents, find_unstated_range
+from segplus.data.statistics import SplitStatistics, Visit
 from segplus.errors import InputError
 from segplus.inspection.measurements import TURNS, WINDOW_PX, PairFacts
 
@@ -39,17 +40,15 @@ class Problem:
 
 
 class SplitTally:
-    """Sums over the pairs of one split.
+    """Sums over the pairs of one split: `pairs` that can be read, and how many training refuses.
 
     Args:
         num_classes: C.
     """
 
     def __init__(self, num_classes: int) -> None:
-        self.pairs = 0
-        self.pixels = np.zeros(num_classes + 1, dtype=np.int64)
-        self.images_with = np.zeros(num_classes + 1, dtype=np.int64)
-        self.pixels_where_present = np.zeros(num_classes, dtype=np.int64)
+        self.pairs = self.refused = 0
+        self._counts = array("q")
         self.objects = np.zeros(num_classes, dtype=np.int64)
         self.smallest_px = np.zeros(num_classes, dtype=np.int64)
         self.outside: Counter[int] = Counter()
@@ -65,21 +64,27 @@ class SplitTally:
         self.turn_scores = np.zeros(len(TURNS), dtype=np.float64)
         self.shift_scales: float = 0.0
         self.with_edges = 0
+        self.surrounded = 0  # images whose corners are black
         self.examples: list[int] = []
         self.suspects: list[tuple[int, str]] = []
 
-    def add(self, index: int, facts: PairFacts | InputError, sources: tuple[str, str]) -> None:
-        """Add the facts of one pair, in order."""
-        if isinstance(facts, InputError):
+    @property
+    def statistics(self) -> SplitStatistics:
+        """What the pairs that can be read hold: what training counts, where no pair has a problem."""
+        return SplitStatistics(np.array(self._counts, dtype=np.int64).reshape(self.pairs, len(self.objects) + 1))
+
+    def add(self, index: int, visit: Visit, sources: tuple[str, str]) -> None:
+        """Add what a visit to one pair gave, in order; its `seen` are `PairFacts`."""
+        self.refused += visit.problem is not None
+        if visit.problem is not None and not visit.counted:
             for column in (self.hashes, self.digests, self.mask_digests):
                 column.append(0)
-            self._add_unreadable(facts, sources)
+            self._add_unreadable(visit.problem, sources)
             return
+        facts: PairFacts = visit.seen
+        pixels = visit.counted["counts"]
         self.pairs += 1
-        present = facts.pixels > 0
-        self.pixels += facts.pixels
-        self.images_with += present
-        self.pixels_where_present += np.where(present[:-1], facts.pixels[:-1].sum(), 0)
+        self._counts.extend(pixels.tolist())
         self.objects += facts.objects
         smaller = (facts.smallest_px > 0) & ((self.smallest_px == 0) | (facts.smallest_px < self.smallest_px))
         self.smallest_px = np.where(smaller, facts.smallest_px, self.smallest_px)
@@ -88,6 +93,7 @@ class SplitTally:
         self.sizes[facts.size_px] += 1
         self.image_encodings[facts.image_encoding] += 1
         self.mask_encodings[facts.mask_encoding] += 1
+        self.surrounded += "surrounded" in facts.looks
         self.hashes.append(0 if "constant" in facts.looks else facts.hash)
         self.digests.append(facts.digest)
         self.mask_digests.append(facts.mask_digest)
@@ -95,7 +101,7 @@ class SplitTally:
             self.examples.append(index)
         self._add_edges(facts)
         before = {name: problem.count for name, problem in self.problems.items()}
-        self._add_problems(facts, sources)
+        self._add_problems(facts, pixels, sources)
         names = [name for name, problem in self.problems.items() if problem.count > before.get(name, 0)]
         if names and len(self.suspects) < 2 * _IMAGES and max(before.get(name, 0) for name in names) < _IMAGES:
             self.suspects.append((index, ", ".join(names)))
@@ -129,11 +135,11 @@ class SplitTally:
             if value in self.outside or len(self.outside) < MOST_OUTSIDE:
                 self.outside[value] += count
 
-    def _add_problems(self, facts: PairFacts, sources: tuple[str, str]) -> None:
+    def _add_problems(self, facts: PairFacts, pixels: npt.NDArray[np.int64], sources: tuple[str, str]) -> None:
         image, mask = sources
         if not np.isnan(facts.extents).any():
             self.problems["deep image"].add(image)
-        for look in facts.looks:
+        for look in set(facts.looks) - {"surrounded"}:
             self.problems[f"{look} image"].add(image)
         if facts.size_px != facts.mask_size_px:
             (height, width), (mask_height, mask_width) = facts.size_px, facts.mask_size_px
@@ -141,8 +147,8 @@ class SplitTally:
         if facts.outside:
             self._add_outside(facts.outside)
             self.problems["outside the classes"].add(mask)
-        if (facts.pixels > 0).sum() == 1:
-            self.problems["ignored mask" if facts.pixels[-1] else "constant mask"].add(mask)
+        if (pixels > 0).sum() == 1:
+            self.problems["ignored mask" if pixels[-1] else "constant mask"].add(mask)
         if facts.mask_encoding.startswith(("JPEG", "MPO")):
             self.problems["lossy mask"].add(mask)
         if facts.is_interpolated:
@@ -152,21 +158,22 @@ class SplitTally:
 
     def describe(self, names: tuple[str, ...]) -> dict[str, Any]:
         """Return the sums as a JSON-ready mapping."""
-        total = int(self.pixels.sum())
+        pixels, images_with = self.statistics.pixels, self.statistics.images_with
+        total = sum(pixels)
         return {
             "pairs": self.pairs,
             "pixels": total,
-            "void_share": float(self.pixels[-1] / total) if total else 0.0,
+            "void_share": pixels[-1] / total if total else 0.0,
             "sizes_px": [[*size, count] for size, count in self.sizes.most_common(10)],
             "distinct_sizes": len(self.sizes),
             "image_encodings": dict(self.image_encodings.most_common()),
             "mask_encodings": dict(self.mask_encodings.most_common()),
-            "pixel_counts": name_counts(names, self.pixels[:-1]),
-            "ignored_pixels": int(self.pixels[-1]),
-            "images_containing": name_counts(names, self.images_with[:-1]),
-            "images_with_ignored": int(self.images_with[-1]),
-            "objects": name_counts(names, self.objects),
-            "smallest_object_px": name_counts(names, self.smallest_px),
+            "pixel_counts": dict(zip(names, pixels, strict=False)),
+            "ignored_pixels": pixels[-1],
+            "images_containing": dict(zip(names, images_with, strict=False)),
+            "images_with_ignored": images_with[-1],
+            "objects": dict(zip(names, self.objects.tolist(), strict=True)),
+            "smallest_object_px": dict(zip(names, self.smallest_px.tolist(), strict=True)),
         }
 
 
@@ -175,8 +182,3 @@ def is_turned(scores: npt.NDArray[np.float32] | None) -> bool:
     if scores is None:
         return False
     return bool(np.nanmax(scores[1:]) - scores[0] > 0.2 and scores[0] < 0.1)
-
-
-def name_counts(names: tuple[str, ...], values: npt.NDArray[np.int64]) -> dict[str, int]:
-    """Return class name -> count."""
-    return {name: int(value) for name, value in zip(names, values, strict=True)}

@@ -42,8 +42,9 @@ class BoundaryCrossEntropy(CrossEntropy):
             raise InputError(f"{key}.sigma_px", found=self.sigma_px, allowed="above 0")
 
     def emphasize(self, image: ImageLabels) -> Tensor | None:
-        """Return the weight of every pixel of one image."""
-        distance = measure_boundary_distance(image.ids, image.valid > 0).to(image.weights)
+        """Return the weight of every pixel."""
+        pairs = zip(image.ids, image.valid > 0, strict=True)
+        distance = torch.stack([measure_boundary_distance(ids, valid) for ids, valid in pairs]).to(image.weights)
         return 1 + self.amount * torch.exp(distance.square() / (-2 * self.sigma_px**2))
 
 

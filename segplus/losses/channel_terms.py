@@ -24,16 +24,22 @@ class Channels:
 
     def __init__(self, walk: SoftmaxWalk, log_norms: Sequence[Tensor], gradient: Tensor | None) -> None:
         self.batch, self.classes, self.gradient = walk.batch, walk.classes, gradient
-        self.logits, self.peaks = walk.logits, walk.logits.amax(1, keepdim=True)
-        self.log_norms = walk.grid.restore(torch.stack(list(log_norms)))  # (N, H, W)
+        self.logits, self.limit, self.peaks = walk.logits, walk.limit, walk.logits.amax(1, keepdim=True)
+        self.log_norms = walk.grid.restore(torch.cat(list(log_norms)))  # (N, H, W)
         # The sum over classes of p dL/dp of every pixel: a softmax's gradient is p (dL/dp - mean_slope).
         self.mean_slope = torch.zeros_like(self.log_norms)
 
     def upsample(self, images: slice, index: int) -> Tensor:
         """Return the probabilities of one class in some images, shape (n, H, W)."""
-        channel = (self.logits[images, index : index + 1] - self.peaks[images]).mul_(LOG2_E)
+        channel = self.logits[images, index : index + 1]
+        # As `SoftmaxSource` reads them, or the norms would not be theirs.
+        if self.limit is None:
+            channel = (channel - self.peaks[images]).mul_(LOG2_E)
+        else:
+            channel = channel.clamp(-self.limit, self.limit)
         full = F.interpolate(channel, size=self.log_norms.shape[1:], mode="bilinear", align_corners=False)[:, 0]
-        return full.sub_(self.log_norms[images]).exp2_()
+        full.sub_(self.log_norms[images])
+        return full.exp2_() if self.limit is None else full.exp_()
 
     def add_gradient(self, images: slice, index: int, probabilities: Tensor, slopes: Tensor) -> None:
         """Add the gradient of the loss by the probabilities of one class, `slopes`, which is overwritten."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -21,7 +22,7 @@ from segplus.losses.sigmoid import SigmoidTerm, stream_sigmoid_terms
 from segplus.losses.softmax import SAFE_RANGE, SoftmaxWalk
 from segplus.losses.softmax_terms import stream_softmax_terms
 from segplus.losses.terms import LabelBatch, Reduction, Summand, Term, TermType, widen_labels
-from segplus.losses.upsample import choose_grid
+from segplus.losses.upsample import choose_grid, joins_images
 
 # What a logit below it, such as the -inf of a masked class, counts as.
 LOWEST = torch.finfo(torch.float32).min
@@ -117,21 +118,26 @@ class Criterion(nn.Module):
         Returns:
             Scalar, float32 (float64 for float64 logits); 0 when every pixel is ignored.
         Raises:
-            InputError: If shapes do not fit, or a label is outside [0, C) and not ignore_index.
+            InputError: If shapes do not fit, or on a CPU a label is outside [0, C) and not ignore_index. An accelerator
+                would have to be waited for: there the value is NaN, and `check_labels` says why.
         """
         self._check_shapes(logits, labels)
         batch = self._open_batch(labels)
         reduction = self._choose_reduction(normalizers, accumulation_steps)
-        with torch.autocast(logits.device.type, enabled=False):
+        joined = joins_images(logits.device) and not self.plain
+        with torch.autocast(logits.device.type, enabled=False), keep_float32(logits.device):
             work = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            stable, extreme = self._inspect(work.detach(), batch)
+            if joined:
+                return self._stream_joined(logits, work.detach(), batch, normalizers, reduction)
+            self.check_labels(labels)
+            stable, extreme = self._inspect_range(work.detach())
             if extreme:
                 work = work.to(batch.sum_dtype).clamp(min=max(torch.finfo(logits.dtype).min, LOWEST))
             summands = self._open_summands(batch, normalizers, work.new_zeros(()))
             if self.plain:
                 value = self._add_terms(evaluate_plainly(summands, work, batch, reduction))
             else:
-                value = self._stream(logits, work.detach(), batch, summands, reduction, stable)
+                value = self._stream(logits, work.detach(), batch, summands, reduction, stable=stable)
             return self._narrow(value, logits.dtype) if extreme else value
 
     def count_normalizers(self, labels: Tensor) -> dict[str, Tensor]:
@@ -145,6 +151,20 @@ class Criterion(nn.Module):
         batch = self._open_batch(labels)
         counts = {name: term.count(batch) for name, (_, term) in self.terms.items()}
         return {name: count for name, count in counts.items() if count is not None}
+
+    def check_labels(self, labels: Tensor) -> None:
+        """Raise InputError where a label is outside [0, C) and not ignore_index. Waits for an accelerator.
+
+        Args:
+            labels: As in `forward`.
+        """
+        batch = self._open_batch(labels)
+        outside = self._find_outside(batch)
+        count = int(outside.sum())
+        if count:
+            values = torch.unique(batch.labels[outside])[:5].tolist()
+            allowed = f"0..{self._count_ids(batch) - 1}, or {self.ignore_index} for ignored pixels"
+            raise InputError(f"labels: {count} pixels are outside the classes", found=values, allowed=allowed)
 
     def set_progress(self, share: float) -> None:
         """Move every schedule to `share` of the training, in [0, 1]."""
@@ -213,7 +233,9 @@ class Criterion(nn.Module):
         batch: LabelBatch,
         summands: Mapping[str, Summand[Any]],
         reduction: Reduction,
+        *,
         stable: bool,
+        joined: bool = False,
     ) -> Tensor:
         wants_gradient = torch.is_grad_enabled() and logits.requires_grad
         with torch.no_grad():
@@ -221,14 +243,15 @@ class Criterion(nn.Module):
             pixels, overlaps = _select(summands, PixelTerm), _select(summands, OverlapTerm)
             channelled, sigmoids = _select(summands, ChannelTerm), _select(summands, SigmoidTerm)
             smoothed = any(summand.term.smoothing > 0 for summand in pixels)
-            grid = choose_grid((work.shape[2], work.shape[3]), batch.size, self.num_classes + int(smoothed))
+            images = len(work) if joined else 0
+            grid = choose_grid((work.shape[2], work.shape[3]), batch.size, self.num_classes + int(smoothed), images)
             if pixels or overlaps or channelled:
-                walk = SoftmaxWalk(work, batch, grid, stable, smoothed)
+                walk = SoftmaxWalk(work, batch, grid, joined=joined, stable=stable, smoothed=smoothed)
                 stream_softmax_terms(walk, pixels, overlaps, channelled, reduction, gradient)
             if sigmoids:
-                stream_sigmoid_terms(work, batch, grid, sigmoids, gradient)
+                stream_sigmoid_terms(work, batch, grid, joined, sigmoids, gradient)
             for summand in _select(summands, RowTerm):
-                stream_row_terms(work, batch, summand, gradient)
+                stream_row_terms(work, batch, joined, summand, gradient)
             total = self._add_terms({name: summand.value for name, summand in summands.items()})
         if gradient is None:
             return total
@@ -244,23 +267,49 @@ class Criterion(nn.Module):
         self.term_values = {name: term.clamp(LOWEST, -LOWEST).to(wanted) for name, term in self.term_values.items()}
         return value.clamp(LOWEST, -LOWEST).to(wanted)
 
-    def _inspect(self, logits: Tensor, batch: LabelBatch) -> tuple[bool, bool]:
-        """Refuse labels outside the classes; return what the logits' range asks for. Waits once.
+    def _stream_joined(
+        self,
+        logits: Tensor,
+        work: Tensor,
+        batch: LabelBatch,
+        normalizers: Mapping[str, Tensor] | None,
+        reduction: Reduction,
+    ) -> Tensor:
+        """Return the value without a wait: no number is read from the device."""
+        outside = self._find_outside(batch)
+        kept = batch.labels.masked_fill(outside, self.ignore_index)
+        eight_bits = self._count_ids(batch) <= 255 and 0 <= self.ignore_index <= 255
+        batch, wrong = replace(batch, labels=kept.to(torch.uint8) if eight_bits else kept), outside.any()
+        del kept, outside
+        summands = self._open_summands(batch, normalizers, work.new_zeros(()))
+        value = self._stream(logits, work, batch, summands, reduction, stable=True, joined=True)
+        return value.masked_fill(wrong, torch.nan)
 
-        Returns:
-            Whether it asks for the stable way, and whether float32 would overflow.
-        """
-        labels = batch.labels
-        ids = 2 if labels.ndim == 4 else max(self.num_classes, 2)
-        outside = ((labels < 0) | (labels >= ids)) & batch.valid
+    def _count_ids(self, batch: LabelBatch) -> int:
+        return 2 if batch.labels.ndim == 4 else max(self.num_classes, 2)
+
+    def _find_outside(self, batch: LabelBatch) -> Tensor:
+        return ((batch.labels < 0) | (batch.labels >= self._count_ids(batch))) & batch.valid
+
+    def _inspect_range(self, logits: Tensor) -> tuple[bool, bool]:
+        """Return whether the range of logits asks for the stable way, and whether float32 would overflow."""
         lowest = logits.amin(1)
-        spread, least = (logits.amax(1) - lowest).amax(), lowest.amin()
-        bad, widest, least = torch.stack([outside.sum(), spread, least]).tolist()
-        if bad:
-            values = torch.unique(labels[outside])[:5].tolist()
-            allowed = f"0..{ids - 1}, or {self.ignore_index} for ignored pixels"
-            raise InputError(f"labels: {int(bad)} pixels are outside the classes", found=values, allowed=allowed)
+        widest, least = torch.stack([(logits.amax(1) - lowest).amax(), lowest.amin()]).tolist()
         return not widest < SAFE_RANGE, not (widest < EXTREME and least > -EXTREME)
+
+
+@contextmanager
+def keep_float32(device: torch.device) -> Iterator[None]:
+    """Multiply matrices in float32 also where a run asks for TF32, which moves an upsampled logit by up to 1e-3."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def _select(summands: Mapping[str, Summand[Any]], term_type: type[TermType]) -> list[Summand[TermType]]:

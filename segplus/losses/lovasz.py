@@ -42,7 +42,7 @@ class LovaszSoftmax(ChannelTerm):
             return
         synced = self.sync and reduction.processes > 1
         shares = (reduction.gradient_share, reduction.value_share) if synced else (reduction.lone_share,) * 2
-        scales = channels.logits.new_tensor(shares)
+        scales = [channels.logits.new_full((), share) for share in shares]
         self._walk_region(summand, channels, slice(None), (reduction if synced else ALONE, scales[0], scales[1]))
 
     def _walk_region(

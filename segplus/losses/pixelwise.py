@@ -32,15 +32,20 @@ class PixelTerm(Term):
         return batch.weigh_pixels()
 
     def weigh(self, image: ImageLabels) -> Tensor:
-        """Return the weight of the true class of every pixel of one image, 0 where ignored, shape (H, W)."""
+        """Return the weight of the true class of every pixel, 0 where ignored, shape (n, H, W)."""
         return image.weights
 
     def emphasize(self, image: ImageLabels) -> Tensor | None:
-        """Return a factor of every pixel's whole loss, smoothed labels included, shape (H, W), or None for 1."""
+        """Return a factor of every pixel's whole loss, smoothed labels included, shape (n, H, W), or None for 1."""
         return None
 
     def select(self, log_target: Tensor, valid: Tensor) -> Tensor:
-        """Return 1 for the pixels of one image that are kept, 0 for the others, where a term chooses by the loss."""
+        """Return 1 for the pixels that are kept, 0 for the others, where a term chooses by the loss.
+
+        Args:
+            log_target: Log-probability of the true class, shape (n, ...).
+            valid: 1 where the label counts, 0 where it is ignored, likewise.
+        """
         raise NotImplementedError
 
     def divide_kept(self, kept: Tensor, reduction: Reduction) -> Tensor:
@@ -66,7 +71,7 @@ class LogLossTerm(PixelTerm):
 
     def slopes(self, log_target: Tensor) -> Tensor:
         """Return -1."""
-        return -torch.ones_like(log_target)
+        return torch.full_like(log_target, -1.0)
 
 
 @dataclass(frozen=True)
@@ -169,12 +174,13 @@ class OhemCrossEntropy(LogLossTerm):
         return (batch.valid.flatten(1).sum(1).double() * self.share).ceil().sum()
 
     def select(self, log_target: Tensor, valid: Tensor) -> Tensor:
-        """Return 1 for the pixels of one image that are kept."""
-        hardness = torch.where(valid > 0, -log_target, -torch.inf).flatten()
-        total = valid.sum(dtype=torch.float64)
-        kept = int((total * self.share).ceil() if self.threshold is None else total.clamp(max=self.min_kept))
+        """Return 1 for the pixels that are kept. Waits once for an accelerator: topk wants a number."""
+        hardness = torch.where(valid > 0, -log_target, -torch.inf).flatten(1)
+        total = valid.flatten(1).sum(1, dtype=torch.float64)
+        kept = (total * self.share).ceil() if self.threshold is None else total.clamp(max=self.min_kept)
         chosen = torch.zeros_like(hardness)
-        chosen[hardness.topk(kept, sorted=False).indices] = 1
+        for row, losses, count in zip(chosen, hardness, kept.long().tolist(), strict=True):
+            row.scatter_(0, losses.topk(count, sorted=False).indices, 1.0)
         chosen = chosen.view_as(valid)
         if self.threshold is None:
             return chosen

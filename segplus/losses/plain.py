@@ -44,8 +44,8 @@ def evaluate_pixels(
     """Return the value of a pixel term."""
     term, total, kept = summand.term, log_probabilities.sum() * 0, []
     for index, image in enumerate(log_probabilities):
-        labels = batch.select_image(index, image.dtype)
-        log_target = image.gather(0, labels.ids[None])[0]
+        labels = batch.select_images(slice(index, index + 1), image.dtype)
+        log_target = image.gather(0, labels.ids)  # (1, H, W)
         weights, emphasis = term.weigh(labels), term.emphasize(labels)
         counted = labels.valid if emphasis is None else labels.valid * emphasis
         weights = weights if emphasis is None else weights * emphasis

@@ -85,7 +85,7 @@ class RegionMutualInformation(RowTerm):
         covariance = sums[:, 2:] - mean.transpose(1, 2) * sums[:, 1:2]
         labels, cross = covariance[:, :half, :half], covariance[:, :half, half:]
         diagonal = EPSILON * torch.eye(half, dtype=sums.dtype, device=sums.device)
-        explained = cross @ torch.linalg.solve(covariance[:, half:, half:] + diagonal, cross.transpose(1, 2))
+        explained = cross @ torch.linalg.solve_ex(covariance[:, half:, half:] + diagonal, cross.transpose(1, 2))[0]
         factor = torch.linalg.cholesky_ex(labels - explained + diagonal)[0].diagonal(dim1=1, dim2=2)
         logs = factor.clamp(min=1e-8).log().sum(1)  # half the log-determinant
         present = sums[:, 1, :half].sum(1) > 0

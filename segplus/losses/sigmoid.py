@@ -12,8 +12,9 @@ from torch import Tensor
 
 from segplus.errors import InputError
 from segplus.losses.concurrency import map_images
+from segplus.losses.softmax import group_images
 from segplus.losses.terms import BY_CLASS, LabelBatch, Summand, Term, differentiate, require_at_least
-from segplus.losses.upsample import Grid, Position
+from segplus.losses.upsample import Grid, Position, Source, find_limit
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,12 @@ class SigmoidFocal(SigmoidTerm):
 
 
 def stream_sigmoid_terms(
-    logits: Tensor, batch: LabelBatch, grid: Grid, summands: Sequence[Summand[SigmoidTerm]], gradient: Tensor | None
+    logits: Tensor,
+    batch: LabelBatch,
+    grid: Grid,
+    joined: bool,
+    summands: Sequence[Summand[SigmoidTerm]],
+    gradient: Tensor | None,
 ) -> None:
     """Add every summand's value to it and its gradient to `gradient`, in one walk.
 
@@ -125,21 +131,22 @@ def stream_sigmoid_terms(
         logits: Shape (N, C, h, w).
         batch: The labels.
         grid: The walk.
+        joined: Whether all images are walked together.
         summands: The terms.
         gradient: Shape (N, C, h, w), added to in place; None where no gradient is wanted.
     """
     scales = [summand.scale * summand.weight for summand in summands]
 
-    def walk_image(index: int) -> list[Tensor]:
-        labels = batch.labels[index]
+    def walk_images(images: slice) -> list[Tensor]:
+        labels = batch.labels[images] if batch.labels.ndim == 3 else batch.labels[images].transpose(0, 1)
         arranged = grid.arrange(labels)
         counted = grid.arrange((labels != batch.ignore_index).to(torch.uint8))
 
         values = [torch.zeros_like(summand.value) for summand in summands]
 
         def compute(chunk: Tensor, position: Position) -> None:
-            flat, where = chunk.flatten(1), (..., *position, slice(None))
-            targets, weights = read_targets(arranged[where], counted[where], batch, flat)
+            flat = chunk.flatten(1)
+            targets, weights = read_targets(arranged[position], counted[position], batch, flat)
             total = None
             for summand, scale, value in zip(summands, scales, values, strict=True):
                 value += (summand.term.losses(flat, targets) * weights).sum() * summand.scale
@@ -149,11 +156,12 @@ def stream_sigmoid_terms(
             if total is not None:
                 flat.copy_(total)
 
-        grid.visit(logits[index], compute, None if gradient is None else gradient[index])
+        mine = None if gradient is None else gradient[images].transpose(0, 1)
+        grid.visit(Source(logits[images].transpose(0, 1), mine, find_limit(logits, joined)), compute)
         return values
 
     values = logits.shape[1] * batch.labels.shape[-2] * batch.labels.shape[-1]
-    for found in map_images(walk_image, len(logits), logits.device, values):
+    for found in map_images(walk_images, group_images(len(logits), joined), logits.device, values):
         for summand, value in zip(summands, found, strict=True):
             summand.value += value
 

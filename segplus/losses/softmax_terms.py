@@ -12,26 +12,28 @@ from segplus.losses.channel_terms import Channels, ChannelTerm
 from segplus.losses.concurrency import map_images
 from segplus.losses.overlap import Overlaps, OverlapTerm
 from segplus.losses.pixelwise import PixelTerm
-from segplus.losses.softmax import Exponentials, Image, Measures, SoftmaxWalk
+from segplus.losses.softmax import Exponentials, Images, Measures, SoftmaxWalk
 from segplus.losses.terms import Reduction, Summand
 from segplus.losses.upsample import Position
 
 
 @dataclass
 class ImageTerms:
-    """What all terms ask of one image in the walk that computes the gradient.
+    """What all terms ask of some images in the walk that computes the gradient.
 
     Args:
         pixels: Pixel terms with the arranged choice of their pixels, None where all count.
-        slopes: Derivatives of overlap terms by hits, areas and squares, shape (3, C), or None.
+        slopes: Derivatives of overlap terms by hits, areas and squares, shape (3, n, C), or None.
         squares: Whether those by squares are not all 0.
         mean_slope: That of `Channels`, arranged, or None.
+        log_target: Log-probability of the true class, arranged, where an earlier walk has found it.
     """
 
     pixels: list[tuple[Summand[PixelTerm], Tensor | None]]
     slopes: Tensor | None
     squares: bool
     mean_slope: Tensor | None
+    log_target: Tensor | None
 
 
 def stream_softmax_terms(
@@ -52,20 +54,20 @@ def stream_softmax_terms(
         reduction: How sums become values.
         gradient: Shape (N, C, h, w), added to in place; None where no gradient is wanted.
     """
-    count = len(walk.logits)
+    device = walk.logits.device
     squares = any(summand.term.needs_squares for summand in overlaps)
     measures: list[Measures] = []
     if overlaps or channelled or any(summand.term.selects for summand in pixels):
-        areas = bool(overlaps)
+        wanted = {"areas": bool(overlaps), "squares": squares, "norms": bool(channelled)}
         measures = map_images(
-            lambda i: walk.measure(walk.select_image(i), areas, squares), count, walk.logits.device, walk.values
+            lambda images: walk.measure(walk.select_images(images), **wanted), walk.groups, device, walk.values
         )
     slopes = mean_slope = None
     if overlaps:
-        sums = torch.stack([measure.sums for measure in measures], 1)  # (3, N, C)
+        sums = torch.cat([measure.sums for measure in measures], 1)  # (3, N, C)
         slopes = finish_overlaps(sums, walk, overlaps, reduction, wants_slopes=gradient is not None)
     if channelled:
-        channels = Channels(walk, [measure.log_norm for measure in measures], gradient)
+        channels = Channels(walk, [m.log_norm for m in measures if m.log_norm is not None], gradient)
         for summand in channelled:
             summand.term.walk(summand, channels, reduction)
         mean_slope = walk.grid.arrange(channels.mean_slope)
@@ -73,16 +75,18 @@ def stream_softmax_terms(
     if not pixels and gradient is None:
         return
 
-    def walk_image(index: int) -> list[Tensor]:
+    def walk_images(images: slice) -> list[Tensor]:
+        index = walk.groups.index(images)
         terms = ImageTerms(
             [(pixel, chosen[id(pixel)][index] if pixel.term.selects else None) for pixel in pixels],
-            None if slopes is None else slopes[:, index],
+            None if slopes is None else slopes[:, images],
             squares,
-            None if mean_slope is None else mean_slope[index],
+            None if mean_slope is None else mean_slope[images],
+            measures[index].log_target if measures else None,
         )
-        return ImageWalk(walk, walk.select_image(index), terms).run(None if gradient is None else gradient[index])
+        return ImageWalk(walk, walk.select_images(images, gradient), terms).run()
 
-    for values in map_images(walk_image, count, walk.logits.device, walk.values):
+    for values in map_images(walk_images, walk.groups, device, walk.values):
         for pixel, value in zip(pixels, values, strict=True):
             pixel.value += value
 
@@ -90,10 +94,9 @@ def stream_softmax_terms(
 def select_pixels(
     walk: SoftmaxWalk, summand: Summand[PixelTerm], measures: Sequence[Measures], reduction: Reduction
 ) -> list[Tensor]:
-    """Return the arranged choice of every image, and set the denominator where it is the number of chosen pixels."""
-    images = range(len(walk.logits))
-    valid = [walk.select_image(i).valid for i in images]
-    chosen = [summand.term.select(measures[i].log_target, valid[i]) for i in images]
+    """Return the arranged choice of every group, and set the denominator where it is the number of chosen pixels."""
+    valid = [walk.grid.arrange(walk.batch.select_images(images, walk.logits.dtype).valid) for images in walk.groups]
+    chosen = [summand.term.select(measure.log_target, one) for measure, one in zip(measures, valid, strict=True)]
     if summand.denominator is None:
         kept = torch.stack([mask.sum() for mask in chosen]).sum()
         summand.denominator = summand.term.divide_kept(kept, reduction)
@@ -129,8 +132,8 @@ def finish_overlaps(
             local = torch.cat([sums, counts[None]]).sum(1, keepdim=True)  # (4, 1, C)
             merged = reduction.add_over_processes(local) if summand.term.sync else local
             leaf, regions = merged[:3].detach(), merged[3]
-            scale = sums.new_tensor(reduction.gradient_share if summand.term.sync else reduction.lone_share)
-            value_scale = sums.new_tensor(reduction.value_share if summand.term.sync else reduction.lone_share)
+            scale = sums.new_full((), reduction.gradient_share if summand.term.sync else reduction.lone_share)
+            value_scale = sums.new_full((), reduction.value_share if summand.term.sync else reduction.lone_share)
         with torch.set_grad_enabled(wants_slopes):
             leaf.requires_grad_(wants_slopes)
             value = summand.term.finish(Overlaps(leaf[0], leaf[1], leaf[2], regions), walk.batch.class_weights).sum()
@@ -142,104 +145,122 @@ def finish_overlaps(
 
 
 class ImageWalk:
-    """The last walk over one image: the values of the pixel terms and the gradient of all terms.
+    """The last walk over some images: the values of the pixel terms and the gradient of all terms.
 
     The gradient by logit c of a pixel is rise * p_c - hold * [c is the true class] - spread * mixture_c, plus what
     overlap terms add by class.
 
     Args:
         walk: The batch.
-        image: The image.
+        images: The images.
         terms: What to apply.
     """
 
-    def __init__(self, walk: SoftmaxWalk, image: Image, terms: ImageTerms) -> None:
-        self.walk, self.image, self.terms = walk, image, terms
-        # By pixel term: the weight of the true class, and of the share that is spread over all classes.
-        self.weights, self.spreads = [], []
+    def __init__(self, walk: SoftmaxWalk, images: Images, terms: ImageTerms) -> None:
+        self.walk, self.images, self.terms = walk, images, terms
+        # By pixel term: minus the factor of the true class's loss, and the share that is spread over all classes.
+        self.factors, self.spreads = [], []
         for summand, chosen in terms.pixels:
-            weight, emphasis = summand.term.weigh(image.labels), summand.term.emphasize(image.labels)
+            weight, emphasis = summand.term.weigh(images.labels), summand.term.emphasize(images.labels)
             arranged = walk.grid.arrange(weight if emphasis is None else weight * emphasis)
-            self.weights.append(arranged if chosen is None else arranged * chosen)
+            factor = summand.scale * (-_find_weight(summand) * (1 - summand.term.smoothing))
+            self.factors.append((arranged if chosen is None else arranged * chosen) * factor)
             if emphasis is None or summand.term.smoothing == 0:
-                self.spreads.append(image.valid)
+                self.spreads.append(images.valid)
             else:
-                self.spreads.append(image.valid * walk.grid.arrange(emphasis))
-        self.scales = [summand.scale * summand.weight for summand, _ in terms.pixels]
-        self.log_target = torch.empty_like(image.valid)
-        self.log_mixed = torch.empty_like(image.valid) if walk.mixture is not None else None
+                self.spreads.append(images.valid * walk.grid.arrange(emphasis))
+        known, slopes = terms.log_target, terms.slopes
+        self.log_target = torch.empty_like(images.valid) if known is None else known
+        self.hits: Tensor | None = None  # what overlap terms add to the derivative by the true class's logit
+        if slopes is not None and known is not None:
+            slope = slopes[0].gather(1, images.ids.flatten(1)).view_as(known)
+            self.hits = slope.mul_(known.exp()).mul_(images.valid)
+        self.log_mixed = torch.empty_like(images.valid) if walk.mixture is not None else None
 
-    def run(self, gradient: Tensor | None) -> list[Tensor]:
-        """Walk, adding the gradient to `gradient`, shape (C, h, w), and return the values of the pixel terms."""
-        walk, image = self.walk, self.image
-        if gradient is None:
-            walk.grid.visit(image.logits, self._observe, None)
-        elif walk.mixture is None:
-            walk.grid.visit(image.logits, self._differentiate, gradient)
-        else:
-            extended = torch.zeros_like(image.logits)
-            walk.grid.visit(image.logits, self._differentiate, extended)
-            gradient.add_(extended[: walk.classes]).add_(extended[walk.classes] * walk.mixture[:, None, None])
+    def run(self) -> list[Tensor]:
+        """Walk, adding the gradient where the images have one, and return the values of the pixel terms."""
+        differentiates = self.images.source.gradient is not None
+        self.walk.grid.visit(self.images.source, self._differentiate if differentiates else self._observe)
         values = []
-        for (summand, _), weight, spread in zip(self.terms.pixels, self.weights, self.spreads, strict=True):
+        for (summand, _), factor, spread in zip(self.terms.pixels, self.factors, self.spreads, strict=True):
             smoothing = summand.term.smoothing
-            total = (summand.term.losses(self.log_target) * weight).sum() * (1 - smoothing)
+            total = (summand.term.losses(self.log_target) * factor).sum() / -_find_weight(summand)
             if smoothing and self.log_mixed is not None:
-                total = total - (self.log_mixed * spread).sum() * (smoothing / walk.classes)
-            values.append(total * summand.scale)
+                total = total - (self.log_mixed * spread).sum() * summand.scale * (smoothing / self.walk.classes)
+            values.append(total)
         return values
 
     def _observe(self, chunk: Tensor, position: Position) -> Exponentials:
-        ids = self.image.ids[position].reshape(1, -1)
-        found = self.walk.exponentiate(chunk.flatten(1), ids)
-        self.log_target[position] = found.log_target.view_as(self.log_target[position])
+        found = self.walk.exponentiate(chunk, self.images.ids[position])
+        if self.terms.log_target is None:
+            self.log_target[position] = found.log_target
         if self.log_mixed is not None and found.log_mixed is not None:
-            self.log_mixed[position] = found.log_mixed.view_as(self.log_mixed[position])
+            self.log_mixed[position] = found.log_mixed
         return found
 
     def _differentiate(self, chunk: Tensor, position: Position) -> None:
         found, terms = self._observe(chunk, position), self.terms
-        ids, valid = self.image.ids[position].reshape(1, -1), self.image.valid[position].flatten()
-        hold, spread = self._hold_pixels(found.log_target, valid, position)
-        rise = hold if self.walk.mixture is None else hold + spread * self.walk.mixture_sum
+        ids = self.images.ids[position]
+        hold = self._hold_pixels(found.log_target, position)
+        spread = self._spread_pixels(position) if self.walk.mixture is not None else None
+        rise = hold if spread is None else hold + spread * self.walk.mixture_sum
         if terms.mean_slope is not None:
-            rise = rise - terms.mean_slope[position].flatten()
-        if terms.slopes is None:
+            rise = rise - terms.mean_slope[position]
+        if terms.slopes is None or self.hits is None:
             found.exps.mul_(rise / found.norm)
         else:
-            hit = valid * found.log_target.exp() * terms.slopes[0][ids[0]]
+            hit, share = self.hits[position], self.images.valid[position] / found.norm
             hold = hold - hit
-            _apply_slopes(found.exps, valid / found.norm, terms.slopes, rise - hit, terms.squares)
-        found.exps.scatter_add_(0, ids, -hold[None])
-        if self.walk.mixture is not None:
-            chunk.flatten(1)[self.walk.classes] = -spread
+            _apply_slopes(found.exps, share, terms.slopes, rise - hit, terms.squares)
+        found.exps.scatter_add_(0, ids[None], -hold[None])
+        if spread is not None:
+            chunk[self.walk.classes] = -spread
 
-    def _hold_pixels(self, log_target: Tensor, valid: Tensor, position: Position) -> tuple[Tensor, Tensor]:
-        """Return `hold` and `spread` of the pixel terms, each (P,)."""
-        hold, spread = valid * 0, valid * 0
-        pixels = zip(self.terms.pixels, self.weights, self.spreads, self.scales, strict=True)
-        for (summand, _), weight, mixed, scale in pixels:
-            slope = summand.term.slopes(log_target) * (scale * weight[position].flatten())
-            hold -= slope * (1 - summand.term.smoothing)
-            if summand.term.smoothing:
-                spread += mixed[position].flatten() * (scale * summand.term.smoothing / self.walk.classes)
-        return hold, spread
+    def _hold_pixels(self, log_target: Tensor, position: Position) -> Tensor:
+        """Return `hold` of a chunk's pixels from the log-probability of their true classes."""
+        total = None
+        for (summand, _), factor in zip(self.terms.pixels, self.factors, strict=True):
+            if summand.weight:
+                hold = summand.term.slopes(log_target) * factor[position]
+                total = hold if total is None else total.add_(hold)
+        return torch.zeros_like(log_target) if total is None else total
+
+    def _spread_pixels(self, position: Position) -> Tensor:
+        """Return `spread` of a chunk's pixels."""
+        total = torch.zeros_like(self.images.valid[position])
+        for (summand, _), mixed in zip(self.terms.pixels, self.spreads, strict=True):
+            share = summand.term.smoothing / self.walk.classes
+            total += mixed[position] * (summand.scale * (summand.weight * share))
+        return total
+
+
+def _find_weight(summand: Summand[PixelTerm]) -> float:
+    """Return the weight of a term, 1 where that is 0: its value is wanted, too."""
+    return summand.weight or 1.0
 
 
 def _apply_slopes(exps: Tensor, share: Tensor, slopes: Tensor, rise: Tensor, squares: bool) -> None:
     """Turn exponentials into `rise` times the probabilities plus what areas and squares add by class, in place.
 
     Args:
-        exps: Exponentials, shape (C, P).
-        share: 1 / their sum, 0 where ignored, shape (P,).
-        slopes: Derivatives by hits, areas and squares, shape (3, C).
-        rise: Factor of the probabilities from everything else, 0 where ignored, shape (P,).
+        exps: Exponentials, shape (C, n, rows, width).
+        share: 1 / their sum, 0 where ignored, shape (n, rows, width).
+        slopes: Derivatives by hits, areas and squares, shape (3, n, C).
+        rise: Factor of the probabilities from everything else, 0 where ignored, shape (n, rows, width).
         squares: Whether the derivatives by squares are not all 0.
     """
+    by_area, by_square = slopes[1].t()[:, :, None, None], slopes[2].t()[:, :, None, None]  # (C, n, 1, 1)
     if squares:
         probabilities = exps.mul_(share)
-        by_class = (probabilities * (2 * slopes[2][:, None])).add_(slopes[1][:, None]).mul_(probabilities)
+        by_class = (probabilities * (2 * by_square)).add_(by_area).mul_(probabilities)
         probabilities.mul_(rise - by_class.sum(0)).add_(by_class)
     else:
-        rest = rise - (slopes[1] @ exps) * share
-        exps.mul_(torch.add(slopes[1][:, None], rest)).mul_(share)
+        rest = rise - _add_over_classes(slopes[1], exps) * share
+        exps.mul_(torch.add(by_area, rest)).mul_(share)
+
+
+def _add_over_classes(factors: Tensor, exps: Tensor) -> Tensor:
+    """Return the sum over classes of factors (n, C) times exponentials (C, n, rows, width)."""
+    if len(factors) == 1:
+        return (factors[0] @ exps.flatten(1)).view(exps.shape[1:])
+    return torch.matmul(factors[:, None], exps.flatten(2).transpose(0, 1)).view(exps.shape[1:])

@@ -15,12 +15,12 @@ from segplus.errors import InputError
 
 
 class ImageLabels(NamedTuple):
-    """The labels of one image.
+    """The labels of some images.
 
     Args:
-        ids: Class ids, 0 where ignored, int64, shape (H, W).
-        valid: 1 where the label counts, 0 where it is ignored, float, shape (H, W).
-        weights: The class weight of the label, 0 where ignored, float, shape (H, W).
+        ids: Class ids, 0 where ignored, int64, shape (n, H, W).
+        valid: 1 where the label counts, 0 where it is ignored, float, shape (n, H, W).
+        weights: The class weight of the label, 0 where ignored, float, shape (n, H, W).
     """
 
     ids: Tensor
@@ -64,9 +64,9 @@ class LabelBatch:
         """Where labels count, bool, the shape of the labels."""
         return self.labels != self.ignore_index
 
-    def select_image(self, index: int, dtype: torch.dtype) -> ImageLabels:
-        """Return the labels of one image, with weights of the given type."""
-        label = self.labels[index]
+    def select_images(self, images: slice, dtype: torch.dtype) -> ImageLabels:
+        """Return the labels of some images, with weights of the given type."""
+        label = self.labels[images]
         valid = label != self.ignore_index
         ids = label.long().masked_fill(~valid, 0)
         counts = valid.to(dtype)
@@ -90,11 +90,11 @@ class LabelBatch:
     @cached_property
     def class_pixels(self) -> Tensor:
         """The pixels of every class in every image, float64, shape (N, C)."""
-        size, images = self.num_classes + 1, len(self.labels)
         ids = self.labels.flatten(1).long()  # (N, H W)
         ids = ids.masked_fill((ids < 0) | (ids >= self.num_classes) | (ids == self.ignore_index), self.num_classes)
-        ids += torch.arange(0, images * size, size, device=ids.device)[:, None]
-        return torch.bincount(ids.flatten(), minlength=images * size).view(images, size)[:, :-1].to(self.sum_dtype)
+        counts = ids.new_zeros(len(ids), self.num_classes + 1)
+        # Not torch.bincount, for which an accelerator has to be waited for.
+        return counts.scatter_add_(1, ids, torch.ones_like(ids))[:, :-1].to(self.sum_dtype)
 
 
 def widen_labels(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:

@@ -7,18 +7,25 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from transformers import AutoModelForSemanticSegmentation, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from segplus.classes import ClassMap
 from segplus.errors import InputError
 from segplus.models.channels import count_channels, set_channels, widen_model
+from segplus.models.class_transfer import begin_classes, check_checkpoint_classes
 from segplus.models.encoder_head import EncoderHeadForSemanticSegmentation
 from segplus.models.encoder_head_config import EncoderHeadConfig
 from segplus.models.freezing import is_head_parameter
 from segplus.models.library_failures import explain_config, explain_failures, quiet_transformers
-from segplus.models.model_configs import build_config, expand_checkpoint, load_config, refuse_other_tasks
+from segplus.models.model_configs import (
+    build_config,
+    choose_auto_class,
+    expand_checkpoint,
+    load_config,
+    refuse_other_tasks,
+)
 from segplus.models.stored_files import find_value_that_is_not_finite, refuse_damaged_model
-from segplus.models.transfer import Transfer, load_encoder_weights
+from segplus.models.transfer import Transfer, load_encoder_weights, name_modules
 from segplus.recipe import ModelRecipe
 
 
@@ -31,19 +38,27 @@ class LoadedModel:
         new_parameters: Names of the parameters that no checkpoint gave.
         checkpoint_channels: Input channels of the checkpoint where the model was widened to others; else None.
         transfer: What the encoder took from a checkpoint of its own; None where there is none.
+        begun_classes: Names of the classes that begin as classes of the checkpoint.
+        left_over: Names of the checkpoint's tensors that the model has no place for, such as a classifier's.
     """
 
     model: PreTrainedModel
     new_parameters: list[str]
     checkpoint_channels: int | None = None
     transfer: Transfer | None = None
+    begun_classes: tuple[str, ...] = ()
+    left_over: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """Return one line: architecture, size, which modules start from random weights, and what was widened."""
+        """Return one line: architecture, size, which modules are new, what was left over, and what was widened."""
         total = sum(p.numel() for p in self.model.parameters())
         line = f"{type(self.model).__name__}: {total / 1e6:.2f} M parameters, {self._describe_origin()}"
         if self.transfer is not None:
             line += f"; {self.transfer.describe()}"
+        if self.begun_classes:
+            line += f"; {len(self.begun_classes)} of {self.model.config.num_labels} classes begin as the checkpoint's"
+        if self.left_over:
+            line += f"; left over: {name_modules(self.left_over)}"
         if self.checkpoint_channels is None:
             return line
         now = count_channels(self.model.config)
@@ -57,9 +72,7 @@ class LoadedModel:
             return "all from random weights"
         if not new:
             return "all from the checkpoint"
-        modules = sorted({name.rsplit(".", 1)[0] for name in new})
-        shown = ", ".join(modules[:3]) + (f" and {len(modules) - 3} more modules" if len(modules) > 3 else "")
-        return f"new: {shown} ({sum(sizes[n] for n in new) / 1e6:.2f} M)"
+        return f"new: {name_modules(new)} ({sum(sizes[n] for n in new) / 1e6:.2f} M)"
 
 
 def load_model(
@@ -87,7 +100,7 @@ def load_model(
     checkpoint = expand_checkpoint(recipe.checkpoint)
     refuse_damaged_model(checkpoint, "model.checkpoint")
     with quiet_transformers(), explain_failures("model.checkpoint", checkpoint):
-        model, info = AutoModelForSemanticSegmentation.from_pretrained(
+        model, info = choose_auto_class(config).from_pretrained(
             checkpoint,
             config=config,
             ignore_mismatched_sizes=True,
@@ -100,11 +113,17 @@ def load_model(
     new = sorted(set(info["missing_keys"]) | {entry[0] for entry in info["mismatched_keys"]})
     _refuse_empty_backbone(model, new, checkpoint)
     _refuse_weights_that_are_not_finite(model, "model.checkpoint", checkpoint)
+    begun = _begin_classes(model, recipe, checkpoint)
+    told: dict[str, Any] = {
+        "left_over": tuple(sorted(info["unexpected_keys"])),
+        "begun_classes": tuple(recipe.checkpoint_classes),
+    }
+    new = [name for name in new if name not in begun]
     given = count_channels(config)
     if given == channels:
-        return LoadedModel(model, new)
+        return LoadedModel(model, new, **told)
     with quiet_transformers(), explain_failures("data.channels", checkpoint):
-        return LoadedModel(widen_model(model, channels, **_choose_attention(recipe)), new, given)
+        return LoadedModel(widen_model(model, channels, **_choose_attention(recipe)), new, given, **told)
 
 
 def load_segmentation_checkpoint(checkpoint: str, *, trust_remote_code: bool = False) -> PreTrainedModel:
@@ -117,7 +136,7 @@ def load_segmentation_checkpoint(checkpoint: str, *, trust_remote_code: bool = F
     config = load_config(checkpoint, "checkpoint", trust_remote_code=trust_remote_code)
     with quiet_transformers(), explain_failures("checkpoint", checkpoint):
         refuse_other_tasks(config, f"checkpoint {checkpoint}")
-        model, info = AutoModelForSemanticSegmentation.from_pretrained(
+        model, info = choose_auto_class(config).from_pretrained(
             checkpoint,
             config=config,
             output_loading_info=True,
@@ -142,7 +161,7 @@ def _build_random_model(config: PreTrainedConfig, recipe: ModelRecipe) -> PreTra
         else partial(explain_failures, source=config.model_type, fix=fix)
     )
     with explain("model.attn_implementation or model.config" if recipe.attn_implementation else "model.config"):
-        return AutoModelForSemanticSegmentation.from_config(config, **_choose_attention(recipe))
+        return choose_auto_class(config).from_config(config, **_choose_attention(recipe))
 
 
 def _build_from_encoder(config: EncoderHeadConfig, recipe: ModelRecipe, channels: int) -> LoadedModel:
@@ -158,6 +177,22 @@ def _build_from_encoder(config: EncoderHeadConfig, recipe: ModelRecipe, channels
             model = widen_model(model, channels, **_choose_attention(recipe))
     new = [name for name, _ in model.named_parameters() if name.removeprefix("backbone.") not in transfer.loaded]
     return LoadedModel(model, new, None if given == channels else given, transfer)
+
+
+def _begin_classes(model: PreTrainedModel, recipe: ModelRecipe, checkpoint: str) -> list[str]:
+    """Let the recipe's classes begin as the checkpoint's; return the parameters whose every class did."""
+    if not recipe.checkpoint_classes:
+        return []
+    with quiet_transformers(), explain_failures("model.checkpoint", checkpoint):
+        source = choose_auto_class(model.config).from_pretrained(
+            checkpoint,
+            dtype=torch.float32,
+            revision=recipe.revision or "main",
+            trust_remote_code=recipe.trust_remote_code,
+        )
+    names, known = list(model.config.label2id), list(source.config.label2id)
+    check_checkpoint_classes(recipe.checkpoint_classes, names, known)
+    return begin_classes(model, source, recipe.checkpoint_classes)
 
 
 def _choose_attention(recipe: ModelRecipe) -> dict[str, Any]:

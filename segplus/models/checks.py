@@ -7,12 +7,13 @@ from transformers import PreTrainedModel
 
 from segplus.errors import InputError
 from segplus.models.channels import count_channels
+from segplus.models.mask_transformers.class_scores import compute_scores
 
 _REFUSALS = (ValueError, RuntimeError, AssertionError, IndexError)
 
 
 def check_input_size(model: PreTrainedModel, size_px: tuple[int, int], key: str) -> tuple[int, int]:
-    """Return the height and width of the logits that an input of this size gives.
+    """Return the height and width of the scores that an input of this size gives.
 
     Args:
         model: The model, in any mode; it is left as it was.
@@ -27,7 +28,7 @@ def check_input_size(model: PreTrainedModel, size_px: tuple[int, int], key: str)
     try:
         return _run(model, size_px)
     except _REFUSALS as error:
-        accepted = next((size for size in _list_candidates(model, size_px) if _accepts(model, size)), None)
+        accepted = find_accepted_size(model, size_px)
         said = (str(error).splitlines() or [type(error).__name__])[0][:300]
         if accepted is None:
             raise InputError(
@@ -44,12 +45,17 @@ def check_input_size(model: PreTrainedModel, size_px: tuple[int, int], key: str)
         model.train(was_training)
 
 
+def find_accepted_size(model: PreTrainedModel, size_px: tuple[int, int]) -> tuple[int, int] | None:
+    """Return this height and width, or others near it that the model takes; None where it takes none of them."""
+    return next((size for size in [size_px, *_list_candidates(model, size_px)] if _accepts(model, size)), None)
+
+
 def _run(model: PreTrainedModel, size_px: tuple[int, int]) -> tuple[int, int]:
     with torch.no_grad():
         channels = count_channels(model.config)
         pixel_values = torch.zeros(1, channels, *size_px, device=model.device, dtype=model.dtype)
-        logits = model(pixel_values=pixel_values).logits
-    return int(logits.shape[-2]), int(logits.shape[-1])
+        scores = compute_scores(model, pixel_values)
+    return int(scores.shape[-2]), int(scores.shape[-1])
 
 
 def _accepts(model: PreTrainedModel, size_px: tuple[int, int]) -> bool:

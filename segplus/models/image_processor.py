@@ -15,6 +15,7 @@ from segplus.images import PRECISION_KEY, RANGE_KEY, ImageRange, describe_range,
 from segplus.models.channels import count_channels
 from segplus.models.encoder_head_config import EncoderHeadConfig
 from segplus.models.library_failures import explain_failures, quiet_transformers
+from segplus.models.mask_transformers.families import find_family, is_mask_transformer
 from segplus.models.model_configs import expand_checkpoint
 from segplus.models.transfer import copy_normalization, load_encoder_processor
 from segplus.recipe import ModelRecipe
@@ -51,7 +52,7 @@ def load_image_processor(
             raise InputError(f"model.image_processor: unknown key '{key}'", fix="set data.image_range")
     with quiet_transformers():
         processor = _load_from_checkpoint(recipe) or _load_from_encoder(recipe, config) or _build_from_type(config)
-        processor = _override(processor, recipe.image_processor)
+        processor = _override(processor, recipe.image_processor, config)
         processor = _fit_channels(processor, recipe.image_processor, count_channels(config), measure_channels)
         settings = {key: value for key, value in processor.to_dict().items() if key not in (RANGE_KEY, PRECISION_KEY)}
         processor = type(processor).from_dict({**settings, **describe_range(image_range)})
@@ -161,19 +162,23 @@ def _build_from_type(config: PreTrainedConfig) -> BaseImageProcessor:
     raise InputError(f"model.image_processor: none is known for {config.model_type}", fix="start from a checkpoint")
 
 
-def _override(processor: BaseImageProcessor, values: dict[str, Any]) -> BaseImageProcessor:
-    settings = processor.to_dict()
+def _override(processor: BaseImageProcessor, values: dict[str, Any], config: PreTrainedConfig) -> BaseImageProcessor:
+    settings, required = processor.to_dict(), dict(_FIXED)
+    if is_mask_transformer(config) and find_family(config).splits_images:
+        # The model takes one square size: the shorter side is resized to it, the longer one is cut into patches.
+        required["do_split_image"] = True
+        values = {"size": {"shortest_edge": config.image_size, "longest_edge": None}, **values}
     for key, value in values.items():
         if key not in settings and key not in type(processor).valid_kwargs.__annotations__:
             raise InputError(f"model.image_processor: unknown key '{key}'", fix=suggest(key, settings))
-        if key in _FIXED and value != _FIXED[key]:
+        if key in required and value != required[key]:
             raise InputError(
                 f"model.image_processor.{key}",
                 found=value,
-                allowed=_FIXED[key],
+                allowed=required[key],
                 fix="resize instead: the pipeline stretches the prediction over the whole image",
             )
-    fixed = {key: value for key, value in _FIXED.items() if key in settings}
+    fixed = {key: value for key, value in required.items() if key in settings}
     try:
         return type(processor).from_dict({**settings, **values, **fixed})
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:

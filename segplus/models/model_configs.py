@@ -5,16 +5,24 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from transformers import AutoConfig, AutoModelForSemanticSegmentation, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForSemanticSegmentation,
+    AutoModelForUniversalSegmentation,
+    PreTrainedConfig,
+)
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from segplus.classes import WIDE_IGNORE_INDEX, ClassMap
 from segplus.errors import InputError, suggest
 from segplus.models.library_failures import explain_config, explain_failures, quiet_transformers
+from segplus.models.mask_transformers.families import FAMILIES, find_family, is_mask_transformer
 from segplus.models.remote_code import refuse_untrusted_code
 from segplus.recipe import ModelRecipe
 from segplus.recipe.paths import expand_path
 from segplus.texts import is_text
+
+_READS_FOUR_LAYERS = ("beit", "data2vec-vision")
 
 
 def build_config(recipe: ModelRecipe, classes: ClassMap, use_auxiliary_head: bool, channels: int) -> PreTrainedConfig:
@@ -50,6 +58,7 @@ def build_config(recipe: ModelRecipe, classes: ClassMap, use_auxiliary_head: boo
         if key not in known:
             raise InputError(f"model.config: {config.model_type} has no '{key}'", fix=suggest(str(key), known))
         _refuse_impossible_numbers(str(key), value)
+    values |= _fix_values(config, values)
     values |= {"id2label": classes.id2label, "label2id": classes.label2id}
     values["semantic_loss_ignore_index"] = classes.ignore_index
     if not use_auxiliary_head and "use_auxiliary_head" in known:
@@ -58,7 +67,39 @@ def build_config(recipe: ModelRecipe, classes: ClassMap, use_auxiliary_head: boo
         values["backbone"] = expand_checkpoint(values["backbone"], "model.config.backbone")
     # from_dict, not setattr: values that depend on each other are checked together, as in a file.
     with quiet_transformers(), explain_config("model.config"):
-        return type(config).from_dict({**known, **values})
+        return type(config).from_dict(_choose_stages({**_drop_derived(known, values), **values}))
+
+
+def _drop_derived(known: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Return a config's values without those that follow from what the recipe asks for: they must follow anew."""
+    derived = {"stage_names"}
+    if "out_features" in values or "out_indices" in values or "num_hidden_layers" in values:
+        derived |= {"out_features", "out_indices"}
+    return {key: value for key, value in known.items() if key not in derived}
+
+
+def _choose_stages(values: dict[str, Any]) -> dict[str, Any]:
+    """Let BEiT and Data2Vec, whose heads read four layers, read them at equal distances where nobody says which."""
+    asked = values.get("out_features") or values.get("out_indices") or []
+    depth = int(values.get("num_hidden_layers", 0))
+    if values["model_type"] not in _READS_FOUR_LAYERS or len(asked) > 1 or depth < 4:
+        return values
+    others = {key: value for key, value in values.items() if key != "out_features"}
+    return {**others, "out_indices": [depth * part // 4 for part in (1, 2, 3, 4)]}
+
+
+def _fix_values(config: PreTrainedConfig, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the values that a mask transformer must have; none for other models."""
+    fixed = dict(find_family(config).fixed_config) if is_mask_transformer(config) else {}
+    for key, value in fixed.items():
+        if given.get(key, value) != value:
+            raise InputError(
+                f"model.config.{key}: transformers' {config.model_type} does not serve masks with it",
+                found=given[key],
+                allowed=value,
+                fix="leave it out; in training every layer of the decoder learns",
+            )
+    return fixed
 
 
 def _refuse_impossible_numbers(key: str, value: object) -> None:
@@ -81,7 +122,12 @@ def _build_config_of_type(model_type: str) -> PreTrainedConfig:
 
 
 def _list_model_types() -> list[str]:
-    return sorted({config.model_type for config in AutoModelForSemanticSegmentation._model_mapping})
+    return sorted({config.model_type for config in AutoModelForSemanticSegmentation._model_mapping} | set(FAMILIES))
+
+
+def choose_auto_class(config: PreTrainedConfig) -> Any:
+    """Return the Auto class that loads the model of a config."""
+    return AutoModelForUniversalSegmentation if is_mask_transformer(config) else AutoModelForSemanticSegmentation
 
 
 def load_config(
@@ -135,13 +181,13 @@ def refuse_other_tasks(config: PreTrainedConfig, source: str, *, is_fine_tuned: 
     if "AutoModelForSemanticSegmentation" in (config.to_dict().get("auto_map") or {}):
         return  # the checkpoint brings its own code
     message = f"{source} is no semantic-segmentation model"
-    expected = AutoModelForSemanticSegmentation._model_mapping.get(type(config), None)
+    expected = choose_auto_class(config)._model_mapping.get(type(config), None)
     if expected is None:
         raise InputError(
             message,
             found=f"model type '{config.model_type}'",
             allowed=", ".join(_list_model_types()),
-            fix="choose a checkpoint that AutoModelForSemanticSegmentation loads",
+            fix="choose a checkpoint of one of these types",
         )
     saved = (config.architectures or [expected.__name__])[0]
     if is_fine_tuned and saved != expected.__name__:

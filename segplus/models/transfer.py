@@ -44,8 +44,8 @@ class Transfer:
     def describe(self) -> str:
         """Return one line: what was loaded, what is new, what was left over."""
         line = f"encoder: {len(self.loaded)} tensors from {self.source}"
-        line += f", new: {_name_modules(self.new)}" if self.new else ""
-        return line + (f", left over: {_name_modules(self.left_over)}" if self.left_over else ", nothing left over")
+        line += f", new: {name_modules(self.new)}" if self.new else ""
+        return line + (f", left over: {name_modules(self.left_over)}" if self.left_over else ", nothing left over")
 
 
 def load_encoder_weights(model: EncoderHeadForSemanticSegmentation, source: str) -> Transfer:
@@ -120,7 +120,8 @@ def _read_weights(
     return found.state_dict(), set(info["missing_keys"]) | mismatched, sorted(info["unexpected_keys"])
 
 
-def _name_modules(names: Iterable[str]) -> str:
+def name_modules(names: Iterable[str]) -> str:
+    """Return the modules of some tensors, the first three by name."""
     parts = sorted({name.rsplit(".", 1)[0] for name in names})
     more = f" and {len(parts) - _SHOWN} more modules" if len(parts) > _SHOWN else ""
     return ", ".join(parts[:_SHOWN]) + more

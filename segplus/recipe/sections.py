@@ -23,10 +23,15 @@ class ModelRecipe:
         config: Values of the model's config; without a checkpoint it names `model_type` (segformer, dpt, ...).
         image_processor: Values of the image processor that is saved with the model, such as
             `size: {height: 512, width: 512}`. Evaluation and serving use exactly these.
+        checkpoint_classes: Classes that begin as the mean of some of the checkpoint's, such as
+            `car: [car, truck, bus]`; others begin with random weights.
         revision: Branch, tag or commit of the Hub checkpoint.
         trust_remote_code: Run the model code that lies in the checkpoint.
         attn_implementation: eager, sdpa, flash_attention_2, ...; None leaves the choice to transformers.
-        freeze_encoder: Train only what is not the backbone.
+        freeze_encoder: Train only what is not the backbone; the same as `freeze: [encoder]`.
+        freeze: Modules that do not learn, by name: encoder, encoder.stem, encoder.stages.0, or any of the model's.
+        unfreeze: When frozen modules begin to learn, such as `{0.3: [encoder.stages.3]}`; below 1 a share of the
+            training's steps, from 1 a step.
         freeze_batch_norm: Keep BatchNorm statistics as they are in the checkpoint; scale and shift still learn.
         sync_batch_norm: Share BatchNorm statistics between processes (CUDA).
     """
@@ -34,10 +39,13 @@ class ModelRecipe:
     checkpoint: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
     image_processor: dict[str, Any] = field(default_factory=dict)
+    checkpoint_classes: dict[str, list[str]] = field(default_factory=dict)
     revision: str | None = None
     trust_remote_code: bool = False
     attn_implementation: str | None = None
     freeze_encoder: bool = False
+    freeze: list[str] = field(default_factory=list)
+    unfreeze: dict[float, list[str]] = field(default_factory=dict)
     freeze_batch_norm: bool = False
     sync_batch_norm: bool = False
 
@@ -48,6 +56,22 @@ class ModelRecipe:
                 "model: neither a checkpoint nor a config",
                 fix="set model.checkpoint, or model.config.model_type for random weights",
             )
+        if self.checkpoint_classes and self.checkpoint is None:
+            raise InputError("model.checkpoint_classes: there is no model.checkpoint", fix="leave it out")
+        if not all(self.checkpoint_classes.values()):
+            raise InputError("model.checkpoint_classes: a class without any of the checkpoint's", fix="leave it out")
+        for moment in self.unfreeze:
+            if moment <= 0 or (moment >= 1 and moment != int(moment)):
+                raise InputError(
+                    "model.unfreeze", found=moment, allowed="a share of the training above 0 and below 1, or a step"
+                )
+        if self.unfreeze and not self.frozen_modules:
+            raise InputError("model.unfreeze: nothing is frozen", fix="name the modules in model.freeze, too")
+
+    @property
+    def frozen_modules(self) -> list[str]:
+        """The names of the modules that do not learn where the training begins."""
+        return [*(["encoder"] if self.freeze_encoder else []), *self.freeze]
 
 
 @dataclass
@@ -57,14 +81,19 @@ class OptimizerRecipe:
     Args:
         head_learning_rate_multiplier: Learning rate of everything that is not the backbone, as a multiple of
             training.learning_rate.
+        layer_decay: Factor between the learning rates of neighbouring layers of the encoder; the last layer learns at
+            training.learning_rate, those before it slower. 1 is one rate for all.
         no_decay: Parameter names that contain one of these words get no weight decay, beside biases and norms.
     """
 
     head_learning_rate_multiplier: float = 10.0
+    layer_decay: float = 1.0
     no_decay: list[str] = field(default_factory=lambda: ["position_embedding", "pos_embed", "cls_token"])
 
     def __post_init__(self) -> None:
-        """Refuse a negative rate."""
+        """Refuse a negative rate, and a decay that would make the first layers faster."""
+        if not 0 < self.layer_decay <= 1:
+            raise InputError("optimizer.layer_decay", found=self.layer_decay, allowed="above 0, up to 1")
         if not 0 <= self.head_learning_rate_multiplier < math.inf:
             raise InputError(
                 "optimizer.head_learning_rate_multiplier",

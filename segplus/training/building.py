@@ -22,24 +22,29 @@ from segplus.errors import InputError, suggest
 from segplus.images import DEEP_COLORS, ImageRange, is_deep, show_as_rgb
 from segplus.losses import Criterion, build_criterion
 from segplus.losses.class_weights import choose_class_weights
+from segplus.losses.configuration import read_class_weights
 from segplus.models import (
     LoadedModel,
     check_input_size,
-    freeze_encoder,
+    freeze_modules,
     freeze_unused_parameters,
     lay_out_channels_last,
     load_image_processor,
 )
+from segplus.models.mask_transformers import MatchingLoss, count_queries, is_mask_transformer
 from segplus.recipe import ModelRecipe, Recipe
 from segplus.reporting.examples import Example
 from segplus.training.callbacks import install_log, install_panel, load_callbacks
+from segplus.training.criteria import refuse_pixel_losses
 from segplus.training.sets import EvaluationSet, build_training_set
 from segplus.training.trainer import SegmentationTrainer
+from segplus.training.unfreezing import install_unfreezing, plan_unfreezing
 from segplus.transforms import BatchMixing, EvaluationTransform
 from segplus.transforms.collator import EvaluationCollator, TrainingCollator
 from segplus.transforms.serving import try_image_processor
 
 _PANEL_IMAGES = 4
+_DEFAULT_LOSSES = {"cross_entropy": 1.0}  # what a recipe that names none has
 
 
 def build_trainer(
@@ -64,7 +69,7 @@ def build_trainer(
         if arguments.eval_strategy != IntervalStrategy.NO:
             require_monitored_class(str(arguments.metric_for_best_model), data)
         training_set, sampler = build_training_set(recipe, data, image_processor, arguments.seed)
-        criterion = build_recipe_criterion(recipe, data)
+        criterion = build_recipe_criterion(recipe, data, loaded.model)
     check_input_size(loaded.model, training_set.transform.crop_size_px, "transforms.crop_size_px")
     as_served = EvaluationTransform(image_processor, recipe.data.channels)
     if not as_served.serves_one_size():
@@ -74,6 +79,10 @@ def build_trainer(
     served = tuple(evaluation_set[0]["pixel_values"].shape[-2:])
     check_input_size(loaded.model, (served[0], served[1]), "model.image_processor.size")
     model = adapt_model(loaded.model, recipe.model, arguments)
+    stages = plan_unfreezing(model, recipe.model.unfreeze)
+    if stages:
+        arguments = copy.copy(arguments)
+        arguments.ddp_find_unused_parameters = True  # what is still frozen takes no part in a step
     if arguments.world_size > 1:
         freeze_unused_parameters(model, training_set.transform.crop_size_px)
     callbacks = load_callbacks(recipe.callbacks)
@@ -98,19 +107,26 @@ def build_trainer(
         callbacks=callbacks,
     )
     install_log(trainer, data.classes.names)
+    install_unfreezing(trainer, stages)
     shown, pixels = _choose_panel(evaluation_set)
     install_panel(trainer, shown, pixels, data.classes)
     return trainer
 
 
-def build_recipe_criterion(recipe: Recipe, data: SegmentationData) -> Criterion | str:
+def build_recipe_criterion(
+    recipe: Recipe, data: SegmentationData, model: PreTrainedModel | None = None
+) -> Criterion | MatchingLoss | str:
     """Return the losses of a recipe, weighted by the names it gives or by a formula over the training masks' pixels.
+
+    A mask transformer has a loss of its own.
 
     The dotted path of somebody's own loss stays what it is: the trainer imports it.
 
     Raises:
         InputError: If a term, a parameter, a formula or a class does not exist.
     """
+    if model is not None and is_mask_transformer(model):
+        return _build_matching_loss(recipe, data, model)
     if isinstance(recipe.losses, str):
         if recipe.class_weights is not None:
             raise InputError("class_weights: a loss of your own weighs classes itself", found=recipe.losses)
@@ -125,6 +141,23 @@ def build_recipe_criterion(recipe: Recipe, data: SegmentationData) -> Criterion 
     )
     build()  # a misspelt term is told before the masks are counted
     return build(class_weights=choose_class_weights(recipe.class_weights, partial(_count_pixels, data, "train")))
+
+
+def _build_matching_loss(recipe: Recipe, data: SegmentationData, model: PreTrainedModel) -> MatchingLoss:
+    if recipe.losses != _DEFAULT_LOSSES:
+        refuse_pixel_losses(recipe.losses, model.config.model_type)
+    classes, queries = data.classes, count_queries(model.config)
+    if classes.num_classes > queries and "train" in data.splits:  # of a stream it is told when such an image comes
+        most = int((measure_split(data.splits["train"]).counts[:, :-1] > 0).sum(1).max())
+        if most > queries:
+            raise InputError(
+                "model.config.num_queries: an image of the training split holds more classes than there are queries",
+                found=f"{most} classes, {queries} queries",
+                fix=f"set it to {most} or more",
+            )
+    chosen = choose_class_weights(recipe.class_weights, partial(_count_pixels, data, "train"))
+    weights = read_class_weights("class_weights", chosen, classes.num_classes, classes.names)
+    return MatchingLoss(model.config, classes.ignore_index, weights)
 
 
 def require_monitored_class(metric: str, data: SegmentationData) -> None:
@@ -166,8 +199,8 @@ def adapt_model(model: PreTrainedModel, wishes: ModelRecipe, arguments: Training
         model = share_batch_norm(model, arguments)
     if arguments.use_cpu:
         lay_out_channels_last(model)
-    if wishes.freeze_encoder:
-        freeze_encoder(model)
+    if wishes.frozen_modules:
+        freeze_modules(model, wishes.frozen_modules)
     return model
 
 

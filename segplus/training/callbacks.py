@@ -16,6 +16,7 @@ from transformers.integrations import TensorBoardCallback
 from segplus.classes import ClassMap
 from segplus.errors import InputError
 from segplus.metrics import label_map
+from segplus.models.mask_transformers import compute_scores
 from segplus.progress import is_quiet
 from segplus.recipe.imports import import_object
 from segplus.reporting.drawing import draw_panel_grid
@@ -105,8 +106,8 @@ class PredictionPanel(TrainerCallback):
         shown = []
         for example, pixels in zip(self._examples, self._pixel_values, strict=True):
             with torch.no_grad():
-                logits = model(pixel_values=pixels[None].to(model.device)).logits.float()
-            predicted = label_map(logits, example.truth.shape)[0].cpu().numpy()
+                scores = compute_scores(model, pixels[None].to(model.device))
+            predicted = label_map(scores, example.truth.shape)[0].cpu().numpy()
             shown.append(Example(example.name, example.image, example.truth, predicted))
         model.train(was_training)
         grid = draw_panel_grid(shown, self._classes)

@@ -12,6 +12,7 @@ from transformers.modeling_outputs import SemanticSegmenterOutput
 from segplus.classes import ClassMap
 from segplus.errors import InputError
 from segplus.losses import Criterion, build_criterion
+from segplus.models.mask_transformers import MatchingLoss
 from segplus.recipe.imports import import_object
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -98,7 +99,7 @@ class OutputLoss(_UnscheduledLoss):
         return self.function(SemanticSegmenterOutput(logits=logits), labels, **counts)  # type: ignore[arg-type]
 
 
-TrainingLoss = Criterion | FullResolutionLoss | OutputLoss
+TrainingLoss = Criterion | FullResolutionLoss | MatchingLoss | OutputLoss
 
 
 def choose_losses(
@@ -133,6 +134,39 @@ def choose_losses(
             )
         return chosen
     return FullResolutionLoss(chosen, num_processes)
+
+
+def choose_matching_loss(
+    losses: Losses | MatchingLoss | None, compute_loss_func: Callable[..., Tensor] | None, classes: ClassMap, model: Any
+) -> MatchingLoss:
+    """Return the loss of a mask transformer, its own.
+
+    Args:
+        losses: None, or a MatchingLoss with class weights.
+        compute_loss_func: None.
+        classes: The classes.
+        model: The mask transformer.
+    Raises:
+        InputError: If another loss is given: queries have no logits of pixels.
+    """
+    if isinstance(losses, MatchingLoss):
+        return losses
+    if losses is not None or compute_loss_func is not None:
+        refuse_pixel_losses(losses if losses is not None else "compute_loss_func", model.config.model_type)
+    return MatchingLoss(model.config, classes.ignore_index)
+
+
+def refuse_pixel_losses(losses: Any, model_type: str) -> None:
+    """Refuse losses of pixels' logits beside a mask transformer, which matches masks with queries.
+
+    Raises:
+        InputError: Always; it names them.
+    """
+    raise InputError(
+        f"losses: {model_type} learns by matching masks with queries, and these need the logits of pixels",
+        found=", ".join(losses) if isinstance(losses, Mapping) else losses,
+        fix="leave losses out; model.config has class_weight, mask_weight, dice_weight and no_object_weight",
+    )
 
 
 def _import_loss(path: str) -> Criterion | LossFunction:

@@ -17,6 +17,7 @@ from segplus.errors import InputError
 from segplus.metrics import confusion_matrices, label_maps
 from segplus.metrics.user_metrics import MetricFunction
 from segplus.models import fold_decode_head
+from segplus.models.mask_transformers import MatchingLoss, predict_queries
 from segplus.training.criteria import TrainingLoss
 from segplus.training.scorekeeper import Scorekeeper
 from segplus.transforms import Normalization
@@ -87,27 +88,40 @@ class EvaluatingTrainer(Trainer):
         if self.args.bf16_full_eval or self.args.fp16_full_eval:
             pixel_values = pixel_values.to(next(model.parameters()).dtype)
         with torch.no_grad(), self.compute_loss_context_manager():
-            logits = model(pixel_values=pixel_values).logits.float()
+            scores, answer = self._predict(model, pixel_values)
         size = (pixel_values if padded is None else padded).shape[-2:]
-        sizes = inputs["sizes"].tolist() if "sizes" in inputs else [list(size)] * len(logits)
-        predicted = label_maps(logits, sizes)
+        sizes = inputs["sizes"].tolist() if "sizes" in inputs else [list(size)] * len(scores)
+        predicted = label_maps(scores, sizes)
         labels = None if padded is None else [one[:h, :w] for one, (h, w) in zip(padded, sizes, strict=True)]
-        loss = None if labels is None else self._measure_loss(logits, labels)
+        loss = None if labels is None else self._measure_loss(answer, labels)
         if prediction_loss_only:
             return loss, None, None
         if self.scores.wants_maps:
             replace = self.logits_preprocessor
-            self._gather_maps(predicted if replace is None else list(replace(logits, padded)), labels)
+            self._gather_maps(predicted if replace is None else list(replace(scores, padded)), labels)
         if labels is None:
             return None, None, None
         matrices = confusion_matrices(predicted, labels, self.classes.num_classes, self.classes.ignore_index)
         return loss, matrices, matrices.sum((1, 2))
 
+    def _predict(self, model: nn.Module, pixel_values: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        """Return the scores that are served, (N, C, h, w), and what the loss is measured on."""
+        if not isinstance(self.criterion, MatchingLoss):
+            logits = model(pixel_values=pixel_values).logits.float()
+            return logits, logits
+        prediction = predict_queries(model, pixel_values)
+        return prediction.score_classes(), prediction
+
     @torch.no_grad()
-    def _measure_loss(self, logits: torch.Tensor, labels: Sequence[torch.Tensor]) -> torch.Tensor:
+    def _measure_loss(self, answer: Any, labels: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the mean of the images' own losses."""
         self.criterion.eval()
-        pairs = zip(logits, labels, strict=True)
+        if isinstance(self.criterion, MatchingLoss):
+            pairs = zip(answer.iterate_images(), labels, strict=True)
+            return torch.stack(
+                [self.criterion(one.queries, one.fit_labels(label[None])) for one, label in pairs]
+            ).mean()
+        pairs = zip(answer, labels, strict=True)
         return torch.stack([self.criterion(one[None], label[None]) for one, label in pairs]).mean()
 
     def _gather_maps(self, predictions: Sequence[torch.Tensor], labels: Sequence[torch.Tensor] | None) -> None:

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, Trainer, TrainerState
 from transformers.trainer_utils import SaveStrategy, TrainOutput, rotate_checkpoints
 
 from segplus.models.manifest import list_model_files, write_manifest
+from segplus.models.mask_transformers import save_task_tokenizer
 from segplus.models.stored_files import find_model_damage
 from segplus.training.checkpoints import RECIPE_FILE, STATE_FILE, is_finished
 from segplus.training.guard import require_finite_weights
@@ -138,6 +139,17 @@ class ResumableTrainer(Trainer):
         entries = self.optimizer.state_dict()["state"].values()
         states = [value for entry in entries for value in entry.values() if isinstance(value, torch.Tensor)]
         return sum(tensor.nbytes for tensor in [*self.model.state_dict().values(), *states])
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Return the library's estimate; 0 for OneFormer, whose two inputs it cannot look up."""
+        is_known = isinstance(vars(type(self.model)).get("main_input_name", ""), str)
+        return int(super().floating_point_ops(inputs)) if is_known else 0
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Write the tokenizer of OneFormer's task, too: transformers' pipeline asks for one."""
+        super()._save(output_dir, state_dict=state_dict)
+        if isinstance(self.model, PreTrainedModel) and self.model.config.model_type == "oneformer":
+            save_task_tokenizer(output_dir or str(self.args.output_dir), self.model.config.task_seq_len)
 
     def save_final_model(self) -> None:
         """Write the model into the run's folder, with a manifest of its files.

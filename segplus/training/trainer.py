@@ -19,15 +19,18 @@ from transformers.trainer_utils import TrainOutput, has_length
 
 from segplus.data.streaming import RowSampler
 from segplus.errors import InputError
+from segplus.losses import Criterion
 from segplus.losses.boundary_head import BoundaryHeadLoss
 from segplus.metrics.user_metrics import UserMetric, load_metrics
-from segplus.models import expose_auxiliary_logits, find_batch_norms, fold_decode_head
+from segplus.models import expose_auxiliary_logits, find_still_modules, fold_decode_head
+from segplus.models.mask_transformers import MatchingLoss, expose_queries, is_mask_transformer
 from segplus.recipe import OptimizerRecipe
+from segplus.training.annealing import MaskAnnealing
 from segplus.training.auxiliary_losses import build_boundary_loss, list_auxiliary_logits, sum_auxiliary_losses
 from segplus.training.callbacks import EpochClock, StepClock
 from segplus.training.card import write_model_card
 from segplus.training.checkpoints import find_resumable_checkpoint
-from segplus.training.criteria import Losses, OutputLoss, TrainingLoss, choose_losses
+from segplus.training.criteria import Losses, OutputLoss, TrainingLoss, choose_losses, choose_matching_loss
 from segplus.training.evaluating import EvaluatingTrainer
 from segplus.training.guard import DivergenceGuard
 from segplus.training.held_rows import HeldRows
@@ -109,7 +112,11 @@ class SegmentationTrainer(EvaluatingTrainer, ResumableTrainer):
         self.evaluation_collator = evaluation_collator or data_collator or EvaluationCollator(ignored)
         # compute_loss divides by the valid pixels of the whole accumulated batch, so Trainer must not divide again.
         self.loss_is_scaled_for_ga = True
-        chosen = choose_losses(losses, compute_loss_func, self.classes, self.args.world_size)
+        chosen = (
+            choose_matching_loss(losses, compute_loss_func, self.classes, self.model)
+            if is_mask_transformer(self.model)
+            else choose_losses(losses, compute_loss_func, self.classes, self.args.world_size)
+        )
         self.criterion = chosen.to(self.args.device)
         self.auxiliary_criterion = copy.deepcopy(self.criterion)
         self.boundary_loss: BoundaryHeadLoss | None = None
@@ -125,6 +132,8 @@ class SegmentationTrainer(EvaluatingTrainer, ResumableTrainer):
         self._still: list[nn.Module] = []
         self.scores = Scorekeeper(self.classes, [])
         self.add_callback(StepClock(self.meters, self.guard))
+        if is_mask_transformer(self.model):
+            self.add_callback(MaskAnnealing())
         clocked = [target for target in (train_dataset, train_sampler) if hasattr(target, "set_epoch")]
         if clocked and has_length(train_dataset):  # a stream has no epochs
             self.add_callback(EpochClock(*clocked))
@@ -148,15 +157,15 @@ class SegmentationTrainer(EvaluatingTrainer, ResumableTrainer):
         """Change how the model computes for as long as it trains; model_init may have made it just now."""
         write_class_names(self.model, self.classes)
         self.boundary_loss = build_boundary_loss(self.model, self.criterion)
-        self._still = [*find_batch_norms(self.model)] if self.freeze_batch_norm else []
-        # A backbone that does not learn keeps its statistics and drops nothing.
-        self._still += [
-            child for child in self.model.children() if not any(p.requires_grad for p in child.parameters())
-        ]
+        self.hold_still()
         has_extra = self.auxiliary_loss_weight > 0 and not isinstance(self.criterion, OutputLoss)
         extra = expose_auxiliary_logits(self.model) if has_extra else contextlib.nullcontext()
-        with fold_decode_head(self.model), extra:
+        with fold_decode_head(self.model), extra, expose_queries(self.model):
             return super()._inner_training_loop(*arguments, **named)
+
+    def hold_still(self) -> None:
+        """Look again which modules do not learn, and so stay in eval mode."""
+        self._still = find_still_modules(self.model, freeze_batch_norm=self.freeze_batch_norm)
 
     def _get_dataloader(self, *arguments: Any, is_training: bool = False, **named: Any) -> DataLoader[Any]:
         """Give each loader the collator of its purpose, a generator of its own, and workers that no signal ends.
@@ -213,7 +222,7 @@ class SegmentationTrainer(EvaluatingTrainer, ResumableTrainer):
         outputs = model(pixel_values=inputs["pixel_values"])
         labels = inputs["labels"]
         terms: dict[str, torch.Tensor] = {}
-        with torch.autocast(outputs.logits.device.type, enabled=False):
+        with torch.autocast(labels.device.type, enabled=False):
             if isinstance(self.criterion, OutputLoss):
                 loss = self.criterion.function(outputs, labels, **(num_items_in_batch or {"num_items_in_batch": None}))
             else:
@@ -227,7 +236,8 @@ class SegmentationTrainer(EvaluatingTrainer, ResumableTrainer):
         self, outputs: Any, labels: torch.Tensor, counts: Any
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the main loss with those of the heads that learn beside it, and the values that a line shows."""
-        loss = self._compute_criterion(self.criterion, outputs.logits, labels, counts)
+        answer = outputs if isinstance(self.criterion, MatchingLoss) else outputs.logits
+        loss = self._compute_criterion(self.criterion, answer, labels, counts)
         terms = dict(self.criterion.term_values)
         auxiliary = list_auxiliary_logits(outputs)
         if auxiliary and self.auxiliary_loss_weight > 0:
@@ -247,20 +257,22 @@ class SegmentationTrainer(EvaluatingTrainer, ResumableTrainer):
         counts = self.criterion.count_normalizers(labels)
         return counts if self.boundary_loss is None else counts | self.boundary_loss.count_normalizers(labels)
 
-    def _compute_criterion(
-        self, criterion: TrainingLoss, logits: torch.Tensor, labels: torch.Tensor, counts: Any
-    ) -> Any:
+    def _compute_criterion(self, criterion: TrainingLoss, logits: Any, labels: torch.Tensor, counts: Any) -> Any:
         criterion.train()
         criterion.set_progress(self.state.global_step / max(self.state.max_steps, 1))
         steps = self.current_gradient_accumulation_steps
         return criterion(logits, labels, normalizers=counts, accumulation_steps=steps)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """Run one micro-batch; a loss that stays NaN ends the run with the batch's file names."""
-        indices = inputs["index"].tolist() if "index" in inputs else []
+        """Run one micro-batch; a loss that stays NaN ends the run with the batch's file names.
+
+        Whether the loss is finite is all that an accelerator is waited for.
+        """
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
-            names = [self._name_training_row(index) for index in indices]
+            if isinstance(self.criterion, Criterion):
+                self.criterion.check_labels(inputs["labels"])
+            names = [self._name_training_row(index) for index in inputs["index"].tolist()] if "index" in inputs else []
             self.guard.watch_loss(float(loss), self.state.global_step + 1, names)
         return loss
 

@@ -62,7 +62,7 @@ class ServedSize:
         key = (height_px, width_px, *(size or {}).items())
         if key not in self._known:
             blank = Image.new("RGB", (width_px, height_px))
-            flags = ("do_rescale", "do_normalize", "do_center_crop", "do_pad")
+            flags = ("do_rescale", "do_normalize", "do_center_crop", "do_pad", "do_split_image")
             changes: dict[str, Any] = {flag: False for flag in flags if flag in self.settings}
             changes |= {} if size is None else {"size": dict(size)}
             answer = self.image_processor([blank], return_tensors="np", **changes)["pixel_values"][0]

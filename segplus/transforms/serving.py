@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from segplus.errors import InputError
-from segplus.images import DEEP_COLORS, DecodedImage, read_image_range
+from segplus.images import DEEP_COLORS, DecodedImage, RangeError, read_image_range
 from segplus.transforms.geometry import ServedSize, find_resample, resize_channels
 
 _NARROW_PX = 4  # a colour image with a side of so few pixels would be taken for a channels-first array
@@ -63,6 +63,8 @@ class ServedPixels:
 
     def _process(self, image: DecodedImage, changes: dict[str, Any], is_array: bool) -> torch.Tensor:
         layout = {"input_data_format": "channels_last"} if is_array else {}
+        if self.settings.get("do_split_image"):  # the model's scores are made of patches where they are made
+            changes["do_split_image"] = False
         answer = self.image_processor(images=[image], return_tensors="pt", **layout, **changes)
         pixel_values: torch.Tensor = answer["pixel_values"]
         return pixel_values
@@ -90,8 +92,8 @@ class ServedPixels:
             )
         try:
             image_range.refuse_outside(pixels)
-        except ValueError as error:
-            raise InputError(f"image: {error}") from None
+        except RangeError as error:
+            raise InputError(f"image: {error.what}", found=error.found, fix=error.fix) from None
         scaled = image_range.scale(pixels)
         return np.rint(scaled.clip(0, 255)).astype(np.uint8) if image_range.round else scaled
 

@@ -25,9 +25,9 @@ from segplus.data.decoding.stored import (
 )
 from segplus.data.decoding.tiff import read_layout, read_tiff_box
 from segplus.errors import InputError
-from segplus.images import DEEP_COLORS, ImageRange
+from segplus.images import DEEP_COLORS, ImageRange, RangeError
 
-_SAMPLES_TAG = 277
+_SAMPLES_TAG, _GEO_KEYS_TAG = 277, 34735
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy", ".npz"}
 )
@@ -121,7 +121,7 @@ class ImageReader:
 
         Raises:
             InputError: If values are not finite.
-            ValueError: If values lie outside the range.
+            RangeError: If values lie outside the range, or none says what they mean.
         """
         if not np.isfinite(channels).all():
             raise InputError(
@@ -171,9 +171,10 @@ def describe_file(stored: Stored, source: str) -> str:
             return f"NumPy {array.dtype}, {array.ndim} axes"
         if has_many_channels(stored):
             layout = read_layout(stored)
-            return f"TIFF {layout.dtype.name}, {layout.channels} channels"
+            return f"{'Geo' * layout.page.is_geotiff}TIFF {layout.dtype.name}, {layout.channels} channels"
         with open_with_pillow(stored) as image:
-            return f"{image.format} {image.mode}"
+            is_mapped = isinstance(image, TiffImagePlugin.TiffImageFile) and _GEO_KEYS_TAG in image.tag_v2
+            return f"{'Geo' * is_mapped}{image.format} {image.mode}"
 
 
 def has_many_channels(stored: Stored) -> bool:
@@ -212,7 +213,7 @@ def fit_depth(values: npt.NDArray[Any], value_range: ImageRange | None) -> npt.N
     Values of 8 bits that a range is to scale become uint16; where the range rounds, all become uint8.
 
     Raises:
-        ValueError: If values lie outside the range, which would clip them, or no range says what they mean.
+        RangeError: If values lie outside the range, which would clip them, or no range says what they mean.
     """
     if value_range is None:
         if values.dtype == np.bool_:
@@ -220,7 +221,11 @@ def fit_depth(values: npt.NDArray[Any], value_range: ImageRange | None) -> npt.N
         if values.dtype == np.int32 and values.min() >= 0 and values.max() <= 65535:
             values = values.astype(np.uint16)  # as Pillow gives some 16-bit greys
         if values.dtype not in (np.uint8, np.uint16):
-            raise ValueError(f"samples of type {values.dtype} need data.image_range")
+            raise RangeError(
+                f"values of type {values.dtype}, and nothing says which become 0 and 255",
+                f"values {values.min():g} to {values.max():g}",
+                "set data.image_range: [low, high], the values that become 0 and 255 in every image",
+            )
         return values
     value_range.refuse_outside(values)
     if value_range.round:

@@ -15,6 +15,7 @@ from typing import Any
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from segplus.errors import InputError
+from segplus.images import RangeError
 
 MAX_PIXELS = 179_000_000  # decoded at once, as Pillow does; a recipe may say another number
 ORIENTATION_TAG = 0x0112
@@ -44,6 +45,8 @@ def report_damage(source: str) -> Iterator[None]:
             found=error,
             fix="check the file; if it is real, raise data.max_image_megapixels",
         ) from None
+    except RangeError as error:
+        raise InputError(f"{source}: {error.what}", found=error.found, fix=error.fix) from None
     except UnidentifiedImageError:
         raise InputError(f"{source}: not an image file", fix="replace the file or remove the pair") from None
     except Exception as error:  # OSError, SyntaxError, zlib.error, struct.error, ...: decoders share no parent type

@@ -1,0 +1,1 @@
+"""A checkpoint as a folder that needs neither segplus nor transformers: graphs, their preprocessing, their parity."""

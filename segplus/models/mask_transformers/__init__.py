@@ -1,0 +1,20 @@
+"""Mask transformers: models whose queries each answer with a class and a mask."""
+
+from __future__ import annotations
+
+from segplus.models.mask_transformers.class_scores import compute_scores, normalize_scores, predict_queries
+from segplus.models.mask_transformers.families import count_queries, is_mask_transformer
+from segplus.models.mask_transformers.matching import MatchingLoss
+from segplus.models.mask_transformers.queries import expose_queries
+from segplus.models.mask_transformers.tasks import save_task_tokenizer
+
+__all__ = [
+    "MatchingLoss",
+    "compute_scores",
+    "count_queries",
+    "expose_queries",
+    "is_mask_transformer",
+    "normalize_scores",
+    "predict_queries",
+    "save_task_tokenizer",
+]
