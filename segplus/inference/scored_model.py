@@ -100,7 +100,7 @@ class ScoredModel:
     def _start_served(self, image: DecodedImage, scale: float) -> ScorePass:
         pixel_values = self.reader.read_served(image, scale)
         size, height = measure_image(image), pixel_values.shape[-2]
-        is_plain = not self.protocol.flip and not self.drops and self.protocol.average == "logits"
+        is_plain = self.views == ("plain",) and not self.drops and self.protocol.average == "logits"
         if is_plain and size[0] % height == 0 and is_split(self.model, pixel_values):
             rows = iterate_score_rows(self.model, pixel_values.to(self.model.device, self.model.dtype))
             return ScorePass(((block, height) for block in rows), size)
