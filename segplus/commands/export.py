@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 
 from segplus.commands.chosen_sections import read_sections
@@ -121,7 +120,7 @@ def export(
             "graphs": graphs,
             "calibration_images": len(served),
             "not_in_the_graph": [*left_out, *list_left_out(found)],
-            "environment": {**describe_machine(), "threads": torch.get_num_threads(), "versions": list_versions()},
+            "environment": {**describe_machine(), "versions": list_versions()},
         }
         write_facts(temporary, facts)
         networks = {name: Network(temporary, name) for name in graphs}
