@@ -28,11 +28,12 @@ from transformers.models.mobilevit.image_processing_pil_mobilevit import MobileV
 from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
 
 from segplus.__main__ import main
-from segplus.commands.export import export, list_left_out, parse_size
+from segplus.commands.export import export
 from segplus.errors import EXIT_CODE_INPUT, InputError
-from segplus.export.folder import refuse_foreign_folder
+from segplus.export.folder import list_left_out, refuse_foreign_folder
+from segplus.export.graphs import choose_places
 from segplus.export.parity import choose_evenly, draw_images
-from segplus.export.preprocessing import describe_preprocessing, set_size
+from segplus.export.preprocessing import describe_preprocessing, parse_size, set_size
 from segplus.export.runner import Network, find_size, make_pixel_values, scale_depth
 from segplus.export.tracing import capture_program
 from segplus.inference import Predictor
@@ -227,8 +228,6 @@ def test_preprocessing_in_a_graph_is_pillows_to_a_grey_level(name: str) -> None:
 
 def test_a_filter_that_onnx_lacks_stays_beside() -> None:
     pytest.importorskip("onnx")
-    from segplus.commands.export import choose_places
-
     known = describe_preprocessing(SegformerImageProcessorPil(size={"height": 40, "width": 56}, resample=1), 3)
     assert choose_places("onnx", "both", known) == (
         ["beside"],
