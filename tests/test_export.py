@@ -28,11 +28,12 @@ from transformers.models.mobilevit.image_processing_pil_mobilevit import MobileV
 from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
 
 from segplus.__main__ import main
-from segplus.commands.export import export, list_left_out, parse_size
+from segplus.commands.export import export
 from segplus.errors import EXIT_CODE_INPUT, InputError
-from segplus.export.folder import refuse_foreign_folder
+from segplus.export.folder import list_left_out, refuse_foreign_folder
+from segplus.export.graphs import choose_places
 from segplus.export.parity import choose_evenly, draw_images
-from segplus.export.preprocessing import describe_preprocessing, set_size
+from segplus.export.preprocessing import describe_preprocessing, parse_size, set_size
 from segplus.export.runner import Network, find_size, make_pixel_values, scale_depth
 from segplus.export.tracing import capture_program
 from segplus.inference import Predictor
@@ -227,8 +228,6 @@ def test_preprocessing_in_a_graph_is_pillows_to_a_grey_level(name: str) -> None:
 
 def test_a_filter_that_onnx_lacks_stays_beside() -> None:
     pytest.importorskip("onnx")
-    from segplus.commands.export import choose_places
-
     known = describe_preprocessing(SegformerImageProcessorPil(size={"height": 40, "width": 56}, resample=1), 3)
     assert choose_places("onnx", "both", known) == (
         ["beside"],
@@ -362,3 +361,83 @@ def test_static_int8_is_smaller_and_scored_beside_float32(tmp_path: Path, capsys
     readme = (tmp_path / "out" / "README.md").read_text()
     assert "In float32 beside the 8-bit operators: " in readme
     assert "| model_int8.onnx |" in capsys.readouterr().out
+
+
+def make_convolution() -> Any:
+    """Return an ONNX network of two convolutions and what lies between them."""
+    onnx = pytest.importorskip("onnx")
+    from segplus.export.onnx_graph import OPSET
+
+    helper, rng = onnx.helper, np.random.default_rng(0)
+    weights = {"first": rng.normal(size=(8, 3, 3, 3)), "second": rng.normal(size=(4, 8, 1, 1))}
+    nodes = [
+        helper.make_node("Conv", ["pixel_values", "first"], ["a"], "one", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["a"], ["b"], "two"),
+        helper.make_node("Sigmoid", ["b"], ["c"], "three"),
+        helper.make_node("Conv", ["c", "second"], ["logits"], "four"),
+    ]
+    given, made = (
+        [helper.make_tensor_value_info(name, 1, ["batch", channels, 16, 24])]
+        for name, channels in (("pixel_values", 3), ("logits", 4))
+    )
+    stored = [onnx.numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()]
+    graph = helper.make_graph(nodes, "network", given, made, stored)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+
+
+def test_static_int8_keeps_the_classifier_and_the_sigmoid_in_float() -> None:
+    pytest.importorskip("onnxruntime")
+    network = make_convolution()
+    from segplus.export.quantization import list_float_operators, quantize_calibrated
+
+    rng = np.random.default_rng(1)
+    served = [rng.normal(size=(1, 3, 16, 24)).astype(np.float32) for _ in range(4)]
+    smaller = quantize_calibrated(network, served)
+    assert list_float_operators(smaller) == {"Conv": 1, "Sigmoid": 1}
+    assert list_float_operators(network) == {"Conv": 2, "Relu": 1, "Sigmoid": 1}
+    weights = {one.name: one.data_type for one in smaller.graph.initializer}
+    assert weights["first_quantized"] == 3, "int8"
+    assert weights["second"] == 1, "float32"
+    scales = next(one for one in smaller.graph.initializer if one.name == "first_scale")
+    assert list(scales.dims) == [8], "one a channel"
+    (expected,), (found,) = (run_graph(one, {"pixel_values": served[0]}) for one in (network, smaller))
+    assert 0 < np.abs(found - expected).max() < 0.03 * np.abs(expected).max()
+
+
+def test_dynamic_int8_is_refused_for_a_network_of_convolutions() -> None:
+    pytest.importorskip("onnxruntime")
+    from segplus.export.quantization import quantize_weights
+
+    with pytest.raises(InputError, match=r"is for transformers.*\n  found: 0% of the weights.*\n.*\n  fix: .*static"):
+        quantize_weights(make_convolution())
+
+
+@pytest.mark.slow
+def test_dynamic_int8_of_a_transformer(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    config = list_tiny_models()["dpt"]
+    torch.manual_seed(0)
+    checkpoint = write_checkpoint(tmp_path / "model", AutoModelForSemanticSegmentation.from_config(config), 64, 64)
+    facts = export(checkpoint, tmp_path / "out", preprocessing="beside", quantize="dynamic", timed_runs=0)
+    assert list(facts["graphs"]) == ["model_int8.onnx", "model.onnx"]
+    assert "MatMul" not in facts["graphs"]["model_int8.onnx"]["float_operators"]
+    parity = facts["parity"]
+    assert parity["model.onnx"]["score_difference"] < 1e-4 < parity["model_int8.onnx"]["score_difference"] < 0.2
+
+
+@pytest.mark.slow
+def test_openvino_gives_the_models_scores(tmp_path: Path) -> None:
+    for name in ("openvino", "nncf"):
+        pytest.importorskip(name, reason="segplus[openvino] is not installed")
+    model = build_model(num_labels=4)
+    nn.init.normal_(model.decode_head.classifier.weight, std=2)
+    checkpoint = write_checkpoint(tmp_path / "model", model)
+    data = write_scenes(tmp_path / "scenes", find_checkpoint(checkpoint).load(device="cpu"))
+    facts = export(
+        checkpoint, tmp_path / "out", export_format="openvino", quantize="static", data=data, split="train",
+        calibration_images=4, timed_runs=0,
+    )  # fmt: skip
+    assert list(facts["graphs"]) == ["model_int8.xml", "model.xml"]
+    assert facts["parity"]["model.xml"]["score_difference"] < 1e-4
+    assert facts["parity"]["model.xml"]["mean_iou"] > 0.999
+    assert 0.5 < facts["parity"]["model_int8.xml"]["mean_iou"] < 1.0

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import yaml
 
 from segplus.commands.chosen_sections import read_sections
 from segplus.commands.predict import read_classes
@@ -19,16 +16,24 @@ from segplus.errors import InputError
 from segplus.export.folder import (
     format_cost,
     format_parity,
+    list_left_out,
     refuse_foreign_folder,
     write_facts,
     write_guide,
 )
-from segplus.export.graphs import FORMATS, ExportTask, check_format
+from segplus.export.graphs import FORMATS, ExportTask, check_format, choose_places
 from segplus.export.latency import measure_graph
 from segplus.export.parity import MOST_SCORE_DIFFERENCE, choose_evenly, compare_graphs
-from segplus.export.preprocessing import describe_preprocessing, set_size
+from segplus.export.preprocessing import (
+    describe_preprocessing,
+    find_example_size,
+    find_fixed_size,
+    parse_size,
+    refuse_odd_sizes,
+    set_size,
+)
 from segplus.export.runner import Network, make_pixel_values
-from segplus.export.tracing import capture_program
+from segplus.export.tracing import Captured, capture_program
 from segplus.files import write_whole_folder
 from segplus.inference.checkpoint import Checkpoint, find_checkpoint
 from segplus.inference.evaluation_data import DataSource, open_split
@@ -36,8 +41,6 @@ from segplus.inference.predictor import Predictor
 from segplus.models.library_failures import quiet_transformers
 from segplus.recipe import EvaluationRecipe
 from segplus.reporting.environment import describe_machine, list_versions
-
-_EXAMPLE_PX = (256, 320)  # that a network of any size is traced at, where the image processor names none
 
 
 def export(
@@ -95,45 +98,55 @@ def export(
     loaded, chosen = None, None
     if data is not None:
         loaded, _, chosen = open_split([found], data, split, progress=progress)
-    fixed_px = find_fixed_size(known)
-    with quiet_transformers():
-        predictor = load_for_export(found, processor)
-    example_px = fixed_px or find_example_size(known)
-    predictor.try_image(np.zeros((*example_px, found.channels), np.uint8))
-    captured = capture_program(
-        predictor.model, found.channels, example_px, has_dynamic_size=is_dynamic or fixed_px is None
-    )
-    refuse_odd_sizes(captured.size_multiple, known)
+    predictor = load_for_export(found, processor)
+    captured = capture_served(predictor, known, is_dynamic=is_dynamic)
     served = serve_calibration(loaded, known, calibration_images) if quantize == "static" else []
-    classes = read_classes(found)
     with write_whole_folder(folder) as temporary:
-        task = ExportTask(captured.program, known, classes.num_classes, places, quantize, served)
+        task = ExportTask(captured.program, known, len(found.class_names), places, quantize, served)
         graphs = FORMATS[export_format][0](task, temporary)
-        facts: dict[str, Any] = {
-            "format": export_format,
-            "checkpoint": Path(found.source).name if Path(found.source).is_dir() else found.source,
-            "class_names": list(classes.names),
-            "class_colors": list(classes.colors),
-            "preprocessing": known,
-            "size_px": None if captured.size_multiple else fixed_px,
-            "size_multiple": captured.size_multiple,
-            "has_dynamic_batch": captured.has_dynamic_batch,
-            "graphs": graphs,
-            "calibration_images": len(served),
-            "not_in_the_graph": [*left_out, *list_left_out(found)],
-            "environment": {**describe_machine(), "threads": torch.get_num_threads(), "versions": list_versions()},
-        }
+        facts = {"format": export_format, "graphs": graphs, "calibration_images": len(served)}
+        facts |= describe_export(found, known, captured) | {"not_in_the_graph": [*left_out, *list_left_out(found)]}
         write_facts(temporary, facts)
         networks = {name: Network(temporary, name) for name in graphs}
+        evaluation = recipe or EvaluationRecipe()
         facts["parity"] = compare_graphs(
-            predictor, networks, chosen, recipe or EvaluationRecipe(), images=parity_images, progress=progress
+            predictor, networks, chosen, evaluation, images=parity_images, progress=progress
         )
         refuse_other_model(facts)
-        facts["measured_at_px"] = example_px
         facts["cost"] = measure_costs(temporary, found, predictor, facts, timed_runs)
         write_facts(temporary, facts)
         write_guide(temporary, facts)
     return facts
+
+
+def capture_served(predictor: Predictor, known: dict[str, Any], *, is_dynamic: bool) -> Captured:
+    """Return the network's program for the sizes that the preprocessing gives, or for any that it can take.
+
+    Raises:
+        InputError: If the model cannot take them, or cannot be exported.
+    """
+    size_px, channels = find_example_size(known), known["channels"]
+    predictor.try_image(np.zeros((*size_px, channels), np.uint8))
+    has_dynamic_size = is_dynamic or find_fixed_size(known) is None
+    captured = capture_program(predictor.model, channels, size_px, has_dynamic_size=has_dynamic_size)
+    refuse_odd_sizes(captured.size_multiple, known)
+    return captured
+
+
+def describe_export(found: Checkpoint, known: dict[str, Any], captured: Captured) -> dict[str, Any]:
+    """Return what segplus_export.json says of the model, its classes and its inputs."""
+    classes = read_classes(found)
+    return {
+        "checkpoint": Path(found.source).name if Path(found.source).is_dir() else found.source,
+        "class_names": list(classes.names),
+        "class_colors": list(classes.colors),
+        "preprocessing": known,
+        "size_px": None if captured.size_multiple else find_fixed_size(known),
+        "size_multiple": captured.size_multiple,
+        "has_dynamic_batch": captured.has_dynamic_batch,
+        "measured_at_px": find_example_size(known),
+        "environment": {**describe_machine(), "versions": list_versions()},
+    }
 
 
 def refuse_counts(*, parity_images: int | None, calibration_images: int, timed_runs: int) -> None:
@@ -152,75 +165,12 @@ def refuse_counts(*, parity_images: int | None, calibration_images: int, timed_r
             raise InputError(f"export: --{name}", found=count, allowed=f"{least} and more")
 
 
-def parse_size(size: str | None) -> tuple[tuple[int, int] | None, bool]:
-    """Return (height, width), None where none is stated, and whether any size is asked for.
-
-    Raises:
-        InputError: If it is neither `dynamic` nor two numbers.
-    """
-    if size is None or size == "dynamic":
-        return None, size == "dynamic"
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", size)
-    if match is None or not all(int(side) for side in match.groups()):
-        raise InputError("export: --size", found=size, allowed="dynamic, or height x width such as 512x1024")
-    return (int(match[1]), int(match[2])), False
-
-
-def find_fixed_size(known: dict[str, Any]) -> tuple[int, int] | None:
-    """Return the (height, width) to which the preprocessing resizes every image, or None."""
-    size = known["size"]
-    return (size["height"], size["width"]) if size and "height" in size else None
-
-
-def find_example_size(known: dict[str, Any]) -> tuple[int, int]:
-    """Return a size that the preprocessing may give."""
-    edge = (known["size"] or {}).get("shortest_edge")
-    return (edge, edge * 4 // 3) if edge else _EXAMPLE_PX
-
-
-def refuse_odd_sizes(multiple: int, known: dict[str, Any]) -> None:
-    """Refuse a network of certain sizes alone behind a preprocessing that gives others.
-
-    Raises:
-        InputError: If so.
-    """
-    if multiple > 1 and find_fixed_size(known) is None:
-        raise InputError(
-            f"export: the network takes multiples of {multiple} pixels once it is exported, and images come otherwise",
-            found=f"size of the image processor: {known['size']}",
-            fix="give one size: --size 512x512 (height x width)",
-        )
-
-
-def choose_places(export_format: str, preprocessing: str, known: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Return where the preprocessing goes, and what is told of it that a graph cannot hold.
-
-    Raises:
-        InputError: If it is asked for inside and cannot be there.
-    """
-    possible = FORMATS[export_format][3]
-    wanted = list(possible) if preprocessing == "both" else [preprocessing]
-    if "inside" not in wanted:
-        told = (
-            [] if preprocessing == "beside" else [f"preprocessing: {export_format} has it beside the graph, in run.py"]
-        )
-        return wanted, told
-    from segplus.export.onnx_graph import can_hold
-
-    reason = can_hold(known)
-    if reason is None:
-        return wanted, []
-    if preprocessing == "inside":
-        raise InputError(f"export: --preprocessing inside: {reason}", fix="use --preprocessing beside")
-    return ["beside"], [f"preprocessing: {reason}; run.py does it beside the graph"]
-
-
 def load_for_export(found: Checkpoint, processor: Any) -> Predictor:
     """Return the model on the CPU in float32, with attention that exporters know, behind a processor."""
-    predictor = found.load(device="cpu")
-    model = predictor.model.float()
-    if model.config._attn_implementation not in (None, "eager"):
-        model.set_attn_implementation("eager")
+    with quiet_transformers():
+        model = found.load(device="cpu").model.float()
+        if model.config._attn_implementation not in (None, "eager"):
+            model.set_attn_implementation("eager")
     return Predictor(model, processor, None, "cpu", found.channels)
 
 
@@ -238,22 +188,6 @@ def serve_calibration(data: SegmentationData | None, known: dict[str, Any], coun
             fix="name a data set that has one",
         )
     return [make_pixel_values(np.asarray(split[i]["image"]), known) for i in choose_evenly(len(split), count)]
-
-
-def list_left_out(found: Checkpoint) -> list[str]:
-    """Return what the checkpoint's folder says of predictions that no graph holds."""
-    folder, told = Path(found.source), []
-    if (folder / "segplus_decision.json").is_file():
-        told.append("segplus_decision.json: thresholds; labels are the class of the highest score")
-    if (folder / "recipe.yaml").is_file():
-        recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")) or {}
-        evaluation = recipe.get("evaluation") or {}
-        protocol = (evaluation.get("protocol") or {}).get("name", "fixed")
-        if protocol != "fixed":
-            told.append(f"evaluation.protocol: {protocol}; the graph's protocol is fixed: one pass at the served size")
-        if recipe.get("postprocess") or evaluation.get("postprocess"):
-            told.append("postprocess: label maps come as the network gives them")
-    return told
 
 
 def refuse_other_model(facts: dict[str, Any]) -> None:

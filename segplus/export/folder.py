@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 from segplus.errors import InputError
 from segplus.export import runner
 from segplus.files import write_text
+from segplus.inference.checkpoint import Checkpoint
+from segplus.recipe.documents import read_document
 from segplus.reporting.markdown import escape_text
 from segplus.reporting.metrics_file import write_metrics
 
@@ -139,7 +140,19 @@ def format_cost(cost: Mapping[str, Mapping[str, float]], size_px: Any) -> list[s
     return lines
 
 
-def read_facts(folder: Path) -> dict[str, Any]:
-    """Return what segplus_export.json holds."""
-    facts: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    return facts
+def list_left_out(found: Checkpoint) -> list[str]:
+    """Return what the checkpoint's folder says of predictions that no graph holds."""
+    folder, told = Path(found.source), []
+    if (folder / "segplus_decision.json").is_file():
+        told.append("segplus_decision.json: thresholds; labels are the class of the highest score")
+    if (folder / "recipe.yaml").is_file():
+        recipe = read_document(folder / "recipe.yaml", "recipe")
+        recipe = recipe if isinstance(recipe, dict) else {}
+        evaluation = recipe["evaluation"] if isinstance(recipe.get("evaluation"), dict) else {}
+        stated = evaluation.get("protocol")
+        protocol = stated.get("name", "fixed") if isinstance(stated, dict) else "fixed"
+        if protocol != "fixed":
+            told.append(f"evaluation.protocol: {protocol}; the graph's protocol is fixed: one pass at the served size")
+        if recipe.get("postprocess") or evaluation.get("postprocess"):
+            told.append("postprocess: label maps come as the network gives them")
+    return told

@@ -157,6 +157,29 @@ def check_format(export_format: str, quantize: str | None, preprocessing: str) -
         )
 
 
+def choose_places(export_format: str, preprocessing: str, known: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Return where the preprocessing goes, and what is told of it that a graph cannot hold.
+
+    Raises:
+        InputError: If it is asked for inside and cannot be there.
+    """
+    possible = FORMATS[export_format][3]
+    wanted = list(possible) if preprocessing == "both" else [preprocessing]
+    if "inside" not in wanted:
+        told = (
+            [] if preprocessing == "beside" else [f"preprocessing: {export_format} has it beside the graph, in run.py"]
+        )
+        return wanted, told
+    from segplus.export.onnx_graph import can_hold
+
+    reason = can_hold(known)
+    if reason is None:
+        return wanted, []
+    if preprocessing == "inside":
+        raise InputError(f"export: --preprocessing inside: {reason}", fix="use --preprocessing beside")
+    return ["beside"], [f"preprocessing: {reason}; run.py does it beside the graph"]
+
+
 def _measure(folder: Path, name: str) -> int:
     """Return the bytes of a graph's file and of weights beside it."""
     weights = folder / f"{Path(name).stem}.weights"

@@ -73,9 +73,11 @@ def time_calls(call: Callable[[], Any], runs: int) -> dict[str, float]:
 def _open_model(checkpoint: str, folder: Path, image: npt.NDArray[Any]) -> Callable[[], Any]:
     import torch
 
+    from segplus.data.parallel import count_cores
     from segplus.metrics import label_map
     from segplus.models import load_segmentation_checkpoint
 
+    torch.set_num_threads(count_cores())  # as ONNX Runtime and OpenVINO do
     model = load_segmentation_checkpoint(checkpoint).eval()
     settings = json.loads((folder / "segplus_export.json").read_text(encoding="utf-8"))["preprocessing"]
     pixel_values = torch.from_numpy(make_pixel_values(image, settings))

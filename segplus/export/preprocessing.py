@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -17,6 +18,7 @@ from segplus.transforms.serving import ServedPixels
 
 # Sizes at which the numbers are tried: wider than high, higher than wide, smaller than any network.
 _TRIED_PX = ((90, 141), (137, 64), (33, 33))
+_EXAMPLE_PX = (256, 320)  # that a network of any size is traced at, where the image processor names none
 _MOST_DIFFERENCE = 1e-4  # of a pixel value, whose unit is about a standard deviation
 
 
@@ -106,3 +108,46 @@ def _try_preprocessing(image_processor: BaseImageProcessor, known: dict[str, Any
                 allowed="do_resize, do_rescale, do_normalize, do_flip_channel_order",
                 fix="give one size, which turns do_center_crop and do_pad off: --size 512x512 (height x width)",
             )
+
+
+def parse_size(size: str | None) -> tuple[tuple[int, int] | None, bool]:
+    """Return (height, width), None where none is stated, and whether any size is asked for.
+
+    Raises:
+        InputError: If it is neither `dynamic` nor two numbers.
+    """
+    if size is None or size == "dynamic":
+        return None, size == "dynamic"
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", size)
+    if match is None or not all(int(side) for side in match.groups()):
+        raise InputError("export: --size", found=size, allowed="dynamic, or height x width such as 512x1024")
+    return (int(match[1]), int(match[2])), False
+
+
+def find_fixed_size(known: dict[str, Any]) -> tuple[int, int] | None:
+    """Return the (height, width) to which the preprocessing resizes every image, or None."""
+    size = known["size"]
+    return (size["height"], size["width"]) if size and "height" in size else None
+
+
+def find_example_size(known: dict[str, Any]) -> tuple[int, int]:
+    """Return (height, width) that the preprocessing gives, or may give."""
+    fixed = find_fixed_size(known)
+    if fixed is not None:
+        return fixed
+    edge = (known["size"] or {}).get("shortest_edge")
+    return (edge, edge * 4 // 3) if edge else _EXAMPLE_PX
+
+
+def refuse_odd_sizes(multiple: int, known: dict[str, Any]) -> None:
+    """Refuse a network of certain sizes alone behind a preprocessing that gives others.
+
+    Raises:
+        InputError: If so.
+    """
+    if multiple > 1 and find_fixed_size(known) is None:
+        raise InputError(
+            f"export: the network takes multiples of {multiple} pixels once it is exported, and images come otherwise",
+            found=f"size of the image processor: {known['size']}",
+            fix="give one size: --size 512x512 (height x width)",
+        )
