@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 export SEGPLUS_DATA
 export HF_HUB_OFFLINE ?= 1
 export NO_ALBUMENTATIONS_UPDATE := 1
+export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: quickstart test test-slow test-networks test-wheel check audit format clean
+.PHONY: quickstart test test-slow test-networks test-wheel check docs audit format clean
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -30,12 +31,15 @@ test-networks: $(VENV)/installed  ## every network compiled, and trained on four
 test-wheel: $(VENV)/installed  ## the wheel in an empty environment, used from an empty folder
 	$(BIN)/python -m pytest -m wheel
 
-check: $(VENV)/installed  ## lint, format, types, layers, spelling
+check: $(VENV)/installed docs  ## lint, format, types, layers, spelling, documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/typos
+
+docs: $(VENV)/installed  ## the documentation, in build/docs; a warning or a broken link is an error
+	$(BIN)/python -m mkdocs build --quiet --strict
 
 audit: $(VENV)/installed  ## known weaknesses of the packages in requirements.txt; asks the package index, so it is no part of check
 	$(PYTHON) -m venv $(VENV)/audit

@@ -79,7 +79,7 @@ def test_folding_ends_with_its_outermost_block() -> None:
 
 
 def test_an_encoder_of_a_known_type_gets_a_new_head_and_another_is_refused(tmp_path: Path) -> None:
-    """As the README says: nvidia/mit-b0 holds an image classifier."""
+    """nvidia/mit-b0 holds an image classifier."""
     torch.manual_seed(0)
     classifier = SegformerForImageClassification(SegformerConfig(**SMALL, num_labels=7))
     classifier.save_pretrained(tmp_path / "mit")

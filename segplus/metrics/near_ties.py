@@ -107,13 +107,18 @@ def settle_near_ties(image: Tensor, target: Tensor, pixels: Tensor, axes: tuple[
     by_line = not together and min(height, width) >= _SHORT_SIDES
     step = max(1, _PAIR_VALUES // (2 * width + height))
     if by_line and len(pixels) <= step:
-        _settle_by_line(image, target, pixels, axes)
+        _interpolate_rows_then_column(image, target, pixels, axes)
     elif len(pixels) and target.numel() <= _LARGEST_PLANE:
         _settle_by_plane(image, target, pixels, len(image) if together else 1)
 
 
-def _settle_by_line(image: Tensor, target: Tensor, pixels: Tensor, axes: tuple[Axis, Axis]) -> None:
-    """Resize the two rows and the column of every pixel, for the classes that may be its best."""
+def _interpolate_rows_then_column(image: Tensor, target: Tensor, pixels: Tensor, axes: tuple[Axis, Axis]) -> None:
+    """Write the class of the largest score of each pixel, as F.interpolate computes it.
+
+    With corners a, the weight s of the right one and t of the lower one, a score is v = (1 - t) r_0 + t r_1, where
+    r_i = (1 - s) a_i0 + s a_i1. That is computed for all classes; those whose v may be the largest within rounding are
+    resized once more by F.interpolate itself: their two rows to get r_0 and r_1, then the column of these two.
+    """
     (height, width), (vertical, horizontal) = target.shape, axes
     y, x = pixels // width, pixels % width
     row, column = vertical.cell[y], horizontal.cell[x]

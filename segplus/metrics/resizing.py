@@ -46,7 +46,7 @@ def locate_pixels(low: int, size: int, dtype: torch.dtype, device: torch.device,
         covers: Output pixels that the whole low-resolution axis stretches over; by default `size`, and never less.
     """
     if covers is None or covers == size:
-        cell, share = _read_positions(low, size, dtype)
+        cell, share = _measure_bilinear_weights(low, size, dtype)
     else:
         position = (torch.arange(size, dtype=dtype) + 0.5) * (low / covers) - 0.5
         floor = position.floor().clamp_(-1, low - 1)
@@ -59,10 +59,11 @@ def locate_pixels(low: int, size: int, dtype: torch.dtype, device: torch.device,
     return Axis(*(field.to(device) for field in fields))
 
 
-def _read_positions(low: int, size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _measure_bilinear_weights(low: int, size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return each pixel's cell and the weight of its far corner, as F.interpolate rounds them on this machine.
 
-    Whether its position is rounded once or twice (a fused multiply-add) depends on how it was compiled, and moves a
+    Output pixel x lies at p = (x + 1/2) low / size - 1/2, in cell floor(p) + 1, and the far corner's weight is
+    p - floor(p). Whether p is rounded once or twice (a fused multiply-add) depends on how it was compiled, and moves a
     weight by up to 1e-5. So the weights are read off it: three signals, each 1 at every third low-resolution pixel,
     come out as the weights of the two corners and 0.
     """
