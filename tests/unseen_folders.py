@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -201,7 +202,10 @@ def trace_box(things: NDArray[np.uint16], thing: int) -> tuple[dict[str, object]
     middle = (left + right) / 2
     polygon = [left + 0.5, top + 3.0, middle, top, right, top + 4.5, right - 2.25, bottom, left, bottom - 1.0]
     packed = coco_masks.frPyObjects([polygon], *things.shape)
-    box, filled = coco_masks.toBbox(packed)[0].tolist(), coco_masks.decode(packed)[..., 0] > 0
+    box = coco_masks.toBbox(packed)[0].tolist()
+    with warnings.catch_warnings():  # pycocotools 2.0 beside NumPy 2: __array__ without `copy`
+        warnings.simplefilter("ignore", DeprecationWarning)
+        filled = coco_masks.decode(packed)[..., 0] > 0
     return {"segmentation": [polygon], "bbox": box, "area": int(filled.sum()), "iscrowd": 0}, filled
 
 
@@ -288,7 +292,7 @@ def build_slices(folder: Path) -> Truth:
     for patient in (2, 5, 11, 17, 23, 31):
         for number in range(40, 43):
             labels = draw_labels(rng, 3)
-            grey = paint(rng, labels).astype(np.uint16).sum(2) * 4 + 700
+            grey = paint(rng, labels).sum(2, dtype=np.uint16) * 4 + 700
             top, name = folder / f"pat{patient:03}", f"pat{patient:03}_sl{number:03}"
             (top / "img").mkdir(parents=True, exist_ok=True)
             tifffile.imwrite(top / "img" / f"{name}.tif", grey)
