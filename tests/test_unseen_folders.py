@@ -70,6 +70,7 @@ def join_splits(counted: dict[str, dict[str, int]], truth: Truth) -> dict[str, d
     return joined
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools, under NumPy 2
 @pytest.mark.parametrize("name", FOLDERS)
 def test_the_printed_recipe_counts_exactly_and_trains_two_steps(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

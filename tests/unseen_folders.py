@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -202,10 +201,7 @@ def trace_box(things: NDArray[np.uint16], thing: int) -> tuple[dict[str, object]
     middle = (left + right) / 2
     polygon = [left + 0.5, top + 3.0, middle, top, right, top + 4.5, right - 2.25, bottom, left, bottom - 1.0]
     packed = coco_masks.frPyObjects([polygon], *things.shape)
-    box = coco_masks.toBbox(packed)[0].tolist()
-    with warnings.catch_warnings():  # pycocotools 2.0 beside NumPy 2: __array__ without `copy`
-        warnings.simplefilter("ignore", DeprecationWarning)
-        filled = coco_masks.decode(packed)[..., 0] > 0
+    box, filled = coco_masks.toBbox(packed)[0].tolist(), coco_masks.decode(packed)[..., 0] > 0
     return {"segmentation": [polygon], "bbox": box, "area": int(filled.sum()), "iscrowd": 0}, filled
 
 
