@@ -116,7 +116,10 @@ def build_potholes(folder: Path) -> Truth:
 
 def build_cells(folder: Path) -> Truth:
     """Draw a microscope's grey images; beside each one numbers of cells as 16-bit PNG, as Cellpose wants them."""
-    rng, truth = np.random.default_rng(2), Truth(["background", "cell"], answers={"foreground": "cell"})
+    rng, truth = (
+        np.random.default_rng(2),
+        Truth(["background", "cell"], answers={"foreground": "cell", "object": "cell"}),
+    )
     for split, count in (("train", 14), ("test", 5)):
         for number in range(count):
             things = draw_objects(rng, int(rng.integers(6, 11)), around=1)
