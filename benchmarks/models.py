@@ -29,8 +29,8 @@ OUTPUT = Path(__file__).with_suffix(".json")
 GOAL_SERVING, GOAL_TRAINING = 1.2, 1.3
 TIMED_GOALS = ("segplus-enet", "segplus-espnetv2", "segplus-bisenetv2", "segplus-ddrnet")
 _EXPLANATION = f"""\
-Random weights, {NUM_CLASSES} classes, {SIZE_PX}x{SIZE_PX}. *Served* is one image as `predict` runs it: BatchNorm folded,
-channels last; *plain* the same module contiguous and unfolded, float32 both. *Training* is a step with segplus'
+Random weights, {NUM_CLASSES} classes, {SIZE_PX}x{SIZE_PX}. *Served* is one image as `predict` runs it: BatchNorm
+folded, channels last; *plain* the same module contiguous and unfolded, float32 both. *Training* is a step with segplus'
 precision, layout and losses on this machine, {BATCH} images; memory is the growth of the process' peak in it,
 gradients and the optimizer's state included, divided by the images. Goal of serving for
 {", ".join(TIMED_GOALS)}: {GOAL_SERVING} times."""
