@@ -14,12 +14,17 @@ from segplus.models.encoder_head_config import EncoderHeadConfig
 from segplus.models.encoders import build_encoder, plan_encoder, read_maps
 from segplus.models.heads import find_head
 from segplus.models.heads.blocks import SegmentationHead
+from segplus.models.heads.detail_branch import CorrectingConvolution, DetailBranch
 from segplus.models.heads.fcn import FCNHead
+from segplus.models.heads.fusion_neck import FusionNeck, WeightedFusion
+from segplus.models.heads.point_refinement import PointRefinement
 from segplus.models.heads.simple_pyramid import SimplePyramid
 
 
 class EncoderHeadForSemanticSegmentation(SegmentationNetwork):  # type: ignore[no-untyped-call]
     """An encoder, a pyramid where a head of several maps meets a plain transformer, a head, an auxiliary head.
+
+    Where the config asks for them: a neck before the head; a detail branch and a point head behind it, in this order.
 
     Args:
         config: The encoder's config, the head's name and its values.
@@ -39,18 +44,28 @@ class EncoderHeadForSemanticSegmentation(SegmentationNetwork):  # type: ignore[n
         encoder, labels = config.complete(), config.num_labels or 2
         super().__init__(config)
         head = find_head(config.head)
+        # A neck and a point head want finer maps than a head that reads the last alone.
+        self.head_reads_last = head.takes == "last" and (config.neck is not None or config.refinement is not None)
+        takes = "pyramid" if self.head_reads_last else head.takes
         self.plan = plan_encoder(
             encoder,
-            head.takes,
+            takes,
             with_auxiliary=config.use_auxiliary_head,
             output_stride=config.output_stride,
         )
         self.backbone = build_encoder(encoder, self.plan, config.output_stride)
         stages = list(self.plan.stages)
-        needs_pyramid = self.plan.is_plain and head.takes in ("pyramid", "stem_pyramid")
+        needs_pyramid = self.plan.is_plain and takes in ("pyramid", "stem_pyramid")
         self.neck = SimplePyramid(stages[-1].channels) if needs_pyramid else None
         seen = stages if self.neck is None else self.neck.stages
-        self.decode_head = head(seen, labels, **config.head_config)
+        fine = seen[0]
+        self.fusion_neck = None if config.neck is None else FusionNeck(seen, **config.neck_config)
+        seen = seen if self.fusion_neck is None else self.fusion_neck.stages
+        self.decode_head = head(seen[-1:] if self.head_reads_last else seen, labels, **config.head_config)
+        self.detail_branch = (
+            DetailBranch(config.num_channels or 3, labels, **config.detail_config) if config.detail_branch else None
+        )
+        self.refinement = PointRefinement(fine, labels, **config.refinement_config) if config.refinement else None
         if config.use_auxiliary_head and len(stages) < 2:
             raise ValueError("use_auxiliary_head: the encoder gives one map, and an auxiliary head reads another")
         self.auxiliary_heads = nn.ModuleList([FCNHead(stages[:-1], labels)] if config.use_auxiliary_head else [])
@@ -67,14 +82,24 @@ class EncoderHeadForSemanticSegmentation(SegmentationNetwork):  # type: ignore[n
         auxiliary = None
         if len(self.auxiliary_heads) and self.training:
             auxiliary = tuple(head(maps[:-1]) for head in self.auxiliary_heads)
-        logits = self.decode_head(maps if self.neck is None else self.neck(maps[-1]))
+        seen = maps if self.neck is None else self.neck(maps[-1])
+        fine = seen[0]
+        seen = seen if self.fusion_neck is None else self.fusion_neck(seen)
+        logits = self.decode_head(seen[-1:] if self.head_reads_last else seen)
+        if self.detail_branch is not None:
+            logits = self.detail_branch(logits, pixel_values)
+        if self.refinement is not None:
+            logits = self.refinement(logits, fine)
         return SegmentationOutput(logits=logits, auxiliary_logits=auxiliary)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Initialise the heads; the encoder does so by itself."""
+        if isinstance(module, CorrectingConvolution):
+            module.initialize_weights()
+            return
         super()._init_weights(module)  # type: ignore[no-untyped-call]
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.out_channels != self.config.num_labels:
             init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        if isinstance(module, SegmentationHead):
+        if isinstance(module, SegmentationHead | WeightedFusion):
             module.initialize_weights()

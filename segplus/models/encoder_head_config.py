@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from torch import nn
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from segplus.models.dilation import OUTPUT_STRIDES, can_dilate, list_dilatable
 from segplus.models.encoders import list_encoders
-from segplus.models.heads import check_head_values, name_nearest
+from segplus.models.heads import check_head_values, check_part_values, name_nearest
+from segplus.models.heads.detail_branch import DetailBranch
+from segplus.models.heads.fusion_neck import FusionNeck
+from segplus.models.heads.point_refinement import PointRefinement
 
 _STAGE_KEYS = ("out_features", "out_indices")
 
@@ -24,6 +28,12 @@ class EncoderHeadConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         backbone: Hub id or folder that the encoder's config is read from, and its weights where a training begins.
         head: Name of the head.
         head_config: The head's own values; what is left out is the head's default.
+        neck: "bifpn" fuses the encoder's maps before the head; None is no neck.
+        neck_config: The neck's own values.
+        detail_branch: Correct the head's logits by a shallow branch on the image, at stride 4.
+        detail_config: The branch's own values.
+        refinement: "point" classifies uncertain cells of the logits again; None refines nothing.
+        refinement_config: The point head's own values.
         use_auxiliary_head: Train an FCN head on the encoder's map before the last.
         output_stride: 8 or 16 dilates the last stages of a convolutional encoder; None is the encoder's own.
         num_channels: Channels of the images; None is the encoder's own.
@@ -41,6 +51,12 @@ class EncoderHeadConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         backbone: str | None = None,
         head: str = "deeplabv3plus",
         head_config: dict[str, Any] | None = None,
+        neck: str | None = None,
+        neck_config: dict[str, Any] | None = None,
+        detail_branch: bool = False,
+        detail_config: dict[str, Any] | None = None,
+        refinement: str | None = None,
+        refinement_config: dict[str, Any] | None = None,
         use_auxiliary_head: bool = False,
         output_stride: int | None = None,
         num_channels: int | None = None,
@@ -51,6 +67,14 @@ class EncoderHeadConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         self.head = head
         self.head_config = dict(head_config or {})
         check_head_values(head, self.head_config)
+        self.neck, self.neck_config = neck, dict(neck_config or {})
+        self.detail_branch, self.detail_config = detail_branch, dict(detail_config or {})
+        self.refinement, self.refinement_config = refinement, dict(refinement_config or {})
+        _check_option("neck", neck, "bifpn", FusionNeck, self.neck_config)
+        if not isinstance(detail_branch, bool):
+            raise ValueError(f"detail_branch: found {detail_branch!r}, allowed: true, false")
+        _check_option("detail", "branch" if detail_branch else None, "branch", DetailBranch, self.detail_config)
+        _check_option("refinement", refinement, "point", PointRefinement, self.refinement_config)
         self.use_auxiliary_head = use_auxiliary_head
         self.output_stride = _resolve_stride(output_stride, self.backbone_config)
         self.num_channels = num_channels
@@ -73,6 +97,15 @@ class EncoderHeadConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
             self.output_stride = _resolve_stride(self.output_stride, self.backbone_config)
             self._share_channels(self.backbone_config)
         return self.backbone_config
+
+
+def _check_option(key: str, given: str | None, name: str, part: type[nn.Module], values: dict[str, Any]) -> None:
+    """Refuse an option of another name than it has, and values that it does not have or that are not for it."""
+    if given not in (None, name):
+        raise ValueError(f"{key}: found {given!r}, allowed: {name}, null")
+    if given is None and values:
+        raise ValueError(f"{key}_config: there is no {key} that it could be for")
+    check_part_values(part, name, values, f"{key}_config")
 
 
 def find_encoder_config(config: PreTrainedConfig) -> PreTrainedConfig:

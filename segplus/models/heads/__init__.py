@@ -6,6 +6,8 @@ import difflib
 import inspect
 from typing import Any
 
+from torch import nn
+
 from segplus.models.heads.blocks import SegmentationHead
 from segplus.models.heads.deeplabv3 import DeepLabV3Head
 from segplus.models.heads.deeplabv3plus import DeepLabV3PlusHead
@@ -57,18 +59,32 @@ def check_head_values(name: str, values: dict[str, Any]) -> None:
     Raises:
         ValueError: With the nearest name, or the type that is wanted.
     """
+    check_part_values(find_head(name), name, values, "head_config")
+
+
+def check_part_values(part: type[nn.Module], name: str, values: dict[str, Any], section: str) -> None:
+    """Refuse values that are no keyword-only arguments of a part of a model, or of another type.
+
+    Args:
+        part: Its class.
+        name: What the config calls it.
+        values: What the config says of it.
+        section: The config's key that holds them.
+    Raises:
+        ValueError: With the nearest name, or the type that is wanted.
+    """
     parameters = {
         key: parameter
-        for key, parameter in inspect.signature(find_head(name).__init__).parameters.items()
+        for key, parameter in inspect.signature(part.__init__).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
     for key, value in values.items():
         if key not in parameters:
             nearest = name_nearest(str(key), list(parameters)) if parameters else "it has no values of its own"
-            raise ValueError(f"head_config: {name} has no '{key}'; {nearest}")
+            raise ValueError(f"{section}: {name} has no '{key}'; {nearest}")
         wanted = str(parameters[key].annotation)
         if not any(_matches(value, type_name) for type_name in wanted.split(" | ")):
-            raise ValueError(f"head_config.{key}: found {value!r}, wanted {wanted}")
+            raise ValueError(f"{section}.{key}: found {value!r}, wanted {wanted}")
 
 
 def name_nearest(name: str, allowed: list[str]) -> str:
