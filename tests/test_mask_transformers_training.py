@@ -19,6 +19,7 @@ from segplus.models.mask_transformers import MatchingLoss, compute_scores, expos
 from segplus.training.annealing import compute_mask_probabilities
 
 STEPS = 400
+STEPWISE = {"strategy": "steps", "steps": 2}
 _LARGER = {
     "backbone_config": {"embed_dim": 24, "num_heads": [1, 2, 4, 8]},
     "decoder_config": {"d_model": 64, "num_queries": 16, "decoder_ffn_dim": 128},
@@ -52,6 +53,7 @@ def enlarge(model_type: str) -> dict[str, Any]:
     return config
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_four_photographs_are_learned_by_heart(model_type: str, test_data: Path) -> None:
     assert learn_by_heart(model_type, test_data) > 0.9
@@ -103,9 +105,10 @@ def write_tiny_recipe(folder: Path, model_type: str, **training: Any) -> Path:
 @pytest.mark.parametrize("model_type", ["eomt", "mask2former"])
 def test_a_killed_run_goes_on_to_the_same_weights(model_type: str, tmp_path: Path) -> None:
     weights = []
+    saving = {"max_steps": 8} | {f"{name}_{key}": value for name in ("eval", "save") for key, value in STEPWISE.items()}
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
-        recipe = write_tiny_recipe(tmp_path / name, model_type, max_steps=8, save_strategy="steps", save_steps=2)
+        recipe = write_tiny_recipe(tmp_path / name, model_type, **saving)
         if name == "killed":
             kill_when((recipe.parent / "run" / "checkpoint-4" / "manifest.json").exists, recipe)
         done = run(recipe)
