@@ -346,7 +346,18 @@ def test_static_int8_is_smaller_and_scored_beside_float32(tmp_path: Path, capsys
     checkpoint = write_checkpoint(tmp_path / "model", model)
     data = write_scenes(tmp_path / "scenes", find_checkpoint(checkpoint).load(device="cpu"))
     command = ["export", checkpoint, "-o", str(tmp_path / "out"), "--data", data, "--quantize", "static"]
-    options = ["--calibration-images", "4", "--timed-runs", "2", "--split", "train", "--data.validation_share", "0.1"]
+    options = [
+        "--preprocessing",
+        "beside",
+        "--calibration-images",
+        "4",
+        "--timed-runs",
+        "1",
+        "--split",
+        "train",
+        "--data.validation_share",
+        "0.1",
+    ]
     assert main([*command, *options]) == 0
     facts = json.loads((tmp_path / "out" / "segplus_export.json").read_text())
     assert list(facts["graphs"])[:2] == ["model_int8.onnx", "model.onnx"]
