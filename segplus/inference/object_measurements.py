@@ -6,16 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import binary_erosion, convolve
 
 from segplus.inference.postprocessing.components import number_objects
 
 Labels = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 # What a pixel of an outline adds to its length, by how many of its neighbours lie on the outline, and where.
-_NEIGHBOURS = np.array([[10, 2, 10], [2, 1, 2], [10, 2, 10]], dtype=np.uint8)
+_NEIGHBOURS = np.array([[10, 2, 10], [2, 1, 2], [10, 2, 10]], dtype=np.float32)
+_CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=np.uint8)
 _LENGTHS = np.zeros(50)
 _LENGTHS[[5, 7, 15, 17, 25, 27]] = 1
 _LENGTHS[[21, 33]] = math.sqrt(2)
@@ -89,7 +90,7 @@ def _measure_shapes(numbers: npt.NDArray[np.int32], count: int) -> dict[str, Flo
     Reference:
         Perimeter: Benkrid, Crookes and Benkrid, Design and FPGA implementation of a perimeter estimator, 2000.
     """
-    rows, columns = np.nonzero(numbers)
+    rows, columns = np.divmod(np.flatnonzero(numbers), numbers.shape[1])
     own = numbers[rows, columns]
     area = np.bincount(own, minlength=count)[1:].astype(np.float64)
 
@@ -101,13 +102,13 @@ def _measure_shapes(numbers: npt.NDArray[np.int32], count: int) -> dict[str, Flo
     tall, wide, both = average(down**2), average(right**2), average(down * right)
     spread = np.sqrt(4 * both**2 + (tall - wide) ** 2)
     angle = np.where(tall == wide, np.where(both > 0, np.pi / 4, -np.pi / 4), np.arctan2(2 * both, tall - wide) / 2)
-    mask = numbers > 0
-    outline = mask & ~binary_erosion(mask)
-    lengths = _LENGTHS[convolve(outline.astype(np.uint8), _NEIGHBOURS, mode="constant")]
+    mask = (numbers > 0).view(np.uint8)
+    outline = mask - cv2.erode(mask, _CROSS, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    around = cv2.filter2D(outline, cv2.CV_8U, _NEIGHBOURS, borderType=cv2.BORDER_CONSTANT)
     return {
         "centroid_y_px": middle_y,
         "centroid_x_px": middle_x,
-        "perimeter_px": np.bincount(own, lengths[rows, columns], minlength=count)[1:],
+        "perimeter_px": np.bincount(own, _LENGTHS[around[rows, columns]], minlength=count)[1:],
         "major_axis_px": 4 * np.sqrt((tall + wide + spread) / 2),
         "minor_axis_px": 4 * np.sqrt(np.maximum(tall + wide - spread, 0) / 2),
         "orientation_rad": angle,
