@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+import segplus
 from segplus.__main__ import build_parser, refuse_unknown_options, split_words
 from segplus.recipe.keys import list_keys
 
@@ -74,6 +75,12 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL))
     missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert missing == []
+
+
+def test_the_reference_names_what_is_public() -> None:
+    page = (ROOT / "docs" / "reference_python.md").read_text("utf-8")
+    described = {name.rsplit(".", 1)[1] for name in re.findall(r"^::: (\S+)$", page, re.MULTILINE)}
+    assert described == set(segplus.__all__) - {"IGNORE_INDEX", "LOSSES", "__version__"}
 
 
 def test_the_readme_is_a_screen_and_a_half() -> None:

@@ -63,7 +63,7 @@ def _measure_bilinear_weights(low: int, size: int, dtype: torch.dtype) -> tuple[
     """Return each pixel's cell and the weight of its far corner, as F.interpolate rounds them on this machine.
 
     Output pixel x lies at p = (x + 1/2) low / size - 1/2, in cell floor(p) + 1, and the far corner's weight is
-    p - floor(p). Whether p is rounded once or twice (a fused multiply-add) depends on how it was compiled, and moves a
+    p - floor(p). Whether p is rounded once or twice (a fused multiply-add) depends on how it was compiled; that moves a
     weight by up to 1e-5. So the weights are read off it: three signals, each 1 at every third low-resolution pixel,
     come out as the weights of the two corners and 0.
     """

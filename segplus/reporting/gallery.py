@@ -20,7 +20,7 @@ from segplus.reporting.drawing import shrink_labels
 from segplus.reporting.examples import Labels
 from segplus.reporting.layers import encode_errors, encode_labels
 
-# About 10 kB an image in the file: a thousand make the report 10 MB.
+# 4 to 14 kB an image in the file: a thousand make a report of about 10 MB.
 MOST_IMAGES = 1000
 _THUMBNAIL_PX = 224
 
