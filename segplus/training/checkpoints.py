@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -95,10 +95,15 @@ def _fill_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
     """Give the keys that did not exist yet when a run was started the values that leave it as it was."""
     sections = {"data": DataRecipe, "model": ModelRecipe, "transforms": TransformsRecipe, "optimizer": OptimizerRecipe}
     return recipe | {
-        name: {key.name: key.default for key in fields(section) if key.default is not MISSING} | recipe[name]
+        name: {key.name: _find_default(key) for key in fields(section)} | recipe[name]
         for name, section in sections.items()
         if isinstance(recipe.get(name), dict)
     }
+
+
+def _find_default(key: Field[Any]) -> Any:
+    """Return a key's value where nobody chose one."""
+    return key.default if key.default_factory is MISSING else key.default_factory()
 
 
 def _keep_training(recipe: dict[str, Any]) -> dict[str, Any]:
