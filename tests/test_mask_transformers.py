@@ -78,7 +78,14 @@ def test_scores_give_the_label_map_that_the_library_gives(model_type: str) -> No
     assert len(found) > 1 or model_type == "eomt_dinov3"
 
 
-@each_family
+@pytest.mark.parametrize(
+    "model_type",
+    [
+        "eomt",
+        "oneformer",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("eomt_dinov3", "mask2former", "maskformer")),
+    ],
+)
 def test_the_pipeline_serves_what_the_predictor_predicts(model_type: str, tmp_path: Path) -> None:
     model = build_model(model_type)
     trainer = SegmentationTrainer(
