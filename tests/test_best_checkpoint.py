@@ -44,6 +44,7 @@ def test_the_direction_follows_from_the_metric(tmp_path: Path, metric: str, grea
         load_recipe(path, ["--metric_for_best_model", metric, "--greater_is_better", str(not greater).lower()])
 
 
+@pytest.mark.slow
 def test_the_lowest_loss_is_kept_and_a_falling_loss_stops_nothing(tmp_path: Path) -> None:
     changes = {"early_stopping_patience": 1, "training": {"num_train_epochs": 3, "metric_for_best_model": "loss"}}
     assert run_segmentation.main([str(write_recipe(tmp_path, changes))]) == 0

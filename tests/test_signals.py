@@ -163,7 +163,7 @@ SELDOM_SAVED = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "ste
         pytest.param(EVERY_EPOCH | BEST, 3, marks=pytest.mark.slow),
         pytest.param(SELDOM_SAVED, 4, marks=pytest.mark.slow),
         (EVERY_EPOCH | BEST, 6),
-        (SELDOM_SAVED | BEST, 2),
+        pytest.param(SELDOM_SAVED | BEST, 2, marks=pytest.mark.slow),
         (SELDOM_SAVED | {"save_strategy": "no", "lr_scheduler_type": "reduce_lr_on_plateau"}, 2),
     ],
 )

@@ -51,6 +51,7 @@ def test_evaluating_and_saving_count_in_no_rate(tmp_path: Path) -> None:
     assert training["skipped_steps"] == 2
 
 
+@pytest.mark.slow
 def test_a_run_without_lines_still_knows_its_seconds(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, {**CHANGES, "training": {"logging_strategy": "no"}})
     assert run_segmentation.main([str(recipe)]) == 0

@@ -175,6 +175,7 @@ def test_a_bad_mask_ends_a_run_with_one_message(
     assert "Traceback" not in message
 
 
+@pytest.mark.slow
 def test_a_run_on_a_stream_repeats_and_resumes_to_the_same_weights(parquet: Path, tmp_path: Path) -> None:
     """16 rows in batches of 2: a pass is over after 8 steps. Killed at 3, and run with other workers."""
     recipe = write_run(tmp_path, parquet, max_steps=10, eval_steps=5)

@@ -84,7 +84,7 @@ def sum_items(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tens
     return F.cross_entropy(full, labels, ignore_index=255, reduction="sum") / num_items_in_batch
 
 
-@pytest.mark.parametrize("accumulation", [1, 4])
+@pytest.mark.parametrize("accumulation", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_every_way_to_name_a_loss_is_the_same_loss(tmp_path: Path, accumulation: int) -> None:
     """Every image has as many valid pixels, so that a mean over micro-batches is the mean over pixels."""
     ways = [

@@ -37,6 +37,7 @@ def train(
 
 # transformers 5.23 calls it activation_checkpointing, earlier versions do not.
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.slow
 def test_gradient_checkpointing_changes_no_loss(tmp_path: Path) -> None:
     plain = train(tmp_path / "plain")
     saving = train(tmp_path / "saving", gradient_checkpointing=True)
@@ -55,7 +56,10 @@ def decay_polynomial(step: int) -> float:
 
 @pytest.mark.parametrize(
     ("schedule", "values", "decay"),
-    [("cosine", {}, decay_cosine), ("polynomial", {"lr_scheduler_kwargs": {"power": 0.9}}, decay_polynomial)],
+    [
+        pytest.param("cosine", {}, decay_cosine, marks=pytest.mark.slow),
+        ("polynomial", {"lr_scheduler_kwargs": {"power": 0.9}}, decay_polynomial),
+    ],
 )
 def test_a_schedule_reaches_its_learning_rates(tmp_path: Path, schedule: str, values: dict, decay: Any) -> None:
     lines = train(tmp_path / "run", 10, lr_scheduler_type=schedule, warmup_steps=0, **values)
@@ -85,6 +89,7 @@ def test_a_compiled_model_trains_alike(tmp_path: Path) -> None:
     assert [line["loss"] for line in compiled] == pytest.approx([line["loss"] for line in plain], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_running_the_saved_recipe_again_repeats_the_run(tmp_path: Path) -> None:
     """To the last bit, in another folder, with dropout and augmentation."""
     assert run_segmentation.main([str(write_recipe(tmp_path, {"transforms": {"preset": "standard"}}))]) == 0
