@@ -100,7 +100,7 @@ def test_a_run_of_an_older_version_goes_on_although_keys_were_added(tmp_path: Pa
     output = tmp_path / "out"
     claim_output_dir(make_recipe(tmp_path), output)
     saved = yaml.safe_load((output / "recipe.yaml").read_text())
-    del saved["data"]["unknown"], saved["transforms"]["cutmix"]
+    del saved["data"]["unknown"], saved["transforms"]["cutmix"], saved["model"]["checkpoint_classes"]
     (output / "recipe.yaml").write_text(yaml.safe_dump(saved))
     with pytest.raises(InputError, match=r"found: data.unknown was 'error' there, is 'ignore' here"):
         claim_output_dir(make_recipe(tmp_path, "--data.unknown", "ignore"), output)

@@ -140,12 +140,13 @@ def test_what_cannot_be_is_told_before_the_model_is_read(
 
 def test_what_no_graph_holds_is_listed(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "model", build_segnet())
-    (tmp_path / "model" / "segplus_decision.json").write_text("{}")
-    (tmp_path / "model" / "recipe.yaml").write_text("evaluation: {protocol: {name: sliding}, postprocess: {fill: 1}}")
+    assert list_left_out(find_checkpoint(folder)) == []
+    decision = {"uncertain_below": 0.3, "postprocess": {"smooth_scores_px": 2.0}}
+    (tmp_path / "model" / "segplus_decision.json").write_text(json.dumps(decision))
+    (tmp_path / "model" / "recipe.yaml").write_text("evaluation: {protocol: {name: sliding}}")
     told = " ".join(list_left_out(find_checkpoint(folder)))
-    assert "thresholds" in told
+    assert "uncertain below 0.3, smooth_scores_px 2" in told
     assert "sliding" in told
-    assert "postprocess" in told
 
 
 def test_a_program_of_torch_gives_the_predictors_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

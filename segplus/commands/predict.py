@@ -86,9 +86,9 @@ def predict(
     Returns:
         The paths of all files of the first kind, in the order of the images.
     Raises:
-        LeftOutError: If images could not be read, after all others were written.
-        InputError: If there is no image, the checkpoint cannot be loaded, the folder holds the predictions of another
-            model, of other weights, protocol, decision or kinds, or a file cannot be written.
+        LeftOutError: If some images could not be read, after all others were written.
+        InputError: If there is no image, none can be read, the checkpoint cannot be loaded, the folder holds the
+            predictions of another model, of other weights, protocol, decision or kinds, or a file cannot be written.
     """
     chosen, output = [kinds] if isinstance(kinds, str) else list(kinds), Path(output)
     check_kinds([kind for kind in chosen if kind != "coco"] or (["ids"] if chosen else []), 1)
@@ -120,8 +120,8 @@ def predict(
     readable = [item for item in waiting if item.name not in left_out]
     if readable:
         left_out |= predict_items(run, found, readable, classes, records, choose_device(device), progress)
-    elif len(left_out) == len(items):
-        raise LeftOutError(_describe_left_out(left_out, len(items)))
+    if len(left_out) == len(items):
+        raise InputError("\n".join(left_out.values()))
     write_summaries(run, [item for item in items if item.name not in left_out], records, classes)
     if left_out:
         raise LeftOutError(_describe_left_out(left_out, len(items)))

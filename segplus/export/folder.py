@@ -143,8 +143,9 @@ def format_cost(cost: Mapping[str, Mapping[str, float]], size_px: Any) -> list[s
 def list_left_out(found: Checkpoint) -> list[str]:
     """Return what the checkpoint's folder says of predictions that no graph holds."""
     folder, told = Path(found.source), []
-    if (folder / "segplus_decision.json").is_file():
-        told.append("segplus_decision.json: thresholds; labels are the class of the highest score")
+    decision = found.decision.describe()
+    if decision:
+        told.append(f"the checkpoint's decision ({decision}): labels are the class of the highest score")
     if (folder / "recipe.yaml").is_file():
         recipe = read_document(folder / "recipe.yaml", "recipe")
         recipe = recipe if isinstance(recipe, dict) else {}
@@ -153,6 +154,4 @@ def list_left_out(found: Checkpoint) -> list[str]:
         protocol = stated.get("name", "fixed") if isinstance(stated, dict) else "fixed"
         if protocol != "fixed":
             told.append(f"evaluation.protocol: {protocol}; the graph's protocol is fixed: one pass at the served size")
-        if recipe.get("postprocess") or evaluation.get("postprocess"):
-            told.append("postprocess: label maps come as the network gives them")
     return told
