@@ -508,10 +508,10 @@ def test_inspect_asks_for_a_range_and_proposes_one(
     assert main(["inspect", str(root), "--json", *values]) == 1
     report = json.loads(capsys.readouterr().out)
     errors = [finding for finding in report["findings"] if finding["level"] == "error"]
-    assert [finding["kind"] for finding in errors] == ["no range", "no range"]
+    assert [finding["kind"] for finding in errors] == ["no range"]
     stored = [np.asarray(page) for path in (root / "images").rglob("*.tif") for page in iterate_pages(path)]
     proposed = yaml.safe_load(report["recipe"])["data"]
-    assert proposed["image_range"] == [0.0, float(np.max(stored))]
+    assert (proposed["image_range"], int(np.max(stored)).bit_length()) == ([0, 2**14 - 1], 14)
     assert proposed["channels"] == 5
     values += ["--data.image_range", str(proposed["image_range"]), "--page", str(tmp_path / "page.html")]
     assert main(["inspect", str(root), *values]) == 0

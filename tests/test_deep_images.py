@@ -169,7 +169,7 @@ def test_the_processor_is_saved_with_its_marker(tmp_path: Path) -> None:
 
 def test_an_unused_range_is_an_error_with_the_range_that_fits(tmp_path: Path) -> None:
     split = load(write_pairs(tmp_path / "narrow", values=(808, 2633)))
-    with pytest.raises(InputError, match=r"4 images deeper than 8 bits.*\n.*808 to 2633\n.*\[0, 2633\]"):
+    with pytest.raises(InputError, match=r"4 images deeper than 8 bits.*\n.*808 to 2633\n.*\[0, 4095\]"):
         check_split(split, progress=False)
     grey = load(write_pairs(tmp_path / "grey", values=(100, 60_000)), channels=1)
     with pytest.raises(InputError, match=r"image_range: \[0, 60000\]"):

@@ -16,6 +16,7 @@ import run_segmentation
 from segplus.__main__ import main
 from segplus.commands.proposing import audit_for_training, check_proposal
 from segplus.data import load_segmentation_dataset
+from segplus.data.ranges import propose_range
 from segplus.inspection import inspect_dataset
 from segplus.inspection.proposals import choose_crop, choose_served_size
 from segplus.inspection.tallies import SplitTally
@@ -95,7 +96,7 @@ def write_pairs(folder: Path, values: list[int], names: dict[str, str] | None) -
     ("values", "names", "exit_code", "lines"),
     [
         ([0, 255], {"0": "ground", "1": "crack"}, 1, {"classes": ["ground", "crack"], "encoding": "binary"}),
-        ([0, 2, 7], None, 1, {"classes": {0: "value 0", 2: "value 2", 7: "value 7"}}),
+        ([0, 2, 7], None, 0, {"classes": {0: "value 0", 2: "value 2", 7: "value 7"}}),
         ([0, 1, 2], {"0": "a", "1": "b", "2": "unlabelled"}, 0, {"void": ["unlabelled"]}),
     ],
 )
@@ -117,6 +118,41 @@ def test_a_proposal_mends_what_was_found_and_trains(
     assert (counted > 0).all()  # every class occurs
     served = load_recipe(tmp_path / "run" / "recipe.yaml").model.image_processor
     assert served == {"size": {"height": 48, "width": 64}}
+
+
+def test_what_the_recipe_mends_is_a_question_or_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_pairs(tmp_path / "data", [0, 2], None)
+    audit = audit_for_training(DataRecipe(dataset=str(folder)))
+    levels = {finding["kind"]: finding["level"] for finding in audit.report["findings"]}
+    assert (levels["no class names"], audit.exit_code) == ("question", 0)
+    main(["inspect", str(folder)])
+    said = capsys.readouterr().out
+    assert "question: what are these classes called?" in said
+    assert "no class names" not in said
+    (folder / "class_names.txt").write_text("ground\nthing\nvoid\n")
+    audit = audit_for_training(DataRecipe(dataset=str(folder)))
+    levels = {finding["kind"]: finding["level"] for finding in audit.report["findings"]}
+    assert (levels["no class names"], levels["class named like void"], audit.exit_code) == ("note", "note", 0)
+    assert yaml.safe_load(audit.report["recipe"])["data"]["void"] == ["void"]
+
+
+def test_one_range_over_all_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_pairs(tmp_path / "data", [0, 1], {"0": "a", "1": "b"})
+    rng = np.random.default_rng(1)
+    for index in range(6):
+        deep = rng.integers(0, 2100 + 200 * index, (48, 64), dtype=np.uint16)
+        Image.fromarray(deep).save(folder / "images" / f"{index}.png")
+    assert main(["inspect", str(folder)]) == 1
+    said = capsys.readouterr().out
+    assert said.count("data.image_range: [0, 4095]") == 1
+    assert "ERROR    train, validation: 6 images deeper than 8 bits" in said
+    assert f"           such as {folder / 'images'}/" in said
+    assert yaml.safe_load(read_proposal(said))["data"]["image_range"] == [0, 4095]
+
+
+@pytest.mark.parametrize(("most", "high"), [(2100, 4095), (3760, 4095), (700, 1023), (5000, 5000), (60000, 60000)])
+def test_a_range_ends_at_a_round_number_of_bits(most: int, high: int) -> None:
+    assert propose_range(np.array([5, 9, most - 3, most], dtype=float)) == [0, high]
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools, under NumPy 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 import yaml
 
@@ -10,7 +11,7 @@ from segplus.data.checking import check_splits
 from segplus.data.loading import load_segmentation_dataset, require_splits
 from segplus.errors import InputError
 from segplus.inspection import Audit, inspect_dataset
-from segplus.inspection.findings import Finding, describe_mistake
+from segplus.inspection.findings import LEVELS, Finding, describe_mistake
 from segplus.recipe import Recipe
 from segplus.recipe.data_section import DataRecipe
 from segplus.recipe.strict import build_dataclass
@@ -37,7 +38,26 @@ def audit_for_training(section: DataRecipe) -> Audit:
             del report[key]
         message = f"no recipe is proposed: {describe_mistake(problem)}"
         report["findings"].append(asdict(Finding("note", "no recipe", message, fix=problem.fix)))
+    if "recipe" in report:
+        settle_findings(report)
     return audit
+
+
+def settle_findings(report: dict[str, Any]) -> None:
+    """Lower the level of what the proposed recipe mends: to a question where it has stand-ins, else to a note."""
+    data = yaml.safe_load(report["recipe"])["data"]
+    mended = {
+        "no class names": True,
+        "class named like void": True,
+        "lossy mask": data.get("encoding") == "binary" or data.get("color_tolerance", 0) > 0,
+        "sequences across splits": "group_pattern" in data,
+    }
+    for finding in report["findings"]:
+        if mended.get(finding["kind"], False):
+            is_open = finding["kind"] == "no class names" and report["question"]
+            finding["level"] = "question" if is_open else "note"
+            finding["fix"] = "put your names in place of those of the recipe" if is_open else "the recipe below does it"
+    report["findings"].sort(key=lambda finding: LEVELS.index(finding["level"]))
 
 
 def check_proposal(text: str) -> InputError | None:

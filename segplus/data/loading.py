@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from segplus.data.layouts.encodings import find_encoding
 from segplus.data.layouts.folders import read_flat, read_folders
 from segplus.data.layouts.hub_datasets import read_hub, read_saved
 from segplus.data.layouts.labelme import read_labelme
+from segplus.data.layouts.left_out import IN_FOLDERS, find_left_out
 from segplus.data.layouts.mask_files import read_mask_files
 from segplus.data.layouts.names import build_class_map, find_names, read_colors
 from segplus.data.layouts.run_lengths import read_run_lengths
@@ -129,7 +130,9 @@ def assemble(source: Source, recipe: DataRecipe) -> SegmentationData:
         rows, columns, skipped = source.stream.rows, source.stream.columns, source.stream.skipped
         stream = StreamedSplit(rows, columns, skipped, decoder, reader, recipe.shuffle_buffer_images)
     splits = choose_splits(available, recipe) if stream is None else available
-    return SegmentationData(splits, classes, (source.found, *source.notes, *_describe_splits(splits)), stream)
+    used = {find_split(list(available), split, name) for split, name in recipe.split_names.items()}
+    unused = [name for name in available if name not in used] if stream is None and len(available) > 1 else []
+    return SegmentationData(splits, classes, (source.found, *source.notes, *_describe_splits(splits, unused)), stream)
 
 
 def require_splits(data: SegmentationData, channels: int = 3) -> None:
@@ -176,13 +179,31 @@ def read_source(section: DataRecipe) -> Source:
     if not exists:
         raise InputError("data.dataset: no such folder or file", found=name, fix=_suggest_beside(path))
     if section.layout != "auto":
-        return _read_layout(section.layout, path, section)
+        source = _read_layout(section.layout, path, section)
+        return _name_left_out(section.layout, path, source, section)
     found = find_layout(path, section)
     source = _read_layout(found.layout, found.root, replace(section, **found.keys))
     source.settled = found.keys
     if found.root != path:
+        inside = found.root.relative_to(path)
         source.top = path
-        source.notes.insert(0, f"in {found.root.relative_to(path)}, the folder below that holds pairs")
+        source.settled = {key: f"{inside.as_posix()}/{value}" for key, value in found.keys.items()}
+        source.notes.insert(0, f"in {inside}, the folder below that holds pairs")
+    return _name_left_out(found.layout, path, source, section)
+
+
+def _name_left_out(layout: str, path: Path, source: Source, section: DataRecipe) -> Source:
+    """Name the folders that were not read.
+
+    Raises:
+        InputError: If one of them holds pairs, and the recipe says neither the layout nor where images lie.
+    """
+    if layout not in IN_FOLDERS or section.images is not None or section.annotations is not None:
+        return source
+    left_out = find_left_out(path, source, section)
+    if section.layout == "auto":
+        left_out.refuse_pairs(str(path), list(source.splits))
+    source.notes += left_out.describe()
     return source
 
 
@@ -232,7 +253,8 @@ def choose_splits(available: Mapping[str, SegmentationSplit], section: DataRecip
                 "data.train_split: no training split", found=", ".join(available), fix="set data.train_split"
             )
         splits = {"train": next(iter(available.values()))}
-    return _limit(_make_fold(splits, section) if section.folds else _make_shares(splits, section, asked), section)
+    made = _make_fold(splits, section) if section.folds else _make_shares(splits, section, asked)
+    return _limit({split: made[split] for split in asked if split in made}, section)
 
 
 def _limit(splits: Mapping[str, SegmentationSplit], section: DataRecipe) -> dict[str, SegmentationSplit]:
@@ -273,5 +295,6 @@ def _divide(whole: SegmentationSplit, shares: list[float], section: DataRecipe, 
     return divide(find_groups(whole.names, section.group_pattern), shares, section.split_seed, presence, key)
 
 
-def _describe_splits(splits: Mapping[str, SegmentationSplit]) -> list[str]:
-    return ["splits: " + ", ".join(f"{name} {len(split)}" for name, split in splits.items())]
+def _describe_splits(splits: Mapping[str, SegmentationSplit], unused: Sequence[str] = ()) -> list[str]:
+    line = "splits: " + ", ".join(f"{name} {len(split)}" for name, split in splits.items())
+    return [f"{line}; not used: {', '.join(unused)}" if unused else line]

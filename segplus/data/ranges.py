@@ -20,6 +20,7 @@ _SPARSE = 1 << 16  # values that percentiles are taken from
 _ANY_RANGE = ImageRange(-1e300, 1e300)
 _REAL = re.compile(r"float| F$")  # in the description of a file
 _UNBOUNDED = re.compile(r"float| F$|(?<!u)int16|int32|int64")
+_BITS = (10, 12, 14)  # of the sensors whose values lie in files of 16
 _HOT = 2.0  # times what nearly all values lie in
 
 
@@ -93,8 +94,13 @@ def propose_range(extents: Extents) -> list[float] | dict[str, Any]:
     least, low, high, most = (_tidy(value) for value in extents)
     if high <= low or most - least <= _HOT * (high - low):
         start = min(0, least)
-        return [start, most if most > start else start + 1]
+        return [start, _fill_bits(most) if start == 0 else most] if most > start else [start, start + 1]
     return {"low": min(0, low), "high": high, "clip": True}
+
+
+def _fill_bits(most: float) -> float:
+    """Return the greatest value of 10, 12 or 14 bits where values reach into its upper half, else the value itself."""
+    return next((2**bits - 1 for bits in _BITS if 2 ** (bits - 1) <= most < 2**bits), most)
 
 
 def _format_range(stated: list[float] | dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from segplus.data.ranges import find_needed_range
 from segplus.data.statistics import keep_counts, visit_pairs
 from segplus.errors import InputError
 from segplus.inspection.findings import (
+    LEVELS,
     Finding,
     describe_mistake,
     find_class_problems,
@@ -95,7 +96,7 @@ def inspect_dataset(section: DataRecipe | Mapping[str, Any], *, progress: bool =
     findings += find_repeated_images(data.splits, tallies)
     grouping = find_grouping(data, tallies, recipe)
     findings += find_sequences(data.splits, recipe.group_pattern or (grouping and grouping.pattern))
-    findings.sort(key=lambda finding: ("error", "warning", "note").index(finding.level))
+    findings.sort(key=lambda finding: LEVELS.index(finding.level))
     report = build_report(recipe, data, tallies, findings)
     mended, counted = reading, tallies
     if source is not None and reading.guess is None and any(finding.kind in _MENDABLE for finding in findings):

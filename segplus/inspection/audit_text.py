@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _MARKS = {"error": "ERROR  ", "warning": "WARNING", "note": "note   "}
-_SHOWN = 5  # files of a finding
+_SHOWN = 3  # files of a finding; of more, whose number its message has, the first one is an example
 _MOST = 10  # classes of a table, and findings: the rest is in the JSON and on the page
 
 
@@ -85,14 +85,16 @@ def _tell_rest(count: int, what: str) -> list[str]:
 
 
 def _render_findings(findings: list[Mapping[str, Any]]) -> list[str]:
+    findings = [finding for finding in findings if finding["level"] != "question"]  # it stands above the recipe
     if not findings:
         return ["", "Nothing wrong was found."]
     lines = [""]
     for finding in findings[:_MOST]:
         lines.append(f"{_MARKS[finding['level']]}  {finding['message']}")
-        lines += [f"           {file}" for file in finding["files"][:_SHOWN]]
-        if len(finding["files"]) > _SHOWN:
-            lines.append("           ...")
+        files = finding["files"]
+        lines += (
+            [f"           {file}" for file in files] if len(files) <= _SHOWN else [f"           such as {files[0]}"]
+        )
         if finding["fix"]:
             lines.append(f"           fix: {finding['fix']}")
     return lines + _tell_rest(len(findings) - _MOST, "findings")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from segplus.classes import ClassMap, unpack_color
 from segplus.data.dataset import SegmentationSplit
 from segplus.data.misreadings import choose_evenly, describe_odd_shares, find_misreadings, find_presumed_names
 from segplus.data.parallel import map_pairs
-from segplus.data.ranges import describe_unstated_range
+from segplus.data.ranges import describe_unstated_range, join_extents
 from segplus.errors import InputError
 from segplus.inspection.duplicates import (
     AGREEMENT,
@@ -25,7 +25,8 @@ from segplus.inspection.duplicates import (
 from segplus.inspection.measurements import TURNS, WINDOW_PX, reduce_to_grey
 from segplus.inspection.tallies import MOST_OUTSIDE, NAMED, SplitTally
 
-Level = Literal["error", "warning", "note"]
+Level = Literal["error", "warning", "question", "note"]
+LEVELS: tuple[Level, ...] = get_args(Level)
 VOID_WORDS = frozenset(
     {"void", "unlabelled", "unlabeled", "ignore", "ignored", "unknown", "undefined", "dontcare", "out of roi"}
 )
@@ -56,7 +57,8 @@ class Finding:
     """Something a person should know.
 
     Args:
-        level: "error" breaks training, "warning" may spoil it, "note" is worth knowing.
+        level: "error" breaks training, "warning" may spoil it, "question" waits for an answer for which the proposed
+            recipe has a stand-in, "note" is worth knowing.
         kind: A few words that name it, stable for programs.
         message: One sentence.
         files: The first files, or names.
@@ -88,8 +90,8 @@ def find_pair_problems(tallies: Mapping[str, SplitTally], classes: ClassMap, cha
             )
             message = f"{split}: {problem.count} pairs {sentence}" + (f": {details}" if details else "")
             findings.append(Finding(level, name, message, problem.files, problem.fix))
-        findings += _describe_outside(split, tally, classes) + _describe_range(split, tally, channels)
-    return findings
+        findings += _describe_outside(split, tally, classes)
+    return findings + _describe_range(tallies, channels)
 
 
 def _describe_outside(split: str, tally: SplitTally, classes: ClassMap) -> list[Finding]:
@@ -117,13 +119,16 @@ def _describe_outside(split: str, tally: SplitTally, classes: ClassMap) -> list[
     ]
 
 
-def _describe_range(split: str, tally: SplitTally, channels: int) -> list[Finding]:
-    extents = tally.find_unstated_range(channels)
-    if extents is None:
+def _describe_range(tallies: Mapping[str, SplitTally], channels: int) -> list[Finding]:
+    """Return one finding on the deep images of all splits that need a range: it is the same for all."""
+    unstated = {split: tally.find_unstated_range(channels) for split, tally in tallies.items()}
+    found = {split: extents for split, extents in unstated.items() if extents is not None}
+    if not found:
         return []
-    problem = tally.problems["deep image"]
-    told = describe_unstated_range(split, problem.count, extents)
-    return [Finding("error", "no range", describe_mistake(told), problem.files, told.fix)]
+    problems = [tallies[split].problems["deep image"] for split in found]
+    count, files = sum(problem.count for problem in problems), [file for problem in problems for file in problem.files]
+    told = describe_unstated_range(", ".join(found), count, join_extents(np.stack([*found.values()])))
+    return [Finding("error", "no range", describe_mistake(told), files[:NAMED], told.fix)]
 
 
 def find_misplaced_masks(tallies: Mapping[str, SplitTally]) -> list[Finding]:

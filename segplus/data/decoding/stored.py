@@ -8,10 +8,12 @@ from __future__ import annotations
 import io
 import mmap
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import tifffile
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from segplus.errors import InputError
@@ -34,8 +36,8 @@ def report_damage(source: str) -> Iterator[None]:
     """
     try:
         yield
-    except InputError:
-        raise
+    except (InputError, DeprecationWarning, PendingDeprecationWarning, FutureWarning):
+        raise  # a library's word to its callers, where warnings are errors, says nothing of a file
     except FileNotFoundError as error:
         raise InputError(
             f"{source}: no such file", found=error.filename, fix="correct the path or remove the entry"
@@ -90,7 +92,21 @@ def _open(path: str, suffix: str) -> Image.Image:
     if suffix in (".tif", ".tiff"):  # which may be read by windows: Pillow's limit is on files
         with suppress(SyntaxError):  # another format, or a type that Pillow has not
             return TiffImagePlugin.TiffImageFile(path)
+        _refuse_wide_integers(path)
     return Image.open(path)
+
+
+def _refuse_wide_integers(path: str) -> None:
+    """Raise InputError of a TIFF whose samples are integers of 64 bits, which Pillow calls no image."""
+    with suppress(tifffile.TiffFileError, IndexError, KeyError, struct.error), tifffile.TiffFile(path) as file:
+        page: Any = file.pages.first
+        if page.bitspersample == 64 and page.dtype is not None and page.dtype.kind in "iu":
+            raise InputError(
+                f"{path}: a TIFF of 64-bit integers",
+                found=page.dtype,
+                allowed="8 or 16 bits without a sign",
+                fix="save it as uint8 or uint16",
+            )
 
 
 def _admit_to_pillow(max_pixels: int) -> None:

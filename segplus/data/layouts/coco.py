@@ -23,7 +23,7 @@ from segplus.data.layouts.shapes import (
     read_stated_size,
     read_whole,
 )
-from segplus.data.layouts.source import SPLIT_ALIASES, WHOLE, Source, build_table, find_split_folders
+from segplus.data.layouts.source import SPLIT_ALIASES, WHOLE, Source, build_table, find_split_folders, is_split_name
 from segplus.errors import InputError, suggest
 from segplus.recipe.data_section import DataRecipe
 from segplus.texts import is_file, read_json
@@ -169,6 +169,9 @@ def _match_files(root: Path, template: str) -> list[Path]:
 
 def guess_split(path: Path, root: Path) -> str | None:
     """Return the usual split name that occurs as a word in a file's path, or None."""
+    folders = [part for part in path.relative_to(root).parts[:-1] if is_split_name(part)]
+    if folders:
+        return folders[-1]
     words = re.split(r"[^a-z]+", str(path.relative_to(root)).lower())
     matches = [word for word in words for aliases in SPLIT_ALIASES.values() if word in aliases]
     return matches[-1] if matches else None

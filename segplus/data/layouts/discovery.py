@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from segplus.data.decoding.image_reader import IMAGE_SUFFIXES
 from segplus.data.layouts.coco import list_coco_files
-from segplus.data.layouts.folders import IMAGE_FOLDERS, MASK_FOLDERS, find_annotated, list_folders
+from segplus.data.layouts.folders import find_annotated, list_folders
 from segplus.data.layouts.mask_files import find_groups_of_masks
-from segplus.data.layouts.pairing import list_files, strip_suffix
+from segplus.data.layouts.pairing import list_files, split_flat_files, strip_suffix
 from segplus.data.layouts.run_lengths import find_columns, find_run_tables
-from segplus.data.layouts.source import find_split_folders
+from segplus.data.layouts.source import find_split_folders, name_some
 from segplus.data.layouts.tables import METADATA_NAMES
+from segplus.data.layouts.words import IMAGE_FOLDERS, MASK_FOLDERS, is_mask_word
 from segplus.errors import InputError
 from segplus.recipe.data_section import DataRecipe
 from segplus.texts import is_file, refuse_special_file
 
 _DEEPEST = 3  # folders that are gone down where a folder itself holds no pair
-_ASIDE = frozenset({"__MACOSX"})
+ASIDE = frozenset({"__MACOSX"})
 # What is not read -> files that show it.
 _NOT_READ = {
     "NIfTI volumes": ("*.nii", "*.nii.gz"), "DICOM volumes": ("*.dcm",), "CVAT's XML": ("annotations.xml",),
@@ -49,7 +51,7 @@ def find_layout(path: Path, section: DataRecipe) -> Discovery:
     if not path.is_dir():
         refuse_special_file(path, str(path))
         return Discovery(_find_file_layout(path), path, {})
-    found = _look_into(path, section, _DEEPEST)
+    found = look_into(path, section, _DEEPEST)
     if found is not None:
         return found
     _refuse_unread(path)
@@ -62,8 +64,10 @@ def find_layout(path: Path, section: DataRecipe) -> Discovery:
     )
 
 
-def _look_into(path: Path, section: DataRecipe, deepest: int) -> Discovery | None:
+def look_into(path: Path, section: DataRecipe, deepest: int) -> Discovery | None:
     """Return the layout of a folder or of the one below it, None where there is none.
+
+    Of folders below, those with pairs count, and image files alone only where no folder has pairs.
 
     Raises:
         InputError: If more than one fits.
@@ -77,21 +81,47 @@ def _look_into(path: Path, section: DataRecipe, deepest: int) -> Discovery | Non
         )
     if found:
         return Discovery(next(iter(found)), path, {})
-    folders = [path, *find_split_folders(path).values()]
-    if any(_is_image(entry) for folder in folders for entry in folder.iterdir()):
+    splits = list(find_split_folders(path, section.split_names.values()).values())
+    if any(_is_image(entry) for folder in [path, *splits] for entry in folder.iterdir()):
         return Discovery("flat", path, {})
-    nested = _find_nested(path)
+    nested = _find_nested(path, splits)
     if nested is not None or section.images or section.masks or not deepest:
         return nested
-    below = [_look_into(folder, section, deepest - 1) for folder in list_folders(path) if folder.name not in _ASIDE]
-    matches = [one for one in below if one is not None]
+    below = [look_into(folder, section, deepest - 1) for folder in list_folders(path) if folder.name not in ASIDE]
+    found_below = [one for one in below if one is not None]
+    matches = [one for one in found_below if holds_pairs(one)]
     if len(matches) > 1:
         raise InputError(
             f"{path}: more than one folder below could be the data set",
-            found=", ".join(str(one.root.relative_to(path)) for one in matches[:5]),
-            fix="set data.dataset to one of them",
+            found=name_some(str(one.root.relative_to(path)) for one in matches),
+            fix=_say_how_to_choose(path, matches),
         )
-    return matches[0] if matches else None
+    if not matches and len(found_below) > 1:
+        return Discovery("flat", path, {})  # images and nothing beside them
+    return next(iter(matches or found_below), None)
+
+
+def holds_pairs(found: Discovery) -> bool:
+    """Return whether what was recognised is more than image files in one folder that nothing pairs."""
+    if found.layout != "flat":
+        return True
+    with suppress(InputError):
+        for folder in [found.root, *find_split_folders(found.root).values()]:
+            files = [entry.name for entry in sorted(folder.iterdir()) if _is_image(entry)]
+            if files:
+                split_flat_files(files, folder)
+                return True
+    return False
+
+
+def _say_how_to_choose(path: Path, matches: list[Discovery]) -> str:
+    """Return the lines that read several folders as the cases of one data set, or choose one of a few."""
+    choose = "set data.dataset to one of them"
+    folders = [one.root for one in matches if one.layout == "folders" and one.root.parent == path]
+    both = _name_inner_folders(folders[0]) if folders else None
+    if both is None:
+        return choose if len(matches) <= 3 else "set data.images and data.masks, such as '*/images' and '*/masks'"
+    return f"set data.images: '*/{both[0]}' and data.masks: '*/{both[1]}' if they are parts of one, or {choose}"
 
 
 def _find_file_layout(path: Path) -> str:
@@ -104,7 +134,7 @@ def _find_file_layout(path: Path) -> str:
 
 def _find_marks(path: Path, section: DataRecipe) -> dict[str, str]:
     """Return layout -> what speaks for it, empty where nothing does."""
-    split_folders = list(find_split_folders(path).values())
+    split_folders = list(find_split_folders(path, section.split_names.values()).values())
 
     def has(folder: str) -> bool:
         return (path / folder).is_dir()
@@ -136,9 +166,8 @@ def _find_marks(path: Path, section: DataRecipe) -> dict[str, str]:
     }
 
 
-def _find_nested(path: Path) -> Discovery | None:
+def _find_nested(path: Path, splits: list[Path]) -> Discovery | None:
     """Return the layout of a folder a tile or patient: folders of images and masks in each, or two files in each."""
-    splits = list(find_split_folders(path).values())
     folders = list_folders(splits[0] if splits else path)
     if not folders or (len(folders) == 1 and not splits):
         return None
@@ -163,20 +192,16 @@ def _name_inner_folders(folder: Path) -> tuple[str, str] | None:
 def _name_inner_files(folder: Path) -> tuple[str, str] | None:
     """Return the file names of the one image and the one mask in a folder."""
     names = [entry.name for entry in sorted(folder.iterdir()) if _is_image(entry)]
-    masks = [name for name in names if _is_mask_word(strip_suffix(name))]
+    masks = [name for name in names if is_mask_word(strip_suffix(name))]
     images = [name for name in names if strip_suffix(name).lower() in IMAGE_FOLDERS]
     if len(names) == 2 and len(masks) == 1:
         images = [name for name in names if name not in masks]
     return (images[0], masks[0]) if len(images) == 1 and len(masks) == 1 else None
 
 
-def _is_mask_word(stem: str) -> bool:
-    return stem.lower() in (*MASK_FOLDERS, "seg", "segmentation", "gt", "label_viz")
-
-
 def _has_mask_suffix(names: list[str]) -> bool:
     """Return whether names end in the usual word of a mask as often as they do not."""
-    marked = [name for name in names if _is_mask_word(strip_suffix(name).rpartition("_")[2])]
+    marked = [name for name in names if is_mask_word(strip_suffix(name).rpartition("_")[2])]
     return 2 * len(marked) == len(names)
 
 

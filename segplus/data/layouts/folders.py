@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from segplus.data.layouts.pairing import Pairing, pair_folders
-from segplus.data.layouts.source import SPLIT_ALIASES, WHOLE, Source, find_split_folders
+from segplus.data.layouts.pairing import Pairing, find_common_start, list_files, pair_folders
+from segplus.data.layouts.source import WHOLE, Source, find_split_folders, is_split_name, rank_split
 from segplus.data.layouts.wildcards import has_wildcards, pair_wildcards
+from segplus.data.layouts.words import IMAGE_FOLDERS, MASK_FOLDERS
 from segplus.errors import InputError
 from segplus.recipe.data_section import DataRecipe
 
-IMAGE_FOLDERS = (
-    "images", "image", "imgs", "img", "photos", "jpegimages", "inputs", "input", "rgb", "pictures",
-    "original", "original_images", "raw_images", "frames", "image_files",
-)  # fmt: skip
-MASK_FOLDERS = (
-    "masks", "mask", "labels", "label", "annotations", "annotation", "annot", "segmentation", "segmentations", "gt",
-    "ground_truth", "groundtruth", "targets", "target", "mask_images", "1st_manual", "segmentationclass", "manual1",
-    "gts", "truth", "annotated", "label_images", "ground truth",
-)  # fmt: skip
-_USUAL = [name for aliases in SPLIT_ALIASES.values() for name in aliases]
 _ANNOTATED = ("annot", "_labels", "_masks", "_mask", "_label", "_gt", "_annotations", "_annot", "labels", "masks")
 
 
@@ -32,10 +24,10 @@ def read_folders(root: Path, section: DataRecipe) -> Source:
     """
     source = Source({}, "folders of images and masks", root)
     if has_wildcards(section):
-        for split, images, masks in _fill_wildcards(root, section):
-            add_pairing(source, split, pair_wildcards(root, images, masks, section), "by their folders")
+        _read_wildcards(source, root, section)
         return source
-    folders = find_folder_pairs(root, section)
+    folders, unmasked = _set_unmasked_aside(find_folder_pairs(root, section))
+    source.notes += [f"{name}: images and no masks, left out" for name in unmasked]
     for split, (image_folder, mask_folder) in folders.items():
         found = pair_folders(image_folder, mask_folder, section.image_pattern, section.mask_pattern)
         add_pairing(source, split, found, f"{image_folder.relative_to(root)} with {mask_folder.relative_to(root)}")
@@ -45,10 +37,26 @@ def read_folders(root: Path, section: DataRecipe) -> Source:
 def read_flat(root: Path, section: DataRecipe) -> Source:
     """Return the pairs of one folder (or one folder a split) that holds images and masks side by side."""
     source = Source({}, "images and masks in one folder", root)
-    for split, folder in (find_split_folders(root) or {WHOLE: root}).items():
+    folders = find_split_folders(root, section.split_names.values()) or {WHOLE: root}
+    for split, folder in folders.items():
+        if source.splits and rank_split(split) > 0 and not _has_flat_masks(folder, source):
+            source.notes.append(f"{split}: images and no masks, left out")
+            continue
         found = pair_folders(folder, folder, section.image_pattern, section.mask_pattern)
         add_pairing(source, split, found, "in one folder")
     return source
+
+
+def _has_flat_masks(folder: Path, source: Source) -> bool:
+    """Return whether a split's folder has files that are called as the masks of a split that was read."""
+    rows = next(iter(source.splits.values()))
+    endings = {
+        column: find_common_start([Path(path).name[::-1] for path in rows[column]])[::-1]
+        for column in ("image", "mask")
+    }
+    if endings["mask"] == endings["image"] or endings["image"].endswith(endings["mask"]):
+        return True
+    return any(name.endswith(endings["mask"]) for name in list_files(folder))
 
 
 def add_pairing(source: Source, split: str, found: Pairing, where: str) -> None:
@@ -63,25 +71,52 @@ def find_folder_pairs(root: Path, section: DataRecipe) -> dict[str, tuple[Path, 
     """Return split name -> (folder of images, folder of masks)."""
     if section.images and "{split}" in section.images:
         return _fill_templates(root, section)
-    folders = find_split_folders(root)
+    folders = find_split_folders(root, section.split_names.values())
     beside = {name: (path, masks) for name, path in folders.items() if (masks := find_annotated(path)) is not None}
     if beside and len(beside) == len(folders):
         return beside
-    per_split = {
-        name: _find_image_and_mask(path, section) for name, path in folders.items() if _has_images(path, section)
-    }
+    per_split = {name: path for name, path in folders.items() if _has_images(path, section)}
     if per_split:
-        return per_split
+        return _find_in_splits(per_split, section)
     images, masks = _find_image_and_mask(root, section)
-    below = find_split_folders(images)
-    if not below:
-        return {WHOLE: (images, masks)}
-    missing = [name for name in below if not (masks / name).is_dir()]
-    if missing:
-        raise InputError(
-            f"{masks}: a split has images and no masks", found=", ".join(missing), fix=f"add {masks / missing[0]}"
-        )
-    return {name: (images / name, masks / name) for name in below}
+    below = find_split_folders(images, section.split_names.values())
+    return {name: (images / name, masks / name) for name in below} or {WHOLE: (images, masks)}
+
+
+def _find_in_splits(folders: dict[str, Path], section: DataRecipe) -> dict[str, tuple[Path, Path]]:
+    """Return the folders of images and masks in each split's; where masks are missing, where they would lie."""
+    masked = {
+        name: bool(_match(path, (section.masks,) if section.masks else MASK_FOLDERS)) for name, path in folders.items()
+    }
+    whole = {
+        name: _find_image_and_mask(path, section)
+        for name, path in folders.items()
+        if masked[name] or not any(masked.values())
+    }
+    usual = next(iter(whole.values()))[1].name
+    return {
+        name: whole.get(name) or (_choose(path, "images", section.images, IMAGE_FOLDERS), path / usual)
+        for name, path in folders.items()
+    }
+
+
+def _set_unmasked_aside(
+    found: dict[str, tuple[Path, Path]],
+) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
+    """Return the splits that have masks, and the names of those of validation and test that have none.
+
+    Raises:
+        InputError: If it is the training split that has none.
+    """
+    unmasked = [name for name, (_, masks) in found.items() if not masks.is_dir() or not any(masks.iterdir())]
+    if len(unmasked) == len(found):
+        return found, []  # the reader says what is missing
+    for name in unmasked:
+        if rank_split(name) == 0:
+            raise InputError(
+                f"{found[name][1]}: a split has images and no masks", found=name, fix=f"add {found[name][1]}"
+            )
+    return {name: both for name, both in found.items() if name not in unmasked}, unmasked
 
 
 def find_annotated(split_folder: Path) -> Path | None:
@@ -94,23 +129,34 @@ def _fill_templates(root: Path, section: DataRecipe) -> dict[str, tuple[Path, Pa
     head = section.images or ""
     if not section.masks or "{split}" not in section.masks:
         raise InputError("data.masks: data.images has {split}, so data.masks needs it", found=section.masks)
-    found = {}
-    asked = [name for name in section.split_names.values() if name and name != "none"]
-    for name in dict.fromkeys([*asked, *_USUAL]):
-        images, masks = root / head.replace("{split}", name), root / section.masks.replace("{split}", name)
-        if images.is_dir():
-            if not masks.is_dir():
-                raise InputError(
-                    f"{masks}: missing folder of masks", fix=f"add it, or correct data.masks ({section.masks})"
-                )
-            found[name] = (images, masks)
-    if not found:
+    names = list_splits(root, head, section)
+    if not names:
         raise InputError(f"{root}: no folder for data.images", found=head, fix="correct the template")
+    found = {
+        name: (root / head.replace("{split}", name), root / section.masks.replace("{split}", name)) for name in names
+    }
+    if not any(masks.is_dir() for _, masks in found.values()):
+        masks = next(iter(found.values()))[1]
+        raise InputError(f"{masks}: missing folder of masks", fix=f"add it, or correct data.masks ({section.masks})")
     return found
 
 
-def _fill_wildcards(root: Path, section: DataRecipe) -> list[tuple[str, str, str]]:
-    """Return split, pattern of images and pattern of masks; `{split}` in both stands for the usual names."""
+def list_splits(root: Path, template: str, section: DataRecipe) -> list[str]:
+    """Return the names that stand in the place of `{split}` in a path: usual ones, and those that were asked for."""
+    parts = template.split("/")
+    place = next(position for position, part in enumerate(parts) if "{split}" in part)
+    expression = re.compile(
+        "(.+)".join(re.escape(part) for part in parts[place].split("{split}", 1)).replace(re.escape("{split}"), r"\1")
+    )
+    folder = root.joinpath(*parts[:place])
+    entries = list_folders(folder) if folder.is_dir() else []
+    names = [match[1] for entry in entries if (match := expression.fullmatch(entry.name))]
+    asked = {name for name in section.split_names.values() if name and name != "none"}
+    return sorted((name for name in names if name in asked or is_split_name(name)), key=rank_split)
+
+
+def _read_wildcards(source: Source, root: Path, section: DataRecipe) -> None:
+    """Add the pairs of patterns; those below one folder as that folder's, where files of names may lie."""
     images, masks = section.images or "", section.masks or ""
     if "*" not in images or images.count("*") != masks.count("*") or ("{split}" in images) != ("{split}" in masks):
         raise InputError(
@@ -118,10 +164,30 @@ def _fill_wildcards(root: Path, section: DataRecipe) -> list[tuple[str, str, str
             found=f"{images}, {masks}",
             allowed="as many * in both, such as */images and */masks",
         )
+    inside = _find_common_folder(root, images, masks)
+    if inside:
+        source.root, source.top = root / inside, root
+        root, images, masks = source.root, images[len(inside) + 1 :], masks[len(inside) + 1 :]
     if "{split}" not in images:
-        return [(WHOLE, images, masks)]
-    below = [name for name in _USUAL if (root / images.split("{split}")[0] / name).is_dir()]
-    return [(name, images.replace("{split}", name), masks.replace("{split}", name)) for name in below]
+        add_pairing(source, WHOLE, pair_wildcards(root, images, masks, section), "by their folders")
+        return
+    for split in list_splits(root, images, section):
+        image_pattern, mask_pattern = images.replace("{split}", split), masks.replace("{split}", split)
+        if source.splits and rank_split(split) > 0 and not any(root.glob(mask_pattern)):
+            source.notes.append(f"{split}: images and no masks, left out")
+            continue
+        add_pairing(source, split, pair_wildcards(root, image_pattern, mask_pattern, section), "by their folders")
+
+
+def _find_common_folder(root: Path, images: str, masks: str) -> str:
+    """Return the folder that two patterns begin with, "" where they begin apart."""
+    same = []
+    for image, mask in zip(images.split("/")[:-1], masks.split("/")[:-1], strict=False):
+        if image != mask or any(mark in image for mark in ("*", "{split}", "..")) or not image:
+            break
+        same.append(image)
+    inside = "/".join(same)
+    return inside if inside and (root / inside).is_dir() else ""
 
 
 def _has_images(folder: Path, section: DataRecipe) -> bool:

@@ -29,7 +29,7 @@ def read_labelme(root: Path, section: DataRecipe) -> Source:
     Raises:
         InputError: If a file is damaged, an image is missing, or a label is not among the classes.
     """
-    folders = find_split_folders(root) or {WHOLE: root}
+    folders = find_split_folders(root, section.split_names.values()) or {WHOLE: root}
     contents = {split: _load_folder(folder) for split, folder in folders.items()}
     labels = sorted(
         {shape["label"] for files in contents.values() for content in files.values() for shape in content["shapes"]}

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from segplus.data.decoding.image_reader import read_size
-from segplus.data.layouts.folders import IMAGE_FOLDERS, MASK_FOLDERS, list_folders
+from segplus.data.layouts.folders import list_folders
 from segplus.data.layouts.pairing import list_files, strip_suffix
 from segplus.data.layouts.source import WHOLE, Source, build_table, find_split_folders
+from segplus.data.layouts.words import IMAGE_FOLDERS, MASK_FOLDERS
 from segplus.errors import InputError, suggest
 from segplus.recipe.data_section import DataRecipe
 
@@ -31,7 +32,10 @@ def read_mask_files(root: Path, section: DataRecipe) -> Source:
     Raises:
         InputError: If no image has masks of its own, or a class is named that has no file.
     """
-    groups = {split: find_groups_of_masks(folder) for split, folder in find_split_folders(root).items()}
+    groups = {
+        split: find_groups_of_masks(folder)
+        for split, folder in find_split_folders(root, section.split_names.values()).items()
+    }
     groups = {split: found for split, found in groups.items() if found} or {WHOLE: find_groups_of_masks(root)}
     kinds = {kind for found in groups.values() for _, _, masks in found for _, kind in masks}
     if not kinds:

@@ -13,6 +13,7 @@ from datasets import Dataset
 
 from segplus.data.decoding.image_reader import IMAGE_SUFFIXES
 from segplus.data.layouts.source import build_table, name_some
+from segplus.data.layouts.words import propose_patterns, split_by_words
 from segplus.errors import InputError
 from segplus.texts import refuse_special_file
 
@@ -175,7 +176,7 @@ def match_affixes(
     raise InputError(
         f"{image_root} and {mask_root}: no image has the name of a mask",
         found=f"{len(images)} images ({name_some(images)}); {len(masks)} masks ({name_some(masks)})",
-        fix="say what the names share: data.image_pattern and data.mask_pattern, such as '(.*)_image\\.png'",
+        fix=f"say what the names share: {propose_patterns(images, masks)}",
     )
 
 
@@ -247,6 +248,8 @@ def split_flat_files(files: Sequence[str], root: Path) -> tuple[list[str], list[
         images = sorted(set(files) - set(masks))
         if len(masks) == len(images):
             solutions[tuple(masks)] = (images, masks)
+    if not solutions:
+        solutions.update((tuple(masks), (images, masks)) for images, masks in split_by_words(files))
     if len(solutions) == 1:
         return next(iter(solutions.values()))
     raise InputError(
@@ -254,7 +257,7 @@ def split_flat_files(files: Sequence[str], root: Path) -> tuple[list[str], list[
         + ("more than one thing" if solutions else "nothing")
         + " tells them apart",
         found=name_some(files),
-        fix="set data.image_pattern and data.mask_pattern, such as '(.*)\\.jpg' and '(.*)_mask\\.png'",
+        fix=f"set {propose_patterns(files, files)}",
     )
 
 

@@ -21,10 +21,22 @@ from segplus.texts import is_text
 _ROWS_AT_ONCE = 4096
 WHOLE = "train"  # the split of data that are not divided
 SPLIT_ALIASES: dict[str, tuple[str, ...]] = {
-    "train": ("train", "training", "trn"),
-    "validation": ("validation", "val", "valid", "dev"),
-    "test": ("test", "testing"),
+    "train": ("train", "training", "trn", "train_set", "training_set", "trainset"),
+    "validation": (
+        "validation",
+        "val",
+        "valid",
+        "dev",
+        "validate",
+        "validating",
+        "val_set",
+        "validation_set",
+        "valset",
+    ),
+    "test": ("test", "testing", "tst", "test_set", "testset"),
 }
+# Training and validation images in one: the training split of data that have no other.
+_JOINT = ("train_val", "trainval", "train_valid", "train_validation", "train+val", "traindev", "train_dev")
 
 
 @dataclass(frozen=True)
@@ -99,9 +111,9 @@ class Source:
 
 
 def name_some(names: Iterable[str]) -> str:
-    """Return the first three names, for messages."""
-    first = list(islice(names, 4))
-    return ", ".join(first[:3]) + (", ..." if len(first) > 3 else "")
+    """Return the first three names, and how many more there are, for messages."""
+    named = list(names)
+    return ", ".join(named[:3]) + (f" and {len(named) - 3} more" if len(named) > 3 else "")
 
 
 def build_table(pairs: Iterable[tuple[str, str, str]]) -> Dataset:
@@ -137,7 +149,9 @@ def find_split(available: Sequence[str], split: str, asked: str | None) -> str |
                 f"data.{split}_split: no such split", found=asked, allowed=", ".join(sorted(available)) or "none at all"
             )
         return asked
-    matches = [name for name in available if name.lower() in SPLIT_ALIASES[split]]
+    matches = [name for name in available if _plain(name) in SPLIT_ALIASES[split]]
+    if not matches and split == "train":
+        matches = [name for name in available if _plain(name) in _JOINT]
     if len(matches) > 1:
         raise InputError(
             f"two splits could be the {split} split", found=", ".join(matches), fix=f"set data.{split}_split"
@@ -145,11 +159,32 @@ def find_split(available: Sequence[str], split: str, asked: str | None) -> str |
     return matches[0] if matches else None
 
 
-def find_split_folders(root: Path) -> dict[str, Path]:
-    """Return the folders inside a folder that have the usual name of a split, by name, sorted."""
-    return {path.name: path for path in sorted(root.iterdir()) if path.is_dir() and is_split_name(path.name)}
+def find_split_folders(root: Path, asked: Iterable[str | None] = ()) -> dict[str, Path]:
+    """Return the folders inside a folder that have the usual name of a split, or one that was asked for, by name.
+
+    Args:
+        root: The folder.
+        asked: Names that a recipe gives to splits.
+    Returns:
+        Name -> folder: those of training first, then validation, then test.
+    """
+    named = set(asked)
+    found = [
+        path for path in sorted(root.iterdir()) if path.is_dir() and (path.name in named or is_split_name(path.name))
+    ]
+    return {path.name: path for path in sorted(found, key=lambda path: rank_split(path.name))}
 
 
 def is_split_name(name: str) -> bool:
-    """Return whether a folder's name is a usual name of a split."""
-    return any(name.lower() in aliases for aliases in SPLIT_ALIASES.values())
+    """Return whether a folder's name is a usual name of a split, in small or large letters."""
+    return rank_split(name) < len(SPLIT_ALIASES)
+
+
+def rank_split(name: str) -> int:
+    """Return 0 for a usual name of the training split, 1 of validation, 2 of test, 3 for any other name."""
+    usual = [_plain(name) in aliases for aliases in SPLIT_ALIASES.values()]
+    return 0 if _plain(name) in _JOINT else usual.index(True) if any(usual) else len(usual)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_").replace(" ", "_")

@@ -1,0 +1,96 @@
+"""What people call images and masks: their folders, and the last or first words of their names."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from itertools import product
+
+IMAGE_FOLDERS = (
+    "images", "image", "imgs", "img", "photos", "jpegimages", "inputs", "input", "rgb", "pictures",
+    "original", "original_images", "raw_images", "frames", "image_files",
+)  # fmt: skip
+MASK_FOLDERS = (
+    "masks", "mask", "labels", "label", "annotations", "annotation", "annot", "segmentation", "segmentations", "gt",
+    "ground_truth", "groundtruth", "targets", "target", "mask_images", "1st_manual", "segmentationclass", "manual1",
+    "gts", "truth", "annotated", "label_images", "ground truth", "seg", "segs",
+)  # fmt: skip
+_MASK_WORDS = frozenset(MASK_FOLDERS) | {"label_viz"}
+_IMAGE_WORDS = frozenset(IMAGE_FOLDERS) | {"photo", "picture", "raw", "sat", "original"}
+
+_LAST_WORD = re.compile(r"(?P<key>.*)(?P<word>[_. -][A-Za-z]+)")
+_FIRST_WORD = re.compile(r"(?P<word>[A-Za-z]+[_. -])(?P<key>.*)")
+
+
+def is_mask_word(word: str) -> bool:
+    """Return whether a folder or the last word of a file's name says that it is a mask."""
+    return word.lower() in _MASK_WORDS
+
+
+def is_image_word(word: str) -> bool:
+    """Return whether a folder or the last word of a file's name says that it is an image."""
+    return word.lower() in _IMAGE_WORDS
+
+
+def split_by_words(files: Sequence[str]) -> list[tuple[list[str], list[str]]]:
+    """Return (images, masks) where every name ends, or begins, in one of two words, one of them a usual one."""
+    found = []
+    for expression in (_LAST_WORD, _FIRST_WORD):
+        named = _group_by_word(files, expression)
+        if len(named) != 2:
+            continue
+        (first, one), (second, other) = sorted(named.items(), key=lambda item: _rank(item[0]))
+        same = one.keys() == other.keys() and len(one) + len(other) == len(files)
+        if same and _rank(first) < _rank(second):
+            found.append((sorted(one.values()), sorted(other.values())))
+    return found
+
+
+def propose_patterns(images: Sequence[str], masks: Sequence[str]) -> str:
+    """Return the two lines that pair most of the files by the last or first words of their names.
+
+    Args:
+        images: Names of the images, or of all files where they lie together with the masks.
+        masks: Names of the masks, or the same names.
+    """
+    best, lines = (1, 0), tuple[str, ...]()
+    for expression in (_LAST_WORD, _FIRST_WORD):
+        left, right = _group_by_word(images, expression), _group_by_word(masks, expression)
+        if images is not masks:
+            left[""] = {os.path.splitext(path)[0]: path for path in images}
+        for (image, one), (mask, other) in product(left.items(), right.items()):
+            score = len(one.keys() & other.keys()), _rank(mask) - _rank(image)
+            if image != mask and score[1] >= 0 and score > best:
+                named = ((image, [*one.values()]), (mask, [*other.values()]))
+                best, lines = score, tuple(_write_pattern(word, files, expression) for word, files in named)
+    if lines:
+        return f"data.image_pattern: '{lines[0]}' and data.mask_pattern: '{lines[1]}'"
+    usual = (_write_pattern(word, files, _LAST_WORD) for word, files in (("_image", images), ("_mask", masks)))
+    return "data.image_pattern and data.mask_pattern, such as " + " and ".join(f"'{line}'" for line in usual)
+
+
+def _group_by_word(files: Sequence[str], expression: re.Pattern[str]) -> dict[str, dict[str, str]]:
+    """Return the last or first word of names, with its mark -> what is left of a path without it -> the path."""
+    named: dict[str, dict[str, str]] = {}
+    for path in files:
+        folder, name = os.path.split(os.path.splitext(path)[0])
+        match = expression.fullmatch(name)
+        if match is not None:
+            named.setdefault(match["word"], {})[os.path.join(folder, match["key"])] = path
+    return named
+
+
+def _rank(word: str) -> int:
+    """Return 0 for the usual word of an image, 2 for that of a mask, 1 for any other."""
+    plain = word.strip("_. -")
+    return 2 if is_mask_word(plain) else 0 if is_image_word(plain) else 1
+
+
+def _write_pattern(word: str, files: Sequence[str], expression: re.Pattern[str]) -> str:
+    """Return a regular expression for names with a word and the suffix that most files have."""
+    (suffix, _), *_ = Counter(os.path.splitext(path)[1] for path in files).most_common(1)
+    plain = word.replace(".", r"\.")
+    key = f"(.*){plain}" if expression is _LAST_WORD else f"{plain}(.*)"
+    return f"^{key}" + re.escape(suffix) + "$"
