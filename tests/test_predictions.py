@@ -255,7 +255,7 @@ def test_a_resolution_from_the_file(model, tmp_path, capsys):
     total = sum(entry["area_mm2"] for entry in record["classes"].values())
     assert total == pytest.approx(48 * 0.1 * 0.05, rel=1e-3)
     Image.new("RGB", (8, 6)).save(tmp_path / "photo.png")
-    assert main(["predict", model, str(tmp_path / "photo.png"), "-o", str(tmp_path / "o"), "--pixel-size", "file"]) == 1
+    assert main(["predict", model, str(tmp_path / "photo.png"), "-o", str(tmp_path / "o"), "--pixel-size", "file"]) == 2
     assert "photo.png: states no resolution" in capsys.readouterr().err
     for options, message in (
         (["--measure", "areas.txt"], "--measure: not a table"),
