@@ -227,6 +227,13 @@ def test_curves_stay_in_the_frame_and_long_ones_are_thinned() -> None:
     assert draw_curves({"loss": [(1, math.nan)]}, "step") == ""
 
 
+def test_the_axis_of_a_share_ends_at_one() -> None:
+    flat = {"recall": [(0.1, 1.0), (0.9, 1.0)]}
+    assert ">1.2<" in draw_curves(flat, "threshold")
+    assert ">1.2<" not in draw_curves(flat, "threshold", 1.0)
+    assert ">1<" in draw_curves(flat, "threshold", 1.0)
+
+
 @pytest.mark.parametrize("count", [1, 19, 150, 300])
 def test_matrix_of_any_size(count: int) -> None:
     svg, offset, cell = draw_matrix(np.eye(count), [f"class {index}" for index in range(count)])

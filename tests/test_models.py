@@ -35,6 +35,7 @@ from segplus.models import (
     load_model,
     load_segmentation_checkpoint,
 )
+from segplus.models.library_failures import explain_failures
 from segplus.models.model_configs import load_config
 from segplus.recipe import ModelRecipe
 
@@ -124,6 +125,13 @@ def test_a_backbone_without_its_head_is_no_checkpoint_to_predict_with(tmp_path: 
     build_segformer().segformer.save_pretrained(tmp_path)
     with pytest.raises(InputError, match="is no semantic-segmentation model\n  found: SegformerModel"):
         load_segmentation_checkpoint(str(tmp_path))
+
+
+@pytest.mark.parametrize(("key", "told"), [("model.checkpoint", True), ("checkpoint", False)])
+def test_a_recipe_whose_checkpoint_is_out_of_reach_hears_of_random_weights(key: str, told: bool) -> None:
+    with pytest.raises(InputError, match="cannot load some/model") as raised, explain_failures(key, "some/model"):
+        raise OSError("no connection")
+    assert ("random weights" in str(raised.value)) is told
 
 
 def test_a_checkpoint_of_other_sizes_is_refused(tmp_path: Path) -> None:

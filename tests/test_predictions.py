@@ -136,6 +136,14 @@ def test_measurements_by_hand():
     assert len(measure_objects(labels, ["ground", "crack"])) == 3
 
 
+def test_areas_of_small_pixels_keep_their_digits():
+    labels = np.zeros((10, 10), dtype=np.uint8)
+    labels[:3, :5] = 1
+    (_, crack) = measure_objects(labels, ["ground", "crack"], pixel_size_mm=(0.0005, 0.0005))
+    assert crack["area_mm2"] == 3.75e-6
+    assert measure_classes(labels, ["ground", "crack"], (0.05, 0.05))["crack"]["area_mm2"] == 0.0375
+
+
 def test_tables_hold_a_row_an_image_and_a_row_an_object(model, photos, tmp_path):
     predict(model, photos, tmp_path / "a", measure="areas.csv", pixel_size="50um", progress=False)
     with (tmp_path / "a" / "areas.csv").open() as file:
@@ -247,7 +255,7 @@ def test_a_resolution_from_the_file(model, tmp_path, capsys):
     total = sum(entry["area_mm2"] for entry in record["classes"].values())
     assert total == pytest.approx(48 * 0.1 * 0.05, rel=1e-3)
     Image.new("RGB", (8, 6)).save(tmp_path / "photo.png")
-    assert main(["predict", model, str(tmp_path / "photo.png"), "-o", str(tmp_path / "o"), "--pixel-size", "file"]) == 1
+    assert main(["predict", model, str(tmp_path / "photo.png"), "-o", str(tmp_path / "o"), "--pixel-size", "file"]) == 2
     assert "photo.png: states no resolution" in capsys.readouterr().err
     for options, message in (
         (["--measure", "areas.txt"], "--measure: not a table"),

@@ -77,6 +77,14 @@ def test_overlay_leaves_ignored_pixels_as_photographed() -> None:
     assert drawn[0, 1].tolist() == [100, 100, 100]
 
 
+def test_overlay_leaves_the_background_as_photographed() -> None:
+    photo = Image.new("RGB", (2, 1), (100, 100, 100))
+    classes = ClassMap.build(["background", "crack"])
+    drawn = np.asarray(draw_overlay(photo, np.array([[0, 1]]), classes))
+    assert drawn[0, 0].tolist() == [100, 100, 100]
+    assert drawn[0, 1].tolist() != [100, 100, 100]
+
+
 def test_errors_are_amber_and_ignored_pixels_are_never_wrong() -> None:
     truth, prediction = np.array([[0, 1, 1, 255]]), np.array([[0, 0, 1, 0]])
     drawn = np.asarray(draw_errors(Image.new("RGB", (4, 1)), truth, prediction, CLASSES))

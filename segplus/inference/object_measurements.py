@@ -40,7 +40,7 @@ def measure_classes(
     for name, area in zip(class_names, areas.tolist(), strict=False):
         measured[name] = {"area_px": area, "share": area / labels.size}
         if pixel_size_mm is not None:
-            measured[name]["area_mm2"] = area * math.prod(pixel_size_mm)
+            measured[name]["area_mm2"] = _trim(area * math.prod(pixel_size_mm))
     return measured
 
 
@@ -74,10 +74,10 @@ def measure_objects(
         for position, (left, top, width, height, area) in enumerate(boxes[1:].tolist()):
             one: dict[str, Any] = {"class": class_names[class_id], "area_px": area}
             if pixel_size_mm is not None:
-                one["area_mm2"] = area * math.prod(pixel_size_mm)
+                one["area_mm2"] = _trim(area * math.prod(pixel_size_mm))
             one |= {"top_px": top, "left_px": left, "height_px": height, "width_px": width}
             one |= {name: values[position] for name, values in shapes.items()}
-            objects.append({key: _round(value) for key, value in one.items()})
+            objects.append({key: value if key == "area_mm2" else _round(value) for key, value in one.items()})
     return objects
 
 
@@ -113,6 +113,11 @@ def _measure_shapes(numbers: npt.NDArray[np.int32], count: int) -> dict[str, Flo
         "minor_axis_px": 4 * np.sqrt(np.maximum(tall + wide - spread, 0) / 2),
         "orientation_rad": angle,
     }
+
+
+def _trim(area: float) -> float:
+    """Return an area to nine digits, wherever its point is: pixels of a microscope have millionths of a mm2."""
+    return float(f"{area:.9g}")
 
 
 def _round(value: Any) -> Any:

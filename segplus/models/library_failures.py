@@ -49,6 +49,8 @@ def explain_failures(
         raise
     except _FAILURES as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        if key == "model.checkpoint":
+            fix += ", or begin with random weights: model.config without a checkpoint (segplus models)"
         raise InputError(f"{key}: cannot load {source}", found=lines[0][:400], fix=fix) from error
 
 

@@ -23,18 +23,20 @@ _MATRIX_COLOR = (37, 99, 200)
 _MATRIX_SIDE_PX = 640
 
 
-def draw_curves(series: Mapping[str, Points], x_label: str) -> str:
+def draw_curves(series: Mapping[str, Points], x_label: str, highest: float = math.inf) -> str:
     """Return an SVG line chart with one line a series, classes "line-0", "line-1", ...
 
     Args:
         series: Name -> (x, y) points; points that are not finite are left out.
         x_label: What stands under the axis.
+        highest: The largest value that there can be; no axis is drawn beyond it.
     """
     lines = [_thin(sorted(p for p in points if all(map(math.isfinite, p)))) for points in series.values()]
     xs, ys = [x for line in lines for x, _ in line], [y for line in lines for _, y in line]
     if not xs:
         return ""
     x_ticks, y_ticks = choose_ticks(min(xs), max(xs)), choose_ticks(min(ys), max(ys))
+    y_ticks = [tick for tick in y_ticks if tick <= max(highest, max(ys))]
     low_x, high_x = min(xs), max(max(xs), min(xs) + 1e-9)
     low_y, high_y = min(y_ticks[0], min(ys)), max(y_ticks[-1], max(ys))
 

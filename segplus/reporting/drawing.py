@@ -14,6 +14,7 @@ from segplus.reporting.examples import Example, Labels
 
 Pixels = npt.NDArray[np.uint8]
 
+_BACKGROUND_NAMES = ("background", "_background_")
 _IGNORED_DARK, _IGNORED_LIGHT = (46, 46, 50), (74, 74, 80)
 # Lighter by far than the darkened photograph under it: seen in grey, too, and by every eye.
 WRONG = (255, 176, 0)
@@ -52,14 +53,17 @@ def draw_overlay(image: Image.Image, labels: Labels, classes: ClassMap, opacity:
 
     Args:
         image: The photograph.
-        labels: Class ids and the ignore index, integers, shape (H, W); ignored pixels stay as photographed.
+        labels: Class ids and the ignore index, integers, shape (H, W); ignored pixels, and those of a class that is
+            named `background` beside others, stay as photographed.
         classes: Holds one colour a class.
         opacity: Share of the class colour, in [0, 1].
     """
     photo = _fit(image, labels)
     mixed = photo * (1 - opacity) + colorize(labels, classes) * opacity
-    outside = (labels < 0) | (labels >= classes.num_classes)
-    return Image.fromarray(np.where(outside[..., None], photo, mixed).astype(np.uint8))
+    plain = (labels < 0) | (labels >= classes.num_classes)
+    if classes.num_classes > 1:
+        plain |= np.isin(labels, [index for index, name in enumerate(classes.names) if name in _BACKGROUND_NAMES])
+    return Image.fromarray(np.where(plain[..., None], photo, mixed).astype(np.uint8))
 
 
 def draw_errors(image: Image.Image, truth: Labels, prediction: Labels, classes: ClassMap) -> Image.Image:

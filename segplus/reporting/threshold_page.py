@@ -53,10 +53,10 @@ def _find_row(rows: Sequence[Mapping[str, Any]], kind: str, threshold: float) ->
 
 def _draw(kind: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     known = [row for row in rows if not math.isnan(row["precision"])]
-    trade = draw_curves({"precision": [(row["recall"], row["precision"]) for row in known]}, "recall")
+    trade = draw_curves({"precision": [(row["recall"], row["precision"]) for row in known]}, "recall", 1.0)
     series = {key: [(row["threshold"], row[key]) for row in known] for key in ("precision", "recall", "f1")}
     return {
         "kind": kind,
         "trade": Markup(trade) or ABSENT,
-        "by_threshold": Markup(draw_curves(series, "threshold")) or ABSENT,
+        "by_threshold": Markup(draw_curves(series, "threshold", 1.0)) or ABSENT,
     }
