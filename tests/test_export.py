@@ -428,13 +428,15 @@ def test_dynamic_int8_is_refused_for_a_network_of_convolutions() -> None:
 def test_dynamic_int8_of_a_transformer(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     config = list_tiny_models()["dpt"]
+    config.intermediate_size = 1024  # as in a large one, most weights are those of matrix products
     torch.manual_seed(0)
     checkpoint = write_checkpoint(tmp_path / "model", AutoModelForSemanticSegmentation.from_config(config), 64, 64)
     facts = export(checkpoint, tmp_path / "out", preprocessing="beside", quantize="dynamic", timed_runs=0)
     assert list(facts["graphs"]) == ["model_int8.onnx", "model.onnx"]
-    assert "MatMul" not in facts["graphs"]["model_int8.onnx"]["float_operators"]
+    # What is left in float has no weights: queries times keys, and their softmax times values.
+    assert facts["graphs"]["model_int8.onnx"]["float_operators"]["MatMul"] == 2 * config.num_hidden_layers
     parity = facts["parity"]
-    assert parity["model.onnx"]["score_difference"] < 1e-4 < parity["model_int8.onnx"]["score_difference"] < 0.2
+    assert parity["model.onnx"]["score_difference"] < 1e-4 < parity["model_int8.onnx"]["score_difference"] < 0.3  # random weights
 
 
 @pytest.mark.slow

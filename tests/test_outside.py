@@ -273,6 +273,7 @@ def test_the_limit_is_the_recipes_and_on_what_is_decoded_at_once(tmp_path: Path)
     assert split.open(0).image((0, 0, 4, 4)).shape == (4, 4, 3)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools, under NumPy 2
 def test_sizes_are_compared_before_a_mask_is_decoded(tmp_path: Path) -> None:
     write_coco(tmp_path, images__height=12_000, images__width=12_000)
     section = {"dataset": str(tmp_path), "layout": "coco", "validation_share": 0}

@@ -262,3 +262,24 @@ def test_images_of_one_size_are_served_at_it(sizes: dict, served: dict | None, c
     tally.sizes.update(sizes)
     assert choose_served_size(tally) == served
     assert choose_crop(tally) == crop
+
+
+@pytest.mark.parametrize("ids", [[0, 1, 2, 3], [0, 5, 11, 18], [1, 2, 3, 4], [*range(19)]])
+def test_class_ids_with_void_at_255_are_no_two_classes(
+    tmp_path: Path, ids: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    for index in range(8):
+        blocks = rng.permutation(np.resize(ids, 64)).reshape(8, 8).repeat(8, 0).repeat(8, 1).astype(np.uint8)
+        blocks[-6:] = 255
+        Image.fromarray(blocks).save(tmp_path / "data" / "masks" / f"{index}.png")
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(
+            tmp_path / "data" / "images" / f"{index}.png"
+        )
+    main(["inspect", str(tmp_path / "data")])
+    proposal = yaml.safe_load(read_proposal(capsys.readouterr().out))
+    splits = load_segmentation_dataset(proposal["data"]).splits
+    found = np.concatenate([np.unique(split[0]["label"]) for split in splits.values()])
+    assert set(found) == {*range(len(ids)), 255}

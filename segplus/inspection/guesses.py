@@ -20,6 +20,7 @@ GROUND, THING = "background", "foreground"
 _MOST_IDS = 1024  # classes that a person may have drawn
 _MOST_COLORS = 256
 _NOISE = 40  # how far a JPEG leaves a value of a mask from the one that was drawn
+_MOST_VOIDS = 2  # values at the upper end, 254 and 255, that may mean void
 _LEAST_SHARE = 0.002  # of the pixels, of a colour that is one and not the blur between two
 _SMALL_ID = 64
 
@@ -64,9 +65,9 @@ def _guess_values(survey: Survey, legends: Mapping[str, Legend], names: Mapping[
     values = survey.values
     most = max(values)
     marked = [value for value in values if value]
-    if survey.lossy and most <= 255 and not _is_near_binary(values):
+    if survey.lossy and most <= 255 and not _is_near_binary(values, is_lossy=True):
         return _guess_colors(Counter({value * 0x010101: count for value, count in values.items()}), True, {})
-    if set(values) == {0, 255} or (len(values) > 4 and _is_near_binary(values)):
+    if set(values) == {0, 255} or (len(values) > 4 and _is_near_binary(values, is_lossy=survey.lossy > 0)):
         kind = "0 and 255" if set(values) == {0, 255} else "near 0 and 255, but for edges"
         return _guess_binary({"encoding": "binary"}, f"masks hold {kind}: two classes", names, legends)
     if survey.counts_things:
@@ -85,12 +86,20 @@ def _guess_values(survey: Survey, legends: Mapping[str, Legend], names: Mapping[
     return _guess_ids(values, legends, names) if len(values) <= _MOST_IDS else None
 
 
-def _is_near_binary(values: Mapping[int, int]) -> bool:
-    """Return whether values lie near 0 and near 255, but for the edges between the two."""
+def _is_near_binary(values: Mapping[int, int], *, is_lossy: bool) -> bool:
+    """Return whether values lie near 0 and near 255, but for the edges between the two.
+
+    Class ids with 255 as void lie so, too: in masks that are saved without loss, values near 0 count as 0 only where
+    others lie near 255.
+    """
     total = sum(values.values())
     between = sum(count for value, count in values.items() if _NOISE < value < 255 - _NOISE)
-    bright = sum(count for value, count in values.items() if value >= 255 - _NOISE)
-    return max(values) <= 255 and bright > 0 and between < 0.1 * total and not is_soft(values)
+    dark, bright = (
+        [value for value in values if value <= _NOISE],
+        [value for value in values if 255 - _NOISE <= value <= 255],
+    )
+    is_noise = is_lossy or len(dark) == 1 or len(bright) > _MOST_VOIDS
+    return max(values) <= 255 and bool(bright) and is_noise and between < 0.1 * total and not is_soft(values)
 
 
 def _guess_binary(
