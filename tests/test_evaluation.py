@@ -244,6 +244,19 @@ def test_intervals_hold_the_score_and_shrink_to_it():
     assert compute_intervals(counts[:0]) == {}
 
 
+DRAWS = np.random.default_rng(0).integers(0, 20, size=(2000, 20))
+
+
+def count_effective(counts):
+    """Return Kish's effective number of images for each class."""
+    truth = counts[:, 1].astype(float)
+    return np.array([pixels.sum() ** 2 / (pixels**2).sum() if pixels.any() else np.nan for pixels in truth.T])
+
+
+def find_tail(many):
+    return norm.cdf(-math.sqrt(many / (many - 1)) * student.ppf(0.975, many - 1))
+
+
 def test_intervals_equal_a_slow_bootstrap():
     predictions, labels = draw_masks(3, images=12)
     counts = build_evaluator(predictions, labels, 3, range(12)).stack_counts()
@@ -253,10 +266,26 @@ def test_intervals_equal_a_slow_bootstrap():
     for rows in chosen:
         hits, truth, guess = counts[rows].sum(0).astype(float)
         drawn.append(np.mean(hits / (truth + guess - hits)))
-    tail = norm.cdf(-math.sqrt(12 / 11) * student.ppf(0.975, 11))
-    assert 0.01 < tail < 0.025
+    many = count_effective(counts).min()
+    assert 8 < many < 12
+    tail = find_tail(many)
+    assert 0.005 < tail < 0.025
     expected = np.quantile(drawn, (tail, 1 - tail))
     np.testing.assert_allclose(compute_intervals(counts, 40, seed=0)["mean_iou"], expected, atol=1e-12)
+
+
+def test_intervals_are_wider_where_few_images_hold_most_pixels():
+    hits, truth = np.tile([30, 45], 10), np.full(20, 50)
+    scale = np.where(np.arange(20) < 4, 10, 1)
+
+    def widen(scale):
+        counts = make_counts(scale * hits, scale * truth, scale * hits)
+        low, high = compute_intervals(counts, 2000)["per_category_iou"][1]
+        return high - low
+
+    assert widen(7) == pytest.approx(widen(1)), "the size of a pixel says nothing"
+    plain = np.quantile([(s := scale[rows]) @ hits[rows] / (s @ truth[rows]) for rows in DRAWS], (0.025, 0.975))
+    assert widen(scale) > 1.1 * (plain[1] - plain[0]) > 1.1 * widen(1)
 
 
 def make_counts(hits, truth, guess):
@@ -349,9 +378,11 @@ def compare_slowly(first, second, classes, resamples, seed):
     means = np.array([np.nanmean(score(second[rows])) - np.nanmean(score(first[rows])) for rows in chosen])
     whole = np.nanmean(score(second)) - np.nanmean(score(first))
     found = []
-    for difference, values in [(whole, means), *zip(own, drawn.T, strict=True)]:
+    effective = count_effective(first)
+    numbers = [np.nanmin(effective), *effective]
+    for difference, values, many in zip([whole, *own], [means, *drawn.T], numbers, strict=True):
         kept = values[~np.isnan(values)]
-        tail = norm.cdf(-math.sqrt(len(first) / (len(first) - 1)) * student.ppf(0.975, len(first) - 1))
+        tail = find_tail(many)
         low, high = np.quantile(kept, (tail, 1 - tail)) if len(kept) else (np.nan, np.nan)
         tail = min((kept <= 0).sum(), (kept >= 0).sum())
         found.append((difference, low, high, min(1.0, 2 * (1 + tail) / (1 + len(kept))) if len(kept) else np.nan))

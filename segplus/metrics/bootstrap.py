@@ -39,11 +39,21 @@ class _Units:
         counts: Hits, pixels of the truth and pixels of the prediction per unit and class, float64, shape (U, 3, C).
         own: Sum of the mIoU of a unit's images, and how many have one, shape (U, 2).
         holders: Units whose truth holds each class, shape (C,).
+        effective: How many units of equal size would say as much about each class, shape (C,); see `_count_effective`.
     """
 
     counts: Floats
     own: Floats
     holders: npt.NDArray[np.int64]
+    effective: Floats
+
+
+def _count_effective(pixels: Floats) -> Floats:
+    """Return Kish's effective number of units, (sum p)^2 / sum p^2, of pixels of shape (U, ...); NaN without any.
+
+    A class whose pixels lie in a few large objects is known as badly as one that few images hold.
+    """
+    return divide(pixels.sum(0) ** 2, (pixels**2).sum(0))
 
 
 def _gather_units(counts: npt.NDArray[Any], groups: Sequence[str] | None) -> _Units:
@@ -58,7 +68,8 @@ def _gather_units(counts: npt.NDArray[Any], groups: Sequence[str] | None) -> _Un
         np.add.at(summed, unit_of, images)
         images, own = own, np.zeros((len(names), 2))
         np.add.at(own, unit_of, images)
-    return _Units(summed, own, (summed[:, 1] > 0).sum(0))
+    truth = summed[:, 1]
+    return _Units(summed, own, (truth > 0).sum(0), _count_effective(truth))
 
 
 def _resample(units: _Units, resamples: int, seed: int) -> dict[str, Floats]:
@@ -84,21 +95,28 @@ def _resample(units: _Units, resamples: int, seed: int) -> dict[str, Floats]:
     return {name: np.concatenate(values) for name, values in chunks.items()}
 
 
-def _count_holders(name: str, units: _Units) -> int:
-    """Return the number of units behind a mean; 0 where too many of its classes have too few."""
+def _count_behind(name: str, units: _Units) -> tuple[int, float]:
+    """Return the units behind a mean, and their effective number; 0 where too many of its classes have too few."""
     if name not in _OVER_CLASSES:
-        return len(units.counts)
-    held = units.holders[~np.isnan(score_each(units.counts.sum(0))["iou"])]
-    enough = held[held >= FEWEST]
-    return int(enough.min()) if len(held) and len(enough) >= (1 - _SHARE_OF_RARE) * len(held) else 0
+        whole = len(units.counts)
+        return whole, float(whole if name == "per_image_mean_iou" else _count_effective(units.counts[:, 1].sum(1)))
+    scored = ~np.isnan(score_each(units.counts.sum(0))["iou"])
+    enough = scored & (units.holders >= FEWEST)
+    if not enough.any() or enough.sum() < (1 - _SHARE_OF_RARE) * scored.sum():
+        return 0, 0.0
+    return int(units.holders[enough].min()), float(units.effective[enough].min())
 
 
-def _take_percentiles(values: Floats, units: int) -> list[float]:
-    """Return the 95 % interval of a score that `units` images or groups give; NaN where they are too few."""
+def _take_percentiles(values: Floats, units: int, effective: float) -> list[float]:
+    """Return the 95 % interval of a score that `units` images or groups give; NaN where they are too few.
+
+    Student's degrees of freedom are those of the effective number of units, at least one.
+    """
     present = values[~np.isnan(values)]
     if units < FEWEST or not present.size:
         return [math.nan] * 2
-    tail = float(ndtr(-math.sqrt(units / (units - 1)) * stdtrit(units - 1, 0.975)))
+    many = max(effective, 2.0)
+    tail = float(ndtr(-math.sqrt(many / (many - 1)) * stdtrit(many - 1, 0.975)))
     return [float(v) for v in np.quantile(present, (tail, 1 - tail))]
 
 
@@ -107,9 +125,10 @@ def compute_intervals(
 ) -> dict[str, Any]:
     """95 % intervals over images, or over groups of images.
 
-    They are percentiles, taken further out where few images hold a class: at the tails of Student's distribution. A
-    class that a resample does not hold keeps its score. Intervals of classes in fewer than FEWEST images are NaN, and
-    so are those of means over classes of which more than a tenth are such.
+    They are percentiles, taken further out where few images hold a class, or most of its pixels: at the tails of
+    Student's distribution for the effective number of images. A class that a resample does not hold keeps its score.
+    Intervals of classes in fewer than FEWEST images are NaN, and so are those of means over classes of which more than
+    a tenth are such.
 
     Args:
         counts: Hits, pixels of the truth and pixels of the prediction per image and class, shape (N, 3, C).
@@ -123,7 +142,8 @@ def compute_intervals(
         ValueError: If there are not as many groups as images.
     Reference:
         Efron, Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13; Hesterberg, What Teachers Should Know
-        About the Bootstrap, 2015, section 5.1 (expanded percentiles). https://arxiv.org/abs/1411.5279
+        About the Bootstrap, 2015, section 5.1 (expanded percentiles). https://arxiv.org/abs/1411.5279; Kish, Survey
+        Sampling, 1965, section 11.7 (effective number).
     """
     if not len(counts) or not resamples:
         return {}
@@ -131,10 +151,10 @@ def compute_intervals(
     sampled = _resample(units, resamples, seed)
     per_class = sampled.pop("per_category_iou")
     intervals: dict[str, Any] = {
-        name: _take_percentiles(values, _count_holders(name, units)) for name, values in sampled.items()
+        name: _take_percentiles(values, *_count_behind(name, units)) for name, values in sampled.items()
     }
-    pairs = zip(per_class.T, units.holders, strict=True)
-    return {**intervals, "per_category_iou": [_take_percentiles(values, int(held)) for values, held in pairs]}
+    rows = zip(per_class.T, units.holders, units.effective, strict=True)
+    return {**intervals, "per_category_iou": [_take_percentiles(v, int(held), float(many)) for v, held, many in rows]}
 
 
 @dataclass(frozen=True)
@@ -180,17 +200,17 @@ def compare_counts(
     for name in whole[0]:
         difference, drawn = whole[1][name] - whole[0][name], sampled[1][name] - sampled[0][name]
         if drawn.ndim == 1:
-            held = min(_count_holders(name, one) for one in units)
-            result[name] = _summarise(float(difference), drawn, held)
+            behind = min(_count_behind(name, one) for one in units)
+            result[name] = _summarise(float(difference), drawn, *behind)
         else:
-            columns = zip(difference, drawn.T, units[0].holders, strict=True)
-            result[name] = [_summarise(float(d), column, int(held)) for d, column, held in columns]
+            columns = zip(difference, drawn.T, units[0].holders, units[0].effective, strict=True)
+            result[name] = [_summarise(float(d), column, int(held), float(many)) for d, column, held, many in columns]
     return result
 
 
-def _summarise(difference: float, drawn: Floats, units: int) -> PairedDifference:
+def _summarise(difference: float, drawn: Floats, units: int, effective: float) -> PairedDifference:
     present = drawn[~np.isnan(drawn)]
-    low, high = _take_percentiles(present, units)
+    low, high = _take_percentiles(present, units, effective)
     if math.isnan(low) or math.isnan(difference):
         return PairedDifference(difference, math.nan, math.nan, math.nan)
     tail = min(int((present <= 0).sum()), int((present >= 0).sum()))
