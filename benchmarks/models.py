@@ -2,7 +2,7 @@
 
 Each row is measured in a fresh process and written down before the next begins (models.json, models.md).
 
-    python benchmarks/models.py                     # about 12 minutes on two cores that do nothing else
+    python benchmarks/models.py                     # on cores that do nothing else
     python benchmarks/models.py --only enet fpn     # rows whose name holds one of the words, measured anew
     python benchmarks/models.py --minutes 20        # beside: 20 minutes of CamVid for each recipe with real weights
 
@@ -29,10 +29,10 @@ OUTPUT = Path(__file__).with_suffix(".json")
 GOAL_SERVING, GOAL_TRAINING = 1.2, 1.3
 TIMED_GOALS = ("segplus-enet", "segplus-espnetv2", "segplus-bisenetv2", "segplus-ddrnet")
 _EXPLANATION = f"""\
-Random weights, {NUM_CLASSES} classes, {SIZE_PX}x{SIZE_PX}. *Served* is one image as `predict` runs it: BatchNorm
-folded, channels last; *plain* the same module contiguous and unfolded, float32 both. *Training* is a step with segplus'
-precision, layout and losses on this machine, {BATCH} images; memory is the growth of the process' peak in it,
-gradients and the optimizer's state included, divided by the images. Goal of serving for
+Random weights, {NUM_CLASSES} classes, {SIZE_PX}x{SIZE_PX}. *Served* is one image as `predict --fold` runs it:
+BatchNorm folded, channels last; *plain* the same module contiguous and unfolded, float32 both. *Training* is a step
+with segplus' precision, layout and losses on this machine, {BATCH} images; memory is the growth of the process' peak
+in it, gradients and the optimizer's state included, divided by the images. Goal of serving for
 {", ".join(TIMED_GOALS)}: {GOAL_SERVING} times."""
 _PEER_EXPLANATION = f"""\
 ResNet-18, 480x360 padded to 480x384, which is what the peer takes, {PEER_CLASSES} classes, {BATCH} images; the peer

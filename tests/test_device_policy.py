@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from architectures import ARCHITECTURES
 from tiny_model import Squares, build_arguments, build_model
 
 from benchmarks.operation_count import count_operations, force_device_policy, measure_alive
@@ -184,12 +185,17 @@ class CountedTrainer(SegmentationTrainer):
         return found[0]
 
 
-def test_a_training_step_waits_once(tmp_path):
-    """For whether the loss is finite: also with an auxiliary head and a second term there is nothing else."""
+def build_with_auxiliary_heads():
+    (bisenet,) = (one for one in ARCHITECTURES if one.model_type == "segplus-bisenet")
+    return bisenet.build(num_labels=4)
+
+
+@pytest.mark.parametrize("build_network", [build_model, build_with_auxiliary_heads])
+def test_a_training_step_waits_once(tmp_path, build_network):
+    """For whether the loss is finite: also with two auxiliary heads and a second term there is nothing else."""
     arguments = build_arguments(tmp_path, max_steps=2, save_strategy="no")
-    trainer = CountedTrainer(
-        build_model(), arguments, train_dataset=Squares(16), losses={"cross_entropy": 1.0, "dice": 1.0}
-    )
+    losses = {"cross_entropy": 1.0, "dice": 1.0}
+    trainer = CountedTrainer(build_network(), arguments, train_dataset=Squares(16), losses=losses)
     with force_device_policy():
         trainer.train()
     assert trainer.waits[1:] == [{"_local_scalar_dense": 1}]  # the first step computes weights of rows that are kept
