@@ -151,6 +151,8 @@ def main() -> None:
     if options.output.is_file():
         found = json.loads(options.output.read_text(encoding="utf-8"))
     wanted = list_measurements(options.minutes)
+    if options.only and not any(word in key for word in options.only for key in wanted):
+        parser.error(f"--only: no row holds one of {options.only}; there are: {'; '.join(wanted)}")
     for key, words in wanted.items():
         chosen = any(word in key for word in options.only) if options.only else key not in found
         if not chosen:
