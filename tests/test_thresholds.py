@@ -105,7 +105,7 @@ def test_the_command_writes_what_every_verb_applies(model, data, tmp_path, capsy
 
 def test_objects_are_counted_as_they_would_be_deployed(model, data):
     predictor = find_checkpoint(model).load()
-    counts = ThresholdCounts(predictor, [1], 4, 255, overlap=0.0)
+    counts = ThresholdCounts(predictor, [1], 255, overlap=0.0)
     from PIL import Image
 
     with Image.open(data / "images" / "0.png") as image:

@@ -196,6 +196,11 @@ def _add_decision_options(verb: argparse.ArgumentParser) -> None:
         help="the probability from which a pixel gets the class; again for other classes",
     )
     verb.add_argument(
+        "--fallback",
+        metavar="CLASS",
+        help="the class of pixels whose own is below its threshold; default: one called background, if there is",
+    )
+    verb.add_argument(
         "--uncertain-below", type=float, metavar="P", help="pixels whose class is less probable get none (255)"
     )
     verb.add_argument(

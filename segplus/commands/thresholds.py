@@ -93,7 +93,6 @@ def choose_thresholds(
     counts = ThresholdCounts(
         predictor,
         [found.class_names.index(name) for name in classes],
-        len(found.class_names),
         loaded.classes.ignore_index,
         recipe.object_overlap,
     )
