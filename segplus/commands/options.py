@@ -103,9 +103,7 @@ def _add_thresholds_options(verb: argparse.ArgumentParser) -> None:
     rule.add_argument("--f-beta", type=float, metavar="BETA", help="the best F score; 1 weighs both sides alike")
     rule.add_argument("--cost", type=float, metavar="N", help="the least cost where a miss costs N false alarms")
     verb.add_argument("--by", choices=("pixels", "objects"), default="pixels", help="what is counted, default pixels")
-    verb.add_argument(
-        "-o", "--output", default="runs/thresholds", help="folder of the results, default runs/thresholds"
-    )
+    verb.add_argument("-o", "--output", help="folder of the results, default: thresholds in the checkpoint's folder")
     verb.add_argument("--recipe", help="recipe that says what the masks mean; default: the one beside the checkpoint")
     verb.add_argument("--split", help="default: validation, or else test, or else train")
     _add_prediction_options(verb, "the recipe's, or fixed")
@@ -131,6 +129,13 @@ def _add_predict_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--pixel-size", metavar="LENGTH", help="side of a pixel, such as 0.05mm, or file: what each image states"
     )
+    verb.add_argument(
+        "--objects-of",
+        action="append",
+        metavar="CLASS",
+        help="a class whose objects are measured; again for others; default: all that are not called background",
+    )
+    verb.add_argument("--contours", action="store_true", help="also list the outline of each object in the table")
     verb.add_argument("--gallery", action="store_true", help="also write index.html, which shows all images")
     verb.add_argument(
         "--precision",

@@ -47,6 +47,8 @@ def predict(
     classes: ClassMap | None = None,
     measure: str | None = None,
     pixel_size: str | None = None,
+    objects_of: Sequence[str] | None = None,
+    contours: bool = False,
     gallery: bool = False,
     precision: str = "float32",
     batch: int = 1,
@@ -73,6 +75,8 @@ def predict(
         classes: Colours; by default those of the run that left the checkpoint, or others for its class names.
         measure: Name of a table of areas and objects inside the folder: .csv, .parquet or .json.
         pixel_size: Side of a pixel, such as 0.05mm, or `file`: the resolution that each image states.
+        objects_of: Classes whose objects are measured; by default all that are not called background.
+        contours: Also list the outlines of objects in the table.
         gallery: Also write `index.html`, which shows all images.
         precision: `float32`, `bfloat16` or `float16`: what the network computes in.
         batch: Images that go through the network together, by the protocol `fixed`.
@@ -100,6 +104,8 @@ def predict(
         kinds=tuple(chosen),
         measure=check_measure(measure, output),
         pixel_size=pixel_size if pixel_size in (None, "file") else parse_pixel_size(str(pixel_size)),
+        objects_of=None if objects_of is None else tuple(objects_of),
+        contours=contours,
         gallery=gallery,
         precision=precision,
         batch=batch,
@@ -115,6 +121,7 @@ def predict(
     else:
         found.members[0].refuse_other_classes(classes)
     check_kinds([kind for kind in chosen if kind != "coco"] or ["ids"], classes.num_classes)
+    run.list_object_classes(classes.names)  # refuses a name before anything is written
     records, waiting = _open_folder(run, found, items)
     left_out = _find_unreadable(run, waiting)
     readable = [item for item in waiting if item.name not in left_out]
@@ -162,6 +169,8 @@ def describe_run(run: PredictionRun, found: Ensemble) -> dict[str, Any]:
         "folded": run.folded,
         "class_names": found.class_names,
         "pixel_size_mm": run.pixel_size,
+        "objects_of": None if run.objects_of is None else list(run.objects_of),
+        "contours": run.contours,
         "dropout_samples": run.dropout_samples,
     }
 
@@ -218,6 +227,8 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
             kinds=options.kind or ["ids"],
             measure=options.measure,
             pixel_size=options.pixel_size,
+            objects_of=options.objects_of,
+            contours=options.contours,
             gallery=options.gallery,
             precision=options.precision,
             batch=options.batch,

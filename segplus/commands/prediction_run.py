@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from segplus.classes import ClassMap
+from segplus.classes import ClassMap, find_backgrounds
 from segplus.commands.prediction_inputs import Item
 from segplus.data.decoding.image_reader import ImageReader
 from segplus.data.parallel import read_ahead
@@ -29,6 +29,7 @@ from segplus.inference.scoring import READ_AHEAD
 from segplus.models import prepare_to_serve
 from segplus.progress import Progress
 from segplus.recipe.evaluation_section import ProtocolRecipe
+from segplus.recipe.postprocess_section import check_class_names
 from segplus.reporting.drawing import draw_overlay
 
 _WRITERS = 2
@@ -46,6 +47,8 @@ class PredictionRun:
         kinds: Of files.
         measure: The table of areas and objects.
         pixel_size: Side of a pixel in millimetres, or `file`: what each image states.
+        objects_of: The classes whose objects are measured; None for all that are not called background.
+        contours: Whether the table lists the outlines of objects.
         gallery: Whether index.html is written.
         precision: What the network computes in.
         batch: Images that go through the network together.
@@ -59,6 +62,8 @@ class PredictionRun:
     kinds: tuple[str, ...]
     measure: Path | None
     pixel_size: float | str | None
+    objects_of: tuple[str, ...] | None
+    contours: bool
     gallery: bool
     precision: str
     batch: int
@@ -67,15 +72,29 @@ class PredictionRun:
     dropout_samples: int
 
     def __post_init__(self) -> None:
-        """Refuse a batch of nothing."""
+        """Refuse a batch of nothing, and what is asked of a table where none is."""
         if not 1 <= self.batch <= 1024 or not 0 <= self.dropout_samples <= 1000:
             raise InputError("--batch and --dropout-samples", found=f"{self.batch} and {self.dropout_samples}")
+        if self.measure is None and (self.contours or self.objects_of is not None):
+            raise InputError("--contours and --objects-of are of a table", fix="add --measure areas.csv")
 
     def list_record_keys(self) -> list[str]:
         """Return what must be known of each image for the files that are of all images; nothing without such files."""
         keys = ["objects"] if self.measure else []
         keys += ["coco"] if "coco" in self.kinds else []
         return ["classes", *keys] if keys or self.gallery else []
+
+    def list_object_classes(self, class_names: Sequence[str]) -> list[str]:
+        """Return the classes whose objects are measured.
+
+        Raises:
+            InputError: If one does not exist.
+        """
+        if self.objects_of is None:
+            backgrounds = find_backgrounds(class_names)
+            return [name for index, name in enumerate(class_names) if index not in backgrounds]
+        check_class_names("--objects-of", dict.fromkeys(self.objects_of), class_names)
+        return list(self.objects_of)
 
     def list_wanted(self) -> list[str]:
         """Return what predictions must hold beside their label maps."""
@@ -171,7 +190,10 @@ def _measure(run: PredictionRun, item: Item, arrays: Arrays, classes: ClassMap) 
     record: dict[str, Any] = {"image": item.name, "height_px": labels.shape[0], "width_px": labels.shape[1]}
     record["classes"] = measure_classes(labels, classes.names, size)
     if run.measure:
-        record["objects"] = measure_objects(labels, classes.names, arrays["confidence"], size)
+        among = run.list_object_classes(classes.names)
+        record["objects"] = measure_objects(
+            labels, classes.names, arrays["confidence"], size, among=among, with_contours=run.contours
+        )
     if "coco" in run.kinds:
         record["coco"] = annotate_coco(labels, classes.num_classes)
     return record
