@@ -8,6 +8,7 @@ import json
 import shutil
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -316,3 +317,30 @@ def test_figures_of_objects_are_those_of_scikit_image():
         assert one["major_axis_px"] == pytest.approx(region.axis_major_length, abs=1e-3)
         assert one["minor_axis_px"] == pytest.approx(region.axis_minor_length, abs=1e-3)
         assert one["orientation_rad"] == pytest.approx(region.orientation, abs=1e-3)
+
+
+def test_images_of_a_data_set_are_those_of_its_files(model, photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = sorted(photos.glob("*.png"))
+    content = [{"bytes": path.read_bytes(), "path": path.name} for path in files]
+    unnamed = [{"bytes": one["bytes"], "path": None} for one in content]
+    features = datasets.Features({"scan": datasets.Image(), "thumb": datasets.Image()})
+    rows = datasets.Dataset.from_dict({"scan": content, "thumb": unnamed}, features=features)
+    datasets.DatasetDict({"train": rows.select([0]), "test": rows}).save_to_disk("saved")
+    rows.save_to_disk("one")
+    command = ["predict", model, "saved:test", "--image-column", "scan", "--measure", "areas.csv"]
+    assert main([*command, "--kind", "ids", "--kind", "labelme", "-o", "a"]) == 0
+    assert main(["predict", model, "one", "--image-column", "thumb", "-o", "b"]) == 0
+    assert main(["predict", model, str(photos), "-o", "c"]) == 0
+    expected = find_images(tmp_path / "c")
+    found, numbered = find_images(tmp_path / "a" / "ids"), find_images(tmp_path / "b")
+    assert found.keys() == expected.keys() == {path.name for path in files}
+    assert list(numbered) == [f"{number:06}.png" for number in range(len(files))]
+    for (name, labels), other in zip(sorted(expected.items()), numbered.values(), strict=True):
+        np.testing.assert_array_equal(found[name], labels)
+        np.testing.assert_array_equal(other, labels)
+    assert "saved: which split?\n  allowed: train, test" in refuse(capsys, *command[:2], "saved", "-o", "d")
+    assert "saved: which column holds the images?\n  found: scan, thumb" in refuse(capsys, *command[:3], "-o", "d")
+    assert "did you mean 'scan'" in refuse(capsys, *command[:4], "scam", "-o", "d")
+    assert "the input is no data set" in refuse(capsys, *command[:2], str(photos), *command[3:5], "-o", "d")
+    assert "nowhere: no file, and no data set" in refuse(capsys, *command[:2], "nowhere:test", "-o", "d")

@@ -16,6 +16,10 @@ OUTPUT_KINDS = (
     *MASK_FORMATS,
     *("contours", "confidence", "uncertainty", "disagreement", "probabilities", "labelme", "coco"),
 )
+_PREDICTED = (
+    "image, folder, a quoted pattern such as 'photos/*.jpg', - for files on stdin, or a data set of the datasets "
+    "library: a saved folder, or NAME:SPLIT"
+)
 _PROTOCOLS = ("fixed", "original", "sliding")
 
 
@@ -116,7 +120,8 @@ def _add_folds_options(verb: argparse.ArgumentParser) -> None:
 
 def _add_predict_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("checkpoint", nargs="+", help=f"{CHECKPOINT}; several, or a folder of folds, are an ensemble")
-    verb.add_argument("input", help="image, folder, a quoted pattern such as 'photos/*.jpg', or - for files on stdin")
+    verb.add_argument("input", help=_PREDICTED)
+    verb.add_argument("--image-column", metavar="COLUMN", help="of a data set: the column of the images")
     verb.add_argument("-o", "--output", required=True, help="folder, or a .png for one image")
     verb.add_argument(
         "--kind",

@@ -14,7 +14,7 @@ import torch
 from segplus.classes import ClassMap
 from segplus.commands.chosen_decision import parse_pixel_size, read_chosen_decision
 from segplus.commands.chosen_sections import read_sections
-from segplus.commands.prediction_inputs import Item, is_image_target, list_images, place_items
+from segplus.commands.prediction_inputs import Item, is_image_target, list_items
 from segplus.commands.prediction_run import PredictionRun, find_pixel_size, predict_items
 from segplus.commands.prediction_summary import check_measure, write_summaries
 from segplus.data.decoding.image_reader import read_size
@@ -41,6 +41,7 @@ def predict(
     source: str | Path | Sequence[str | Path],
     output: str | Path,
     *,
+    image_column: str | None = None,
     protocol: ProtocolRecipe | None = None,
     decision: DecisionRecipe | Changes | None = None,
     kinds: str | Sequence[str] = "ids",
@@ -65,9 +66,10 @@ def predict(
         checkpoint: Folder or Hub id of any semantic-segmentation model; several, or a folder that holds those of all
             folds, are an ensemble.
         source: An image, a folder (searched with its subfolders), a pattern such as `photos/*.jpg`, a list of files, or
-            "-", the lines of stdin.
+            "-", the lines of stdin; or a data set: a folder that save_to_disk wrote, or `name:split`.
         output: A folder that gets `<name>.png`, or for several kinds `<kind>/<name>.png`; for one image also a file,
             named *.png, which is always written anew.
+        image_column: Of a data set; by default its one column of images, or the one called image.
         protocol: How predictions are formed.
         decision: How probabilities become a label map; by default the decision stored with the checkpoint, a mapping
             says what to change of it.
@@ -113,8 +115,7 @@ def predict(
         compiled=compiled,
         dropout_samples=dropout_samples,
     )
-    images, root = list_images(source, output)
-    items = place_items(images, root, output, chosen)
+    items = list_items(source, output, chosen, image_column)
     found = find_ensemble(checkpoint, decision, trust_remote_code=trust_remote_code)
     if classes is None:
         classes = read_classes(found.members[0])
@@ -180,8 +181,8 @@ def _find_unreadable(run: PredictionRun, items: Sequence[Item]) -> dict[str, str
     left_out = {}
     for item in items:
         try:
-            read_size(str(item.path), str(item.path))
-            find_pixel_size(run.pixel_size, item.path)
+            read_size(item.load(), str(item.path))
+            find_pixel_size(run.pixel_size, item)
         except InputError as error:
             left_out[item.name] = str(error)
     return left_out
@@ -222,6 +223,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
             options.checkpoint,
             options.input,
             options.output,
+            image_column=options.image_column,
             protocol=recipe.protocol,
             decision=read_chosen_decision(options, rest),
             kinds=options.kind or ["ids"],

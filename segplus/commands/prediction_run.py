@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from segplus.classes import ClassMap, find_backgrounds
 from segplus.commands.prediction_inputs import Item
 from segplus.data.decoding.image_reader import ImageReader
+from segplus.data.decoding.stored import open_with_pillow
 from segplus.data.parallel import read_ahead
 from segplus.errors import InputError
 from segplus.files import write_whole
@@ -151,7 +151,7 @@ def _iterate_batches(
 
 def _read(reader: ImageReader, item: Item) -> DecodedImage | InputError:
     try:
-        return reader.read(str(item.path), str(item.path))
+        return reader.read(item.load(), str(item.path))
     except InputError as error:
         return error
 
@@ -174,7 +174,7 @@ def _write_item(
 ) -> dict[str, Any] | None:
     """Write the files of one image; return its record, where one is kept."""
     for kind, target in item.targets.items():
-        KINDS[kind].write(target, Shown(image, item.path, arrays, classes))
+        KINDS[kind].write(target, Shown(image, item.path if item.rows is None else None, arrays, classes))
     if run.gallery:
         shown = draw_overlay(show_as_rgb(image), arrays["labels"], classes)
         shown.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
@@ -186,7 +186,7 @@ def _write_item(
 def _measure(run: PredictionRun, item: Item, arrays: Arrays, classes: ClassMap) -> dict[str, Any]:
     from segplus.inference.object_measurements import measure_classes, measure_objects  # half a second
 
-    labels, size = arrays["labels"], find_pixel_size(run.pixel_size, item.path)
+    labels, size = arrays["labels"], find_pixel_size(run.pixel_size, item)
     record: dict[str, Any] = {"image": item.name, "height_px": labels.shape[0], "width_px": labels.shape[1]}
     record["classes"] = measure_classes(labels, classes.names, size)
     if run.measure:
@@ -199,7 +199,7 @@ def _measure(run: PredictionRun, item: Item, arrays: Arrays, classes: ClassMap) 
     return record
 
 
-def find_pixel_size(stated: float | str | None, path: Path) -> tuple[float, float] | None:
+def find_pixel_size(stated: float | str | None, item: Item) -> tuple[float, float] | None:
     """Return height and width of a pixel in millimetres, of the run or as the file says.
 
     Raises:
@@ -208,12 +208,12 @@ def find_pixel_size(stated: float | str | None, path: Path) -> tuple[float, floa
     if not isinstance(stated, str):
         return None if stated is None else (stated, stated)
     try:
-        with Image.open(path) as image:
+        with open_with_pillow(item.load()) as image:
             across, down = image.info.get("dpi", (0, 0))
     except OSError:  # an image that is none of Pillow's
         across = down = 0
     if not (across > 0 and down > 0):
-        raise InputError(f"{path}: states no resolution", fix="give it: --pixel-size 0.05mm")
+        raise InputError(f"{item.path}: states no resolution", fix="give it: --pixel-size 0.05mm")
     return _MM_PER_INCH / float(down), _MM_PER_INCH / float(across)
 
 
