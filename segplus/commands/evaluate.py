@@ -77,8 +77,7 @@ def evaluate(
     check_table_name(Path(per_image))
     sources = [checkpoint] if isinstance(checkpoint, str) else list(checkpoint)
     inputs: list[str | Path] = [*list_input_files(data), *list_ensemble_files(sources)]
-    pattern = recipe.bootstrap_group_pattern
-    grouped = ["per_group.csv"] if pattern is not None else []
+    grouped = ["per_group.csv"] if recipe.bootstrap_group_pattern is not None else []
     files = place_outputs(output, ["metrics.json", per_image, "report.html", *grouped], "", inputs)
     with state.main_process_first():
         found = find_ensemble(sources, decision, trust_remote_code=trust_remote_code)
@@ -105,9 +104,7 @@ def evaluate(
     metrics = _collect_metrics(found.source, name_data(data), loaded.classes, evaluations)
     if state.is_main_process:
         write_metrics(files[0], metrics)
-        write_table(files[1], list_image_rows(evaluator, loaded.classes))
-        if pattern is not None:
-            write_table(files[3], list_group_rows(evaluator, loaded.classes, pattern))
+        _write_tables(files, evaluator, loaded.classes, recipe.bootstrap_group_pattern)
         examples = predict_examples(predictor, chosen, evaluator)
         settings = format_settings(data, recipe)
         write_html_report(files[2], metrics, loaded.classes, examples, [], settings, list_versions(), gallery=gallery)
@@ -127,6 +124,12 @@ def place_predictions(folder: Path, split: SegmentationSplit) -> list[Path]:
     for parent in {target.parent for target in targets}:
         sweep_leftovers(parent)
     return targets
+
+
+def _write_tables(files: Sequence[Path], evaluator: Evaluator, classes: ClassMap, pattern: str | None) -> None:
+    write_table(files[1], list_image_rows(evaluator, classes))
+    if pattern is not None:
+        write_table(files[3], list_group_rows(evaluator, classes, pattern))
 
 
 def _collect_metrics(

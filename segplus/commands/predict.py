@@ -117,12 +117,7 @@ def predict(
     )
     items = list_items(source, output, chosen, image_column)
     found = find_ensemble(checkpoint, decision, trust_remote_code=trust_remote_code)
-    if classes is None:
-        classes = read_classes(found.members[0])
-    else:
-        found.members[0].refuse_other_classes(classes)
-    check_kinds([kind for kind in chosen if kind != "coco"] or ["ids"], classes.num_classes)
-    run.list_object_classes(classes.names)  # refuses a name before anything is written
+    classes = _settle_classes(run, found.members[0], classes)
     records, waiting = _open_folder(run, found, items)
     left_out = _find_unreadable(run, waiting)
     readable = [item for item in waiting if item.name not in left_out]
@@ -135,6 +130,21 @@ def predict(
         raise LeftOutError(_describe_left_out(left_out, len(items)))
     first = next((kind for kind in chosen if kind in KINDS), None)
     return [output / "coco.json"] if first is None else [item.targets[first] for item in items]
+
+
+def _settle_classes(run: PredictionRun, found: Checkpoint, classes: ClassMap | None) -> ClassMap:
+    """Return the classes as they are drawn, before anything is written.
+
+    Raises:
+        InputError: If they are not the checkpoint's, too many for a kind, or lack one whose objects are asked for.
+    """
+    if classes is None:
+        classes = read_classes(found)
+    else:
+        found.refuse_other_classes(classes)
+    check_kinds([kind for kind in run.kinds if kind != "coco"] or ["ids"], classes.num_classes)
+    run.list_object_classes(classes.names)
+    return classes
 
 
 def _open_folder(run: PredictionRun, found: Ensemble, items: Sequence[Item]) -> tuple[Records | None, list[Item]]:
