@@ -114,7 +114,7 @@ def test_the_physicians_story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     draw_patients(tmp_path / "new_scans", range(16, 18), with_masks=False)
     (tmp_path / "scans" / "id2label.json").write_text('{"0": "tissue", "1": "tumour"}')
     recipe = yaml.safe_load(read_blocks("docs/example_medical.md", "yaml")[0])
-    training = {**TINY["training"], "num_train_epochs": 20, "learning_rate": 2e-3, "output_dir": "runs/scans"}
+    training = {**TINY["training"], "num_train_epochs": 4, "learning_rate": 2e-3, "output_dir": "runs/scans"}
     recipe |= {"model": TINY["model"], "training": training, "transforms": {"crop_size_px": [32, 32]}}
     (tmp_path / "scans.yaml").write_text(yaml.safe_dump(recipe))
     commands = [line for block in read_blocks("docs/example_medical.md", "bash") for line in list_commands(block)]
