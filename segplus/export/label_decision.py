@@ -35,22 +35,9 @@ def make_decision(scores: str, target: str, decision: Mapping[str, Any]) -> tupl
         helper.make_node("ArgMax", ["decision_ratios"], ["decision_greatest"], axis=1, keepdims=0),
         helper.make_node("GreaterOrEqual", ["decision_best", "decision_one"], ["decision_reached"]),
     ]
-    others = "decision_greatest"
-    if decision["fallback"] is not None:
-        constants |= {"decision_limited": limited, "decision_fallback": np.array(decision["fallback"], np.int64)}
-        others = "decision_others"
-        nodes += [
-            helper.make_node("ArgMax", ["decision_shares"], ["decision_most"], axis=1, keepdims=0),
-            helper.make_node("Gather", ["decision_limited", "decision_most"], ["decision_below"]),
-            helper.make_node("Where", ["decision_below", "decision_fallback", "decision_most"], [others]),
-        ]
-    elif not limited.all():
-        constants["decision_open"] = np.where(limited, np.float32(-1), np.float32(0)).reshape(1, -1, 1, 1)
-        others = "decision_others"
-        nodes += [
-            helper.make_node("Add", ["decision_shares", "decision_open"], ["decision_open_shares"]),
-            helper.make_node("ArgMax", ["decision_open_shares"], [others], axis=1, keepdims=0),
-        ]
+    others, further, more = _choose_others(limited, decision["fallback"])
+    nodes += further
+    constants |= more
     nodes.append(helper.make_node("Where", ["decision_reached", "decision_greatest", others], ["decision_ids"]))
     constants |= {
         "decision_least": np.array(decision["uncertain_below"], np.float32),
@@ -64,3 +51,22 @@ def make_decision(scores: str, target: str, decision: Mapping[str, Any]) -> tupl
         helper.make_node("Where", ["decision_uncertain", "decision_no_class", "decision_ids"], [target]),
     ]
     return nodes, constants
+
+
+def _choose_others(limited: npt.NDArray[np.bool_], fallback: int | None) -> tuple[str, list[onnx.NodeProto], Constants]:
+    """Return the name of the class ids of pixels that reach no threshold, its nodes and their constants."""
+    if fallback is not None:
+        nodes = [
+            helper.make_node("ArgMax", ["decision_shares"], ["decision_most"], axis=1, keepdims=0),
+            helper.make_node("Gather", ["decision_limited", "decision_most"], ["decision_below"]),
+            helper.make_node("Where", ["decision_below", "decision_fallback", "decision_most"], ["decision_others"]),
+        ]
+        constants = {"decision_limited": limited, "decision_fallback": np.array(fallback, np.int64)}
+        return "decision_others", nodes, constants
+    if limited.all():
+        return "decision_greatest", [], {}
+    nodes = [
+        helper.make_node("Add", ["decision_shares", "decision_open"], ["decision_open_shares"]),
+        helper.make_node("ArgMax", ["decision_open_shares"], ["decision_others"], axis=1, keepdims=0),
+    ]
+    return "decision_others", nodes, {"decision_open": -limited.astype(np.float32).reshape(1, -1, 1, 1)}
