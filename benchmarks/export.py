@@ -63,7 +63,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         program = capture_program(model, 3, SIZE_PX).program
-        task = ExportTask(program, known, model.config.num_labels, ["beside"], "static", served)
+        task = ExportTask(program, known, model.config.num_labels, None, ["beside"], "static", served)
         graphs = write_onnx(task, folder)
         write_facts(folder, {"preprocessing": known, "graphs": graphs})
         rows = measure_rounds(folder, str(source), list(graphs))

@@ -15,6 +15,7 @@ from segplus.errors import InputError, suggest
 
 IGNORE_INDEX = 255
 WIDE_IGNORE_INDEX = 65535
+_BACKGROUND_NAMES = ("background", "_background_")
 
 
 @dataclass(frozen=True)
@@ -253,6 +254,12 @@ def _find_merge_targets(raw_names: Mapping[int, str], merge: Mapping[str, Sequen
                 )
             target[member] = new
     return target
+
+
+def find_backgrounds(names: Sequence[str]) -> list[int]:
+    """Return the ids of the classes that are called background; none where there is one class alone."""
+    found = [index for index, name in enumerate(names) if name.lower() in _BACKGROUND_NAMES]
+    return found if len(names) > 1 else []
 
 
 def _refuse_accidental_merges(kept: Mapping[int, str], merge: Mapping[str, Sequence[str]], source: str) -> None:

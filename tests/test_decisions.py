@@ -12,9 +12,10 @@ import torch
 from test_inference_commands import SIZES, find_images, read_label, refuse, write_data, write_model
 
 from segplus.__main__ import main
+from segplus.errors import InputError
 from segplus.inference.checkpoint import find_checkpoint
 from segplus.inference.decision_file import DECISION_FILE
-from segplus.inference.decisions import choose_classes
+from segplus.inference.decisions import ClassRule, build_rule, choose_classes
 from segplus.inference.ensemble import find_ensemble
 from segplus.metrics import Evaluator
 from segplus.recipe.evaluation_section import ProtocolRecipe
@@ -28,7 +29,7 @@ PROTOCOLS = {
 }
 DECISIONS = {
     "most probable": {},
-    "thresholds": {"thresholds": {"road": 0.2, "car": 0.6}, "uncertain_below": 0.3},
+    "thresholds": {"thresholds": {"road": 0.2, "car": 0.6}, "fallback": "tree", "uncertain_below": 0.3},
     "steps": {"postprocess": {"fill_holes_below_px": 9, "remove_below_px": {"road": 4}, "majority_px": 1}},
     "everything": {
         "thresholds": {"tree": 0.15},
@@ -131,27 +132,44 @@ def _read(path: Path):
 
 
 @pytest.mark.parametrize(
-    ("probabilities", "thresholds", "expected"),
+    ("probabilities", "thresholds", "fallback", "expected"),
     [
-        ([0.5, 0.3, 0.2], {1: 0.3}, 1),  # reached
-        ([0.5, 0.29, 0.21], {1: 0.3}, 0),
-        ([0.4, 0.5, 0.1], {1: 0.6}, 0),  # the most probable one does not reach its own
-        ([0.3, 0.36, 0.34], {1: 0.3, 2: 0.2}, 2),  # both reach theirs: the greater ratio
-        ([0.5, 0.25, 0.25], {0: 0.6, 1: 0.5, 2: 0.4}, 0),  # none does, and all have one: the greater ratio
-        ([0.1, 0.2, 0.7], {0: 0.2, 1: 0.5}, 2),
-        ([0.5, 0.5, 0.0], {}, 0),
+        ([0.5, 0.3, 0.2], {1: 0.3}, None, 1),  # reached
+        ([0.5, 0.29, 0.21], {1: 0.3}, None, 0),
+        ([0.4, 0.5, 0.1], {1: 0.6}, None, 0),  # the most probable one does not reach its own
+        ([0.3, 0.36, 0.34], {1: 0.3, 2: 0.2}, None, 2),  # both reach theirs: the greater ratio
+        ([0.5, 0.25, 0.25], {0: 0.6, 1: 0.5, 2: 0.4}, None, 0),  # none does, and all have one: the greater ratio
+        ([0.1, 0.2, 0.7], {0: 0.2, 1: 0.5}, None, 2),
+        ([0.5, 0.5, 0.0], {}, 0, 0),
+        ([0.1, 0.7, 0.2], {1: 0.8}, None, 2),  # without a fallback the next class, however improbable
+        ([0.1, 0.7, 0.2], {1: 0.8}, 0, 0),
+        ([0.1, 0.35, 0.55], {1: 0.8}, 0, 2),  # the most probable one has no threshold
+        ([0.1, 0.6, 0.3], {1: 0.8, 2: 0.25}, 0, 2),  # another one reaches its own
+        ([0.1, 0.6, 0.3], {1: 0.8, 2: 0.4}, 0, 0),
+        ([0.6, 0.3, 0.1], {0: 0.7}, 0, 1),  # a class with a threshold is no fallback
     ],
 )
-def test_thresholds_by_hand(probabilities, thresholds, expected):
-    limits = torch.tensor([thresholds.get(index, torch.nan) for index in range(3)]) if thresholds else None
-    assert choose_classes(torch.tensor([probabilities]), limits).tolist() == [expected]
+def test_thresholds_by_hand(probabilities, thresholds, fallback, expected):
+    limits = torch.tensor([thresholds.get(index, torch.nan) for index in range(3)])
+    assert choose_classes(torch.tensor([probabilities]), ClassRule(limits, fallback)).tolist() == [expected]
+
+
+def test_the_background_takes_what_reaches_no_threshold():
+    decision = DecisionRecipe({"crack": 0.8})
+    assert build_rule(decision, ["crack", "rust", "Background"]).fallback == 2
+    assert build_rule(decision, ["crack", "rust"]).fallback is None
+    assert build_rule(DecisionRecipe({"crack": 0.8}, "rust"), ["crack", "rust", "background"]).fallback == 1
+    with pytest.raises(InputError, match="fallback: no class 'rusty'"):
+        build_rule(DecisionRecipe(fallback="rusty"), ["crack", "rust"])
+    with pytest.raises(InputError, match="threshold of rust: the fallback takes"):
+        DecisionRecipe({"rust": 0.8}, "rust")
 
 
 def test_a_threshold_of_one_half_of_two_classes_changes_nothing():
     probabilities = torch.rand(1000, 2, generator=torch.Generator().manual_seed(0)).softmax(-1)
-    limits = torch.tensor([torch.nan, 0.5])
-    assert torch.equal(choose_classes(probabilities, limits), probabilities.argmax(-1))
-    found = [int(choose_classes(probabilities, torch.tensor([torch.nan, limit])).sum()) for limit in (0.3, 0.5, 0.6)]
+    rules = [ClassRule(torch.tensor([torch.nan, limit]), 0) for limit in (0.3, 0.5, 0.6)]
+    assert torch.equal(choose_classes(probabilities, rules[1]), probabilities.argmax(-1))
+    found = [int(choose_classes(probabilities, rule).sum()) for rule in rules]
     assert found[0] > found[1] > found[2]
 
 
@@ -175,6 +193,7 @@ def test_decisions_that_cannot_be_are_one_message(runs, data, tmp_path, capsys):
         (["--threshold", "rod=0.3"], "thresholds: no class 'rod'"),
         (["--threshold", "road"], "CLASS=PROBABILITY"),
         (["--threshold", "road=0"], "threshold of road\n  found: 0"),
+        (["--fallback", "rod"], "fallback: no class 'rod'"),
         (["--uncertain-below", "2"], "uncertain_below\n  found: 2"),
         (["--postprocess.keep_largest.roda", "1"], "postprocess.keep_largest: no class 'roda'"),
         (["--decision", str(tmp_path / "nowhere.json")], "no such file"),

@@ -34,10 +34,11 @@ from segplus.export.folder import list_left_out, refuse_foreign_folder
 from segplus.export.graphs import choose_places
 from segplus.export.parity import choose_evenly, draw_images
 from segplus.export.preprocessing import describe_preprocessing, parse_size, set_size
-from segplus.export.runner import Network, find_size, make_pixel_values, scale_depth
+from segplus.export.runner import Network, decide, find_size, make_pixel_values, scale_depth
 from segplus.export.tracing import capture_program
 from segplus.inference import Predictor
 from segplus.inference.checkpoint import find_checkpoint
+from segplus.inference.decisions import ClassRule, choose_classes
 from segplus.metrics import label_map
 from segplus.transforms.serving import ServedPixels
 
@@ -145,12 +146,15 @@ def test_what_no_graph_holds_is_listed(tmp_path: Path) -> None:
     (tmp_path / "model" / "segplus_decision.json").write_text(json.dumps(decision))
     (tmp_path / "model" / "recipe.yaml").write_text("evaluation: {protocol: {name: sliding}}")
     told = " ".join(list_left_out(find_checkpoint(folder)))
-    assert "uncertain below 0.3, smooth_scores_px 2" in told
+    assert "postprocess: smooth_scores_px 2" in told
+    assert "uncertain" not in told
     assert "sliding" in told
 
 
 def test_a_program_of_torch_gives_the_predictors_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint, out = write_checkpoint(tmp_path / "model", build_segnet()), tmp_path / "out"
+    decision = {"thresholds": {"LABEL_1": 0.2}, "fallback": "LABEL_0", "uncertain_below": 0.26}
+    (tmp_path / "model" / "segplus_decision.json").write_text(json.dumps(decision))
     command = ["export", checkpoint, "-o", str(out), "--format", "torch_export", "--timed-runs", "0"]
     assert main(command) == 0
     said = capsys.readouterr().out
@@ -166,7 +170,8 @@ def test_a_program_of_torch_gives_the_predictors_masks(tmp_path: Path, capsys: p
     for image in draw_images(3, 2):
         expected = predictor.predict(Image.fromarray(image)).numpy()
         assert (network.label(image) != expected).mean() < 1e-4
-        assert len(np.unique(expected)) > 1
+        assert {1, 255} <= set(np.unique(expected).tolist())
+    assert "LABEL_1 from 0.2, else LABEL_0, uncertain below 0.26" in (out / "README.md").read_text()
     with pytest.raises(SystemExit, match="--graph nothing: there is none; choose one of model.pt2"):
         Network(out, "nothing")
 
@@ -205,6 +210,40 @@ def test_the_label_map_in_a_graph_is_ours(classes: int, size: tuple[int, int]) -
     assert labels.dtype == (np.uint8 if classes <= 256 else np.int32)
     assert (labels != expected).mean() < 1e-3
     np.testing.assert_array_equal(logits, scores.numpy())
+
+
+DECISIONS: list[tuple[dict[int, float], int | None, float]] = [
+    ({1: 0.3}, None, 0.0),
+    ({1: 0.3, 2: 0.6}, 0, 0.35),
+    ({0: 0.5, 1: 0.3, 2: 0.6, 3: 0.7}, None, 0.3),
+    ({}, None, 0.5),
+]
+
+
+@pytest.mark.parametrize(("thresholds", "fallback", "uncertain_below"), DECISIONS)
+@pytest.mark.parametrize("where", ["onnx", "torch"])
+def test_a_decision_in_a_graph_is_ours(
+    where: str, thresholds: dict[int, float], fallback: int | None, uncertain_below: float
+) -> None:
+    limits = [thresholds.get(index) for index in range(4)]
+    decision = {"thresholds": limits, "fallback": fallback, "uncertain_below": uncertain_below, "no_class": 255}
+    scores = 2 * torch.randn(2, 4, 40, 30, generator=torch.Generator().manual_seed(0))
+    shares = scores.softmax(1)
+    if where == "torch":
+        labels = decide(shares, decision).numpy()
+    else:
+        network = make_network(4)
+        from segplus.export.onnx_graph import add_label_map
+
+        inputs = {"pixel_values": scores.numpy(), "size": np.array((40, 30))}
+        labels = run_graph(add_label_map(network, 4, decision), inputs)[0]
+        assert labels.dtype == np.uint8
+    rule = ClassRule(torch.tensor([torch.nan if one is None else one for one in limits]), fallback)
+    chosen = choose_classes(shares.movedim(1, -1), rule)
+    confidence = shares.movedim(1, -1).gather(-1, chosen[..., None])[..., 0]
+    expected = torch.where(confidence < uncertain_below, 255, chosen).numpy()
+    assert (labels != expected).mean() < 1e-3
+    assert (expected != shares.argmax(1).numpy()).mean() > 0.05
 
 
 @pytest.mark.parametrize("name", ["fixed", "bicubic", "edge", "unresized", "plain", "blue first"])

@@ -416,6 +416,10 @@ def test_groups_are_asked_for_before_anything_is_predicted(perfect, tmp_path):
     grouped = EvaluationRecipe(bootstrap_group_pattern=r"^(part)/", bootstrap_resamples=20)
     scores = evaluate(perfect, draw_data(), tmp_path, recipe=grouped, progress=False)["evaluations"]["test"]
     assert scores["groups"] == 1
+    with (tmp_path / "per_group.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row.pop("group"), row.pop("images")) == ("part", str(scores["images"]))
+    assert {float(value) for value in row.values()} == {1.0}
     assert np.isnan(scores["intervals"]["overall_accuracy"]).all(), "one group gives no interval"
     with pytest.raises(InputError, match="bootstrap_group_pattern: no group"):
         EvaluationRecipe(bootstrap_group_pattern="part")

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from segplus.errors import InputError
 from segplus.inference.postprocessing import apply_label_steps
-from segplus.inference.postprocessing.components import fill_holes, keep_largest, remove_by_area
+from segplus.inference.postprocessing.components import fill_holes, keep_largest, number_objects, remove_by_area
 from segplus.inference.postprocessing.dense_crf import refine_probabilities
 from segplus.inference.postprocessing.outlines import close_class, open_class, smooth_rows, take_majority
 from segplus.inference.postprocessing.touching import split_touching
@@ -128,6 +128,29 @@ def test_touching_objects_are_parted_by_a_line():
     np.testing.assert_array_equal(split_touching(alone, 1, 5, 2), alone)
     full = np.ones((8, 8), np.uint8)
     assert split_touching(full, 1, 1, 2) is full
+
+
+def test_many_touching_objects_are_parted_where_their_middles_are():
+    """Pairs of discs on a grid: what a slow search finds in each pair alone, and nothing of the neighbours."""
+    pairs = [(y, x, 9 + (y + x) // 24 % 5) for y in range(24, 200, 48) for x in range(24, 320, 72)]
+    labels = draw_discs(*pairs, *((y, x + r + 8, 8) for y, x, r in pairs), size=(224, 360))
+    labels[100:103, 340:] = 1  # a bar that reaches the image's border
+    split = split_touching(labels, 1, 4, 2)
+    assert count_objects(labels == 1) == len(pairs) + 1
+    numbers, boxes = number_objects(labels == 1)
+    depth = ndimage.distance_transform_edt(labels)
+    expected = 0
+    for number in range(1, len(boxes)):
+        kept: list[tuple[int, int]] = []
+        own = list(zip(*np.nonzero(numbers == number), strict=True))
+        for y, x in sorted(own, key=lambda place: -depth[place].round(4)):
+            around = slice(max(0, y - 4), y + 5), slice(max(0, x - 4), x + 5)
+            is_deepest = depth[y, x] >= depth[around][numbers[around] == number].max() - 1e-4
+            if is_deepest and all(max(abs(y - a), abs(x - b)) > 4 for a, b in kept):
+                kept.append((y, x))
+        expected += len(kept)
+    assert count_objects(split == 1) == expected > len(pairs) + 1
+    assert ((split != labels) <= (labels == 1)).all()
 
 
 @pytest.mark.parametrize("chunks", [[17], [1] * 17, [4, 4, 4, 5], [16, 1]])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -134,6 +136,11 @@ def test_measurements_by_hand():
     assert large["major_axis_px"] == pytest.approx(4 * np.sqrt((6**2) / 12), rel=0.03)
     assert (small["area_px"], small["mean_confidence"]) == (2, 0.5)
     assert len(measure_objects(labels, ["ground", "crack"])) == 3
+    (first, second) = measure_objects(labels, ["ground", "crack"], among=["crack"], with_contours=True)
+    assert first["contours"] == [[[3, 2], [3, 5], [8, 5], [8, 2]]]
+    assert second["contours"] == [[[1, 8], [2, 9]]]
+    labels[3:5, 5:7] = 0  # a hole has an outline of its own
+    assert len(measure_objects(labels, ["ground", "crack"], among=["crack"], with_contours=True)[0]["contours"]) == 2
 
 
 def test_areas_of_small_pixels_keep_their_digits():
@@ -162,6 +169,35 @@ def test_tables_hold_a_row_an_image_and_a_row_an_object(model, photos, tmp_path)
     predict(model, photos, tmp_path / "b", measure="areas.parquet", progress=False)
     assert pq.read_table(tmp_path / "b" / "areas.parquet").num_rows == 3
     assert "area_mm2/sky" not in pq.read_table(tmp_path / "b" / "areas.parquet").column_names
+
+
+def test_objects_are_of_the_classes_asked_for_and_none_of_the_background(model, photos, tmp_path, capsys):
+    model = str(shutil.copytree(model, tmp_path / "model"))
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    config["id2label"]["0"], config["label2id"] = "background", {}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    command = ["predict", model, str(photos), "--measure", "areas.csv", "--contours"]
+    assert main([*command, "-o", str(tmp_path / "a")]) == 0
+    assert main([*command, "-o", str(tmp_path / "b"), "--objects-of", "background", "--objects-of", "car"]) == 0
+    listed = {}
+    for folder in ("a", "b"):
+        with (tmp_path / folder / "areas_objects.csv").open() as file:
+            listed[folder] = list(csv.DictReader(file))
+        with (tmp_path / folder / "areas.csv").open() as file:
+            header = next(csv.reader(file))
+        assert ("objects/background" in header, "objects/road" in header) == (folder == "b", folder == "a")
+        assert "area_px/background" in header
+    assert {one["class"] for one in listed["a"]} <= {"road", "tree", "car"}
+    assert "background" in {one["class"] for one in listed["b"]} <= {"background", "car"}
+    for one in [*listed["a"], *listed["b"]]:
+        x, y, wide, tall = (int(one[f"{key}_px"]) for key in ("left", "top", "width", "height"))
+        outer = np.array(json.loads(one["contours"])[0])
+        assert outer.min(0).tolist() == [x, y]
+        assert outer.max(0).tolist() == [x + wide - 1, y + tall - 1]
+    assert "--objects-of: no class 'rust'" in refuse(
+        capsys, *command, "-o", str(tmp_path / "c"), "--objects-of", "rust"
+    )
+    assert "add --measure" in refuse(capsys, *command[:3], "-o", str(tmp_path / "c"), "--contours")
 
 
 def test_what_is_done_stays_and_what_a_kill_cut_off_is_done_again(model, photos, tmp_path):
@@ -281,3 +317,30 @@ def test_figures_of_objects_are_those_of_scikit_image():
         assert one["major_axis_px"] == pytest.approx(region.axis_major_length, abs=1e-3)
         assert one["minor_axis_px"] == pytest.approx(region.axis_minor_length, abs=1e-3)
         assert one["orientation_rad"] == pytest.approx(region.orientation, abs=1e-3)
+
+
+def test_images_of_a_data_set_are_those_of_its_files(model, photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = sorted(photos.glob("*.png"))
+    content = [{"bytes": path.read_bytes(), "path": path.name} for path in files]
+    unnamed = [{"bytes": one["bytes"], "path": None} for one in content]
+    features = datasets.Features({"scan": datasets.Image(), "thumb": datasets.Image()})
+    rows = datasets.Dataset.from_dict({"scan": content, "thumb": unnamed}, features=features)
+    datasets.DatasetDict({"train": rows.select([0]), "test": rows}).save_to_disk("saved")
+    rows.save_to_disk("one")
+    command = ["predict", model, "saved:test", "--image-column", "scan", "--measure", "areas.csv"]
+    assert main([*command, "--kind", "ids", "--kind", "labelme", "-o", "a"]) == 0
+    assert main(["predict", model, "one", "--image-column", "thumb", "-o", "b"]) == 0
+    assert main(["predict", model, str(photos), "-o", "c"]) == 0
+    expected = find_images(tmp_path / "c")
+    found, numbered = find_images(tmp_path / "a" / "ids"), find_images(tmp_path / "b")
+    assert found.keys() == expected.keys() == {path.name for path in files}
+    assert list(numbered) == [f"{number:06}.png" for number in range(len(files))]
+    for (name, labels), other in zip(sorted(expected.items()), numbered.values(), strict=True):
+        np.testing.assert_array_equal(found[name], labels)
+        np.testing.assert_array_equal(other, labels)
+    assert "saved: which split?\n  allowed: train, test" in refuse(capsys, *command[:2], "saved", "-o", "d")
+    assert "saved: which column holds the images?\n  found: scan, thumb" in refuse(capsys, *command[:3], "-o", "d")
+    assert "did you mean 'scan'" in refuse(capsys, *command[:4], "scam", "-o", "d")
+    assert "the input is no data set" in refuse(capsys, *command[:2], str(photos), *command[3:5], "-o", "d")
+    assert "nowhere: no file, and no data set" in refuse(capsys, *command[:2], "nowhere:test", "-o", "d")

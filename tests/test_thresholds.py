@@ -13,6 +13,7 @@ import torch
 from test_inference_commands import find_images, read_label, refuse, write_data, write_model
 
 from segplus.__main__ import main
+from segplus.commands.thresholds import place_results
 from segplus.inference.checkpoint import find_checkpoint
 from segplus.inference.decision_file import DECISION_FILE
 from segplus.inference.threshold_curves import OBJECT_THRESHOLDS, Curve, ThresholdCounts, find_threshold
@@ -103,9 +104,27 @@ def test_the_command_writes_what_every_verb_applies(model, data, tmp_path, capsy
     assert "--recall\n  found: 1.5" in refuse(capsys, *command[:6], "1.5", *command[7:])
 
 
+def test_results_lie_in_the_checkpoints_folder_or_one_of_its_name(model, data, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoint = str(shutil.copytree(model, tmp_path / "folds" / "fold-0"))
+    assert place_results(["folds"]) == Path("folds/thresholds")
+    assert place_results(["someone/net"]) == Path("runs/thresholds/someone-net")
+    assert place_results([checkpoint, "../b"]) == Path("runs/thresholds") / f"{checkpoint[1:].replace('/', '-')}+b"
+    decision = tmp_path / "folds" / "fold-0" / DECISION_FILE
+    decision.write_text('{"fallback": "sky"}')
+    command = ["thresholds", "folds/fold-0", str(data), "--split", "train", "--data.validation_share", "0"]
+    assert "--for sky: it is the fallback" in refuse(capsys, *command, "--for", "sky", "--cost", "2")
+    assert main([*command, "--for", "road", "--for", "car", "--cost", "2"]) == 0
+    written = sorted(path.name for path in Path("folds/fold-0/thresholds").iterdir())
+    assert written == [DECISION_FILE, "thresholds.csv", "thresholds.html"]
+    stored = json.loads(decision.read_text())
+    assert stored["fallback"] == "sky"
+    assert stored["thresholds"].keys() == stored["chosen_on"]["reached"].keys() == {"road", "car"}
+
+
 def test_objects_are_counted_as_they_would_be_deployed(model, data):
     predictor = find_checkpoint(model).load()
-    counts = ThresholdCounts(predictor, [1], 4, 255, overlap=0.0)
+    counts = ThresholdCounts(predictor, [1], 255, overlap=0.0)
     from PIL import Image
 
     with Image.open(data / "images" / "0.png") as image:

@@ -21,7 +21,7 @@ def read_chosen_decision(
     """Return the decision that a command line names, or what it changes of the one stored with the checkpoint.
 
     Args:
-        options: thresholds, uncertain_below and decision of `options.add_decision_options`; pixel_size where there is.
+        options: thresholds, fallback, uncertain_below and decision of `options`; pixel_size where there is.
         rest: Keys of the `postprocess` section, among others.
         recipe: A recipe that the command line names, whose `postprocess` section counts over what is stored.
     Raises:
@@ -36,6 +36,8 @@ def read_chosen_decision(
         changes["postprocess"] = postprocess
     if options.threshold:
         changes["thresholds"] = dict(map(_parse_threshold, options.threshold))
+    if options.fallback is not None:
+        changes["fallback"] = options.fallback
     if options.uncertain_below is not None:
         changes["uncertain_below"] = options.uncertain_below
     if options.decision is None:

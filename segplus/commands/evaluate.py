@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from segplus.classes import ClassMap
@@ -49,6 +50,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a saved model on one split and write metrics.json, the scores of each image, and report.html.
 
+    With `bootstrap_group_pattern` also per_group.csv, the scores of each group of images, such as a patient's.
+
     Args:
         checkpoint: Folder or Hub id of any semantic-segmentation model; several, or a folder that holds those of all
             folds, are an ensemble.
@@ -74,7 +77,8 @@ def evaluate(
     check_table_name(Path(per_image))
     sources = [checkpoint] if isinstance(checkpoint, str) else list(checkpoint)
     inputs: list[str | Path] = [*list_input_files(data), *list_ensemble_files(sources)]
-    files = place_outputs(output, ["metrics.json", per_image, "report.html"], "", inputs)
+    grouped = ["per_group.csv"] if recipe.bootstrap_group_pattern is not None else []
+    files = place_outputs(output, ["metrics.json", per_image, "report.html", *grouped], "", inputs)
     with state.main_process_first():
         found = find_ensemble(sources, decision, trust_remote_code=trust_remote_code)
     loaded, name, chosen = open_split(found.members, data, split, progress=progress)
@@ -100,7 +104,7 @@ def evaluate(
     metrics = _collect_metrics(found.source, name_data(data), loaded.classes, evaluations)
     if state.is_main_process:
         write_metrics(files[0], metrics)
-        write_table(files[1], list_image_rows(evaluator, loaded.classes))
+        _write_tables(files, evaluator, loaded.classes, recipe.bootstrap_group_pattern)
         examples = predict_examples(predictor, chosen, evaluator)
         settings = format_settings(data, recipe)
         write_html_report(files[2], metrics, loaded.classes, examples, [], settings, list_versions(), gallery=gallery)
@@ -120,6 +124,12 @@ def place_predictions(folder: Path, split: SegmentationSplit) -> list[Path]:
     for parent in {target.parent for target in targets}:
         sweep_leftovers(parent)
     return targets
+
+
+def _write_tables(files: Sequence[Path], evaluator: Evaluator, classes: ClassMap, pattern: str | None) -> None:
+    write_table(files[1], list_image_rows(evaluator, classes))
+    if pattern is not None:
+        write_table(files[3], list_group_rows(evaluator, classes, pattern))
 
 
 def _collect_metrics(
@@ -155,6 +165,26 @@ def list_image_rows(evaluator: Evaluator, classes: ClassMap) -> list[dict[str, A
         }
         rows.append({"name": image.name, **scores, **cells})
     return rows
+
+
+def list_group_rows(evaluator: Evaluator, classes: ClassMap, pattern: str) -> list[dict[str, Any]]:
+    """Return one row per group of images: its name, its images, and IoU and Dice of each class over all its pixels.
+
+    Args:
+        evaluator: Of a whole split.
+        classes: Their names.
+        pattern: Regular expression on an image's name; its first group names the image's group.
+    """
+    groups = np.array(evaluator.find_groups(pattern))
+    names, group_of, images = np.unique(groups, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(names), 3, classes.num_classes), dtype=np.int64)
+    np.add.at(sums, group_of, evaluator.stack_counts())
+    scores = score_each(sums)
+    return [
+        {"group": str(name), "images": int(images[row])}
+        | {f"{key}/{one}": float(scores[key][row, c]) for key in ("iou", "dice") for c, one in enumerate(classes.names)}
+        for row, name in enumerate(names)
+    ]
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from segplus.commands.predict import read_classes
 from segplus.data import SegmentationData, SegmentationSplit
 from segplus.errors import InputError
 from segplus.export.folder import (
+    describe_decision,
     format_cost,
     format_parity,
     list_left_out,
@@ -39,7 +41,7 @@ from segplus.inference.checkpoint import Checkpoint, find_checkpoint
 from segplus.inference.evaluation_data import DataSource, open_split
 from segplus.inference.predictor import Predictor
 from segplus.models.library_failures import quiet_transformers
-from segplus.recipe import EvaluationRecipe
+from segplus.recipe import EvaluationRecipe, PostprocessRecipe
 from segplus.reporting.environment import describe_machine, list_versions
 
 
@@ -102,7 +104,9 @@ def export(
     captured = capture_served(predictor, known, is_dynamic=is_dynamic)
     served = serve_calibration(loaded, known, calibration_images) if quantize == "static" else []
     with write_whole_folder(folder) as temporary:
-        task = ExportTask(captured.program, known, len(found.class_names), places, quantize, served)
+        task = ExportTask(
+            captured.program, known, len(found.class_names), describe_decision(found), places, quantize, served
+        )
         graphs = FORMATS[export_format][0](task, temporary)
         facts = {"format": export_format, "graphs": graphs, "calibration_images": len(served)}
         facts |= describe_export(found, known, captured) | {"not_in_the_graph": [*left_out, *list_left_out(found)]}
@@ -140,6 +144,7 @@ def describe_export(found: Checkpoint, known: dict[str, Any], captured: Captured
         "checkpoint": Path(found.source).name if Path(found.source).is_dir() else found.source,
         "class_names": list(classes.names),
         "class_colors": list(classes.colors),
+        "decision": describe_decision(found),
         "preprocessing": known,
         "size_px": None if captured.size_multiple else find_fixed_size(known),
         "size_multiple": captured.size_multiple,
@@ -166,12 +171,16 @@ def refuse_counts(*, parity_images: int | None, calibration_images: int, timed_r
 
 
 def load_for_export(found: Checkpoint, processor: Any) -> Predictor:
-    """Return the model on the CPU in float32, with attention that exporters know, behind a processor."""
+    """Return the model on the CPU in float32, with attention that exporters know, behind a processor.
+
+    It decides as the graphs do: without the steps on the label map.
+    """
     with quiet_transformers():
         model = found.load(device="cpu").model.float()
         if model.config._attn_implementation not in (None, "eager"):
             model.set_attn_implementation("eager")
-    return Predictor(model, processor, None, "cpu", found.channels)
+    decision = dataclasses.replace(found.decision, postprocess=PostprocessRecipe())
+    return Predictor(model, processor, None, "cpu", found.channels, decision=decision, class_names=found.class_names)
 
 
 def serve_calibration(data: SegmentationData | None, known: dict[str, Any], count: int) -> list[Any]:

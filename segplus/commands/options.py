@@ -16,6 +16,10 @@ OUTPUT_KINDS = (
     *MASK_FORMATS,
     *("contours", "confidence", "uncertainty", "disagreement", "probabilities", "labelme", "coco"),
 )
+_PREDICTED = (
+    "image, folder, a quoted pattern such as 'photos/*.jpg', - for files on stdin, or a data set of the datasets "
+    "library: a saved folder, or NAME:SPLIT"
+)
 _PROTOCOLS = ("fixed", "original", "sliding")
 
 
@@ -103,9 +107,7 @@ def _add_thresholds_options(verb: argparse.ArgumentParser) -> None:
     rule.add_argument("--f-beta", type=float, metavar="BETA", help="the best F score; 1 weighs both sides alike")
     rule.add_argument("--cost", type=float, metavar="N", help="the least cost where a miss costs N false alarms")
     verb.add_argument("--by", choices=("pixels", "objects"), default="pixels", help="what is counted, default pixels")
-    verb.add_argument(
-        "-o", "--output", default="runs/thresholds", help="folder of the results, default runs/thresholds"
-    )
+    verb.add_argument("-o", "--output", help="folder of the results, default: thresholds in the checkpoint's folder")
     verb.add_argument("--recipe", help="recipe that says what the masks mean; default: the one beside the checkpoint")
     verb.add_argument("--split", help="default: validation, or else test, or else train")
     _add_prediction_options(verb, "the recipe's, or fixed")
@@ -118,7 +120,8 @@ def _add_folds_options(verb: argparse.ArgumentParser) -> None:
 
 def _add_predict_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("checkpoint", nargs="+", help=f"{CHECKPOINT}; several, or a folder of folds, are an ensemble")
-    verb.add_argument("input", help="image, folder, a quoted pattern such as 'photos/*.jpg', or - for files on stdin")
+    verb.add_argument("input", help=_PREDICTED)
+    verb.add_argument("--image-column", metavar="COLUMN", help="of a data set: the column of the images")
     verb.add_argument("-o", "--output", required=True, help="folder, or a .png for one image")
     verb.add_argument(
         "--kind",
@@ -131,6 +134,13 @@ def _add_predict_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--pixel-size", metavar="LENGTH", help="side of a pixel, such as 0.05mm, or file: what each image states"
     )
+    verb.add_argument(
+        "--objects-of",
+        action="append",
+        metavar="CLASS",
+        help="a class whose objects are measured; again for others; default: all that are not called background",
+    )
+    verb.add_argument("--contours", action="store_true", help="also list the outline of each object in the table")
     verb.add_argument("--gallery", action="store_true", help="also write index.html, which shows all images")
     verb.add_argument(
         "--precision",
@@ -194,6 +204,11 @@ def _add_decision_options(verb: argparse.ArgumentParser) -> None:
         action="append",
         metavar="CLASS=P",
         help="the probability from which a pixel gets the class; again for other classes",
+    )
+    verb.add_argument(
+        "--fallback",
+        metavar="CLASS",
+        help="the class of pixels whose own is below its threshold; default: one called background, if there is",
     )
     verb.add_argument(
         "--uncertain-below", type=float, metavar="P", help="pixels whose class is less probable get none (255)"

@@ -14,7 +14,7 @@ import torch
 from segplus.classes import ClassMap
 from segplus.commands.chosen_decision import parse_pixel_size, read_chosen_decision
 from segplus.commands.chosen_sections import read_sections
-from segplus.commands.prediction_inputs import Item, is_image_target, list_images, place_items
+from segplus.commands.prediction_inputs import Item, is_image_target, list_items
 from segplus.commands.prediction_run import PredictionRun, find_pixel_size, predict_items
 from segplus.commands.prediction_summary import check_measure, write_summaries
 from segplus.data.decoding.image_reader import read_size
@@ -41,12 +41,15 @@ def predict(
     source: str | Path | Sequence[str | Path],
     output: str | Path,
     *,
+    image_column: str | None = None,
     protocol: ProtocolRecipe | None = None,
     decision: DecisionRecipe | Changes | None = None,
     kinds: str | Sequence[str] = "ids",
     classes: ClassMap | None = None,
     measure: str | None = None,
     pixel_size: str | None = None,
+    objects_of: Sequence[str] | None = None,
+    contours: bool = False,
     gallery: bool = False,
     precision: str = "float32",
     batch: int = 1,
@@ -63,9 +66,10 @@ def predict(
         checkpoint: Folder or Hub id of any semantic-segmentation model; several, or a folder that holds those of all
             folds, are an ensemble.
         source: An image, a folder (searched with its subfolders), a pattern such as `photos/*.jpg`, a list of files, or
-            "-", the lines of stdin.
+            "-", the lines of stdin; or a data set: a folder that save_to_disk wrote, or `name:split`.
         output: A folder that gets `<name>.png`, or for several kinds `<kind>/<name>.png`; for one image also a file,
             named *.png, which is always written anew.
+        image_column: Of a data set; by default its one column of images, or the one called image.
         protocol: How predictions are formed.
         decision: How probabilities become a label map; by default the decision stored with the checkpoint, a mapping
             says what to change of it.
@@ -73,6 +77,8 @@ def predict(
         classes: Colours; by default those of the run that left the checkpoint, or others for its class names.
         measure: Name of a table of areas and objects inside the folder: .csv, .parquet or .json.
         pixel_size: Side of a pixel, such as 0.05mm, or `file`: the resolution that each image states.
+        objects_of: Classes whose objects are measured; by default all that are not called background.
+        contours: Also list the outlines of objects in the table.
         gallery: Also write `index.html`, which shows all images.
         precision: `float32`, `bfloat16` or `float16`: what the network computes in.
         batch: Images that go through the network together, by the protocol `fixed`.
@@ -100,6 +106,8 @@ def predict(
         kinds=tuple(chosen),
         measure=check_measure(measure, output),
         pixel_size=pixel_size if pixel_size in (None, "file") else parse_pixel_size(str(pixel_size)),
+        objects_of=None if objects_of is None else tuple(objects_of),
+        contours=contours,
         gallery=gallery,
         precision=precision,
         batch=batch,
@@ -107,14 +115,9 @@ def predict(
         compiled=compiled,
         dropout_samples=dropout_samples,
     )
-    images, root = list_images(source, output)
-    items = place_items(images, root, output, chosen)
+    items = list_items(source, output, chosen, image_column)
     found = find_ensemble(checkpoint, decision, trust_remote_code=trust_remote_code)
-    if classes is None:
-        classes = read_classes(found.members[0])
-    else:
-        found.members[0].refuse_other_classes(classes)
-    check_kinds([kind for kind in chosen if kind != "coco"] or ["ids"], classes.num_classes)
+    classes = _settle_classes(run, found.members[0], classes)
     records, waiting = _open_folder(run, found, items)
     left_out = _find_unreadable(run, waiting)
     readable = [item for item in waiting if item.name not in left_out]
@@ -127,6 +130,21 @@ def predict(
         raise LeftOutError(_describe_left_out(left_out, len(items)))
     first = next((kind for kind in chosen if kind in KINDS), None)
     return [output / "coco.json"] if first is None else [item.targets[first] for item in items]
+
+
+def _settle_classes(run: PredictionRun, found: Checkpoint, classes: ClassMap | None) -> ClassMap:
+    """Return the classes as they are drawn, before anything is written.
+
+    Raises:
+        InputError: If they are not the checkpoint's, too many for a kind, or lack one whose objects are asked for.
+    """
+    if classes is None:
+        classes = read_classes(found)
+    else:
+        found.refuse_other_classes(classes)
+    check_kinds([kind for kind in run.kinds if kind != "coco"] or ["ids"], classes.num_classes)
+    run.list_object_classes(classes.names)
+    return classes
 
 
 def _open_folder(run: PredictionRun, found: Ensemble, items: Sequence[Item]) -> tuple[Records | None, list[Item]]:
@@ -162,6 +180,8 @@ def describe_run(run: PredictionRun, found: Ensemble) -> dict[str, Any]:
         "folded": run.folded,
         "class_names": found.class_names,
         "pixel_size_mm": run.pixel_size,
+        "objects_of": None if run.objects_of is None else list(run.objects_of),
+        "contours": run.contours,
         "dropout_samples": run.dropout_samples,
     }
 
@@ -171,8 +191,8 @@ def _find_unreadable(run: PredictionRun, items: Sequence[Item]) -> dict[str, str
     left_out = {}
     for item in items:
         try:
-            read_size(str(item.path), str(item.path))
-            find_pixel_size(run.pixel_size, item.path)
+            read_size(item.load(), str(item.path))
+            find_pixel_size(run.pixel_size, item)
         except InputError as error:
             left_out[item.name] = str(error)
     return left_out
@@ -213,11 +233,14 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
             options.checkpoint,
             options.input,
             options.output,
+            image_column=options.image_column,
             protocol=recipe.protocol,
             decision=read_chosen_decision(options, rest),
             kinds=options.kind or ["ids"],
             measure=options.measure,
             pixel_size=options.pixel_size,
+            objects_of=options.objects_of,
+            contours=options.contours,
             gallery=options.gallery,
             precision=options.precision,
             batch=options.batch,

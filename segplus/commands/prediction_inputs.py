@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import glob
+import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from segplus.data.decoding.image_reader import IMAGE_SUFFIXES
+from segplus.data.decoding.stored import Stored
 from segplus.errors import InputError
 from segplus.files import place_outputs
 from segplus.inference.output_kinds import KINDS
+
+_SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk leaves
 
 
 @dataclass(frozen=True)
@@ -19,21 +24,61 @@ class Item:
     """One image to predict.
 
     Args:
-        path: Its file.
+        path: Its file; of a row the name that its file would have.
         name: What records and tables call it: its path below the folder that holds all.
         targets: Kind -> the file that it becomes.
         thumbnail: Its picture in the gallery.
+        rows: A data set whose column `image` holds it; None for a file.
+        row: Its row there.
     """
 
     path: Path
     name: str
     targets: dict[str, Path]
     thumbnail: Path
+    rows: Any = None
+    row: int = 0
+
+    def load(self) -> Stored:
+        """Return the image as it is stored: its path, or {"bytes", "path"}."""
+        return str(self.path) if self.rows is None else self.rows[self.row]["image"]
 
 
 def is_image_target(output: Path) -> bool:
     """Whether the output is one PNG and not a folder."""
     return output.suffix.lower() == ".png" and not output.is_dir()
+
+
+def list_items(
+    source: str | Path | Sequence[str | Path], output: Path, kinds: Sequence[str], column: str | None = None
+) -> list[Item]:
+    """Return the images of a file, a folder, a pattern, a list, stdin or a data set, with the files that each becomes.
+
+    Args:
+        source: See `list_images`, and `prediction_rows.open_rows`.
+        output: Folder, or a PNG.
+        kinds: Of files.
+        column: Of a data set, that of the images.
+    Raises:
+        InputError: If there is no image, or a file cannot be placed.
+    """
+    if isinstance(source, str | Path) and is_data_set(str(source)):
+        from segplus.commands.prediction_rows import open_rows  # the `datasets` library: half a second
+
+        names, rows = open_rows(str(source), column)
+        items = place_items([Path(name) for name in names], Path(), output, kinds)
+        return [replace(item, rows=rows, row=number) for number, item in enumerate(items)]
+    if column is not None:
+        raise InputError("--image-column: the input is no data set", found=source, fix="leave it out")
+    images, root = list_images(source, output)
+    return place_items(images, root, output, kinds)
+
+
+def is_data_set(source: str) -> bool:
+    """Whether an input is a folder that save_to_disk wrote, or name:split, and no path of its own."""
+    if Path(source).exists():
+        return any((Path(source) / mark).is_file() for mark in _SAVED)
+    return re.fullmatch(r"[^:*?]{2,}:[\w.-]+", source) is not None
 
 
 def list_images(source: str | Path | Sequence[str | Path], output: Path) -> tuple[list[Path], Path]:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
-from segplus.classes import ClassMap
+from segplus.classes import ClassMap, find_backgrounds
 from segplus.commands.prediction_inputs import Item
 from segplus.data.decoding.image_reader import ImageReader
+from segplus.data.decoding.stored import open_with_pillow
 from segplus.data.parallel import read_ahead
 from segplus.errors import InputError
 from segplus.files import write_whole
@@ -29,6 +29,7 @@ from segplus.inference.scoring import READ_AHEAD
 from segplus.models import prepare_to_serve
 from segplus.progress import Progress
 from segplus.recipe.evaluation_section import ProtocolRecipe
+from segplus.recipe.postprocess_section import check_class_names
 from segplus.reporting.drawing import draw_overlay
 
 _WRITERS = 2
@@ -46,6 +47,8 @@ class PredictionRun:
         kinds: Of files.
         measure: The table of areas and objects.
         pixel_size: Side of a pixel in millimetres, or `file`: what each image states.
+        objects_of: The classes whose objects are measured; None for all that are not called background.
+        contours: Whether the table lists the outlines of objects.
         gallery: Whether index.html is written.
         precision: What the network computes in.
         batch: Images that go through the network together.
@@ -59,6 +62,8 @@ class PredictionRun:
     kinds: tuple[str, ...]
     measure: Path | None
     pixel_size: float | str | None
+    objects_of: tuple[str, ...] | None
+    contours: bool
     gallery: bool
     precision: str
     batch: int
@@ -67,15 +72,29 @@ class PredictionRun:
     dropout_samples: int
 
     def __post_init__(self) -> None:
-        """Refuse a batch of nothing."""
+        """Refuse a batch of nothing, and what is asked of a table where none is."""
         if not 1 <= self.batch <= 1024 or not 0 <= self.dropout_samples <= 1000:
             raise InputError("--batch and --dropout-samples", found=f"{self.batch} and {self.dropout_samples}")
+        if self.measure is None and (self.contours or self.objects_of is not None):
+            raise InputError("--contours and --objects-of are of a table", fix="add --measure areas.csv")
 
     def list_record_keys(self) -> list[str]:
         """Return what must be known of each image for the files that are of all images; nothing without such files."""
         keys = ["objects"] if self.measure else []
         keys += ["coco"] if "coco" in self.kinds else []
         return ["classes", *keys] if keys or self.gallery else []
+
+    def list_object_classes(self, class_names: Sequence[str]) -> list[str]:
+        """Return the classes whose objects are measured.
+
+        Raises:
+            InputError: If one does not exist.
+        """
+        if self.objects_of is None:
+            backgrounds = find_backgrounds(class_names)
+            return [name for index, name in enumerate(class_names) if index not in backgrounds]
+        check_class_names("--objects-of", dict.fromkeys(self.objects_of), class_names)
+        return list(self.objects_of)
 
     def list_wanted(self) -> list[str]:
         """Return what predictions must hold beside their label maps."""
@@ -132,7 +151,7 @@ def _iterate_batches(
 
 def _read(reader: ImageReader, item: Item) -> DecodedImage | InputError:
     try:
-        return reader.read(str(item.path), str(item.path))
+        return reader.read(item.load(), str(item.path))
     except InputError as error:
         return error
 
@@ -155,7 +174,7 @@ def _write_item(
 ) -> dict[str, Any] | None:
     """Write the files of one image; return its record, where one is kept."""
     for kind, target in item.targets.items():
-        KINDS[kind].write(target, Shown(image, item.path, arrays, classes))
+        KINDS[kind].write(target, Shown(image, item.path if item.rows is None else None, arrays, classes))
     if run.gallery:
         shown = draw_overlay(show_as_rgb(image), arrays["labels"], classes)
         shown.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
@@ -167,17 +186,20 @@ def _write_item(
 def _measure(run: PredictionRun, item: Item, arrays: Arrays, classes: ClassMap) -> dict[str, Any]:
     from segplus.inference.object_measurements import measure_classes, measure_objects  # half a second
 
-    labels, size = arrays["labels"], find_pixel_size(run.pixel_size, item.path)
+    labels, size = arrays["labels"], find_pixel_size(run.pixel_size, item)
     record: dict[str, Any] = {"image": item.name, "height_px": labels.shape[0], "width_px": labels.shape[1]}
     record["classes"] = measure_classes(labels, classes.names, size)
     if run.measure:
-        record["objects"] = measure_objects(labels, classes.names, arrays["confidence"], size)
+        among = run.list_object_classes(classes.names)
+        record["objects"] = measure_objects(
+            labels, classes.names, arrays["confidence"], size, among=among, with_contours=run.contours
+        )
     if "coco" in run.kinds:
         record["coco"] = annotate_coco(labels, classes.num_classes)
     return record
 
 
-def find_pixel_size(stated: float | str | None, path: Path) -> tuple[float, float] | None:
+def find_pixel_size(stated: float | str | None, item: Item) -> tuple[float, float] | None:
     """Return height and width of a pixel in millimetres, of the run or as the file says.
 
     Raises:
@@ -186,12 +208,12 @@ def find_pixel_size(stated: float | str | None, path: Path) -> tuple[float, floa
     if not isinstance(stated, str):
         return None if stated is None else (stated, stated)
     try:
-        with Image.open(path) as image:
+        with open_with_pillow(item.load()) as image:
             across, down = image.info.get("dpi", (0, 0))
     except OSError:  # an image that is none of Pillow's
         across = down = 0
     if not (across > 0 and down > 0):
-        raise InputError(f"{path}: states no resolution", fix="give it: --pixel-size 0.05mm")
+        raise InputError(f"{item.path}: states no resolution", fix="give it: --pixel-size 0.05mm")
     return _MM_PER_INCH / float(down), _MM_PER_INCH / float(across)
 
 

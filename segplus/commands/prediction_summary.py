@@ -48,7 +48,7 @@ def write_summaries(run: PredictionRun, items: Sequence[Item], records: Records 
             kept = [{key: value for key, value in record.items() if key != "coco"} for record in listed]
             write_text(run.measure, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
         else:
-            write_table(run.measure, tabulate_images(listed, names))
+            write_table(run.measure, tabulate_images(listed, names, run.list_object_classes(names)))
             write_table(run.measure.with_stem(f"{run.measure.stem}_objects"), tabulate_objects(listed))
     if "coco" in run.kinds:
         content = build_coco(listed, [record["coco"] for record in listed], names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,17 @@ import torch
 
 from segplus.commands.chosen_decision import name_recipe, read_chosen_decision
 from segplus.commands.chosen_sections import read_sections
+from segplus.data import SegmentationSplit
 from segplus.errors import InputError, suggest
 from segplus.files import place_outputs, prepare_folder
 from segplus.inference.checkpoint import choose_device
 from segplus.inference.decision_file import DECISION_FILE, Changes, write_decision
-from segplus.inference.ensemble import find_ensemble, list_ensemble_files
+from segplus.inference.ensemble import Ensemble, find_ensemble, list_ensemble_files
 from segplus.inference.evaluation_data import DataSource, list_input_files, name_data, open_split
 from segplus.inference.prediction_files import write_table
 from segplus.inference.scoring import iterate_split, join_processes, merge_processes
-from segplus.inference.threshold_curves import ThresholdCounts, find_threshold, list_rows
+from segplus.inference.threshold_curves import Curve, ThresholdCounts, find_threshold, list_rows
+from segplus.models.model_configs import expand_checkpoint
 from segplus.recipe import DecisionRecipe, EvaluationRecipe
 from segplus.reporting.metrics_file import refuse_foreign_results
 from segplus.reporting.threshold_page import write_threshold_page
@@ -80,9 +82,7 @@ def choose_thresholds(
     files = place_outputs(output, [DECISION_FILE, "thresholds.csv", "thresholds.html"], "", inputs)
     with state.main_process_first():
         found = find_ensemble(sources, decision, trust_remote_code=trust_remote_code)
-    for name in classes:
-        if name not in found.class_names:
-            raise InputError(f"--for: no class '{name}'", fix=suggest(name, found.class_names))
+    refuse_classes(classes, found)
     loaded, split_name, chosen = open_split(
         found.members, data, split, progress=progress, preferred=("validation", "test", "train")
     )
@@ -90,26 +90,11 @@ def choose_thresholds(
         refuse_foreign_results(files, "thresholds")
         prepare_folder(output)
     predictor = found.load(recipe.protocol, choose_device(device, state.local_process_index))
-    counts = ThresholdCounts(
-        predictor,
-        [found.class_names.index(name) for name in classes],
-        len(found.class_names),
-        loaded.classes.ignore_index,
-        recipe.object_overlap,
-    )
-    for _, pair, label in iterate_split(chosen, split_name, progress=progress):
-        counts.update(pair["image"], label.to(predictor.model.device))
-    first, *others = merge_processes(counts_of(counts))
-    for other in others:
-        first.merge(other)
-    curves = {name: first.draw(found.class_names.index(name)) for name in classes}
-    thresholds, reached = {}, {}
-    for name, kinds in curves.items():
-        position = find_threshold(kinds[by], rule, value)
-        if position is None:
-            raise _explain_none(name, split_name, kinds[by].hits + kinds[by].missed, rule, value)
-        thresholds[name] = float(kinds[by].thresholds[position])
-        reached[name] = kinds[by].describe(position)
+    class_ids = [found.class_names.index(name) for name in classes]
+    counts = ThresholdCounts(predictor, class_ids, loaded.classes.ignore_index, recipe.object_overlap)
+    counts = count_split(counts, chosen, split_name, progress)
+    curves = {name: counts.draw(class_id) for name, class_id in zip(classes, class_ids, strict=True)}
+    thresholds, reached = apply_rule({name: kinds[by] for name, kinds in curves.items()}, rule, value, split_name)
     facts = {
         "rule": _RULES[rule].format(value) + f", by {by}.",
         "split": split_name,
@@ -117,26 +102,81 @@ def choose_thresholds(
         "dataset": name_data(data),
         "protocol": recipe.protocol.describe(),
         "reached": reached,
+        "thresholds": thresholds,
     }
-    made = dataclasses.replace(
-        found.decision, thresholds=found.decision.thresholds | thresholds, chosen_on={**facts, "thresholds": thresholds}
-    )
+    made = dataclasses.replace(found.decision, thresholds=found.decision.thresholds | thresholds, chosen_on=facts)
     if state.is_main_process:
-        rows = list_rows(curves)
-        write_table(files[1], rows)
-        write_threshold_page(files[2], {"model": found.source, **facts, "thresholds": thresholds}, rows)
-        folders = [Path(member.source) for member in found.members if Path(member.source).is_dir()]
-        for path in [*(folder / DECISION_FILE for folder in folders), files[0]]:
-            write_decision(path, made)
+        _write_results(files, found, made, list_rows(curves))
     state.wait_for_everyone()
     return made
 
 
-def counts_of(counts: ThresholdCounts) -> ThresholdCounts:
+def refuse_classes(classes: Sequence[str], found: Ensemble) -> None:
+    """Refuse to choose a threshold of a class that there is not, or of the fallback.
+
+    Raises:
+        InputError: If so.
+    """
+    for name in classes:
+        if name not in found.class_names:
+            raise InputError(f"--for: no class '{name}'", fix=suggest(name, found.class_names))
+        if name == found.decision.fallback:
+            raise InputError(f"--for {name}: it is the fallback, which has no threshold", fix="name another --fallback")
+
+
+def count_split(counts: ThresholdCounts, split: SegmentationSplit, title: str, progress: bool) -> ThresholdCounts:
+    """Return the counts of a whole split, of all processes together; `counts` holds none yet."""
+    device = counts.predictor.model.device
+    for _, pair, label in iterate_split(split, title, progress=progress):
+        counts.update(pair["image"], label.to(device))
+    first, *others = merge_processes(_leave_out_model(counts))
+    for other in others:
+        first.merge(other)
+    return first
+
+
+def _leave_out_model(counts: ThresholdCounts) -> ThresholdCounts:
     """Return the counts without the model, which no other process needs."""
     alone = ThresholdCounts.__new__(ThresholdCounts)
     alone.class_ids, alone.pixels, alone.objects = counts.class_ids, counts.pixels, counts.objects
     return alone
+
+
+def apply_rule(
+    curves: Mapping[str, Curve], rule: str, value: float, split: str
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """Return the threshold that a rule chooses for each class, and what it reaches.
+
+    Raises:
+        InputError: If no threshold of a class meets the rule.
+    """
+    thresholds, reached = {}, {}
+    for name, curve in curves.items():
+        position = find_threshold(curve, rule, value)
+        if position is None:
+            raise _explain_none(name, split, curve.hits + curve.missed, rule, value)
+        thresholds[name] = float(curve.thresholds[position])
+        reached[name] = curve.describe(position)
+    return thresholds, reached
+
+
+def _write_results(
+    files: Sequence[Path], found: Ensemble, made: DecisionRecipe, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write table and page, and the decision beside them and into each checkpoint that is a folder."""
+    write_table(files[1], rows)
+    write_threshold_page(files[2], {"model": found.source, **made.chosen_on}, rows)
+    folders = [Path(member.source) for member in found.members if Path(member.source).is_dir()]
+    for path in [*(folder / DECISION_FILE for folder in folders), files[0]]:
+        write_decision(path, made)
+
+
+def place_results(checkpoints: Sequence[str]) -> Path:
+    """Return the folder of the results where none is named: in the checkpoint's own, or one named after them."""
+    folder = Path(expand_checkpoint(checkpoints[0]))
+    if len(checkpoints) == 1 and folder.is_dir():
+        return folder / "thresholds"
+    return Path("runs/thresholds") / "+".join("-".join(Path(one).parts).strip("./-") for one in checkpoints)
 
 
 def _explain_none(name: str, split: str, there: Any, rule: str, value: float) -> InputError:
@@ -171,10 +211,11 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
         "thresholds", options.data, options.recipe, options.checkpoint[0], options.protocol, rest
     )
     rule, value = read_rule(options)
+    output = place_results(options.checkpoint) if options.output is None else Path(options.output)
     made = choose_thresholds(
         options.checkpoint,
         section,
-        options.output,
+        output,
         options.classes,
         rule,
         value,
@@ -191,7 +232,5 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
                 f"precision {100 * figures['precision']:.2f} %; {figures['missed']:.0f} missed, "
                 f"{figures['false']:.0f} false"
             )
-        print(
-            f"curves and table lie in {options.output}; the checkpoint holds {DECISION_FILE}, which every verb applies"
-        )
+        print(f"curves and table lie in {output}; the checkpoint holds {DECISION_FILE}, which every verb applies")
     return 0

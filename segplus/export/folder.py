@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,9 @@ from segplus.errors import InputError
 from segplus.export import runner
 from segplus.files import write_text
 from segplus.inference.checkpoint import Checkpoint
+from segplus.inference.decisions import build_rule
+from segplus.inference.label_maker import find_no_class
+from segplus.recipe import DecisionRecipe, PostprocessRecipe
 from segplus.recipe.documents import read_document
 from segplus.reporting.markdown import escape_text
 from segplus.reporting.metrics_file import write_metrics
@@ -98,7 +102,11 @@ def _describe_inputs(facts: Mapping[str, Any]) -> list[str]:
     }
     used = {name for graph in facts["graphs"].values() for name in graph["inputs"]}
     lines = [f"- `{name}`: {text}" for name, text in described.items() if name in used]
-    return [*lines, "- outputs: `labels` (N, height, width), class ids; `logits` (N, C, h', w'), float32."]
+    decision = facts["decision"]
+    chosen = (
+        "class ids" if decision is None else f"class ids by the checkpoint's decision: {escape_text(decision['told'])}"
+    )
+    return [*lines, f"- outputs: `labels` (N, height, width), {chosen}; `logits` (N, C, h', w'), float32."]
 
 
 def format_parity(parity: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -140,12 +148,31 @@ def format_cost(cost: Mapping[str, Mapping[str, float]], size_px: Any) -> list[s
     return lines
 
 
+def describe_decision(found: Checkpoint) -> dict[str, Any] | None:
+    """Return how the graphs and run.py choose classes; None where it is the most probable one.
+
+    Returns:
+        thresholds (None for a class without one), fallback (a class id or None), uncertain_below, no_class, the
+        label of a pixel below it, and told: all of it in one line for people.
+    """
+    rule = build_rule(found.decision, found.class_names)
+    if rule.is_argmax and not found.decision.uncertain_below:
+        return None
+    return {
+        "thresholds": [found.decision.thresholds.get(name) for name in found.class_names],
+        "fallback": rule.choose_fallback(),
+        "uncertain_below": found.decision.uncertain_below,
+        "no_class": find_no_class(len(found.class_names)),
+        "told": dataclasses.replace(found.decision, postprocess=PostprocessRecipe()).describe(),
+    }
+
+
 def list_left_out(found: Checkpoint) -> list[str]:
     """Return what the checkpoint's folder says of predictions that no graph holds."""
     folder, told = Path(found.source), []
-    decision = found.decision.describe()
-    if decision:
-        told.append(f"the checkpoint's decision ({decision}): labels are the class of the highest score")
+    steps = DecisionRecipe(postprocess=found.decision.postprocess).describe()
+    if steps:
+        told.append(f"postprocess: {steps}")
     if (folder / "recipe.yaml").is_file():
         recipe = read_document(folder / "recipe.yaml", "recipe")
         recipe = recipe if isinstance(recipe, dict) else {}

@@ -28,6 +28,7 @@ class ExportTask:
         program: The network.
         preprocessing: From `describe_preprocessing`.
         num_classes: C.
+        decision: From `describe_decision`.
         places: Where the preprocessing goes: `beside` the graph, `inside` it, or both.
         quantize: `static`, `dynamic` or None.
         served: Pixel values that a static quantisation is calibrated on, each (1, channels, h, w).
@@ -36,6 +37,7 @@ class ExportTask:
     program: ExportedProgram
     preprocessing: dict[str, Any]
     num_classes: int
+    decision: dict[str, Any] | None
     places: Sequence[str]
     quantize: str | None = None
     served: Sequence[npt.NDArray[Any]] = ()
@@ -62,7 +64,7 @@ def write_onnx(task: ExportTask, folder: Path) -> Graphs:
     graphs: Graphs = {}
     for place in task.places:
         for suffix, (one, facts) in networks.items():
-            whole = add_label_map(one, task.num_classes)
+            whole = add_label_map(one, task.num_classes, task.decision)
             name, inputs = f"model{suffix}.onnx", _BESIDE
             if place == "inside":
                 whole = add_preprocessing(whole, task.preprocessing)
@@ -82,7 +84,7 @@ def write_openvino(task: ExportTask, folder: Path) -> Graphs:
     graphs: Graphs = {}
     with tempfile.TemporaryDirectory() as beside:
         path = Path(beside) / "model.onnx"
-        save_graph(add_label_map(network, task.num_classes), path)
+        save_graph(add_label_map(network, task.num_classes, task.decision), path)
         converted = openvino.convert_model(str(path))
         if task.quantize:
             import nncf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from torch.export import ExportedProgram
 
+from segplus.export.label_decision import make_decision
 from segplus.export.tracing import quiet_exporter
 
 OPSET = 20
@@ -48,26 +50,33 @@ def convert_program(program: ExportedProgram) -> onnx.ModelProto:
     return model
 
 
-def add_label_map(network: onnx.ModelProto, num_classes: int) -> onnx.ModelProto:
-    """Return the network with its label map: bilinear resize of the logits, without aligned corners, and argmax.
+def add_label_map(
+    network: onnx.ModelProto, num_classes: int, decision: Mapping[str, Any] | None = None
+) -> onnx.ModelProto:
+    """Return the network with its label map: bilinear resize of the logits, without aligned corners, and a decision.
 
     Args:
         network: From `convert_program`.
         num_classes: C.
+        decision: From `describe_decision`; None gives the most probable class.
     Returns:
         pixel_values, size (int64, [height, width] of the label maps) -> labels (N, height, width), uint8 up to 256
-        classes and int32 above, and logits.
+        classes (255 where a pixel may be left open) and int32 above, and logits.
     """
     model = _copy(network)
     graph = model.graph
-    label_type = TensorProto.UINT8 if num_classes <= 256 else TensorProto.INT32
+    label_type = TensorProto.UINT8 if num_classes <= (255 if decision else 256) else TensorProto.INT32
+    chosen = [helper.make_node("ArgMax", ["labels_scores"], ["labels_ids"], axis=1, keepdims=0)]
+    if decision is not None:
+        chosen, constants = make_decision("labels_scores", "labels_ids", decision)
+        graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
     graph.input.append(helper.make_tensor_value_info("size", TensorProto.INT64, [2]))
     graph.node.extend(
         [
             helper.make_node("Shape", ["logits"], ["labels_classes"], end=2),
             helper.make_node("Concat", ["labels_classes", "size"], ["labels_shape"], axis=0),
             _make_resize("logits", "labels_shape", "labels_scores", mode="linear"),
-            helper.make_node("ArgMax", ["labels_scores"], ["labels_ids"], axis=1, keepdims=0),
+            *chosen,
             helper.make_node("Cast", ["labels_ids"], ["labels"], to=label_type),
         ]
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,8 @@ def quantize_calibrated(network: onnx.ModelProto, served: Iterable[npt.NDArray[A
         network: From `convert_program`.
         served: Pixel values of the calibration images.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        before, prepared, after = (Path(folder) / name for name in ("float.onnx", "prepared.onnx", "int8.onnx"))
-        onnx.save(network, before)
-        quant_pre_process(str(before), str(prepared), skip_symbolic_shape=True)
+
+    def quantize(prepared: Path, after: Path) -> None:
         quantize_static(
             str(prepared),
             str(after),
@@ -77,7 +75,8 @@ def quantize_calibrated(network: onnx.ModelProto, served: Iterable[npt.NDArray[A
             op_types_to_quantize=_INTEGER_OPERATORS,
             nodes_to_exclude=[node.name for node in find_classifier(onnx.load(prepared))],
         )
-        return onnx.load(after)
+
+    return _quantize_files(network, quantize)
 
 
 def quantize_weights(network: onnx.ModelProto) -> onnx.ModelProto:
@@ -96,10 +95,8 @@ def quantize_weights(network: onnx.ModelProto) -> onnx.ModelProto:
             allowed=f"{_FEWEST_SHARED:.0%} and more",
             fix="use --quantize static, with --data for the calibration",
         )
-    with tempfile.TemporaryDirectory() as folder:
-        before, prepared, after = (Path(folder) / name for name in ("float.onnx", "prepared.onnx", "int8.onnx"))
-        onnx.save(network, before)
-        quant_pre_process(str(before), str(prepared), skip_symbolic_shape=True)
+
+    def quantize(prepared: Path, after: Path) -> None:
         quantize_dynamic(
             str(prepared),
             str(after),
@@ -107,6 +104,17 @@ def quantize_weights(network: onnx.ModelProto) -> onnx.ModelProto:
             per_channel=True,
             weight_type=QuantType.QInt8,
         )
+
+    return _quantize_files(network, quantize)
+
+
+def _quantize_files(network: onnx.ModelProto, quantize: Callable[[Path, Path], None]) -> onnx.ModelProto:
+    """Return what `quantize` makes of a network: it reads the file of its first path and writes that of its second."""
+    with tempfile.TemporaryDirectory() as folder:
+        before, prepared, after = (Path(folder) / name for name in ("float.onnx", "prepared.onnx", "int8.onnx"))
+        onnx.save(network, before)
+        quant_pre_process(str(before), str(prepared), skip_symbolic_shape=True)
+        quantize(prepared, after)
         return onnx.load(after)
 
 

@@ -98,8 +98,8 @@ def open_openvino(path: Path) -> Run:
     return lambda inputs: [np.asarray(compiled(inputs)[output]) for output in compiled.outputs]
 
 
-def open_torch(path: Path) -> Run:
-    """Return a program of torch.export; its logits are resized and compared here."""
+def open_torch(path: Path, decision: Settings | None) -> Run:
+    """Return a program of torch.export; its logits are resized and decided on here."""
     import torch
 
     network = torch.export.load(str(path)).module()
@@ -109,12 +109,30 @@ def open_torch(path: Path) -> Run:
             logits = network(torch.from_numpy(inputs["pixel_values"]))
             size = inputs["size"].tolist()
             resized = torch.nn.functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-        return [resized.argmax(1).numpy(), logits.numpy()]
+        labels = resized.argmax(1) if decision is None else decide(resized.softmax(1), decision)
+        return [labels.numpy(), logits.numpy()]
 
     return run
 
 
-OPENERS = {".onnx": open_onnx, ".xml": open_openvino, ".pt2": open_torch}
+def decide(shares: Any, decision: Settings) -> Any:
+    """Return class ids by thresholds, a tensor (N, H, W), of probabilities (N, C, H, W), as the other graphs do."""
+    import torch
+
+    given = shares.new_tensor([one or torch.inf for one in decision["thresholds"]])
+    limited, fallback = given.isfinite(), decision["fallback"]
+    best, greatest = (shares / given[:, None, None]).max(1)
+    if fallback is not None:
+        most = shares.argmax(1)
+        others = torch.where(limited[most], fallback, most)
+    else:
+        others = greatest if limited.all() else (shares - limited.float()[:, None, None]).argmax(1)
+    ids = torch.where(best >= 1, greatest, others)
+    confidence = shares.gather(1, ids[:, None])[:, 0]
+    return torch.where(confidence < decision["uncertain_below"], decision["no_class"], ids)
+
+
+OPENERS = {".onnx": open_onnx, ".xml": open_openvino}
 
 
 class Network:
@@ -132,7 +150,8 @@ class Network:
         if name not in facts["graphs"]:
             raise SystemExit(f"--graph {name}: there is none; choose one of {', '.join(facts['graphs'])}")
         self.inputs: list[str] = facts["graphs"][name]["inputs"]
-        self.run = OPENERS[Path(name).suffix](folder / name)
+        path, opener = folder / name, OPENERS.get(Path(name).suffix)
+        self.run = open_torch(path, facts["decision"]) if opener is None else opener(path)
 
     def feed(self, image: Array) -> dict[str, Array]:
         """Return the graph's inputs for an image, shape (H, W, channels)."""

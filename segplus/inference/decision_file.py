@@ -72,7 +72,7 @@ def change_decision(decision: DecisionRecipe, changes: Changes) -> DecisionRecip
     if not changes:
         return decision
     merged = _merge(decision.list_chosen(), changes)
-    if "thresholds" in changes:
+    if {"thresholds", "fallback"} & changes.keys():
         merged.pop("chosen_on", None)  # they are no longer the chosen ones
     return build_dataclass(DecisionRecipe, merged, "", "command line")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -141,11 +141,7 @@ def _refuse_other_members(members: Sequence[Checkpoint]) -> None:
 def _find_shared_decision(members: Sequence[Checkpoint]) -> DecisionRecipe:
     found = [member.decision for member in members]
     for member, other in zip(members[1:], found[1:], strict=True):
-        if (other.thresholds, other.uncertain_below, other.postprocess) != (
-            found[0].thresholds,
-            found[0].uncertain_below,
-            found[0].postprocess,
-        ):
+        if replace(other, chosen_on={}) != replace(found[0], chosen_on={}):
             raise InputError(
                 f"ensemble: {members[0].source} and {member.source} have different decisions",
                 found=f"{found[0].describe() or 'the most probable class'}; {other.describe() or 'the same'}",

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from segplus.classes import IGNORE_INDEX, WIDE_IGNORE_INDEX
 from segplus.images import DecodedImage, measure_image, show_as_rgb
-from segplus.inference.decisions import build_thresholds, choose_classes
+from segplus.inference.decisions import build_rule, choose_classes
 from segplus.inference.passes import ScorePass, average_passes, cut_chunks, fill_rows
 from segplus.inference.postprocessing import apply_label_steps
 from segplus.inference.postprocessing.dense_crf import refine_probabilities
@@ -62,11 +62,11 @@ class LabelMaker:
     ) -> None:
         self.decision, self.steps = decision, decision.postprocess
         self.class_names, self.normalize = class_names, normalize
-        self.thresholds = build_thresholds(decision, class_names or ())
+        self.rule = build_rule(decision, class_names or ())
         self.changes_labels = has_label_steps(self.steps)
         # The most probable class of the interpolated scores: found without interpolating every class.
         self.is_plain = (
-            self.thresholds is None
+            self.rule.is_argmax
             and not decision.uncertain_below
             and not self.steps.smooth_scores_px
             and not self.steps.crf.iterations
@@ -122,9 +122,7 @@ class LabelMaker:
                 top = _fill_further(further, top, probabilities, probabilities.amax(-1))
 
     def _fill(self, made: dict[str, Tensor], top: int, probabilities: Tensor) -> None:
-        chosen = choose_classes(
-            probabilities, None if self.thresholds is None else self.thresholds.to(probabilities.device)
-        )
+        chosen = choose_classes(probabilities, self.rule)
         confidence = probabilities.gather(-1, chosen[..., None])[..., 0]
         _fill_further(made, top, probabilities, confidence)
         if self.decision.uncertain_below:

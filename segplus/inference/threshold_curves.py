@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -72,21 +72,16 @@ class ThresholdCounts:
     Args:
         predictor: Forms the probabilities.
         class_ids: The classes that have curves.
-        num_classes: C.
         ignore_index: The label that is ignored.
         overlap: IoU above which an object is found.
     """
 
-    def __init__(
-        self, predictor: Predictor, class_ids: list[int], num_classes: int, ignore_index: int, overlap: float = 0.5
-    ) -> None:
+    def __init__(self, predictor: Predictor, class_ids: list[int], ignore_index: int, overlap: float = 0.5) -> None:
         self.predictor, self.class_ids, self.ignore_index = predictor, class_ids, ignore_index
         self.pixels = np.zeros((len(class_ids), 2, STEPS + 1), dtype=np.int64)  # not the class, the class
         self.objects = {
             class_id: [ObjectScores(2, ignore_index, overlap, ()) for _ in OBJECT_THRESHOLDS] for class_id in class_ids
         }
-        stored = predictor.label_maker.thresholds
-        self.thresholds = torch.full((num_classes,), torch.nan) if stored is None else stored
 
     def update(self, image: DecodedImage, label: Tensor) -> None:
         """Count one image; its label map has class ids, shape (H, W)."""
@@ -104,9 +99,10 @@ class ThresholdCounts:
             for position, class_id in enumerate(self.class_ids):
                 self._count_pixels(position, rows[..., class_id], label[top:bottom] == class_id, label[top:bottom])
                 for number, threshold in enumerate(OBJECT_THRESHOLDS):
-                    limits = self.thresholds.to(rows.device, copy=True)
+                    limits = maker.rule.thresholds.clone()
                     limits[class_id] = threshold
-                    maps[class_id][number, top:bottom] = choose_classes(rows, limits).to(dtype)
+                    chosen = choose_classes(rows, replace(maker.rule, thresholds=limits))
+                    maps[class_id][number, top:bottom] = chosen.to(dtype)
         self._count_objects(maps, label, classes)
 
     def _count_pixels(self, position: int, probability: Tensor, truth: Tensor, label: Tensor) -> None:

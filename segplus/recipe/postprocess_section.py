@@ -144,13 +144,16 @@ class DecisionRecipe:
     Args:
         thresholds: Class name -> probability from which a pixel gets the class, also where another is more probable;
             below it the pixel never does. Where several reach theirs, the one that exceeds it most, as a ratio, wins;
-            where none does, the most probable of the other classes.
+            where none does, the most probable class, unless it has a threshold.
+        fallback: The class of pixels whose most probable class has a threshold and is below it; None: the class called
+            background where there is one, or else the most probable of the classes without a threshold.
         uncertain_below: Pixels whose class is less probable get none: they are labelled with the ignore index.
         postprocess: What follows.
         chosen_on: How the thresholds were chosen, for people.
     """
 
     thresholds: dict[str, float] = field(default_factory=dict)
+    fallback: str | None = None
     uncertain_below: float = 0.0
     postprocess: PostprocessRecipe = field(default_factory=PostprocessRecipe)
     chosen_on: dict[str, Any] = field(default_factory=dict)
@@ -160,6 +163,12 @@ class DecisionRecipe:
         for name, value in self.thresholds.items():
             if not 0 < value <= 1:
                 raise InputError(f"threshold of {name}", found=value, allowed="above 0, up to 1")
+        if self.fallback in self.thresholds:
+            raise InputError(
+                f"threshold of {self.fallback}: the fallback takes what reaches no threshold, so it has none itself",
+                found=self.thresholds[self.fallback],
+                fix="leave this threshold out, or name another fallback",
+            )
         if not 0 <= self.uncertain_below <= 1:
             raise InputError("uncertain_below", found=self.uncertain_below, allowed="0 to 1")
 
@@ -170,12 +179,14 @@ class DecisionRecipe:
             InputError: If so.
         """
         check_class_names("thresholds", self.thresholds, names)
+        check_class_names("fallback", {} if self.fallback is None else {self.fallback: None}, names)
         self.postprocess.check_classes(names)
 
     def list_chosen(self) -> dict[str, Any]:
         """Return what is not the default, as segplus_decision.json holds it."""
         chosen = {
             "thresholds": dict(self.thresholds),
+            "fallback": self.fallback,
             "uncertain_below": self.uncertain_below,
             "postprocess": self.postprocess.list_chosen(),
             "chosen_on": self.chosen_on,
@@ -185,6 +196,7 @@ class DecisionRecipe:
     def describe(self) -> str:
         """Return one line for tables; empty where each pixel gets the most probable class and nothing follows."""
         parts = [f"{name} from {value:.4g}" for name, value in self.thresholds.items()]
+        parts += [f"else {self.fallback}"] if self.fallback is not None else []
         parts += [f"uncertain below {self.uncertain_below:g}"] if self.uncertain_below else []
         steps = self.postprocess.list_chosen()
         return ", ".join([*parts, *(f"{key} {_describe_value(value)}" for key, value in steps.items())])

@@ -9,12 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from segplus.classes import ClassMap
+from segplus.classes import ClassMap, find_backgrounds
 from segplus.reporting.examples import Example, Labels
 
 Pixels = npt.NDArray[np.uint8]
 
-_BACKGROUND_NAMES = ("background", "_background_")
 _IGNORED_DARK, _IGNORED_LIGHT = (46, 46, 50), (74, 74, 80)
 # Lighter by far than the darkened photograph under it: seen in grey, too, and by every eye.
 WRONG = (255, 176, 0)
@@ -60,9 +59,7 @@ def draw_overlay(image: Image.Image, labels: Labels, classes: ClassMap, opacity:
     """
     photo = _fit(image, labels)
     mixed = photo * (1 - opacity) + colorize(labels, classes) * opacity
-    plain = (labels < 0) | (labels >= classes.num_classes)
-    if classes.num_classes > 1:
-        plain |= np.isin(labels, [index for index, name in enumerate(classes.names) if name in _BACKGROUND_NAMES])
+    plain = (labels < 0) | (labels >= classes.num_classes) | np.isin(labels, find_backgrounds(classes.names))
     return Image.fromarray(np.where(plain[..., None], photo, mixed).astype(np.uint8))
 
 
