@@ -22,7 +22,7 @@ from segplus.data.cache import open_cache
 from segplus.data.decoding.headers import check_png, find_plain_jpeg_size, shorten_jpeg, shorten_png
 from segplus.data.decoding.image_reader import ImageReader, find_orientation, read_size
 from segplus.data.decoding.masks import MaskDecoder
-from segplus.data.decoding.opencv import decode_grey_png, decode_jpeg
+from segplus.data.decoding.quick_decoders import decode_grey_png, decode_jpeg
 from segplus.data.decoding.regions import open_image, open_label
 from segplus.data.decoding.tiff import read_layout, read_tiff_box
 from segplus.data.synthetic.scenes import SyntheticScenes

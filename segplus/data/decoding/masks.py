@@ -17,8 +17,8 @@ from segplus.data.decoding.depth import count_equal_pages
 from segplus.data.decoding.headers import check_png, check_png_pixels, read_png_size
 from segplus.data.decoding.image_reader import count_pages, read_pages
 from segplus.data.decoding.mask_channels import LOSSY_GREY, choose_channel, is_grey, join_planes, snap_colors
-from segplus.data.decoding.opencv import BARE_PNG, decode_grey_png
 from segplus.data.decoding.polygons import draw_annotation
+from segplus.data.decoding.quick_decoders import BARE_PNG, decode_grey_png
 from segplus.data.decoding.stored import (
     LOSSY_FORMATS,
     MAX_PIXELS,

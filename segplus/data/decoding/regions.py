@@ -16,7 +16,7 @@ from segplus.data.decoding.depth import is_cut_to_bytes
 from segplus.data.decoding.headers import find_plain_jpeg_size, shorten_jpeg, shorten_png
 from segplus.data.decoding.image_reader import ImageReader, find_orientation, has_many_channels
 from segplus.data.decoding.masks import MaskDecoder, refuse_mask_pages
-from segplus.data.decoding.opencv import decode_jpeg
+from segplus.data.decoding.quick_decoders import decode_jpeg
 from segplus.data.decoding.stored import (
     Stored,
     find_path,
