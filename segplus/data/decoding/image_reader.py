@@ -16,7 +16,6 @@ from segplus.data.decoding.stored import (
     MAX_PIXELS,
     ORIENTATION_TAG,
     Stored,
-    find_array,
     find_suffix,
     open_with_pillow,
     read_content,
@@ -64,7 +63,7 @@ class ImageReader:
         with report_damage(source):
             if find_suffix(stored) in (".npy", ".npz"):
                 most_values = self.max_pixels * max(self.channels, 4)
-                return self._shape_array(load_array(find_array(stored), most_values), source)
+                return self._shape_array(load_array(stored, most_values), source)
             if has_many_channels(stored):
                 return self._read_many_channels(stored, source)
             with open_with_pillow(stored, self.max_pixels) as image:
@@ -138,7 +137,7 @@ def read_size(stored: Stored, source: str) -> tuple[int, int]:
     """
     with report_damage(source):
         if find_suffix(stored) in (".npy", ".npz"):
-            shape = read_header(find_array(stored)).shape
+            shape = read_header(stored).shape
             # (H, W), (H, W, C) or (C, H, W): the two long axes.
             return (shape[1], shape[2]) if len(shape) == 3 and shape[0] < min(shape[1:]) else (shape[0], shape[1])
         if has_many_channels(stored):
@@ -167,7 +166,7 @@ def describe_file(stored: Stored, source: str) -> str:
         return "shapes"
     with report_damage(source):
         if find_suffix(stored) in (".npy", ".npz"):
-            array = read_header(find_array(stored))
+            array = read_header(stored)
             return f"NumPy {array.dtype}, {array.ndim} axes"
         if has_many_channels(stored):
             layout = read_layout(stored)

@@ -22,7 +22,6 @@ from segplus.data.decoding.stored import (
     LOSSY_FORMATS,
     MAX_PIXELS,
     Stored,
-    find_array,
     find_suffix,
     map_content,
     open_with_pillow,
@@ -98,7 +97,7 @@ class MaskDecoder:
                 admit(*annotation["size"])
                 return draw_annotation(annotation)
             if find_suffix(stored) in (".npy", ".npz"):
-                return self._read_array(find_array(stored), source, admit)
+                return self._read_array(stored, source, admit)
             if find_suffix(stored) in (".png", ""):  # images in a table may come without a name
                 stored = {"bytes": read_content(stored), "path": None}
                 if self._takes_samples(stored["bytes"]):
@@ -118,11 +117,11 @@ class MaskDecoder:
                 admit(image.height, image.width)
             return self._read_image(image, source)
 
-    def _read_array(self, file: str | bytes, source: str, admit: Callable[[int, int], None]) -> Raw:
-        shape = read_header(file).shape
+    def _read_array(self, stored: Stored, source: str, admit: Callable[[int, int], None]) -> Raw:
+        shape = read_header(stored).shape
         if len(shape) == 2:
             admit(*shape)
-        return self._read_values(load_array(file, self.max_pixels * max(self.planes, 4)), source)
+        return self._read_values(load_array(stored, self.max_pixels * max(self.planes, 4)), source)
 
     def decode_values(self, values: Raw, source: str) -> npt.NDArray[np.unsignedinteger[Any]]:
         """Return the class ids of a rectangle of a mask, shape (H, W), from its values as they are stored.
