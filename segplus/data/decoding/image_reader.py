@@ -10,8 +10,9 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from segplus.data.decoding.arrays import load_array, read_header
-from segplus.data.decoding.depth import is_cut_to_bytes, lay_on_white, read_deep_colors, refuse_stack
+from segplus.data.decoding.depth import is_cut_to_bytes, lay_on_white, refuse_stack
 from segplus.data.decoding.headers import has_late_text
+from segplus.data.decoding.quick_decoders import decode_png
 from segplus.data.decoding.stored import (
     MAX_PIXELS,
     ORIENTATION_TAG,
@@ -89,7 +90,9 @@ class ImageReader:
     def _read_deep_colors(self, image: Image.Image, stored: Stored) -> npt.NDArray[np.uint16]:
         if find_orientation(image) != 1:
             raise ValueError("16-bit colours with an EXIF orientation; save the image upright")
-        colors = read_deep_colors(read_content(stored))
+        if image.format != "PNG":
+            raise ValueError("16-bit colours that are not read; save it as TIFF or .npy")
+        colors = decode_png(read_content(stored))
         if self.channels == 3 and colors.shape[2] == 4:
             return lay_on_white(colors, min((self.value_range or DEEP_COLORS).high, 65535))
         return colors
