@@ -17,7 +17,7 @@ from segplus.data.decoding.depth import count_equal_pages
 from segplus.data.decoding.image_reader import count_pages, read_pages
 from segplus.data.decoding.mask_channels import LOSSY_GREY, choose_channel, is_grey, join_planes, snap_colors
 from segplus.data.decoding.polygons import draw_annotation
-from segplus.data.decoding.quick_decoders import check_png, decode_png, is_grey_png, read_png_size
+from segplus.data.decoding.quick_decoders import check_png, decode_bare_png, decode_png, find_bare_type, read_png_size
 from segplus.data.decoding.stored import (
     LOSSY_FORMATS,
     MAX_PIXELS,
@@ -102,12 +102,15 @@ class MaskDecoder:
                 stored = {"bytes": read_content(stored), "path": None}
                 if self._takes_samples(stored["bytes"]):
                     admit(*read_png_size(stored["bytes"]))
-                    return self._read_values(decode_png(stored["bytes"]), source)
+                    return self._read_values(decode_bare_png(stored["bytes"]), source)
             return self._read_with_pillow(stored, source, admit)
 
     def _takes_samples(self, content: bytes) -> bool:
         """Return whether a file's samples are the values, so that it is decoded without Pillow."""
-        return not self.classes.legend and is_grey_png(content)
+        kind = find_bare_type(content)
+        if kind == "palette" and self.encoding not in ("auto", "palette"):
+            return False
+        return kind == "colors" or (kind != "" and not self.classes.legend)
 
     def _read_with_pillow(self, stored: Stored, source: str, admit: Callable[[int, int], None]) -> Raw:
         with open_with_pillow(stored, self.max_pixels) as image:

@@ -15,7 +15,8 @@ from PIL import Image
 _END_OF_JPEG = b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"
 _CHUNKS_BEHIND = (b"eXIf", b"iTXt", b"tEXt", b"tIME", b"zTXt")  # that may lie behind the pixels
-_GREY_OF_8_BITS = b"\x08\x00"  # depth and colour type, at byte 24
+# By depth and colour type, at byte 24; samples of fewer bits would be spread, and those of other types changed.
+_TYPES = {b"\x08\0": "grey", b"\x10\0": "grey", b"\x08\2": "colors", b"\x08\6": "colors", b"\x08\3": "palette"}
 
 
 def decode_jpeg(content: bytes) -> npt.NDArray[np.uint8] | None:
@@ -34,14 +35,37 @@ def decode_jpeg(content: bytes) -> npt.NDArray[np.uint8] | None:
     return decoded
 
 
-def is_grey_png(content: bytes) -> bool:
-    """Return whether a file is an 8-bit grey PNG of pixels alone, its header whole: `decode_png` gives its values.
+def find_bare_type(content: bytes) -> str:
+    """Return "grey", "colors" or "palette" of a PNG of pixels and palette alone, both headers whole; "" of all others.
 
     One with a text, which may turn it, or a transparent value is left to Pillow.
     """
-    is_bare = content.startswith(_PNG_START) and content[37:41] == b"IDAT" and content.endswith(_PNG_END)
-    is_grey = content[24:26] == _GREY_OF_8_BITS and zlib.crc32(content[12:29]) == int.from_bytes(content[29:33], "big")
-    return is_bare and is_grey and not any(name in content for name in _CHUNKS_BEHIND)
+    start = _find_pixels(content)
+    is_bare = (
+        content.startswith(_PNG_START) and content[start + 4 : start + 8] == b"IDAT" and content.endswith(_PNG_END)
+    )
+    heads = [(12, 29), (37, start - 4)][: 1 + (start > 33)]
+    is_whole = all(zlib.crc32(content[a:b]) == int.from_bytes(content[b : b + 4], "big") for a, b in heads)
+    is_alone = is_bare and is_whole and not any(name in content for name in _CHUNKS_BEHIND)
+    return _TYPES.get(content[24:26], "") if is_alone else ""
+
+
+def _find_pixels(content: bytes) -> int:
+    """Return where the chunk behind the header lies, or behind the palette that follows it."""
+    return 45 + int.from_bytes(content[33:37], "big") if content[37:41] == b"PLTE" else 33
+
+
+def decode_bare_png(content: bytes) -> npt.NDArray[Any]:
+    """Return the samples of a PNG that has a bare type; of a palette the indices, which are read as if they were grey.
+
+    Raises:
+        imagecodecs.PngError: If pixels are damaged or missing.
+    """
+    if _TYPES[content[24:26]] != "palette":
+        return decode_png(content)
+    header = content[12:25] + b"\0" + content[26:29]
+    check_sum = zlib.crc32(header).to_bytes(4, "big")
+    return decode_png(b"".join((content[:12], header, check_sum, content[_find_pixels(content) :])))
 
 
 def check_png(content: bytes) -> None:
