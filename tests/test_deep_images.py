@@ -88,7 +88,7 @@ def test_files_cache_and_crops_keep_the_type(tmp_path: Path, channels: int) -> N
     assert np.unique(image).tolist() == [NEAR, FAR]
     cached = open_cache(split, tmp_path / "pixels")
     box = (3, 5, 20, 30)
-    for held in (cached.image(0)[3:23, 5:35], split.open(0).image(box), cached.open(0).image(box)):
+    for held in (cached[0]["image"][3:23, 5:35], split.open(0).image(box), cached.open(0).image(box)):
         assert held.dtype == np.uint16
         np.testing.assert_array_equal(held, image[3:23, 5:35])
 

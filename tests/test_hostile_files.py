@@ -82,7 +82,7 @@ def test_code_in_a_checkpoint_or_a_cache_is_not_run(checkpoint: Path, tmp_path: 
     openings = (
         lambda: load_array(str(array), 100),
         lambda: map_array(str(array)),
-        lambda: load_array(index, 100),
+        lambda: load_array({"bytes": index, "path": None}, 100),
         lambda: SplitStatistics.unpack(index),
         lambda: CachedSplit(None, tmp_path),
     )

@@ -261,16 +261,20 @@ def test_values_outside_the_classes_are_counted(tmp_path: Path) -> None:
     assert count(tmp_path, unknown="ignore") == [2387, 0, 13]
 
 
-def test_any_flipped_bit_in_a_png_mask_is_noticed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["ids", "palette"])
+def test_any_flipped_bit_in_a_png_mask_is_noticed(tmp_path: Path, encoding: str) -> None:
     path = place_pair(tmp_path)
-    Image.fromarray(draw_ids(v1=12).astype(np.uint8)).save(path)
+    image = Image.fromarray(draw_ids(v1=12).astype(np.uint8))
+    if encoding == "palette":
+        image.putpalette([value % 251 for value in range(768)])
+    image.save(path, bits=8)
     content = path.read_bytes()
-    for position in range(0, len(content), 4):
+    for position in range(0, len(content), 4 if encoding == "ids" else 19):
         damaged = bytearray(content)
         damaged[position] ^= 1 << position % 8
         path.write_bytes(damaged)
         with pytest.raises(InputError, match=r"a\.png"):
-            count(tmp_path, encoding="ids")
+            count(tmp_path, encoding=encoding)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools, under NumPy 2

@@ -19,10 +19,10 @@ from transformers.models.segformer.image_processing_pil_segformer import Segform
 from segplus.classes import ClassMap
 from segplus.data import SegmentationSplit, load_segmentation_dataset
 from segplus.data.cache import open_cache
-from segplus.data.decoding.headers import check_png, find_plain_jpeg_size, shorten_jpeg, shorten_png
+from segplus.data.decoding.headers import find_plain_jpeg_size, shorten_jpeg, shorten_png
 from segplus.data.decoding.image_reader import ImageReader, find_orientation, read_size
 from segplus.data.decoding.masks import MaskDecoder
-from segplus.data.decoding.opencv import decode_grey_png, decode_jpeg
+from segplus.data.decoding.quick_decoders import decode_bare_png, decode_jpeg, find_bare_type
 from segplus.data.decoding.regions import open_image, open_label
 from segplus.data.decoding.tiff import read_layout, read_tiff_box
 from segplus.data.synthetic.scenes import SyntheticScenes
@@ -115,8 +115,8 @@ def test_plain_jpegs_are_known_by_their_header() -> None:
     assert find_plain_jpeg_size(png.getvalue()) is find_plain_jpeg_size(b"") is None
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "1", "LA", "RGB", "I;16", "transparent", "text"])
-def test_opencv_decodes_bare_grey_png_alone(mode: str) -> None:
+@pytest.mark.parametrize("mode", ["L", "P", "1", "LA", "RGB", "RGBA", "I;16", "transparent", "text"])
+def test_bare_png_alone_is_decoded_without_pillow(mode: str) -> None:
     content = io.BytesIO()
     options: dict[str, Any] = {}
     grey = np.random.default_rng(2).integers(0, 256, SIZE, dtype=np.uint8)
@@ -126,13 +126,15 @@ def test_opencv_decodes_bare_grey_png_alone(mode: str) -> None:
         options["pnginfo"] = PngImagePlugin.PngInfo()
         options["pnginfo"].add_text("made by", "hand")
     image = Image.fromarray(grey.astype(np.uint16)) if mode == "I;16" else Image.fromarray(grey)
-    image = image.convert(mode) if mode in ("P", "1", "LA", "RGB") else image
+    image = image.convert(mode) if mode in ("P", "1", "LA", "RGB", "RGBA") else image
     image.save(content, "PNG", **options)
-    decoded = decode_grey_png(content.getvalue(), check_png(content.getvalue()))
-    if mode == "L":
-        np.testing.assert_array_equal(decoded, grey)
-    else:
-        assert decoded is None
+    kinds = {"L": "grey", "I;16": "grey", "P": "palette", "RGB": "colors", "RGBA": "colors"}
+    assert find_bare_type(content.getvalue()) == kinds.get(mode, "")
+    if mode in kinds:
+        decoded = decode_bare_png(content.getvalue())
+        wanted = np.asarray(Image.open(content))
+        np.testing.assert_array_equal(decoded, wanted)
+        assert decoded.dtype == wanted.dtype
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -62,10 +62,10 @@ def open_cache(
 
 
 class CachedSplit:
-    """A split whose pairs come from memory-mapped files; names and classes are the split's own.
+    """A split whose pairs come from memory-mapped files, read-only.
 
     Args:
-        split: The split that was cached.
+        split: The split that was cached: it has the names and the classes.
         path: The folder of its cache.
     """
 
@@ -80,71 +80,43 @@ class CachedSplit:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return {"image", "label", "name"} without decoding; three 8-bit channels are a PIL image, as before."""
-        return {"image": self.image(index), "label": self.label(index), "name": self.name(index)}
-
-    def image(self, index: int) -> DecodedImage:
-        """Return the image only; read-only."""
-        start, _, height, width, channels, is_rgb = self._table[index].tolist()
-        size = height * width * channels
-        pixels = self._images[start : start + size * self._image_dtype.itemsize]
-        if is_rgb:
-            return Image.frombuffer("RGB", (width, height), pixels, "raw", "RGB", 0, 1)
-        return np.frombuffer(pixels, self._image_dtype).reshape(height, width, channels)
-
-    def label(self, index: int) -> npt.NDArray[Any]:
-        """Return the class ids only, shape (H, W); read-only."""
-        _, start, height, width, _, _ = self._table[index].tolist()
-        pixels = self._labels[start : start + height * width * self._label_dtype.itemsize]
-        return np.frombuffer(pixels, self._label_dtype).reshape(height, width)
+        image, label, is_rgb = self._map(index)
+        return {"image": Image.fromarray(image) if is_rgb else image, "label": label, "name": self.name(index)}
 
     def open(self, index: int) -> OpenPair:
         """Return the pair; what is read of it are the pages of the files that hold the rectangle."""
-        start, _, height, width, channels, _ = self._table[index].tolist()
-        size = height * width * channels * self._image_dtype.itemsize
-        pixels = self._images[start : start + size].view(self._image_dtype).reshape(height, width, channels)
-        return open_arrays(pixels, self.label(index))
+        return open_arrays(*self._map(index)[:2])
+
+    def _map(self, index: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any], bool]:
+        """Return image (H, W, channels), class ids (H, W), and whether the image is one of PIL."""
+        image_start, label_start, height, width, channels, is_rgb = self._table[index].tolist()
+        image_end = image_start + height * width * channels * self._image_dtype.itemsize
+        label_end = label_start + height * width * self._label_dtype.itemsize
+        image = self._images[image_start:image_end].view(self._image_dtype).reshape(height, width, channels)
+        label = self._labels[label_start:label_end].view(self._label_dtype).reshape(height, width)
+        return image, label, bool(is_rgb)
 
     def size_px(self, index: int) -> tuple[int, int]:
         """Return (height, width)."""
         return int(self._table[index, 2]), int(self._table[index, 3])
 
-    @cached_property
-    def _images(self) -> npt.NDArray[np.uint8]:
-        return np.memmap(self.path / "images.bin", np.uint8, mode="r")
-
-    @cached_property
-    def _labels(self) -> npt.NDArray[np.uint8]:
-        return np.memmap(self.path / "labels.bin", np.uint8, mode="r")
-
-    @property
-    def classes(self) -> Any:
-        """The classes of the labels."""
-        return self.split.classes
-
-    @property
-    def fingerprint(self) -> str:
-        """Text that changes with the content."""
-        return str(self.split.fingerprint)
-
     def name(self, index: int) -> str:
         """Return the name of a pair within the split."""
         return str(self.split.name(index))
-
-    @property
-    def names(self) -> list[str]:
-        """The names of all pairs, in order."""
-        return list(self.split.names)
-
-    def sources(self, index: int) -> tuple[str, str]:
-        """Return what messages call the image and the mask."""
-        image, mask = self.split.sources(index)
-        return str(image), str(mask)
 
     def select(self, indices: npt.ArrayLike, title: str | None = None) -> CachedSplit:
         """Return the split that holds only these pairs, in this order, from the same cache."""
         chosen = CachedSplit(self.split.select(indices, title), self.path)
         chosen._table = self._table[np.asarray(indices, dtype=np.int64)]
         return chosen
+
+    @cached_property
+    def _images(self) -> npt.NDArray[np.uint8]:
+        return np.asarray(np.memmap(self.path / "images.bin", np.uint8, mode="r"))
+
+    @cached_property
+    def _labels(self) -> npt.NDArray[np.uint8]:
+        return np.asarray(np.memmap(self.path / "labels.bin", np.uint8, mode="r"))
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the maps behind: a worker opens its own."""

@@ -43,36 +43,33 @@ def find_misreadings(split: SegmentationSplit, pixels: Sequence[int]) -> Iterato
 
 def find_ignored_foreground(split: SegmentationSplit, pixels: Counts) -> InputError | None:
     """Return what to say of masks of 0 and 255 that are read as ids, 255 ignored."""
-    classes, where = split.classes, split.title
-    if not looks_like_bytes(split.decoder, pixels):
+    if not _ignores_bytes(split.decoder) or pixels[1:-1].any() or not pixels[-1]:
         return None
-    if not set(np.unique(split.raw_label(0)).tolist()) <= {0, 255}:
-        return None
-    two = classes.num_classes == 2
-    return InputError(
-        f"{where}: masks of 0 and 255, and 255 is ignored",
-        found=f"no pixel of '{classes.names[1]}'{'' if two else ' and the classes behind it'}, those of 255 ignored",
-        fix="set data.encoding: binary and two names in data.classes, or data.void: [255] where 255 means nothing",
-    )
-
-
-def looks_like_bytes(decoder: MaskDecoder, pixels: Counts) -> bool:
-    """Return whether only the first class has pixels, 255 has some, and the recipe does not call it void."""
-    read_as_ids = decoder.encoding in ("ids", "auto", "palette") and not decoder.states_void
-    first = decoder.classes.raw_to_class.get(0) == 0 and not decoder.classes.legend
-    return bool(read_as_ids and first and len(pixels) > 2 and not pixels[1:-1].any() and pixels[-1] > 0)
+    return _describe_ignored_foreground(split) if set(np.unique(split.raw_label(0)).tolist()) <= {0, 255} else None
 
 
 def refuse_ignored_foreground(split: SegmentationSplit) -> None:
     """Raise InputError if masks are of 0 and 255, and 255 is ignored; few are read where one shows another value."""
-    pixels = np.zeros(split.classes.num_classes + 1, dtype=np.int64)
-    pixels[[0, -1]] = 1
-    if not len(split) or not looks_like_bytes(split.decoder, pixels):
+    if not _ignores_bytes(split.decoder):
         return
-    if _holds_bytes_alone(split, choose_evenly(len(split), _SAMPLED)) and _holds_bytes_alone(split, range(len(split))):
-        problem = find_ignored_foreground(split, pixels)
-        if problem is not None:
-            raise problem
+    if all(_holds_bytes_alone(split, some) for some in (choose_evenly(len(split), _SAMPLED), range(len(split)))):
+        raise _describe_ignored_foreground(split)
+
+
+def _ignores_bytes(decoder: MaskDecoder) -> bool:
+    """Return whether ids are read of which 0 is the first class, and 255 is ignored without the recipe's word."""
+    classes = decoder.classes
+    reads_ids = decoder.encoding in ("ids", "auto", "palette") and not classes.legend and not decoder.states_void
+    return reads_ids and classes.num_classes > 1 and classes.raw_to_class.get(0) == 0
+
+
+def _describe_ignored_foreground(split: SegmentationSplit) -> InputError:
+    names, behind = split.classes.names, " and the classes behind it" if split.classes.num_classes > 2 else ""
+    return InputError(
+        f"{split.title}: masks of 0 and 255, and 255 is ignored",
+        found=f"no pixel of '{names[1]}'{behind}, those of 255 ignored",
+        fix="set data.encoding: binary and two names in data.classes, or data.void: [255] where 255 means nothing",
+    )
 
 
 def _holds_bytes_alone(split: SegmentationSplit, positions: Iterable[int]) -> bool:

@@ -10,16 +10,17 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from segplus.progress import Progress
 
 T = TypeVar("T")
+_MOST_THREADS = 16
 
 
 def map_pairs(work: Callable[[int], T], count: int, title: str | None) -> Iterator[T]:
     """Yield work(0), work(1), ... in order, computed by one thread a processor, with few results held at a time."""
-    workers = count_workers()
+    workers = min(_MOST_THREADS, count_cores())
     with (
         ThreadPoolExecutor(workers) as pool,
         Progress[None](total=count, title=title or "", unit="pairs", show=title is not None, leave=False) as bar,
@@ -44,42 +45,30 @@ def read_ahead(items: Iterator[T], most: int) -> Iterator[T]:
 
     What the iterator raises is raised where its item was awaited.
     """
-    waiting: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(most)
-    stopped = threading.Event()
+    waiting: queue.SimpleQueue[tuple[T] | BaseException | None] = queue.SimpleQueue()
+    room, stopped = threading.Semaphore(most), threading.Event()
 
     def read() -> None:
         try:
             for item in items:
-                if not _put(waiting, (item,), stopped):
+                room.acquire()
+                if stopped.is_set():
                     return
-            _put(waiting, None, stopped)
+                waiting.put((item,))
+            waiting.put(None)
         except BaseException as error:
-            _put(waiting, error, stopped)
+            waiting.put(error)
 
     threading.Thread(target=read, name="segplus-read-ahead", daemon=True).start()
     try:
         while (entry := waiting.get()) is not None:
             if isinstance(entry, BaseException):
                 raise entry
+            room.release()
             yield entry[0]
     finally:
         stopped.set()
-
-
-def _put(waiting: queue.Queue[Any], item: Any, stopped: threading.Event) -> bool:
-    """Put an item as soon as there is room; return False if nobody waits for it any more."""
-    while not stopped.is_set():
-        try:
-            waiting.put(item, timeout=0.2)
-        except queue.Full:
-            continue
-        return True
-    return False
-
-
-def count_workers() -> int:
-    """Return the number of processors this process may use, 16 at most."""
-    return min(16, count_cores())
+        room.release()
 
 
 def count_cores() -> int:

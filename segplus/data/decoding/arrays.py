@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import zipfile
 from typing import IO, Any
@@ -11,43 +10,48 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from segplus.data.decoding.stored import Stored, find_path, find_suffix, is_in_table, open_binary
 
-def load_array(file: str | bytes, most_values: int) -> npt.NDArray[Any]:
+
+def load_array(stored: Stored, most_values: int) -> npt.NDArray[Any]:
     """Return the array of a .npy file, or the only array of a .npz file.
 
     Args:
-        file: Path, or content.
+        stored: The file.
         most_values: Largest number of values that is read at once.
     Raises:
         ValueError: If it is another file, or holds objects.
         PIL.Image.DecompressionBombError: If it claims more values.
     """
-    header = read_header(file)
+    header = read_header(stored)
     if header.size > most_values:
         raise Image.DecompressionBombError(f"an array of shape {header.shape}; {most_values} values are read at once")
-    if isinstance(file, str) and file.lower().endswith(".npy"):
-        return np.array(map_array(file))  # mapped first: the file is as long as its header says
-    loaded = np.load(io.BytesIO(file) if isinstance(file, bytes) else file, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-        return loaded
-    with loaded:
-        only: npt.NDArray[Any] = loaded[loaded.files[0]]
+    if is_mapped(stored):
+        return np.array(map_array(stored))  # mapped first: the file is as long as its header says
+    with open_binary(stored) as file:
+        loaded = np.load(file, allow_pickle=False)
+        only: npt.NDArray[Any] = loaded if isinstance(loaded, np.ndarray) else loaded[loaded.files[0]]
         return only
 
 
-def map_array(path: str) -> npt.NDArray[Any]:
+def is_mapped(stored: Stored) -> bool:
+    """Return whether a file can be mapped into memory: a .npy file on a disk."""
+    return find_suffix(stored) == ".npy" and not is_in_table(stored)
+
+
+def map_array(stored: Stored) -> npt.NDArray[Any]:
     """Return the array of a .npy file, mapped into memory: only what is looked at is read."""
-    mapped: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    mapped: npt.NDArray[Any] = np.load(find_path(stored), mmap_mode="r", allow_pickle=False)
     return mapped
 
 
-def read_header(file: str | bytes) -> npt.NDArray[Any]:
+def read_header(stored: Stored) -> npt.NDArray[Any]:
     """Return an array of the type and shape that a .npy or .npz file states; it takes no memory.
 
     Raises:
         ValueError: If it is another file, has no values, or holds objects.
     """
-    with io.BytesIO(file) if isinstance(file, bytes) else open(file, "rb") as opened:
+    with open_binary(stored) as opened:
         if opened.read(2) != b"PK":
             opened.seek(0)
             return _read_header(opened)

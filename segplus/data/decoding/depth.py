@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, TiffImagePlugin
@@ -20,18 +19,6 @@ def is_cut_to_bytes(image: Image.Image) -> bool:
     arguments = tiles[0][3]
     raw_mode = arguments[0] if isinstance(arguments, tuple) else arguments
     return ";16" in str(raw_mode)
-
-
-def read_deep_colors(content: bytes) -> npt.NDArray[np.uint16]:
-    """Return the colours of a 16-bit image, uint16, shape (H, W, 3), or (H, W, 4) with transparency.
-
-    Raises:
-        ValueError: If it cannot be decoded.
-    """
-    stored = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    if stored is None or stored.ndim != 3 or stored.dtype != np.uint16:
-        raise ValueError("16-bit colours that are not read; save it as TIFF or .npy")
-    return np.ascontiguousarray(stored[..., [2, 1, 0, 3][: stored.shape[2]]])  # OpenCV has blue first
 
 
 def lay_on_white(colors: npt.NDArray[np.uint16], white: float) -> npt.NDArray[np.uint16]:

@@ -1,4 +1,4 @@
-"""JPEG and PNG files by their headers: check sums, types of chunks, and files that a decoder leaves early.
+"""JPEG and PNG files by their headers: what a decoder need not be asked, and files that it leaves early.
 
 A decoder of either format goes through the image from top to bottom and stops at the height that the header states.
 A smaller height in the header therefore saves the work below it, and the rows above stay what they were, bit by bit.
@@ -6,86 +6,18 @@ A smaller height in the header therefore saves the work below it, and the rows a
 
 from __future__ import annotations
 
-import mmap
 import zlib
 from collections.abc import Iterator
 from typing import IO
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _TEXT_CHUNKS = frozenset({b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
-_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # samples of a pixel by colour type
-_PASSES = (  # of an interlaced file: left, top, and the steps across and down
-    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
-)  # fmt: skip
-_INFLATED_BYTES = 1 << 20  # held at a time
 _JPEG_START = b"\xff\xd8\xff"
 _HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended sequential, progressive
 _START_OF_SCAN = 0xDA
 _APPENDED = (0xE1, 0xE2)  # segments of metadata: EXIF and XMP turn an image, MPF has more than one
 _METADATA = (b"Exif", b"http", b"MPF")
 _BLOCK_ROWS = 8
-
-
-def check_png(content: bytes) -> frozenset[bytes]:
-    """Return the types of chunks in a PNG file whose check sums all hold; decoders skip those of the pixels.
-
-    Returns:
-        Chunk names such as b"IHDR"; empty for another format.
-
-    Raises:
-        ValueError: If a chunk is damaged or cut off.
-    """
-    if not content.startswith(_PNG_START):
-        return frozenset()
-    view, chunks = memoryview(content), set()
-    for name, start, end in _list_chunks(content):
-        if zlib.crc32(view[start - 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
-            raise ValueError(f"check sum of chunk {name!r} does not hold")
-        chunks.add(name)
-    if b"IEND" not in chunks:
-        raise ValueError("the file ends before its last chunk")
-    return frozenset(chunks)
-
-
-def _list_chunks(content: bytes | mmap.mmap) -> Iterator[tuple[bytes, int, int]]:
-    """Yield name, start and end of the content of each whole chunk of a PNG file, up to IEND."""
-    start, name = len(_PNG_START), b""
-    while name != b"IEND":
-        name, begin = bytes(content[start + 4 : start + 8]), start + 8
-        end = begin + int.from_bytes(content[start : start + 4], "big")
-        if end + 4 > len(content):
-            return
-        yield name, begin, end
-        start = end + 4
-
-
-def read_png_size(content: bytes | mmap.mmap) -> tuple[int, int]:
-    """Return the (height, width) that a PNG file's header states."""
-    return int.from_bytes(content[20:24], "big"), int.from_bytes(content[16:20], "big")
-
-
-def check_png_pixels(content: bytes | mmap.mmap) -> None:
-    """Inflate a PNG file and count its bytes: decoders fill rows that are missing with zeros and say no word.
-
-    Raises:
-        ValueError: If there are fewer than its header promises.
-        zlib.error: If they are damaged.
-    """
-    if content[:8] != _PNG_START:
-        return
-    height, width = read_png_size(content)
-    bits, interlaced = content[24] * _PNG_SAMPLES[content[25]], content[28]
-    passes = _PASSES if interlaced else ((0, 0, 1, 1),)
-    sizes = [(-(-(width - left) // across), -(-(height - top) // down)) for left, top, across, down in passes]
-    expected = sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in sizes if columns > 0 and rows > 0)
-    stream, found = zlib.decompressobj(), 0
-    for name, start, end in _list_chunks(content):
-        rest = bytes(content[start:end]) if name == b"IDAT" and found < expected else b""
-        while rest and found < expected:
-            found += len(stream.decompress(rest, _INFLATED_BYTES))
-            rest = stream.unconsumed_tail
-    if found < expected:
-        raise ValueError(f"{found} bytes of pixels where {expected} belong")
 
 
 def has_late_text(file: IO[bytes]) -> bool:

@@ -10,13 +10,13 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from segplus.data.decoding.arrays import load_array, read_header
-from segplus.data.decoding.depth import is_cut_to_bytes, lay_on_white, read_deep_colors, refuse_stack
+from segplus.data.decoding.depth import is_cut_to_bytes, lay_on_white, refuse_stack
 from segplus.data.decoding.headers import has_late_text
+from segplus.data.decoding.quick_decoders import decode_png
 from segplus.data.decoding.stored import (
     MAX_PIXELS,
     ORIENTATION_TAG,
     Stored,
-    find_array,
     find_suffix,
     open_with_pillow,
     read_content,
@@ -64,7 +64,7 @@ class ImageReader:
         with report_damage(source):
             if find_suffix(stored) in (".npy", ".npz"):
                 most_values = self.max_pixels * max(self.channels, 4)
-                return self._shape_array(load_array(find_array(stored), most_values), source)
+                return self._shape_array(load_array(stored, most_values), source)
             if has_many_channels(stored):
                 return self._read_many_channels(stored, source)
             with open_with_pillow(stored, self.max_pixels) as image:
@@ -90,7 +90,9 @@ class ImageReader:
     def _read_deep_colors(self, image: Image.Image, stored: Stored) -> npt.NDArray[np.uint16]:
         if find_orientation(image) != 1:
             raise ValueError("16-bit colours with an EXIF orientation; save the image upright")
-        colors = read_deep_colors(read_content(stored))
+        if image.format != "PNG":
+            raise ValueError("16-bit colours that are not read; save it as TIFF or .npy")
+        colors = decode_png(read_content(stored))
         if self.channels == 3 and colors.shape[2] == 4:
             return lay_on_white(colors, min((self.value_range or DEEP_COLORS).high, 65535))
         return colors
@@ -138,7 +140,7 @@ def read_size(stored: Stored, source: str) -> tuple[int, int]:
     """
     with report_damage(source):
         if find_suffix(stored) in (".npy", ".npz"):
-            shape = read_header(find_array(stored)).shape
+            shape = read_header(stored).shape
             # (H, W), (H, W, C) or (C, H, W): the two long axes.
             return (shape[1], shape[2]) if len(shape) == 3 and shape[0] < min(shape[1:]) else (shape[0], shape[1])
         if has_many_channels(stored):
@@ -167,7 +169,7 @@ def describe_file(stored: Stored, source: str) -> str:
         return "shapes"
     with report_damage(source):
         if find_suffix(stored) in (".npy", ".npz"):
-            array = read_header(find_array(stored))
+            array = read_header(stored)
             return f"NumPy {array.dtype}, {array.ndim} axes"
         if has_many_channels(stored):
             layout = read_layout(stored)

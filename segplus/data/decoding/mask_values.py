@@ -13,7 +13,7 @@ from PIL import Image
 from segplus.data.decoding.arrays import load_array
 from segplus.data.decoding.mask_channels import LOSSY_GREY, is_grey
 from segplus.data.decoding.masks import is_image_file
-from segplus.data.decoding.stored import LOSSY_FORMATS, MAX_PIXELS, Stored, find_array, open_with_pillow, report_damage
+from segplus.data.decoding.stored import LOSSY_FORMATS, MAX_PIXELS, Stored, open_with_pillow, report_damage
 from segplus.errors import InputError
 
 _MOST_TRACED = 40  # values of a file whose pieces are counted
@@ -58,7 +58,7 @@ def read_stored_mask(stored: Stored, source: str, max_pixels: int = MAX_PIXELS) 
                 is_lossy = image.format in LOSSY_FORMATS
                 values, palette = _read_image(image, is_lossy)
         else:
-            values = load_array(find_array(stored), 4 * max_pixels)
+            values = load_array(stored, 4 * max_pixels)
     if values.ndim == 3 and is_grey(values, LOSSY_GREY if is_lossy else 0):
         values = values[..., 0]
     if values.dtype == np.bool_:

@@ -14,16 +14,14 @@ from PIL import Image, ImageOps
 from segplus.classes import ClassMap, pack_colors
 from segplus.data.decoding.arrays import load_array, read_header
 from segplus.data.decoding.depth import count_equal_pages
-from segplus.data.decoding.headers import check_png, check_png_pixels, read_png_size
 from segplus.data.decoding.image_reader import count_pages, read_pages
 from segplus.data.decoding.mask_channels import LOSSY_GREY, choose_channel, is_grey, join_planes, snap_colors
-from segplus.data.decoding.opencv import BARE_PNG, decode_grey_png
 from segplus.data.decoding.polygons import draw_annotation
+from segplus.data.decoding.quick_decoders import check_png, decode_bare_png, decode_png, find_bare_type, read_png_size
 from segplus.data.decoding.stored import (
     LOSSY_FORMATS,
     MAX_PIXELS,
     Stored,
-    find_array,
     find_suffix,
     map_content,
     open_with_pillow,
@@ -99,35 +97,34 @@ class MaskDecoder:
                 admit(*annotation["size"])
                 return draw_annotation(annotation)
             if find_suffix(stored) in (".npy", ".npz"):
-                return self._read_array(find_array(stored), source, admit)
+                return self._read_array(stored, source, admit)
             if find_suffix(stored) in (".png", ""):  # images in a table may come without a name
-                return self._read_content(read_content(stored), source, admit)
-            return self._read_with_pillow(stored, frozenset(), source, admit)
+                stored = {"bytes": read_content(stored), "path": None}
+                if self._takes_samples(stored["bytes"]):
+                    admit(*read_png_size(stored["bytes"]))
+                    return self._read_values(decode_bare_png(stored["bytes"]), source)
+            return self._read_with_pillow(stored, source, admit)
 
-    def _read_content(self, content: bytes, source: str, admit: Callable[[int, int], None]) -> Raw:
-        chunks = check_png(content)
-        if chunks == BARE_PNG:
-            admit(*read_png_size(content))
-            ids = None if self.classes.legend else decode_grey_png(content, chunks)
-            if ids is not None:
-                return self._read_values(ids, source)
-        return self._read_with_pillow({"bytes": content, "path": None}, chunks, source, admit)
+    def _takes_samples(self, content: bytes) -> bool:
+        """Return whether a file's samples are the values, so that it is decoded without Pillow."""
+        kind = find_bare_type(content)
+        if kind == "palette" and self.encoding not in ("auto", "palette"):
+            return False
+        return kind == "colors" or (kind != "" and not self.classes.legend)
 
-    def _read_with_pillow(
-        self, stored: Stored, chunks: frozenset[bytes], source: str, admit: Callable[[int, int], None]
-    ) -> Raw:
+    def _read_with_pillow(self, stored: Stored, source: str, admit: Callable[[int, int], None]) -> Raw:
         with open_with_pillow(stored, self.max_pixels) as image:
-            if image.format == "PNG" and not chunks:  # under another suffix
+            if image.format == "PNG":
                 check_png(read_content(stored))
             if image.getexif().get(0x0112, 1) == 1:
                 admit(image.height, image.width)
             return self._read_image(image, source)
 
-    def _read_array(self, file: str | bytes, source: str, admit: Callable[[int, int], None]) -> Raw:
-        shape = read_header(file).shape
+    def _read_array(self, stored: Stored, source: str, admit: Callable[[int, int], None]) -> Raw:
+        shape = read_header(stored).shape
         if len(shape) == 2:
             admit(*shape)
-        return self._read_values(load_array(file, self.max_pixels * max(self.planes, 4)), source)
+        return self._read_values(load_array(stored, self.max_pixels * max(self.planes, 4)), source)
 
     def decode_values(self, values: Raw, source: str) -> npt.NDArray[np.unsignedinteger[Any]]:
         """Return the class ids of a rectangle of a mask, shape (H, W), from its values as they are stored.
@@ -142,10 +139,12 @@ class MaskDecoder:
         return self.classes.decode(self._read_values(values, source), source)
 
     def check(self, stored: Stored, source: str) -> None:
-        """Raise InputError if a PNG mask has fewer pixels than its header promises."""
+        """Raise InputError if a PNG mask has fewer pixels than its header promises, and reading it does not tell."""
         if is_image_file(stored):
             with report_damage(source):
-                check_png_pixels(map_content(stored))
+                content = map_content(stored)
+                if content[:4] == b"\x89PNG" and not self._takes_samples(content[:]):
+                    decode_png(content[:])
 
     def holds_faint_values(self, stored: Stored, source: str) -> bool:
         """Return whether a binary mask has values below the threshold that no noise makes, and none from it on."""

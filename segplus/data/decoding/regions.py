@@ -11,17 +11,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from segplus.data.decoding.arrays import map_array
+from segplus.data.decoding.arrays import is_mapped, map_array
 from segplus.data.decoding.depth import is_cut_to_bytes
 from segplus.data.decoding.headers import find_plain_jpeg_size, shorten_jpeg, shorten_png
 from segplus.data.decoding.image_reader import ImageReader, find_orientation, has_many_channels
 from segplus.data.decoding.masks import MaskDecoder, refuse_mask_pages
-from segplus.data.decoding.opencv import decode_jpeg
+from segplus.data.decoding.quick_decoders import decode_jpeg
 from segplus.data.decoding.stored import (
     Stored,
-    find_path,
     find_suffix,
-    is_in_table,
     open_with_pillow,
     read_content,
     refuse_large,
@@ -75,8 +73,8 @@ def open_image(reader: ImageReader, stored: Stored, source: str) -> Regions:
         InputError: If the file is missing, damaged, or has another number of channels.
     """
     with report_damage(source):
-        if find_suffix(stored) == ".npy" and not is_in_table(stored):
-            channels = reader.arrange_channels(map_array(find_path(stored)), source)
+        if is_mapped(stored):
+            channels = reader.arrange_channels(map_array(stored), source)
             size = int(channels.shape[0]), int(channels.shape[1])
             return Regions(size, source, lambda box: reader.fit_values(take_box(channels, box), source))
         if find_suffix(stored) in _TIFF_SUFFIXES:
@@ -110,8 +108,8 @@ def _open_values(
     decoder: MaskDecoder, stored: Stored, source: str
 ) -> tuple[tuple[int, int], Callable[[Box], Pixels]] | None:
     """Return the size of a mask, and box -> stored values, where a rectangle of it can be read."""
-    if find_suffix(stored) == ".npy" and not is_in_table(stored):
-        array = map_array(find_path(stored))
+    if is_mapped(stored):
+        array = map_array(stored)
         return ((array.shape[0], array.shape[1]), partial(take_box, array)) if array.ndim in (2, 3) else None
     if find_suffix(stored) not in _TIFF_SUFFIXES:
         return None

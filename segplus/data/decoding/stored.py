@@ -11,7 +11,7 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import IO, Any
 
 import tifffile
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
@@ -146,10 +146,10 @@ def is_in_table(stored: Stored) -> bool:
     return isinstance(stored, dict) and stored.get("bytes") is not None
 
 
-def find_array(stored: Stored) -> str | bytes:
-    """Return the path or the content of a .npy or .npz file."""
+def open_binary(stored: Stored) -> IO[bytes]:
+    """Return a stored file, opened to be read."""
     content = _find_bytes(stored)
-    return find_path(stored) if content is None else content
+    return open(find_path(stored), "rb") if content is None else io.BytesIO(content)
 
 
 def read_content(stored: Stored) -> bytes:
@@ -157,7 +157,7 @@ def read_content(stored: Stored) -> bytes:
     content = _find_bytes(stored)
     if content is not None:
         return content
-    with open(find_path(stored), "rb") as file:
+    with open_binary(stored) as file:
         return file.read()
 
 
@@ -166,5 +166,5 @@ def map_content(stored: Stored) -> bytes | mmap.mmap:
     content = _find_bytes(stored)
     if content is not None:
         return content
-    with open(find_path(stored), "rb") as file:
+    with open_binary(stored) as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -31,47 +31,21 @@ class TiffLayout:
         page: The page, as tifffile describes it.
         content: The file.
         is_alone: The file has no other page.
+        size_px: (height, width).
+        block_px: (height, width) of a strip or tile.
+        channels: Samples of a pixel.
+        planes: Sets of strips or tiles: one, or one a channel.
+        dtype: Type of a sample, in the machine's byte order.
     """
 
     page: Any
     content: bytes | mmap.mmap
     is_alone: bool
-
-    @property
-    def size_px(self) -> tuple[int, int]:
-        """(height, width)."""
-        return int(self.page.imagelength), int(self.page.imagewidth)
-
-    @property
-    def channels(self) -> int:
-        """Samples of a pixel."""
-        return int(self.page.samplesperpixel)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of a sample, in the machine's byte order."""
-        kind: np.dtype[Any] = np.dtype(self.page.dtype)
-        return kind
-
-    @property
-    def block_px(self) -> tuple[int, int]:
-        """(height, width) of a strip or tile."""
-        height, width = self.size_px
-        if self.page.is_tiled:
-            return int(self.page.tilelength), int(self.page.tilewidth)
-        return max(min(height, int(self.page.rowsperstrip)), 1), width
-
-    @property
-    def planes(self) -> int:
-        """Sets of strips or tiles: one, or one a channel."""
-        return self.channels if self.page.planarconfig == _PLANES_APART else 1
-
-    @property
-    def is_plain(self) -> bool:
-        """Unsigned grey of 8 or 16 bits, or RGB of 8, upright and not premultiplied: the samples are the pixels."""
-        page = self.page
-        upright = (page.tags.valueof(274, 1), page.fillorder) == (1, 1)
-        return upright and (int(page.photometric), self.channels, self.dtype.str[1:]) in _PLAIN
+    size_px: tuple[int, int]
+    block_px: tuple[int, int]
+    channels: int
+    planes: int
+    dtype: np.dtype[Any]
 
 
 def read_layout(stored: Stored) -> TiffLayout:
@@ -84,30 +58,40 @@ def read_layout(stored: Stored) -> TiffLayout:
         content = map_content(stored)
         with tifffile.TiffFile(io.BytesIO(content[:]) if is_in_table(stored) else find_path(stored)) as file:
             page: Any = file.pages.first
-            layout = TiffLayout(page, content, len(file.pages) == 1)
-        blocks = layout.planes * int(
-            np.prod([-(-a // b) for a, b in zip(layout.size_px, layout.block_px, strict=True)])
-        )
+            is_alone = len(file.pages) == 1
+        size = height, width = int(page.imagelength), int(page.imagewidth)
+        strip = max(min(height, int(page.rowsperstrip)), 1), width
+        block = (int(page.tilelength), int(page.tilewidth)) if page.is_tiled else strip
+        channels = int(page.samplesperpixel)
+        planes = channels if page.planarconfig == _PLANES_APART else 1
+        blocks = planes * -(-height // block[0]) * -(-width // block[1])
     except (IndexError, KeyError, TypeError, ZeroDivisionError, struct.error) as error:
         raise ValueError(f"not a TIFF file, or a damaged one ({type(error).__name__}: {error})") from None
-    if page.dtype is None or page.bitspersample != 8 * layout.dtype.itemsize or layout.dtype.kind not in "uif":
+    dtype = np.dtype(page.dtype)
+    if page.dtype is None or page.bitspersample != 8 * dtype.itemsize or dtype.kind not in "uif":
         raise ValueError(f"channels of {page.bitspersample} bits; 8, 16, 32 or 64 bits are read")
     if page.predictor not in _PREDICTORS:
         raise ValueError(f"predictor {page.predictor} is not read, save without it")
-    if int(np.prod(layout.block_px)) > _MOST_BLOCKS_PX and page.is_tiled:
-        raise ValueError(f"tiles of {layout.block_px} pixels are not read")
+    if page.is_tiled and block[0] * block[1] > _MOST_BLOCKS_PX:
+        raise ValueError(f"tiles of {block} pixels are not read")
     if len(page.dataoffsets) != blocks or len(page.databytecounts) != blocks:
         raise ValueError(f"{len(page.dataoffsets)} strips or tiles where {blocks} belong")
-    return layout
+    return TiffLayout(page, content, is_alone, size, block, channels, planes, dtype)
 
 
 def find_plain_layout(stored: Stored) -> TiffLayout | None:
-    """Return the layout of a TIFF whose samples are its pixels and whose blocks can be read one by one, or None."""
+    """Return the layout of a TIFF whose samples are its pixels and whose blocks can be read one by one, or None.
+
+    These are unsigned greys of 8 or 16 bits and RGB of 8, upright and not premultiplied.
+    """
     try:
         layout = read_layout(stored)
     except ValueError:
         return None  # Pillow reads more types, and tells what is damaged
-    return layout if layout.is_plain and layout.page.compression in _BYTE_COMPRESSIONS else None
+    page = layout.page
+    is_upright = (page.tags.valueof(274, 1), page.fillorder) == (1, 1)
+    is_plain = (int(page.photometric), layout.channels, layout.dtype.str[1:]) in _PLAIN
+    return layout if is_upright and is_plain and page.compression in _BYTE_COMPRESSIONS else None
 
 
 def read_tiff_box(layout: TiffLayout, box: Box) -> npt.NDArray[Any]:

@@ -52,26 +52,24 @@ def _find_one(folder: Path) -> Path | None:
 
 def read_metadata(root: Path, section: DataRecipe) -> Source:
     """Return the pairs of an imagefolder: one metadata file per split, or one with a `split` column."""
-    splits: dict[str, list[tuple[str, str, str]]] = {}
     files = find_metadata(root)
     if not files:
         raise InputError(f"{root}: no metadata file", allowed=", ".join(METADATA_NAMES))
-    for split, path in files.items():
-        for name, pairs in read_pairs(path, section, split).items():
-            splits.setdefault(name, []).extend(pairs)
-    notes = [f"{split}: {len(pairs)} pairs" for split, pairs in splits.items()]
-    return Source(
-        {name: build_table(pairs) for name, pairs in splits.items()}, "imagefolder with metadata", root, notes=notes
-    )
+    return _read_files(files, section, "imagefolder with metadata", root)
 
 
 def read_manifest(path: Path, section: DataRecipe) -> Source:
     """Return the pairs that a CSV or JSON-lines file lists; paths are relative to the file, `split` names the split."""
-    splits = read_pairs(path, section, WHOLE)
+    return _read_files({WHOLE: path}, section, f"manifest {path.name}", path.parent)
+
+
+def _read_files(files: Mapping[str, Path], section: DataRecipe, found: str, root: Path) -> Source:
+    splits: dict[str, list[tuple[str, str, str]]] = {}
+    for split, path in files.items():
+        for name, pairs in read_pairs(path, section, split).items():
+            splits.setdefault(name, []).extend(pairs)
     notes = [f"{split}: {len(pairs)} pairs" for split, pairs in splits.items()]
-    return Source(
-        {name: build_table(pairs) for name, pairs in splits.items()}, f"manifest {path.name}", path.parent, notes=notes
-    )
+    return Source({name: build_table(pairs) for name, pairs in splits.items()}, found, root, notes=notes)
 
 
 def read_pairs(path: Path, section: DataRecipe, split: str) -> dict[str, list[tuple[str, str, str]]]:
