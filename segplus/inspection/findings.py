@@ -31,6 +31,7 @@ VOID_WORDS = frozenset(
     {"void", "unlabelled", "unlabeled", "ignore", "ignored", "unknown", "undefined", "dontcare", "out of roi"}
 )
 
+_AGREEMENT = 0.1  # of edges and borders; less is chance, as the best of many shifts is
 _MOST_VERIFIED = 500  # images that are compared with the one whose hash is nearest
 _NEAR_SHOWN = 3
 
@@ -142,14 +143,16 @@ def find_misplaced_masks(tallies: Mapping[str, SplitTally]) -> list[Finding]:
         scale = tally.shift_scales / tally.with_edges
         shift = (float(column - WINDOW_PX) * scale, float(row - WINDOW_PX) * scale)
         cells = max(abs(int(row) - WINDOW_PX), abs(int(column) - WINDOW_PX))
-        if cells >= 2 and profile.max() > 1.2 * profile[WINDOW_PX, WINDOW_PX] + 0.02:
+        if cells >= 2 and profile.max() > max(_AGREEMENT, 1.2 * profile[WINDOW_PX, WINDOW_PX] + 0.02):
             moved = f"{shift[0]:+.0f} px across, {shift[1]:+.0f} px down"
             message = f"{split}: masks fit their images better when moved by about {moved}"
             findings.append(Finding("warning", "shifted masks", message))
         scores = tally.turn_scores / tally.with_edges
-        if scores[1:].max() > scores[0] + 0.05:
+        if scores[1:].max() > max(_AGREEMENT, scores[0] + 0.05):
             turn = TURNS[int(scores[1:].argmax()) + 1]
-            findings.append(Finding("warning", "turned masks", f"{split}: masks fit their images better when {turn}"))
+            message = f"{split}: masks fit their images better when {turn}"
+            fix = "of run lengths: set data.run_order to the other order" if turn == "transposed" else None
+            findings.append(Finding("warning", "turned masks", message, fix=fix))
     return findings
 
 
