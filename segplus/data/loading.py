@@ -183,11 +183,11 @@ def read_source(section: DataRecipe) -> Source:
         return _name_left_out(section.layout, path, source, section)
     found = find_layout(path, section)
     source = _read_layout(found.layout, found.root, replace(section, **found.keys))
-    source.settled = found.keys
+    inside = found.root.relative_to(path)
+    folders = {key: (inside / value).as_posix() for key, value in found.keys.items() if key in ("images", "masks")}
+    source.settled = {**source.settled, **found.keys, **folders}
     if found.root != path:
-        inside = found.root.relative_to(path)
         source.top = path
-        source.settled = {key: f"{inside.as_posix()}/{value}" for key, value in found.keys.items()}
         source.notes.insert(0, f"in {inside}, the folder below that holds pairs")
     return _name_left_out(found.layout, path, source, section)
 

@@ -13,9 +13,9 @@ from segplus.data.layouts.folders import find_annotated, list_folders
 from segplus.data.layouts.mask_files import find_groups_of_masks
 from segplus.data.layouts.pairing import list_files, split_flat_files, strip_suffix
 from segplus.data.layouts.run_lengths import find_columns, find_run_tables
-from segplus.data.layouts.source import find_split_folders, name_some
-from segplus.data.layouts.tables import METADATA_NAMES
-from segplus.data.layouts.words import IMAGE_FOLDERS, MASK_FOLDERS, is_mask_word
+from segplus.data.layouts.source import OpenChoiceError, find_split_folders, name_some, put_split
+from segplus.data.layouts.tables import name_metadata
+from segplus.data.layouts.words import IMAGE_FOLDERS, MASK_FOLDERS, find_kind, is_mask_word, match_folders
 from segplus.errors import InputError
 from segplus.recipe.data_section import DataRecipe
 from segplus.texts import is_file, refuse_special_file
@@ -74,16 +74,22 @@ def look_into(path: Path, section: DataRecipe, deepest: int) -> Discovery | None
     """
     found = {layout: mark for layout, mark in _find_marks(path, section).items() if mark}
     if len(found) > 1:
-        raise InputError(
+        listed = "; ".join(f"{layout} ({mark})" for layout, mark in found.items())
+        raise OpenChoiceError(
             f"{path}: more than one layout fits",
-            found="; ".join(f"{layout} ({mark})" for layout, mark in found.items()),
+            found=listed,
             fix="set data.layout to one of them",
+            keys={"layout": next(iter(found))},
+            question=f"which layout is meant, {listed}? data.layout names it",
         )
     if found:
         return Discovery(next(iter(found)), path, {})
     splits = list(find_split_folders(path, section.split_names.values()).values())
     if any(_is_image(entry) for folder in [path, *splits] for entry in folder.iterdir()):
         return Discovery("flat", path, {})
+    keys = put_splits([folder.name for folder in list_folders(path)])
+    if keys and not section.images and not section.masks:
+        return Discovery("folders", path, keys)
     nested = _find_nested(path, splits)
     if nested is not None or section.images or section.masks or not deepest:
         return nested
@@ -158,8 +164,7 @@ def _find_marks(path: Path, section: DataRecipe) -> dict[str, str]:
     several = any(find_groups_of_masks(folder) for folder in split_folders or [path])
     return {
         **annotated,
-        "metadata": _name_first(path, METADATA_NAMES)
-        or next((_name_first(f, METADATA_NAMES) for f in split_folders if _name_first(f, METADATA_NAMES)), ""),
+        "metadata": next(filter(None, map(name_metadata, [path, *split_folders])), ""),
         "hub": _name_parquet(path),
         "mask_files": "several mask files an image" if several else "",
         "folders": "" if several else _name_folder_pair(path, split_folders, both=True),
@@ -184,8 +189,7 @@ def _find_nested(path: Path, splits: list[Path]) -> Discovery | None:
 
 def _name_inner_folders(folder: Path) -> tuple[str, str] | None:
     names = [inner.name for inner in list_folders(folder)]
-    images = [name for name in names if name.lower() in IMAGE_FOLDERS]
-    masks = [name for name in names if name.lower() in MASK_FOLDERS]
+    images, masks = match_folders(names, IMAGE_FOLDERS), match_folders(names, MASK_FOLDERS)
     return (images[0], masks[0]) if len(images) == 1 and len(masks) == 1 else None
 
 
@@ -238,15 +242,23 @@ def _name_parquet(path: Path) -> str:
 def _name_folder_pair(path: Path, split_folders: list[Path], both: bool) -> str:
     """Return the names of image and mask folders, both or at least one of them."""
     for folder in (path, *split_folders):
-        named = {entry.name.lower(): entry for entry in folder.iterdir() if entry.is_dir()}
-        images, masks = named.keys() & set(IMAGE_FOLDERS), named.keys() & set(MASK_FOLDERS)
-        masks = {name for name in masks if not both or list_files(named[name])}
+        names = [entry.name for entry in list_folders(folder)]
+        if folder == path and put_splits(names):
+            continue
+        images, masks = match_folders(names, IMAGE_FOLDERS), match_folders(names, MASK_FOLDERS)
+        masks = [name for name in masks if not both or list_files(folder / name)]
         if (images and masks) if both else (images or masks):
-            return f"{folder.name}/ with " + ", ".join(sorted(images | masks))
-    beside = [find_annotated(folder) for folder in split_folders]
-    if split_folders and all(beside):
-        return f"{split_folders[0].name} + {beside[0].name if beside[0] else ''}"
-    return ""
+            return f"{folder.name}/ with " + ", ".join(sorted([*images, *masks]))
+    beside = find_annotated(split_folders[0]) if split_folders else None
+    return f"{split_folders[0].name} + {beside.name}" if beside and list_files(split_folders[0]) else ""
+
+
+def put_splits(names: list[str]) -> dict[str, str]:
+    """Return data.images and data.masks of folders such as train_images, train_masks and val_images, or nothing."""
+    templates = {put_split(name): find_kind(name) for name in names if put_split(name)}
+    images = [template for template, kind in templates.items() if kind is IMAGE_FOLDERS]
+    masks = [template for template, kind in templates.items() if kind is MASK_FOLDERS]
+    return {"images": images[0], "masks": masks[0]} if len(images) == 1 and len(masks) == 1 else {}
 
 
 def _refuse_unread(path: Path) -> None:

@@ -14,7 +14,7 @@ from segplus.data.decoding.image_reader import read_size
 from segplus.data.layouts.folders import list_folders
 from segplus.data.layouts.pairing import list_files, strip_suffix
 from segplus.data.layouts.source import WHOLE, Source, build_table, find_split_folders
-from segplus.data.layouts.words import IMAGE_FOLDERS, MASK_FOLDERS
+from segplus.data.layouts.words import IMAGE_FOLDERS, MASK_FOLDERS, match_folders
 from segplus.errors import InputError, suggest
 from segplus.recipe.data_section import DataRecipe
 
@@ -62,10 +62,9 @@ def find_groups_of_masks(root: Path) -> list[_Group]:
 
 def _find_folders(folder: Path) -> tuple[Path, Path] | None:
     """Return the folders of images and of masks inside a folder, or None unless there is one of each."""
-    named = {path.name.lower(): path for path in list_folders(folder)}
-    images = [path for name, path in named.items() if name in IMAGE_FOLDERS]
-    masks = [path for name, path in named.items() if name in MASK_FOLDERS]
-    return (images[0], masks[0]) if len(images) == 1 and len(masks) == 1 else None
+    names = [path.name for path in list_folders(folder)]
+    images, masks = match_folders(names, IMAGE_FOLDERS), match_folders(names, MASK_FOLDERS)
+    return (folder / images[0], folder / masks[0]) if len(images) == 1 and len(masks) == 1 else None
 
 
 def _read_cases(cases: Iterable[tuple[Path, Path]]) -> list[_Group]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -39,6 +40,16 @@ def find_metadata(root: Path) -> dict[str, Path]:
     if not any(found.values()):
         found = {WHOLE: _find_one(root)}
     return {split: path for split, path in found.items() if path is not None}
+
+
+def name_metadata(folder: Path) -> str:
+    """Return the name of a folder's metadata file that has a column of images, "" where there is none."""
+    for name in METADATA_NAMES:
+        with suppress(InputError):  # whoever reads it says what is wrong
+            first = next(read_rows(folder / name), {}) if is_file(folder / name) else {}
+            if any(column.lower() in IMAGE_COLUMNS for column in first):
+                return name
+    return ""
 
 
 def _find_one(folder: Path) -> Path | None:

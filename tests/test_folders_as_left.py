@@ -1,0 +1,185 @@
+"""Folders as people leave them: what inspect reads, proposes or asks, each on a small specimen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from layout_specimens import count, draw_ids, save_image, save_mask, whole
+from PIL import Image
+
+from segplus.commands.proposing import audit_for_training
+from segplus.data import load_segmentation_dataset
+from segplus.data.decoding.polygons import fill_runs
+from segplus.errors import InputError
+from segplus.inspection.measurements import compare_edges, reduce_colors, reduce_to_grey
+from segplus.recipe.data_section import DataRecipe
+
+SIZE_PX = (32, 48)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGPLUS_CACHE", str(tmp_path / "cache"))
+
+
+def inspect_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the data section that is proposed, and the report; no error is found."""
+    report = audit_for_training(DataRecipe(dataset=str(folder))).report
+    assert not [finding for finding in report["findings"] if finding["level"] == "error"]
+    return yaml.safe_load(report["recipe"])["data"], report
+
+
+def number_things(things: int) -> np.ndarray:
+    """Return a mask of so many squares, numbered from 1."""
+    ids = np.zeros(SIZE_PX, dtype=np.uint8)
+    for number in range(things):
+        row, column = divmod(number, 4)
+        ids[2 + 10 * row : 10 + 10 * row, 2 + 11 * column : 10 + 11 * column] = number + 1
+    return ids
+
+
+def photograph(path: Path, seed: int, size_px: tuple[int, int] = SIZE_PX) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size_px, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.mark.parametrize("has_palette", [False, True])
+def test_a_few_numbers_of_things_are_no_classes(tmp_path: Path, has_palette: bool) -> None:
+    for index, things in enumerate((2, 5, 3, 6, 4, 5)):
+        photograph(tmp_path / "images" / f"{index}.png", index)
+        mask = Image.fromarray(number_things(things))
+        if has_palette:
+            mask.putpalette([0, 0, 0, *range(60, 120), *[9] * 705])
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        mask.save(tmp_path / "masks" / f"{index}.png")
+    data, report = inspect_folder(tmp_path)
+    assert (data["classes"], data["encoding"], data["threshold"]) == (["background", "object"], "binary", 1)
+    assert "values 1 to 6 without gaps, each one connected piece in 6 masks" in report["reasons"][0]
+    assert sum(split["pixel_counts"]["object"] for split in report["splits"].values()) == 64 * 25
+
+
+def test_numbers_that_may_be_classes_are_asked_about(tmp_path: Path) -> None:
+    for index, things in enumerate((1, 2, 2, 1, 2, 2)):
+        photograph(tmp_path / "images" / f"{index}.png", index)
+        save_mask(tmp_path / "masks" / f"{index}.png", number_things(things))
+    data, report = inspect_folder(tmp_path)
+    assert data["classes"] == {0: "value 0", 1: "value 1", 2: "value 2"}
+    assert report["question"].startswith("are 0, 1, 2 classes, or numbers of things of one kind")
+    assert "encoding: binary, threshold: 1" in report["question"]
+
+
+def write_runs(mask: np.ndarray, order: str) -> str:
+    flat = mask.ravel(order="C" if order == "rows" else "F").astype(int)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flat, [0]]))) + 1
+    return " ".join(f"{start} {end - start}" for start, end in zip(edges[::2], edges[1::2], strict=True))
+
+
+@pytest.mark.parametrize("order", ["rows", "columns"])
+def test_the_order_of_runs_is_seen_from_the_objects(tmp_path: Path, order: str) -> None:
+    lines, masks = ["img,rle_mask"], []
+    for index in range(3):
+        save_image(tmp_path / "train" / f"{index}.png", SIZE_PX)
+        masks.append(number_things(5 + index) > 0)
+        lines.append(f"{index}.png,{write_runs(masks[-1], order)}")
+    (tmp_path / "train_masks.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "metadata.csv").write_text("id,year\n00,2012\n")  # a table of something else
+    section = {"dataset": str(tmp_path), "validation_share": 0.0}
+    split = load_segmentation_dataset(section).splits["train"]
+    assert [np.array_equal(split.label(index), mask) for index, mask in enumerate(masks)] == [True] * 3
+    other = "columns" if order == "rows" else "rows"
+    stated = load_segmentation_dataset({**section, "run_order": other}).splits["train"]
+    assert not np.array_equal(stated.label(0), masks[0])
+    assert inspect_folder(tmp_path)[0]["run_order"] == order
+
+
+def test_the_order_of_runs_of_square_images_is_that_of_columns() -> None:
+    assert fill_runs("2 2", 2, 2).tolist() == [[False, True], [True, False]]
+    assert fill_runs("1 3", 2, 2).tolist() == [[True, True], [True, False]]
+    assert fill_runs("2 3", 2, 3).tolist() == [[False, True, False], [True, True, False]]
+    assert fill_runs("2 3", 2, 3, along_rows=True).tolist() == [[False, True, True], [True, False, False]]
+
+
+def test_a_legend_in_each_split(tmp_path: Path) -> None:
+    for split, things in (("train", 3), ("valid", 2)):
+        for index in range(2):
+            save_image(tmp_path / split / f"{index}.jpg", value=40 * index + 20)
+            save_mask(tmp_path / split / f"{index}_mask.png", draw_ids(things))
+        (tmp_path / split / "_classes.csv").write_text("Pixel Value, Class\n0, ground\n1, crack\n")
+    data, report = inspect_folder(tmp_path)
+    assert (data["classes"], report["question"]) == ("_classes.csv", "")
+    assert load_segmentation_dataset(data).classes.names == ("ground", "crack")
+    (tmp_path / "valid" / "_classes.csv").write_text("Pixel Value, Class\n0, crack\n1, ground\n")
+    assert "what are these classes called?" in inspect_folder(tmp_path)[1]["question"]
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [
+        ("{split}/Urban/images_png", "{split}/Urban/masks_png"),
+        ("images/10k/{split}", "labels/sem_seg/masks/{split}"),
+        ("{split}_images", "{split}_masks"),
+        ("ISIC_{split}_Input", "ISIC_{split}_GroundTruth"),
+        ("stage1_{split}/images", "stage1_{split}/masks"),
+    ],
+)
+def test_where_the_split_stands_in_a_path(tmp_path: Path, images: str, masks: str) -> None:
+    for split, things in (("train", 5), ("val", 7), ("test", None)):
+        save_image(tmp_path / images.replace("{split}", split) / "a.jpg")
+        if things is not None:
+            save_mask(tmp_path / masks.replace("{split}", split) / "a.png", draw_ids(things))
+    if "sem_seg" in masks:
+        save_mask(tmp_path / "labels/sem_seg/colormaps/train/a.png", draw_ids(1))
+    if "Urban" in images:
+        for folder in ("images_png/b.png", "masks_png/b.png"):
+            save_image(tmp_path / "train/Rural" / folder)
+            save_mask(tmp_path / "train/Rural" / folder, draw_ids(0))
+        assert count(whole(tmp_path)) == [43, 5, 0]
+    else:
+        assert count(whole(tmp_path)) == [19, 5, 0]
+    assert count(whole(tmp_path), "validation") == [17, 7, 0]
+    assert "test" not in load_segmentation_dataset(whole(tmp_path)).splits
+
+
+def test_words_in_the_names_of_folders(tmp_path: Path) -> None:
+    save_image(tmp_path / "original_images" / "a.jpg")
+    save_mask(tmp_path / "label_images_semantic" / "a.png", draw_ids(4))
+    assert count(whole(tmp_path)) == [20, 4, 0]
+
+
+def test_two_colours_of_one_brightness_have_an_edge() -> None:
+    labels = np.zeros((64, 96), dtype=np.uint8)
+    labels[20:44, 30:60] = 1
+    image = Image.fromarray(np.array([[150, 90, 90], [90, 120, 92]], dtype=np.uint8)[labels])
+    grey = reduce_to_grey(image)
+    assert np.ptp(grey) < 3
+    profile, _ = compare_edges(reduce_colors(image, grey), labels)
+    assert profile is not None
+    assert np.unravel_index(profile.argmax(), profile.shape) == (12, 12)
+    assert profile[12, 12] > 0.8
+
+
+def test_several_kinds_of_masks_in_one_folder_are_one_question(tmp_path: Path) -> None:
+    for index, things in enumerate((3, 5, 2, 6)):
+        photograph(tmp_path / "A1" / f"p{index}_rgb.png", index)
+        save_mask(tmp_path / "A1" / f"p{index}_label.png", number_things(things))
+        save_mask(tmp_path / "A1" / f"p{index}_fg.png", (number_things(things) > 0) * np.uint8(255))
+    data, report = inspect_folder(tmp_path)
+    assert report["question"].startswith("which masks are meant, _label, _fg?")
+    assert (data["image_pattern"], data["mask_pattern"]) == (r"^(.*)_rgb\.png$", r"^(.*)_label\.png$")
+    with pytest.raises(InputError, match=r"nothing tells them apart(?s:.*)data.mask_pattern: '\^\(\.\*\)_label"):
+        load_segmentation_dataset({"dataset": str(tmp_path)})
+
+
+def test_two_folders_of_masks_are_one_question(tmp_path: Path) -> None:
+    for folder in ("masks", "labels"):
+        for index in range(3):
+            photograph(tmp_path / "images" / f"{index}.png", index)
+            save_mask(tmp_path / folder / f"{index}.png", (number_things(3) > 0) * np.uint8(255))
+    data, report = inspect_folder(tmp_path)
+    assert report["question"].startswith("which folder holds the masks, labels, masks? data.masks names it")
+    assert data["masks"] == "labels"
