@@ -13,6 +13,7 @@ from PIL import Image
 
 from segplus.commands.proposing import audit_for_training
 from segplus.data import load_segmentation_dataset
+from segplus.data.checking import check_splits
 from segplus.data.decoding.polygons import fill_runs
 from segplus.errors import InputError
 from segplus.inspection.measurements import compare_edges, reduce_colors, reduce_to_grey
@@ -183,3 +184,48 @@ def test_two_folders_of_masks_are_one_question(tmp_path: Path) -> None:
     data, report = inspect_folder(tmp_path)
     assert report["question"].startswith("which folder holds the masks, labels, masks? data.masks names it")
     assert data["masks"] == "labels"
+
+
+def test_one_range_is_stated_for_all_splits_by_inspect_and_before_training(tmp_path: Path) -> None:
+    for split, most in (("train", 2000), ("val", 9000)):
+        for index in range(2):
+            deep = np.random.default_rng(index).integers(0, most, SIZE_PX, dtype=np.uint16)
+            (tmp_path / split / "images").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(deep).save(tmp_path / split / "images" / f"{index}.png")
+            save_mask(tmp_path / split / "masks" / f"{index}.png", number_things(2 + index))
+    splits = load_segmentation_dataset({"dataset": str(tmp_path), "classes": ["a", "b", "c", "d"]}).splits
+    with pytest.raises(InputError, match=r"train, validation: 4 images deeper(?s:.*)image_range: \[0, 16383\]"):
+        check_splits(splits, progress=False)
+    report = audit_for_training(DataRecipe(dataset=str(tmp_path))).report
+    assert yaml.safe_load(report["recipe"])["data"]["image_range"] == [0, 16383]
+    bright = np.random.default_rng(2).integers(0, 65536, SIZE_PX, dtype=np.uint16)
+    Image.fromarray(bright).save(tmp_path / "val" / "images" / "1.png")
+    section = {"dataset": str(tmp_path), "classes": ["a", "b", "c", "d"]}
+    assert check_splits(load_segmentation_dataset(section).splits, progress=False)["train"].images == 2
+
+
+def test_what_was_counted_asks_for_keys(tmp_path: Path) -> None:
+    for index in range(12):
+        photograph(tmp_path / "images" / f"{index}.png", index, (96, 128))
+        mask = np.zeros((96, 128), dtype=np.uint8)
+        if index < 2:
+            mask[8:12, 8:12] = mask[20:24, 8:12] = 255
+        save_mask(tmp_path / "masks" / f"{index}.png", mask)
+    report = audit_for_training(DataRecipe(dataset=str(tmp_path), split_seed=1)).report
+    recipe = yaml.safe_load(report["recipe"])
+    assert recipe["data"]["stratify"] is True
+    assert "stratify: a class is in 2 of 12 images" in report["reasons"]
+    assert recipe["evaluation"] == {"metrics": ["objects"]}
+    assert recipe["transforms"]["crop_size_px"] == [96, 96]
+    assert "rare_class_crop" not in recipe["transforms"]  # a crop holds more than half of an image
+    before = report["recipe"].split("\nmodel:")[0].splitlines()[-1]
+    assert before.startswith("# About 14 MB, fetched from the Hub once")
+    for index in range(12):
+        photograph(tmp_path / "images" / f"{index}.png", index, (96, 400))
+        mask = np.zeros((96, 400), dtype=np.uint8)
+        mask[8:12, 8:12] = 255
+        save_mask(tmp_path / "masks" / f"{index}.png", mask)
+    recipe = yaml.safe_load(audit_for_training(DataRecipe(dataset=str(tmp_path))).report["recipe"])
+    assert recipe["transforms"]["rare_class_crop"] == 0.5
+    assert "stratify" not in recipe["data"]
+    assert "evaluation" not in recipe  # one piece an image

@@ -32,6 +32,7 @@ from segplus.inspection.proposals import (
     list_changed_keys,
     measure_shares,
     propose_recipe,
+    propose_stratify,
     render_recipe,
     weigh_by_frequency,
 )
@@ -149,9 +150,13 @@ def describe_proposal(
     data = {"dataset": keys["dataset"], **settled, **keys}
     names = [name for split in reading.data.splits.values() for name in split.names]
     reasons = [f"masks: {reading.guess.reason}"] if reading.guess else []
-    if grouping is not None and reading.section.group_pattern is None and makes_splits(source, reading.section):
-        data["group_pattern"] = grouping.pattern
-        reasons.append(f"group_pattern: {grouping.groups} groups, each a {grouping.what}, stay whole")
+    if makes_splits(source, reading.section):
+        if grouping is not None and reading.section.group_pattern is None:
+            data["group_pattern"] = grouping.pattern
+            reasons.append(f"group_pattern: {grouping.groups} groups, each a {grouping.what}, stay whole")
+        elif not reading.section.stratify and (why := propose_stratify(tallies)):
+            data["stratify"] = True
+            reasons.append(why)
     recipe, more = propose_recipe(data, reading.data.classes, tallies, names)
     shares = reading.guess.shares if reading.guess else {}
     questions = [*asked, reading.guess.question if reading.guess else ""]

@@ -13,7 +13,7 @@ from segplus.classes import ClassMap, unpack_color
 from segplus.data.dataset import SegmentationSplit
 from segplus.data.misreadings import choose_evenly, describe_odd_shares, find_misreadings, find_presumed_names
 from segplus.data.parallel import map_pairs
-from segplus.data.ranges import describe_unstated_range, join_extents
+from segplus.data.ranges import describe_unstated_range, find_unstated_range
 from segplus.errors import InputError
 from segplus.inspection.duplicates import (
     AGREEMENT,
@@ -122,13 +122,13 @@ def _describe_outside(split: str, tally: SplitTally, classes: ClassMap) -> list[
 
 def _describe_range(tallies: Mapping[str, SplitTally], channels: int) -> list[Finding]:
     """Return one finding on the deep images of all splits that need a range: it is the same for all."""
-    unstated = {split: tally.find_unstated_range(channels) for split, tally in tallies.items()}
-    found = {split: extents for split, extents in unstated.items() if extents is not None}
-    if not found:
+    needed = find_unstated_range(np.stack([tally.extents for tally in tallies.values()]), channels)
+    if needed is None:
         return []
-    problems = [tallies[split].problems["deep image"] for split in found]
-    count, files = sum(problem.count for problem in problems), [file for problem in problems for file in problem.files]
-    told = describe_unstated_range(", ".join(found), count, join_extents(np.stack([*found.values()])))
+    deep = {split: tally.problems.get("deep image") for split, tally in tallies.items()}
+    problems = {split: problem for split, problem in deep.items() if problem}
+    files = [file for problem in problems.values() for file in problem.files]
+    told = describe_unstated_range(", ".join(problems), sum(one.count for one in problems.values()), needed)
     return [Finding("error", "no range", describe_mistake(told), files[:NAMED], told.fix)]
 
 

@@ -99,10 +99,8 @@ def _is_near_binary(values: Mapping[int, int], *, is_lossy: bool) -> bool:
     """
     total = sum(values.values())
     between = sum(count for value, count in values.items() if _NOISE < value < 255 - _NOISE)
-    dark, bright = (
-        [value for value in values if value <= _NOISE],
-        [value for value in values if 255 - _NOISE <= value <= 255],
-    )
+    dark = [value for value in values if value <= _NOISE]
+    bright = [value for value in values if 255 - _NOISE <= value <= 255]
     is_noise = is_lossy or len(dark) == 1 or len(bright) > _MOST_VOIDS
     return max(values) <= 255 and bool(bright) and is_noise and between < 0.1 * total and not is_soft(values)
 
@@ -132,11 +130,8 @@ def _guess_ids(survey: Survey, legends: Mapping[str, Legend], names: Mapping[int
     others = [value for value in held if value != 255]
     if 255 in held and others and max(others) < max(_SMALL_ID, 2 * len(others)):
         held = others  # ignored, as it is everywhere
-    void = (
-        f"; 255 ({100 * values[255] / sum(values.values()):.2f} %) is ignored"
-        if 255 in values and held == others
-        else ""
-    )
+    ignored = values[255] / sum(values.values()) if held == others else 0
+    void = f"; 255 ({100 * ignored:.2f} %) is ignored" if ignored else ""
     shown = ", ".join(map(str, held[:12])) + (", ..." if len(held) > 12 else "")
     for file, legend in legends.items():
         if set(held) <= set(legend.names):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from segplus.data.decoding.image_reader import IMAGE_SUFFIXES
 from segplus.data.layouts.coco import list_coco_files
 from segplus.data.layouts.folders import find_annotated, list_folders
-from segplus.data.layouts.mask_files import find_groups_of_masks
+from segplus.data.layouts.mask_files import find_groups_of_masks, name_inner_folders
 from segplus.data.layouts.pairing import list_files, split_flat_files, strip_suffix
 from segplus.data.layouts.run_lengths import find_columns, find_run_tables
 from segplus.data.layouts.source import OpenChoiceError, find_split_folders, name_some, put_split
@@ -124,7 +124,7 @@ def _say_how_to_choose(path: Path, matches: list[Discovery]) -> str:
     """Return the lines that read several folders as the cases of one data set, or choose one of a few."""
     choose = "set data.dataset to one of them"
     folders = [one.root for one in matches if one.layout == "folders" and one.root.parent == path]
-    both = _name_inner_folders(folders[0]) if folders else None
+    both = name_inner_folders(folders[0]) if folders else None
     if both is None:
         return choose if len(matches) <= 3 else "set data.images and data.masks, such as '*/images' and '*/masks'"
     return f"set data.images: '*/{both[0]}' and data.masks: '*/{both[1]}' if they are parts of one, or {choose}"
@@ -149,7 +149,7 @@ def _find_marks(path: Path, section: DataRecipe) -> dict[str, str]:
         "voc": "JPEGImages, SegmentationClass" if has("JPEGImages") and has("ImageSets/Segmentation") else "",
         "cityscapes": "leftImg8bit, gtFine" if has("leftImg8bit") and (has("gtFine") or has("gtCoarse")) else "",
         "ade20k": next((table.name for table in sorted(path.glob("objectInfo150.*"))), ""),
-        "saved": _name_first(path, ("dataset_dict.json", "state.json")),
+        "saved": next((name for name in ("dataset_dict.json", "state.json") if (path / name).exists()), ""),
     }
     if any(own.values()):
         return own  # their folders also look like folders of images and masks
@@ -177,7 +177,7 @@ def _find_nested(path: Path, splits: list[Path]) -> Discovery | None:
     if not folders or (len(folders) == 1 and not splits):
         return None
     start = "{split}/*" if splits else "*"
-    for find in (_name_inner_folders, _name_inner_files):
+    for find in (name_inner_folders, _name_inner_files):
         found = [find(folder) for folder in folders]
         if found[0] is not None and all(one == found[0] for one in found):
             keys = {"images": f"{start}/{found[0][0]}", "masks": f"{start}/{found[0][1]}"}
@@ -185,12 +185,6 @@ def _find_nested(path: Path, splits: list[Path]) -> Discovery | None:
     inside = [name for folder in folders for name in list_files(folder)]
     flat = len(inside) > 1 and all(any(_is_image(entry) for entry in folder.iterdir()) for folder in folders)
     return Discovery("flat", path, {}) if flat and not splits and _has_mask_suffix(inside) else None
-
-
-def _name_inner_folders(folder: Path) -> tuple[str, str] | None:
-    names = [inner.name for inner in list_folders(folder)]
-    images, masks = match_folders(names, IMAGE_FOLDERS), match_folders(names, MASK_FOLDERS)
-    return (images[0], masks[0]) if len(images) == 1 and len(masks) == 1 else None
 
 
 def _name_inner_files(folder: Path) -> tuple[str, str] | None:
@@ -227,10 +221,6 @@ def _name_labelme(path: Path, split_folders: list[Path]) -> str:
             if is_file(file) and b'"shapes"' in file.read_bytes():
                 return file.name
     return ""
-
-
-def _name_first(path: Path, names: tuple[str, ...]) -> str:
-    return next((name for name in names if (path / name).exists()), "")
 
 
 def _name_parquet(path: Path) -> str:

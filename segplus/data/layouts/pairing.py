@@ -231,11 +231,8 @@ def split_flat_files(files: Sequence[str], root: Path) -> tuple[list[str], list[
     for suffix in suffixes:
         masks = [path for path in files if os.path.splitext(path)[1].lower() == suffix]
         images = sorted(set(files) - set(masks))
-        if (
-            suffix == ".png"
-            and len(masks) == half
-            and {strip_suffix(p) for p in masks} == {strip_suffix(p) for p in images}
-        ):
+        same = {strip_suffix(path) for path in masks} == {strip_suffix(path) for path in images}
+        if suffix == ".png" and len(masks) == half and same:
             solutions[tuple(masks)] = (images, masks)
     stems = {strip_suffix(path) for path in files}
     endings = {stem[len(other) :] for stem in sorted(stems)[:400] for other in _propose_shorter(stem) if other in stems}

@@ -25,18 +25,10 @@ WHOLE = "train"  # the split of data that are not divided
 SPLIT_ALIASES: dict[str, tuple[str, ...]] = {
     "train": ("train", "training", "trn", "train_set", "training_set", "trainset"),
     "validation": (
-        "validation",
-        "val",
-        "valid",
-        "dev",
-        "validate",
-        "validating",
-        "val_set",
-        "validation_set",
-        "valset",
+        "validation", "val", "valid", "dev", "validate", "validating", "val_set", "validation_set", "valset",
     ),
     "test": ("test", "testing", "tst", "test_set", "testset"),
-}
+}  # fmt: skip
 # Training and validation images in one: the training split of data that have no other.
 _JOINT = ("train_val", "trainval", "train_valid", "train_validation", "train+val", "traindev", "train_dev")
 

@@ -16,16 +16,8 @@ from segplus.recipe.data_section import DataRecipe
 from segplus.texts import is_file, parse_json, refuse_special_file
 
 IMAGE_COLUMNS = (
-    "image",
-    "file_name",
-    "filename",
-    "image_path",
-    "image_file",
-    "image_file_name",
-    "img",
-    "pixel_values",
-    "path",
-)
+    "image", "file_name", "filename", "image_path", "image_file", "image_file_name", "img", "pixel_values", "path",
+)  # fmt: skip
 MASK_COLUMNS = (
     "mask", "label", "annotation", "mask_path", "mask_file", "mask_file_name", "mask_filename", "label_path",
     "label_file_name", "annotation_path", "segmentation", "segmentation_mask", "segmentation_file_name", "labels",
