@@ -229,3 +229,60 @@ def test_what_was_counted_asks_for_keys(tmp_path: Path) -> None:
     assert recipe["transforms"]["rare_class_crop"] == 0.5
     assert "stratify" not in recipe["data"]
     assert "evaluation" not in recipe  # one piece an image
+
+
+def test_clips_in_folders_of_videos_are_all_read(tmp_path: Path) -> None:
+    for clip in ("video01/01_00080", "video01/01_00160", "video09/09_01301"):
+        save_image(tmp_path / clip / "frame_80_endo.png")
+        save_mask(tmp_path / clip / "frame_80_endo_watershed_mask.png", draw_ids(2))
+    assert count(whole(tmp_path)) == [66, 6, 0]
+
+
+def test_a_second_part_of_a_mask_is_never_dropped(tmp_path: Path) -> None:
+    for name in ("benign (1)", "benign (2)"):
+        save_image(tmp_path / f"{name}.png")
+        save_mask(tmp_path / f"{name}_mask.png", draw_ids(2))
+    save_mask(tmp_path / "benign (2)_mask_1.png", draw_ids(3))
+    section = whole(tmp_path, image_pattern=r"^(.*\))\.png$", mask_pattern=r"^(.*)_mask\.png$")
+    with pytest.raises(InputError, match=r"1 masks without an image \(benign \(2\)_mask_1.png\)"):
+        load_segmentation_dataset(section)
+    (tmp_path / "benign (2)_mask_1.png").unlink()
+    assert count(section) == [44, 4, 0]
+
+
+def test_ids_that_are_not_those_of_cityscapes_are_asked_about(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for index in range(2):
+            photograph(tmp_path / "leftImg8bit" / split / "a" / f"a_{index}_leftImg8bit.png", index + 2 * len(split))
+            ids = np.tile(np.arange(12, dtype=np.uint8).repeat(2), (32, 2))  # 0 to 6, 9 and 10 are void there
+            save_mask(tmp_path / "gtFine" / split / "a" / f"a_{index}_gtFine_labelIds.png", ids)
+    data = load_segmentation_dataset({"dataset": str(tmp_path)})
+    with pytest.raises(InputError, match=r"hardly its own(?s:.*)75 % of the pixels are void, and 16 of its 19 classes"):
+        check_splits(data.splits, progress=False)
+    stated = load_segmentation_dataset({"dataset": str(tmp_path), "layout": "cityscapes"})
+    assert check_splits(stated.splits, progress=False, warn=False)["train"].images == 2
+    report = audit_for_training(DataRecipe(dataset=str(tmp_path))).report
+    assert "names of a benchmark" in [finding["kind"] for finding in report["findings"]]
+    assert list(yaml.safe_load(report["recipe"])["data"]["classes"]) == list(range(12))
+
+
+def test_a_choice_one_folder_down(tmp_path: Path) -> None:
+    for index in range(3):
+        photograph(tmp_path / "DRIVE/training/images" / f"{index}_training.tif", index)
+        for folder, ending in (("1st_manual", "manual1"), ("mask", "training_mask")):
+            mask = (number_things(2 + len(ending) % 3) > 0) * np.uint8(255)
+            save_mask(tmp_path / "DRIVE/training" / folder / f"{index}_{ending}.gif", mask)
+    photograph(tmp_path / "DRIVE/test/images" / "7_test.tif", 7)
+    save_mask(tmp_path / "DRIVE/test/mask" / "7_test_mask.gif", number_things(1) * np.uint8(255))
+    data, report = inspect_folder(tmp_path)
+    assert report["question"].startswith("which folder holds the masks, 1st_manual, mask?")
+    assert (data["masks"], data["dataset"]) == ("1st_manual", str(tmp_path / "DRIVE"))
+
+
+def test_runs_beside_the_masks_that_they_describe(tmp_path: Path) -> None:
+    for name in ("x", "y"):
+        save_image(tmp_path / "stage1_train" / name / "images" / f"{name}.png")
+        save_mask(tmp_path / "stage1_train" / name / "masks" / f"{name}1.png", draw_ids(2))
+    (tmp_path / "labels.csv").write_text("ImageId,EncodedPixels\nx,1 2\ny,1 2\n")
+    section = {"dataset": str(tmp_path), "layout": "run_lengths", "validation_share": 0.0}
+    assert count(section) == [44, 4, 0]

@@ -95,9 +95,8 @@ def refuse_unstated_range(splits: Mapping[str, SegmentationSplit], found: Mappin
     All splits are looked at together, as one range is for all. Of other channels than colours no type's range is taken:
     they need one that is stated.
     """
-    deep = {name: found[name].extents for name, split in splits.items() if split.reader.value_range is None}
-    deep = {name: extents[~np.isnan(extents).any(axis=1)] for name, extents in deep.items()}
-    deep = {name: extents for name, extents in deep.items() if len(extents)}
+    extents = {name: found[name].extents for name, split in splits.items() if split.reader.value_range is None}
+    deep = {name: kept for name, all_of in extents.items() if len(kept := all_of[~np.isnan(all_of).any(axis=1)])}
     if not deep:
         return
     together = np.concatenate([*deep.values()])

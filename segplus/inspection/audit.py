@@ -224,11 +224,10 @@ def _read_choosing(recipe: DataRecipe) -> tuple[Source, DataRecipe, list[str]]:
     try:
         return read_source(recipe), recipe, []
     except OpenChoiceError as choice:
-        if not choice.keys or any(vars(recipe)[key] not in (None, "auto") for key in choice.keys):
+        if not choice.keys or any(vars(recipe)[key] not in (None, "auto", recipe.dataset) for key in choice.keys):
             raise
-        keys: dict[str, Any] = choice.keys
         try:
-            source, chosen, asked = _read_choosing(replace(recipe, **keys))
+            source, chosen, asked = _read_choosing(replace(recipe, **choice.keys))
         except InputError:
             raise choice from None
         return source, chosen, [choice.question, *asked]

@@ -155,8 +155,7 @@ def reduce_colors(image: DecodedImage, grey: npt.NDArray[np.float32]) -> npt.NDA
     """Return an image of colours in the size of its grey one, float, shape (h, w, 3); of other images the grey one."""
     if not isinstance(image, Image.Image) or image.mode != "RGB":
         return grey
-    small = cv2.resize(np.asarray(image), grey.shape[::-1], interpolation=cv2.INTER_AREA)
-    return np.asarray(small, dtype=np.float32)
+    return cv2.resize(np.asarray(image), grey.shape[::-1], interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
 def describe_looks(image: DecodedImage, grey: npt.NDArray[np.float32]) -> tuple[str, ...]:
@@ -269,11 +268,8 @@ def compare_edges(
     """Return (agreement at each shift of the mask, agreement for each of TURNS) of image edges and class borders.
 
     Agreement is the correlation of the image's gradient with the mask's borders; None where one of them has no edges.
-    The gradient is that of the channel in which it is steepest: two colours may be equally bright.
-
-    Args:
-        image: The reduced image, shape (h, w) or (h, w, channels).
-        labels: Class ids, shape (H, W).
+    The gradient is that of the steepest channel of the reduced image, (h, w) or (h, w, channels): two colours may be
+    equally bright.
     """
     height, width = image.shape[:2]
     small = cv2.resize(labels.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
 from typing import Any
 
 import numpy as np
@@ -140,13 +139,8 @@ def _choose_by_images(data: Mapping[str, Any], train: SplitTally) -> tuple[str, 
 
 def list_changed_keys(section: DataRecipe) -> dict[str, Any]:
     """Return the keys of a data section that differ from their defaults."""
-    changed = {}
-    for item in fields(section):
-        default = item.default_factory() if item.default_factory is not MISSING else item.default
-        value = vars(section)[item.name]
-        if value != default or item.name == "dataset":
-            changed[item.name] = value
-    return changed
+    default = vars(DataRecipe())
+    return {key: value for key, value in vars(section).items() if value != default[key] or key == "dataset"}
 
 
 def measure_shares(tally: SplitTally) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -100,9 +99,7 @@ def survey_masks(source: Source, max_pixels: int, progress: bool) -> Survey | No
         return mask, describe_numbering(mask.values) if traced else None
 
     survey = Survey()
-    found: Iterator[tuple[StoredMask, Numbering | None] | InputError]
-    found = map_pairs(look, len(rows), "look at masks" if progress else None)
-    for one in found:
+    for one in map_pairs(look, len(rows), "look at masks" if progress else None):
         if isinstance(one, InputError):
             survey.damaged = survey.damaged or one
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -113,7 +114,7 @@ def holds_pairs(found: Discovery) -> bool:
         return True
     with suppress(InputError):
         for folder in [found.root, *find_split_folders(found.root).values()]:
-            files = [entry.name for entry in sorted(folder.iterdir()) if _is_image(entry)]
+            files = list_files(folder)
             if files:
                 split_flat_files(files, folder)
                 return True
@@ -176,15 +177,14 @@ def _find_nested(path: Path, splits: list[Path]) -> Discovery | None:
     folders = list_folders(splits[0] if splits else path)
     if not folders or (len(folders) == 1 and not splits):
         return None
-    start = "{split}/*" if splits else "*"
+    start = f"{put_split(splits[0].name)}/*" if splits else "*"
     for find in (name_inner_folders, _name_inner_files):
         found = [find(folder) for folder in folders]
         if found[0] is not None and all(one == found[0] for one in found):
             keys = {"images": f"{start}/{found[0][0]}", "masks": f"{start}/{found[0][1]}"}
             return Discovery("folders", path, keys)
-    inside = [name for folder in folders for name in list_files(folder)]
-    flat = len(inside) > 1 and all(any(_is_image(entry) for entry in folder.iterdir()) for folder in folders)
-    return Discovery("flat", path, {}) if flat and not splits and _has_mask_suffix(inside) else None
+    flat = not splits and all(_has_mask_suffix(list_files(folder)) for folder in folders)
+    return Discovery("flat", path, {}) if flat else None
 
 
 def _name_inner_files(folder: Path) -> tuple[str, str] | None:
@@ -198,9 +198,10 @@ def _name_inner_files(folder: Path) -> tuple[str, str] | None:
 
 
 def _has_mask_suffix(names: list[str]) -> bool:
-    """Return whether names end in the usual word of a mask as often as they do not."""
-    marked = [name for name in names if is_mask_word(strip_suffix(name).rpartition("_")[2])]
-    return 2 * len(marked) == len(names)
+    """Return whether half of the names or more, and not all, end in the usual word of a mask, or in it and a number."""
+    stems = [re.sub(r"_\d+$", "", strip_suffix(name)) for name in names]
+    marked = [stem for stem in stems if is_mask_word(stem.rpartition("_")[2])]
+    return len(names) <= 2 * len(marked) < 2 * len(names)
 
 
 def _name_coco(path: Path, section: DataRecipe) -> str:

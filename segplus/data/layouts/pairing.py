@@ -90,12 +90,20 @@ def pair_folders(
     if not image_pattern and not mask_pattern and not image_keys.keys() & mask_keys.keys():
         image_keys, mask_keys, how = match_affixes(images, masks, image_root, mask_root)
     both = sorted(image_keys.keys() & mask_keys.keys())
+    alone = [mask_keys[key] for key in sorted(mask_keys.keys() - image_keys.keys())]
+    alone += _find_parts(set(mask_keys.values()), masks) if mask_pattern else []
     return Pairing(
         build_table((key, str(image_root / image_keys[key]), str(mask_root / mask_keys[key])) for key in both),
         how,
         [str(image_root / image_keys[key]) for key in sorted(image_keys.keys() - mask_keys.keys())],
-        [str(mask_root / mask_keys[key]) for key in sorted(mask_keys.keys() - image_keys.keys())],
+        [str(mask_root / file) for file in alone],
     )
+
+
+def _find_parts(taken: set[str], files: Sequence[str]) -> list[str]:
+    """Return the files that a pattern leaves out and that go on with the name of a mask: a_mask_1.png of a_mask.png."""
+    stems = {strip_suffix(path) for path in taken}
+    return [path for path in files if path not in taken and stems & set(_propose_shorter(strip_suffix(path)))]
 
 
 def _enter_common_folder(root: Path, files: list[str]) -> tuple[Path, list[str]]:

@@ -17,6 +17,7 @@ from segplus.data.layouts.folders import list_folders
 from segplus.data.layouts.pairing import list_files
 from segplus.data.layouts.source import WHOLE, Source, build_table
 from segplus.data.layouts.tables import IMAGE_COLUMNS, read_rows
+from segplus.data.layouts.words import is_mask_word
 from segplus.errors import InputError
 from segplus.recipe.data_section import DataRecipe
 from segplus.texts import is_file
@@ -87,7 +88,7 @@ def read_run_lengths(path: Path, section: DataRecipe) -> Source:
             shape["order"] = order
     table = build_table((_stem(name), str(images[name]), json.dumps(mask)) for name, mask in masks.items())
     empty = sum(not mask["shapes"] for mask in masks.values())
-    note = f"{WHOLE}: {len(masks)} images of {folder.name}, {empty} without a row are background"
+    note = f"{WHOLE}: {len(masks)} images of {folder.name}, {empty} without runs are background"
     source = Source({WHOLE: table}, f"run lengths of {tables[0].name}", root, names, encoding="ids")
     source.notes += [note, f"runs are read {_ORDERS[order]}, {how}"]
     source.settled = {"run_order": order}
@@ -162,7 +163,8 @@ def _find_images(
     folders = [root / section.images] if section.images else [root, *_list_below(root)]
     fitting = []
     for folder in folders:
-        files = {Path(name).name: folder / name for name in list_files(folder)} if folder.is_dir() else {}
+        inside = [Path(name) for name in list_files(folder)] if folder.is_dir() else []
+        files = {name.name: folder / name for name in inside if not any(map(is_mask_word, name.parts[:-1]))}
         stems = {name.rpartition(".")[0] for name in files}
         missing = [name for name in runs if name not in files and name not in stems]
         if files and not missing:

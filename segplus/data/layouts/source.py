@@ -33,21 +33,13 @@ SPLIT_ALIASES: dict[str, tuple[str, ...]] = {
 _JOINT = ("train_val", "trainval", "train_valid", "train_validation", "train+val", "traindev", "train_dev")
 
 
-_SPLIT_WORD = re.compile(
-    "(?<![a-z])(?:train(?:ing|val)?|val(?:id(?:ation)?)?|dev|test(?:ing)?)(?![a-z])", re.IGNORECASE
-)
+_SPLIT_WORD = re.compile("(?<![a-z])(train(ing|val)?|val(id(ation)?)?|dev|test(ing)?)(?![a-z])", re.IGNORECASE)
 
 
 class OpenChoiceError(InputError):
-    """More than one thing fits, and one of them can stand in until a person has chosen.
+    """More than one thing fits; `keys` of the data section make one choice until a person has answered `question`."""
 
-    Args:
-        what: As of every InputError; found, allowed and fix are given by name.
-        keys: Keys of the data section that make one choice.
-        question: What a person is to answer.
-    """
-
-    def __init__(self, what: str, *, keys: Mapping[str, str] | None = None, question: str = "", **given: Any) -> None:
+    def __init__(self, what: str, *, keys: Mapping[str, Any] | None = None, question: str = "", **given: Any) -> None:
         super().__init__(what, **given)
         self.keys, self.question = dict(keys or {}), question
 
@@ -217,6 +209,8 @@ def rank_split(name: str) -> int:
 
 def put_split(name: str) -> str:
     """Return a folder's name with `{split}` in the place of the split's, or "" where it has none."""
+    if is_split_name(name):
+        return "{split}"
     return _SPLIT_WORD.sub("{split}", name, count=1) if _SPLIT_WORD.search(name) else ""
 
 

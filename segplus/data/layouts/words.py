@@ -15,7 +15,7 @@ IMAGE_FOLDERS = (
 MASK_FOLDERS = (
     "masks", "mask", "labels", "label", "annotations", "annotation", "annot", "segmentation", "segmentations", "gt",
     "ground_truth", "groundtruth", "targets", "target", "mask_images", "1st_manual", "segmentationclass", "manual1",
-    "gts", "truth", "annotated", "label_images", "ground truth", "seg", "segs",
+    "gts", "truth", "annotated", "label_images", "ground truth", "seg", "segs", "semantic", "labeled", "labelled",
 )  # fmt: skip
 _MASK_WORDS = frozenset(MASK_FOLDERS) | {"label_viz", "anno", "lbl", "lbls", "lab", "manual", "segmap", "segmaps"}
 _IMAGE_WORDS = frozenset(IMAGE_FOLDERS) | {"photo", "picture", "raw", "sat", "original", "originals", "optical"}
