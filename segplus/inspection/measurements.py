@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import cv2
@@ -276,8 +277,8 @@ def compare_edges(
     borders: npt.NDArray[Any] = np.zeros((height, width), dtype=np.float32)
     borders[:, 1:] = small[:, 1:] != small[:, :-1]
     borders[1:] = np.maximum(borders[1:], small[1:] != small[:-1])
-    slopes: npt.NDArray[Any] = np.hypot(cv2.Sobel(image, cv2.CV_32F, 1, 0), cv2.Sobel(image, cv2.CV_32F, 0, 1))
-    slopes = slopes.max(axis=-1) if slopes.ndim == 3 else slopes
+    steepness = cv2.magnitude(cv2.Sobel(image, cv2.CV_32F, 1, 0), cv2.Sobel(image, cv2.CV_32F, 0, 1))
+    slopes: npt.NDArray[Any] = reduce(np.maximum, cv2.split(steepness))
     slopes, borders = cv2.GaussianBlur(slopes, (0, 0), 1.0), cv2.GaussianBlur(borders, (0, 0), 1.0)
     slopes, borders = slopes - slopes.mean(), borders - borders.mean()
     norm = float(np.linalg.norm(slopes) * np.linalg.norm(borders))

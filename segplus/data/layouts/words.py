@@ -100,10 +100,7 @@ def propose_patterns(images: Sequence[str], masks: Sequence[str]) -> str:
 
 
 def list_kinds(files: Sequence[str]) -> list[str]:
-    """Return the last words of files of which every image has one each, the usual word of an image first; or nothing.
-
-    So `a_rgb.png`, `a_label.png` and `a_fg.png` are of three kinds.
-    """
+    """Return the last words of files of which every image has one each, a usual one of images first; or nothing."""
     named = _group_by_word(files, _LAST_WORD)
     kinds = sorted(named, key=lambda word: (_rank(word) != 0, -_rank(word), word))
     same = len({frozenset(one) for one in named.values()}) == 1 and sum(map(len, named.values())) == len(files)
