@@ -17,7 +17,7 @@ from segplus.errors import InputError
 from segplus.images import is_deep
 
 logger = logging.getLogger(__name__)
-_FORMAT = 5  # of the remembered checks; raise it when a check is added
+_FORMAT = 6  # of the remembered checks; raise it when a check is added
 
 
 def check_splits(
@@ -38,9 +38,10 @@ def check_splits(
         InputError: If a split does not pass, or masks do not fit the class names that their layout usually has.
     """
     found = {
-        name: check_split(split, *(train_parts if name == "train" else ()), progress=progress)
+        name: _check_pairs(split, *(train_parts if name == "train" else ()), progress=progress)
         for name, split in splits.items()
     }
+    refuse_unstated_range(splits, found)
     pixels = {name: statistics.pixels for name, statistics in found.items()}
     problem = find_presumed_names(splits, pixels)
     if problem is not None:
@@ -63,6 +64,12 @@ def check_split(split: SegmentationSplit, *parts: str, progress: bool = True) ->
             with the names of others. If masks are read as they are not meant, an index of a palette has two colours,
             or images deeper than 8 bits leave most of the range empty.
     """
+    statistics = _check_pairs(split, *parts, progress=progress)
+    refuse_unstated_range({split.title: split}, {split.title: statistics})
+    return statistics
+
+
+def _check_pairs(split: SegmentationSplit, *parts: str, progress: bool) -> SplitStatistics:
     has_no_range = split.reader.value_range is None and _begins_deep(split)
     statistics = measure_split(split, *parts, *(["values"] if has_no_range else []), progress=progress)
     path = find_cache_folder() / "checks" / f"{split.fingerprint}-{_FORMAT}.json"
@@ -73,7 +80,6 @@ def check_split(split: SegmentationSplit, *parts: str, progress: bool = True) ->
 def _check_meaning(split: SegmentationSplit, statistics: SplitStatistics) -> bool:
     for _, problem in find_misreadings(split, statistics.pixels):
         raise problem
-    refuse_unstated_range(split, statistics)
     return True
 
 
@@ -83,15 +89,17 @@ def _begins_deep(split: SegmentationSplit) -> bool:
     return False
 
 
-def refuse_unstated_range(split: SegmentationSplit, statistics: SplitStatistics) -> None:
+def refuse_unstated_range(splits: Mapping[str, SegmentationSplit], found: Mapping[str, SplitStatistics]) -> None:
     """Raise InputError if images deeper than 8 bits, without a stated range, fill less than a quarter of their type's.
 
-    Of other channels than colours no type's range is taken: they need one that is stated.
+    All splits are looked at together, as one range is for all. Of other channels than colours no type's range is taken:
+    they need one that is stated.
     """
-    if split.reader.value_range is not None:
+    extents = {name: found[name].extents for name, split in splits.items() if split.reader.value_range is None}
+    deep = {name: kept for name, all_of in extents.items() if len(kept := all_of[~np.isnan(all_of).any(axis=1)])}
+    if not deep:
         return
-    extents = find_unstated_range(statistics.extents, split.reader.channels)
-    if extents is None:
-        return
-    count = int((~np.isnan(statistics.extents).any(axis=1)).sum())
-    raise describe_unstated_range(split.title, count, extents)
+    together = np.concatenate([*deep.values()])
+    needed = find_unstated_range(together, next(iter(splits.values())).reader.channels)
+    if needed is not None:
+        raise describe_unstated_range(", ".join(deep), len(together), needed)

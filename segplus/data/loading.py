@@ -26,7 +26,7 @@ from segplus.data.layouts.left_out import IN_FOLDERS, find_left_out
 from segplus.data.layouts.mask_files import read_mask_files
 from segplus.data.layouts.names import build_class_map, find_names, read_colors
 from segplus.data.layouts.run_lengths import read_run_lengths
-from segplus.data.layouts.source import Source, find_split
+from segplus.data.layouts.source import OpenChoiceError, Source, find_split
 from segplus.data.layouts.tables import read_manifest, read_metadata
 from segplus.data.misreadings import refuse_ignored_foreground
 from segplus.data.splits import Indices, divide, find_groups
@@ -182,12 +182,16 @@ def read_source(section: DataRecipe) -> Source:
         source = _read_layout(section.layout, path, section)
         return _name_left_out(section.layout, path, source, section)
     found = find_layout(path, section)
-    source = _read_layout(found.layout, found.root, replace(section, **found.keys))
-    source.settled = found.keys
+    try:
+        source = _read_layout(found.layout, found.root, replace(section, **found.keys))
+    except OpenChoiceError as choice:
+        choice.keys = choice.keys and {**choice.keys, "dataset": str(found.root)}  # where what is named lies
+        raise
+    inside = found.root.relative_to(path)
+    folders = {key: (inside / value).as_posix() for key, value in found.keys.items() if key in ("images", "masks")}
+    source.settled = {**source.settled, **found.keys, **folders}
     if found.root != path:
-        inside = found.root.relative_to(path)
         source.top = path
-        source.settled = {key: f"{inside.as_posix()}/{value}" for key, value in found.keys.items()}
         source.notes.insert(0, f"in {inside}, the folder below that holds pairs")
     return _name_left_out(found.layout, path, source, section)
 
@@ -196,12 +200,12 @@ def _name_left_out(layout: str, path: Path, source: Source, section: DataRecipe)
     """Name the folders that were not read.
 
     Raises:
-        InputError: If one of them holds pairs, and the recipe says neither the layout nor where images lie.
+        InputError: If one of them holds pairs, and the recipe says neither the layout nor where images or masks lie.
     """
     if layout not in IN_FOLDERS or section.images is not None or section.annotations is not None:
         return source
     left_out = find_left_out(path, source, section)
-    if section.layout == "auto":
+    if section.layout == "auto" and section.masks is None:
         left_out.refuse_pairs(str(path), list(source.splits))
     source.notes += left_out.describe()
     return source

@@ -21,6 +21,7 @@ _SAMPLED = 64  # masks that are read before all of them are
 _LOOKED_AT = 16  # masks of a split whose values are looked at as they lie in the file
 _NOISE = 32  # how far a value lies from 0 and from 255 at most where a mask of the two was saved as a JPEG
 _SOFT = 0.4  # share of the marked pixels between the two, from which on a mask is no longer one of two values
+_LACKING, _STRANGE = 5, 0.3  # classes of Cityscapes without a pixel, share of its void: from there on ids are others
 _DOMINANT, _IGNORED = 0.999, 0.5  # shares of all pixels that are worth a warning
 
 
@@ -225,16 +226,22 @@ def find_presumed_names(
     first = next(iter(splits.values()), None)
     if first is None or not first.decoder.presumed:
         return None
-    total = np.sum(list(pixels.values()), axis=0)[:-1]
+    *total, void = np.sum(list(pixels.values()), axis=0)
     present = np.flatnonzero(total)
     names, benchmark = first.classes.names, first.decoder.presumed
+    if benchmark == "Cityscapes":
+        absent, share = len(names) - len(present), void / max(1, sum(total) + void)
+        if absent < _LACKING or share < _STRANGE:
+            return None
+        return InputError(
+            "data.classes: folders of Cityscapes, and ids that are hardly its own",
+            found=f"{100 * share:.0f} % of the pixels are void, and {absent} of its {len(names)} classes have none",
+            fix="name your ids: data.classes: {0: ..., 1: ...}; or set data.layout: cityscapes where they are its own",
+        )
     is_start = len(present) < len(names) and present.tolist() == list(range(len(present)))
     palette = first.palette(0)
-    odd = (
-        []
-        if palette is None
-        else [int(v) for v in present if tuple(palette[3 * v : 3 * v + 3]) != name_voc_color(int(v))]
-    )
+    shown = {int(value): tuple(palette[3 * value : 3 * value + 3]) for value in present} if palette is not None else {}
+    odd = [value for value, color in shown.items() if color != name_voc_color(value)]
     is_grey = palette is not None and all(len(set(palette[3 * v : 3 * v + 3])) == 1 for v in present)
     if not is_start and (not odd or is_grey):
         return None

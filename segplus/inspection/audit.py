@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -10,7 +10,7 @@ from typing import Any
 
 from segplus.data.dataset import SegmentationSplit
 from segplus.data.layouts.names import NoClassNamesError
-from segplus.data.layouts.source import Source, find_split
+from segplus.data.layouts.source import OpenChoiceError, Source, find_split
 from segplus.data.loading import SegmentationData, assemble, build_section, load_segmentation_dataset, read_source
 from segplus.data.ranges import find_needed_range
 from segplus.data.statistics import keep_counts, visit_pairs
@@ -32,6 +32,7 @@ from segplus.inspection.proposals import (
     list_changed_keys,
     measure_shares,
     propose_recipe,
+    propose_stratify,
     render_recipe,
     weigh_by_frequency,
 )
@@ -80,7 +81,7 @@ def inspect_dataset(section: DataRecipe | Mapping[str, Any], *, progress: bool =
     recipe = build_section(section)
     findings: list[Finding] = []
     try:
-        source = open_source(recipe, findings)
+        source, recipe, asked = open_source(recipe, findings)
         reading = read_tolerantly(source, recipe, findings, progress)
         if source is not None:
             reading = state_range(reading, source, findings)
@@ -102,7 +103,7 @@ def inspect_dataset(section: DataRecipe | Mapping[str, Any], *, progress: bool =
     if source is not None and reading.guess is None and any(finding.kind in _MENDABLE for finding in findings):
         mended, counted = mend_reading(source, reading, tallies, progress)
     if counted["train"].pairs:
-        report |= describe_proposal(mended, counted, source, grouping)
+        report |= describe_proposal(mended, counted, source, grouping, asked)
     return Audit(report, data, tallies)
 
 
@@ -137,20 +138,29 @@ def mend_reading(
 
 
 def describe_proposal(
-    reading: Reading, tallies: Mapping[str, SplitTally], source: Source | None, grouping: Grouping | None
+    reading: Reading,
+    tallies: Mapping[str, SplitTally],
+    source: Source | None,
+    grouping: Grouping | None,
+    asked: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return the recipe that fits, why it is so, and the question it leaves open; JSON-ready."""
+    """Return the recipe that fits, why it is so, and the questions it leaves open; JSON-ready."""
     settled = source.settled if source is not None else {}
     keys = list_changed_keys(reading.section)
     data = {"dataset": keys["dataset"], **settled, **keys}
     names = [name for split in reading.data.splits.values() for name in split.names]
     reasons = [f"masks: {reading.guess.reason}"] if reading.guess else []
-    if grouping is not None and reading.section.group_pattern is None and makes_splits(source, reading.section):
-        data["group_pattern"] = grouping.pattern
-        reasons.append(f"group_pattern: {grouping.groups} groups, each a {grouping.what}, stay whole")
+    if makes_splits(source, reading.section):
+        if grouping is not None and reading.section.group_pattern is None:
+            data["group_pattern"] = grouping.pattern
+            reasons.append(f"group_pattern: {grouping.groups} groups, each a {grouping.what}, stay whole")
+        elif not reading.section.stratify and (why := propose_stratify(tallies)):
+            data["stratify"] = True
+            reasons.append(why)
     recipe, more = propose_recipe(data, reading.data.classes, tallies, names)
     shares = reading.guess.shares if reading.guess else {}
-    question = reading.guess.question if reading.guess else ""
+    questions = [*asked, reading.guess.question if reading.guess else ""]
+    question = ". And ".join(filter(None, questions))
     return {"recipe": render_recipe(recipe, shares), "reasons": reasons + more, "question": question}
 
 
@@ -187,25 +197,40 @@ def tally_split(split: SegmentationSplit, progress: bool) -> SplitTally:
     return tally
 
 
-def open_source(recipe: DataRecipe, findings: list[Finding]) -> Source | None:
-    """Return the pairs of a data set, None where they are drawn; files without a partner become findings.
+def open_source(recipe: DataRecipe, findings: list[Finding]) -> tuple[Source | None, DataRecipe, list[str]]:
+    """Return the pairs of a data set, None where they are drawn, the section that reads them, and open questions.
+
+    Files without a partner become findings. Where the folder leaves a choice, one is made and asked about.
 
     Raises:
         InputError: If the data cannot be opened.
     """
     if recipe.dataset == "synthetic" or recipe.layout == "synthetic":
-        return None
+        return None, recipe, []
     if recipe.streams_training:
         raise InputError(
             "data.streaming: inspect reads every pair, and a stream is never read whole",
             fix="set data.max_images: {train: 500} to inspect the first ones, or data.streaming: false",
         )
-    source = read_source(recipe)
+    source, recipe, asked = _read_choosing(recipe)
     for sentence, files in zip(
         source.describe_orphans(), filter(None, (source.images_alone, source.masks_alone)), strict=True
     ):
         findings.append(Finding("error", "orphans", sentence, files[:20], "add or remove the files"))
-    return source
+    return source, recipe, asked
+
+
+def _read_choosing(recipe: DataRecipe) -> tuple[Source, DataRecipe, list[str]]:
+    try:
+        return read_source(recipe), recipe, []
+    except OpenChoiceError as choice:
+        if not choice.keys or any(vars(recipe)[key] not in (None, "auto", recipe.dataset) for key in choice.keys):
+            raise
+        try:
+            source, chosen, asked = _read_choosing(replace(recipe, **choice.keys))
+        except InputError:
+            raise choice from None
+        return source, chosen, [choice.question, *asked]
 
 
 def read_tolerantly(source: Source | None, recipe: DataRecipe, findings: list[Finding], progress: bool) -> Reading:

@@ -13,7 +13,7 @@ from segplus.classes import ClassMap, unpack_color
 from segplus.data.dataset import SegmentationSplit
 from segplus.data.misreadings import choose_evenly, describe_odd_shares, find_misreadings, find_presumed_names
 from segplus.data.parallel import map_pairs
-from segplus.data.ranges import describe_unstated_range, join_extents
+from segplus.data.ranges import describe_unstated_range, find_unstated_range
 from segplus.errors import InputError
 from segplus.inspection.duplicates import (
     AGREEMENT,
@@ -31,6 +31,7 @@ VOID_WORDS = frozenset(
     {"void", "unlabelled", "unlabeled", "ignore", "ignored", "unknown", "undefined", "dontcare", "out of roi"}
 )
 
+_AGREEMENT = 0.1  # of edges and borders; less is chance, as the best of many shifts is
 _MOST_VERIFIED = 500  # images that are compared with the one whose hash is nearest
 _NEAR_SHOWN = 3
 
@@ -121,13 +122,13 @@ def _describe_outside(split: str, tally: SplitTally, classes: ClassMap) -> list[
 
 def _describe_range(tallies: Mapping[str, SplitTally], channels: int) -> list[Finding]:
     """Return one finding on the deep images of all splits that need a range: it is the same for all."""
-    unstated = {split: tally.find_unstated_range(channels) for split, tally in tallies.items()}
-    found = {split: extents for split, extents in unstated.items() if extents is not None}
-    if not found:
+    needed = find_unstated_range(np.stack([tally.extents for tally in tallies.values()]), channels)
+    if needed is None:
         return []
-    problems = [tallies[split].problems["deep image"] for split in found]
-    count, files = sum(problem.count for problem in problems), [file for problem in problems for file in problem.files]
-    told = describe_unstated_range(", ".join(found), count, join_extents(np.stack([*found.values()])))
+    deep = {split: tally.problems.get("deep image") for split, tally in tallies.items()}
+    problems = {split: problem for split, problem in deep.items() if problem}
+    files = [file for problem in problems.values() for file in problem.files]
+    told = describe_unstated_range(", ".join(problems), sum(one.count for one in problems.values()), needed)
     return [Finding("error", "no range", describe_mistake(told), files[:NAMED], told.fix)]
 
 
@@ -142,14 +143,16 @@ def find_misplaced_masks(tallies: Mapping[str, SplitTally]) -> list[Finding]:
         scale = tally.shift_scales / tally.with_edges
         shift = (float(column - WINDOW_PX) * scale, float(row - WINDOW_PX) * scale)
         cells = max(abs(int(row) - WINDOW_PX), abs(int(column) - WINDOW_PX))
-        if cells >= 2 and profile.max() > 1.2 * profile[WINDOW_PX, WINDOW_PX] + 0.02:
+        if cells >= 2 and profile.max() > max(_AGREEMENT, 1.2 * profile[WINDOW_PX, WINDOW_PX] + 0.02):
             moved = f"{shift[0]:+.0f} px across, {shift[1]:+.0f} px down"
             message = f"{split}: masks fit their images better when moved by about {moved}"
             findings.append(Finding("warning", "shifted masks", message))
         scores = tally.turn_scores / tally.with_edges
-        if scores[1:].max() > scores[0] + 0.05:
+        if scores[1:].max() > max(_AGREEMENT, scores[0] + 0.05):
             turn = TURNS[int(scores[1:].argmax()) + 1]
-            findings.append(Finding("warning", "turned masks", f"{split}: masks fit their images better when {turn}"))
+            message = f"{split}: masks fit their images better when {turn}"
+            fix = "of run lengths: set data.run_order to the other order" if turn == "transposed" else None
+            findings.append(Finding("warning", "turned masks", message, fix=fix))
     return findings
 
 

@@ -12,9 +12,7 @@ import numpy.typing as npt
 
 _FRAMES = re.compile("frame|video|vid|seq|slice|clip", re.IGNORECASE)
 _BLOCK = 10  # consecutive frames that stay together where one video is all there is
-_NEIGHBOURS = (
-    0.6  # distance of neighbours' hashes to that of any two images, below which names follow one another in time
-)
+_NEIGHBOURS = 0.6  # distance of neighbours' hashes to any two's, below which names follow one another in time
 # Pattern -> what its group is, the first that fits is proposed. Letters alone may be the name of a class.
 _PATTERNS = {
     r"^(.*\d.*)/[^/]+$": "folder",

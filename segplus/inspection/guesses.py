@@ -23,6 +23,7 @@ _NOISE = 40  # how far a JPEG leaves a value of a mask from the one that was dra
 _MOST_VOIDS = 2  # values at the upper end, 254 and 255, that may mean void
 _LEAST_SHARE = 0.002  # of the pixels, of a colour that is one and not the blur between two
 _SMALL_ID = 64
+_GREY = (0.299, 0.587, 0.114)  # what red, green and blue add to the grey that `binary` sees of a palette
 
 
 @dataclass(frozen=True)
@@ -70,20 +71,24 @@ def _guess_values(survey: Survey, legends: Mapping[str, Legend], names: Mapping[
     if set(values) == {0, 255} or (len(values) > 4 and _is_near_binary(values, is_lossy=survey.lossy > 0)):
         kind = "0 and 255" if set(values) == {0, 255} else "near 0 and 255, but for edges"
         return _guess_binary({"encoding": "binary"}, f"masks hold {kind}: two classes", names, legends)
-    if survey.counts_things:
-        files = len(survey.numberings)
-        reason = (
-            f"values 1 to {most} without gaps, each one connected piece in {files} masks looked at: "
-            "they number things, and every thing is foreground"
-        )
-        return _guess_binary({"encoding": "binary", "threshold": 1}, reason, names, legends, "object")
+    if survey.counts_things and not any(set(values) <= set(legend.names) for legend in legends.values()):
+        return _guess_numbers(survey, names, legends)
     if most >= 1000 and len(marked) > 2 and len({value // 1000 for value in marked}) * 2 <= len(marked) + 1:
         return _guess_instances(values, legends)
     if is_soft(values):
         keys = {"encoding": "binary", "threshold": (most + 1) // 2 if most != 255 else DEFAULT_THRESHOLD}
         reason = f"{len(values)} values from {min(values)} to {most}: soft masks, foreground from the middle on"
         return _guess_binary(keys, reason, names, legends)
-    return _guess_ids(values, legends, names) if len(values) <= _MOST_IDS else None
+    return _guess_ids(survey, legends, names) if len(values) <= _MOST_IDS else None
+
+
+def _guess_numbers(survey: Survey, names: Mapping[int, str], legends: Mapping[str, Legend]) -> Guess:
+    """Return a guess at values that number things; where these lie in palettes, every colour but 0's is bright."""
+    reason = (
+        f"values 1 to {max(survey.values)} without gaps, each one connected piece in {len(survey.numberings)} masks "
+        "looked at: they number things, and every thing is foreground"
+    )
+    return _guess_binary({"encoding": "binary", "threshold": 1}, reason, names, legends, "object")
 
 
 def _is_near_binary(values: Mapping[int, int], *, is_lossy: bool) -> bool:
@@ -94,10 +99,8 @@ def _is_near_binary(values: Mapping[int, int], *, is_lossy: bool) -> bool:
     """
     total = sum(values.values())
     between = sum(count for value, count in values.items() if _NOISE < value < 255 - _NOISE)
-    dark, bright = (
-        [value for value in values if value <= _NOISE],
-        [value for value in values if 255 - _NOISE <= value <= 255],
-    )
+    dark = [value for value in values if value <= _NOISE]
+    bright = [value for value in values if 255 - _NOISE <= value <= 255]
     is_noise = is_lossy or len(dark) == 1 or len(bright) > _MOST_VOIDS
     return max(values) <= 255 and bool(bright) and is_noise and between < 0.1 * total and not is_soft(values)
 
@@ -121,16 +124,14 @@ def _guess_instances(values: Mapping[int, int], legends: Mapping[str, Legend]) -
     return Guess(keys, reason, "" if stated else "what are these classes called?")
 
 
-def _guess_ids(values: Mapping[int, int], legends: Mapping[str, Legend], names: Mapping[int, str]) -> Guess:
+def _guess_ids(survey: Survey, legends: Mapping[str, Legend], names: Mapping[int, str]) -> Guess:
+    values = survey.values
     held = sorted(values)
     others = [value for value in held if value != 255]
     if 255 in held and others and max(others) < max(_SMALL_ID, 2 * len(others)):
         held = others  # ignored, as it is everywhere
-    void = (
-        f"; 255 ({100 * values[255] / sum(values.values()):.2f} %) is ignored"
-        if 255 in values and held == others
-        else ""
-    )
+    ignored = values[255] / sum(values.values()) if held == others else 0
+    void = f"; 255 ({100 * ignored:.2f} %) is ignored" if ignored else ""
     shown = ", ".join(map(str, held[:12])) + (", ..." if len(held) > 12 else "")
     for file, legend in legends.items():
         if set(held) <= set(legend.names):
@@ -142,6 +143,11 @@ def _guess_ids(values: Mapping[int, int], legends: Mapping[str, Legend], names: 
     if held == [0, 1] and not names:
         keys = {"classes": [GROUND, THING]}
     question = "what are these classes called? Name them in data.classes, and what means nothing in data.void"
+    if survey.may_count_things and not names:
+        question = (
+            f"are {shown} classes, or numbers of things of one kind, as each is one piece? Name the classes in "
+            f"data.classes, or set classes: [{GROUND}, object], encoding: binary, threshold: 1"
+        )
     return Guess(keys, f"masks hold the values {shown}{void}", question)
 
 
@@ -159,11 +165,14 @@ def _guess_palette(
             return Guess({"colors": file}, f"a palette whose colours are those of {file}")
     if set(shown) == {(0, 0, 0), (255, 255, 255)}:
         return _guess_binary({"encoding": "binary"}, "a palette of black and white: two classes", names, legends)
+    grey = [int(np.dot(shown[used.index(value)], _GREY)) for value in used]
+    if survey.counts_things and not names and [value > 0 for value in grey] == [value > 0 for value in used]:
+        return _guess_numbers(survey, names, legends)
     ids = [value for value in used if value != 255]
     is_start = ids == list(range(len(ids)))
     if not is_start and ids[-1] <= 20 and all(shown[used.index(value)] == name_voc_color(value) for value in ids):
         return Guess({"classes": "voc"}, "a palette and indices of Pascal VOC")
-    return _guess_ids(survey.values, legends, names)
+    return _guess_ids(survey, legends, names)
 
 
 def _guess_colors(colors: Mapping[int, int], is_lossy: bool, legends: Mapping[str, Legend]) -> Guess | None:

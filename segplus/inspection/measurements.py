@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import cv2
@@ -103,7 +104,7 @@ def measure_pair(
     )
     if facts.size_px == facts.mask_size_px:
         facts.shift_scale = max(label.shape) / max(grey.shape)
-        facts.shift_profile, facts.turn_scores = compare_edges(grey, label)
+        facts.shift_profile, facts.turn_scores = compare_edges(reduce_colors(image, grey), label)
     looks = {f"{look} image": "" for look in describe_looks(image, grey)}
     deep = {} if np.isnan(facts.extents).any() else {"deep image": ""}
     facts.problems = {**deep, **looks, **_list_mask_problems(facts, raw, label, classes)}
@@ -149,6 +150,13 @@ def reduce_to_grey(image: DecodedImage) -> npt.NDArray[np.float32]:
     scale = min(1.0, REDUCED_PX / max(plane.shape))
     size = (max(9, round(plane.shape[1] * scale)), max(9, round(plane.shape[0] * scale)))
     return np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
+
+
+def reduce_colors(image: DecodedImage, grey: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return an image of colours in the size of its grey one, float, shape (h, w, 3); of other images the grey one."""
+    if not isinstance(image, Image.Image) or image.mode != "RGB":
+        return grey
+    return cv2.resize(np.asarray(image), grey.shape[::-1], interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
 def describe_looks(image: DecodedImage, grey: npt.NDArray[np.float32]) -> tuple[str, ...]:
@@ -256,18 +264,21 @@ def _unpack(packed: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
 
 
 def compare_edges(
-    grey: npt.NDArray[np.float32], labels: npt.NDArray[Any]
+    image: npt.NDArray[np.float32], labels: npt.NDArray[Any]
 ) -> tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.float32] | None]:
     """Return (agreement at each shift of the mask, agreement for each of TURNS) of image edges and class borders.
 
     Agreement is the correlation of the image's gradient with the mask's borders; None where one of them has no edges.
+    The gradient is that of the steepest channel of the reduced image, (h, w) or (h, w, channels): two colours may be
+    equally bright.
     """
-    height, width = grey.shape
+    height, width = image.shape[:2]
     small = cv2.resize(labels.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST)
     borders: npt.NDArray[Any] = np.zeros((height, width), dtype=np.float32)
     borders[:, 1:] = small[:, 1:] != small[:, :-1]
     borders[1:] = np.maximum(borders[1:], small[1:] != small[:-1])
-    slopes: npt.NDArray[Any] = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    steepness = cv2.magnitude(cv2.Sobel(image, cv2.CV_32F, 1, 0), cv2.Sobel(image, cv2.CV_32F, 0, 1))
+    slopes: npt.NDArray[Any] = reduce(np.maximum, cv2.split(steepness))
     slopes, borders = cv2.GaussianBlur(slopes, (0, 0), 1.0), cv2.GaussianBlur(borders, (0, 0), 1.0)
     slopes, borders = slopes - slopes.mean(), borders - borders.mean()
     norm = float(np.linalg.norm(slopes) * np.linalg.norm(borders))

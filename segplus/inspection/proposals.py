@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
 from typing import Any
 
 import numpy as np
 import yaml
 
 from segplus.classes import ClassMap
-from segplus.data.ranges import join_extents, propose_range
+from segplus.data.ranges import find_unstated_range, propose_range
 from segplus.inspection.findings import VOID_WORDS
 from segplus.inspection.tallies import SplitTally
 from segplus.losses.class_weights import FORMULAS, compute_class_weights
 from segplus.recipe.data_section import DataRecipe
 
+_FROM_HUB = "# About 14 MB, fetched from the Hub once; without a network write the path of a checkpoint's folder.\n"
 _RARE = 0.01
+_SEVERAL = 2  # pieces of a class in an image, from which on they are objects
+_FEW_IMAGES = 0.2  # share of the images that hold a class, below which chance may leave a split without it
 _LARGEST_SERVED_PX = 2048
 _MOST, _FEW = 0.9, 0.05  # shares of the images that look alike; of the pixels, of a foreground of defects
 _WITHOUT = 0.25  # share of the images without a defect
@@ -47,10 +49,10 @@ def propose_recipe(
     void = [name for name in classes.names if name.lower() in VOID_WORDS]
     if void:
         data["void"] = [*data.get("void", []), *void]
-    unstated = [tally.find_unstated_range(data.get("channels", 3)) for tally in tallies.values()]
-    deep = [extents for extents in unstated if extents is not None]
-    if deep:
-        data["image_range"] = propose_range(join_extents(np.stack(deep)))
+    extents = np.stack([tally.extents for tally in tallies.values()])
+    needed = find_unstated_range(extents, data.get("channels", 3))
+    if needed is not None:
+        data["image_range"] = propose_range(needed)
     recipe: dict[str, Any] = {"data": data, "model": {"checkpoint": "nvidia/mit-b0"}}
     served = choose_served_size(train)
     if served is not None:
@@ -59,14 +61,38 @@ def propose_recipe(
     recipe["transforms"] = {"preset": preset, "crop_size_px": choose_crop(train)}
     if why:
         reasons.append(f"preset {preset}: {why}")
-    shares = measure_shares(train)
-    kept = [share for name, share in zip(classes.names, shares, strict=True) if share > 0 and name not in void]
+    shares = dict(zip(classes.names, measure_shares(train), strict=True))
+    rarest = min((share for name, share in shares.items() if share > 0 and name not in void), default=1.0)
     recipe["losses"] = {"cross_entropy": 1.0}
-    if kept and min(kept) < _RARE:
+    if rarest < _RARE:
         recipe["losses"] = {"cross_entropy": 1.0, "tversky": 1.0}
         recipe["class_weights"] = "enet"
-        reasons.append(f"Tversky and ENet's class weights: the rarest class has {100 * min(kept):.2g} % of the pixels")
+        reasons.append(f"Tversky and ENet's class weights: the rarest class has {100 * rarest:.2g} % of the pixels")
+        height, width = max(train.sizes, key=train.sizes.__getitem__)
+        if 2 * np.prod(recipe["transforms"]["crop_size_px"]) < height * width:
+            recipe["transforms"]["rare_class_crop"] = 0.5
+            reasons.append("rare_class_crop: half of the crops lie over a rare class, as many others hold none")
+    why = describe_objects(train, classes.names, preset)
+    if why:
+        recipe["evaluation"] = {"metrics": ["objects"]}
+        reasons.append(why)
     return recipe, reasons
+
+
+def describe_objects(train: SplitTally, classes: tuple[str, ...], preset: str) -> str:
+    """Return why the pieces of a foreground are to be counted one by one, "" where nothing asks for it."""
+    if len(classes) != 2:
+        return ""
+    count, held = train.objects[1], train.statistics.images_with[1]
+    asks = count >= _SEVERAL * held or preset == "industrial"
+    return f"objects: {count} pieces of '{classes[1]}' in {held} images are counted one by one" if asks and held else ""
+
+
+def propose_stratify(tallies: Mapping[str, SplitTally]) -> str:
+    """Return why splits that are drawn should hold each class equally often, "" where chance does that."""
+    held = np.sum([tally.statistics.images_with[:-1] for tally in tallies.values()], axis=0)
+    least, pairs = min(held[held > 0], default=0), sum(tally.pairs for tally in tallies.values())
+    return f"stratify: a class is in {least} of {pairs} images" if 1 < least < _FEW_IMAGES * pairs else ""
 
 
 def choose_preset(
@@ -113,13 +139,8 @@ def _choose_by_images(data: Mapping[str, Any], train: SplitTally) -> tuple[str, 
 
 def list_changed_keys(section: DataRecipe) -> dict[str, Any]:
     """Return the keys of a data section that differ from their defaults."""
-    changed = {}
-    for item in fields(section):
-        default = item.default_factory() if item.default_factory is not MISSING else item.default
-        value = vars(section)[item.name]
-        if value != default or item.name == "dataset":
-            changed[item.name] = value
-    return changed
+    default = vars(DataRecipe())
+    return {key: value for key, value in vars(section).items() if value != default[key] or key == "dataset"}
 
 
 def measure_shares(tally: SplitTally) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -167,6 +188,7 @@ def weigh_by_frequency(tally: SplitTally) -> dict[str, list[float | None]]:
 def render_recipe(recipe: Mapping[str, Any], shares: Mapping[str, float] | None = None) -> str:
     """Return a recipe as YAML, short lists on one line; shares of pixels stand as comments behind the colours."""
     text = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
+    text = text.replace("\nmodel:", f"\n{_FROM_HUB}model:", 1)
     for name, share in (shares or {}).items():
         text = re.sub(
             rf"^(\s+{re.escape(name)}: \[.*\])$", rf"\1  # {100 * share:.3g} % of the pixels", text, flags=re.M

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from segplus.data.layouts.legends import Legend, find_legends
-from segplus.data.layouts.names import find_names, list_folders_of
+from segplus.data.layouts.names import find_all_legends, find_names
 from segplus.data.layouts.source import Source
 from segplus.data.loading import SegmentationData, assemble
 from segplus.errors import InputError
@@ -56,7 +55,7 @@ def guess_reading(source: Source, section: DataRecipe, progress: bool) -> Readin
     survey = survey_masks(source, int(section.max_image_megapixels * 1e6), progress)
     if survey is None:
         return None
-    guess = guess_meaning(survey, _find_legends(source), stated)
+    guess = guess_meaning(survey, find_all_legends(source), stated)
     if guess is None:
         raise InputError(
             "masks whose values mean neither classes, nor colours of a few classes, nor two classes",
@@ -81,10 +80,3 @@ def _read_stated_names(source: Source, section: DataRecipe) -> Mapping[int, str]
         return find_names(section, source, {})[1]
     except InputError:
         return {}
-
-
-def _find_legends(source: Source) -> dict[str, Legend]:
-    found: dict[str, Legend] = {}
-    for folder in list_folders_of(source):
-        found = find_legends(folder) | found
-    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +14,7 @@ from segplus.data.decoding.mask_values import (
     StoredMask,
     describe_numbering,
     look_like_numbers,
+    may_be_numbers,
     read_stored_mask,
 )
 from segplus.data.layouts.source import Source
@@ -55,7 +55,12 @@ class Survey:
     @property
     def counts_things(self) -> bool:
         """Whether the values number things."""
-        return not self.lossy and not self.palettes and look_like_numbers(self.numberings, self.is_deep)
+        return not self.lossy and look_like_numbers(self.numberings, self.is_deep)
+
+    @property
+    def may_count_things(self) -> bool:
+        """Whether the values are as numbers of a few things are, and as classes may be."""
+        return not self.lossy and may_be_numbers(self.numberings)
 
     def add(self, mask: StoredMask, numbering: Numbering | None) -> None:
         """Add one file."""
@@ -90,13 +95,11 @@ def survey_masks(source: Source, max_pixels: int, progress: bool) -> Survey | No
             mask = read_stored_mask(entry["mask"], name_source(entry["mask"], entry["name"]), max_pixels)
         except InputError as error:
             return error
-        traced = position in numbered and mask.values.ndim == 2 and not mask.is_lossy and mask.palette is None
+        traced = position in numbered and mask.values.ndim == 2 and not mask.is_lossy
         return mask, describe_numbering(mask.values) if traced else None
 
     survey = Survey()
-    found: Iterator[tuple[StoredMask, Numbering | None] | InputError]
-    found = map_pairs(look, len(rows), "look at masks" if progress else None)
-    for one in found:
+    for one in map_pairs(look, len(rows), "look at masks" if progress else None):
         if isinstance(one, InputError):
             survey.damaged = survey.damaged or one
         else:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from segplus.data.ranges import Extents, find_unstated_range
 from segplus.data.statistics import SplitStatistics, Visit
 from segplus.errors import InputError
 from segplus.inspection.measurements import TURNS, WINDOW_PX, PairFacts
@@ -51,7 +50,7 @@ class SplitTally:
         self.objects = np.zeros(num_classes, dtype=np.int64)
         self.smallest_px = np.zeros(num_classes, dtype=np.int64)
         self.outside: Counter[int] = Counter()
-        self.extents = np.array([np.inf, np.inf, -np.inf, -np.inf])  # of images deeper than 8 bits without a range
+        self.extents = np.full(4, np.nan)  # of images deeper than 8 bits without a range
         self.sizes: Counter[tuple[int, int]] = Counter()
         self.image_encodings: Counter[str] = Counter()
         self.mask_encodings: Counter[str] = Counter()
@@ -107,11 +106,6 @@ class SplitTally:
             self.suspects.append((index, ", ".join(facts.problems)))
         for name, detail in facts.problems.items():
             self.problems[name].add(sources[name not in _OF_IMAGES], detail)
-
-    def find_unstated_range(self, channels: int) -> Extents | None:
-        """Extents of all images where a range is to be stated, None where none is needed."""
-        extents = np.where(np.isfinite(self.extents), self.extents, np.nan)
-        return find_unstated_range(extents[None], channels)
 
     def _add_unreadable(self, error: InputError, sources: tuple[str, str]) -> None:
         """Count an error under its sentence, which is the same for all files that it is told of."""

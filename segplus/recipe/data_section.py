@@ -51,6 +51,8 @@ class DataRecipe:
         mask_pattern: The same for masks.
         annotations: Annotation file (COCO, or a CSV of run lengths), relative to the data set; `{split}` stands for the
             split's name.
+        run_order: Whether run lengths go down the `columns` or along the `rows`; seen from the objects where it is not
+            given, and `columns` where images are square.
         train_split: Name of the training split in the data set; found by the usual names where it is not given.
         validation_split: Name of the validation split; `none` uses none that is there.
         test_split: Name of the test split; `none` uses none that is there.
@@ -102,6 +104,7 @@ class DataRecipe:
     image_pattern: str | None = None
     mask_pattern: str | None = None
     annotations: str | None = None
+    run_order: Literal["columns", "rows"] | None = None
     train_split: str | None = None
     validation_split: str | None = None
     test_split: str | None = None

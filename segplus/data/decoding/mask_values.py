@@ -18,6 +18,7 @@ from segplus.errors import InputError
 
 _MOST_TRACED = 40  # values of a file whose pieces are counted
 _FEW = 8  # different values up to which a set of masks may well be one of classes
+_VARIED = 3  # numbers of things that occur in images, from which on so few values cannot be classes
 
 
 class StoredMask(NamedTuple):
@@ -95,6 +96,8 @@ def describe_numbering(values: npt.NDArray[Any]) -> Numbering:
 def look_like_numbers(masks: Sequence[Numbering], is_deep: bool) -> bool:
     """Return whether the values of masks number things: 1, 2, 3, ... without gaps, one connected piece each.
 
+    Up to eight values may be classes: they are numbers where no mask has a gap, and masks end at three values or more.
+
     Args:
         masks: One entry a file.
         is_deep: The files have 16 bits and more, as tools write that number things.
@@ -102,7 +105,15 @@ def look_like_numbers(masks: Sequence[Numbering], is_deep: bool) -> bool:
     held = [mask for mask in masks if mask.different]
     most = max((mask.different for mask in held), default=0)
     if most <= (2 if is_deep else _FEW):
-        return False
+        ends = {mask.most for mask in held}
+        return may_be_numbers(masks) and len(ends) >= _VARIED and max(ends) > _VARIED
     several = [mask for mask in held if mask.different > 1] or held
     dense = [mask.most <= 1.5 * mask.different + 2 for mask in several]
     return float(np.mean(dense)) >= 0.8 and float(np.mean([mask.whole for mask in several])) >= 0.9
+
+
+def may_be_numbers(masks: Sequence[Numbering]) -> bool:
+    """Return whether values are without gaps in every mask, one connected piece each, and not equally many in all."""
+    held = [mask for mask in masks if mask.different]
+    is_dense = all(mask.most == mask.different for mask in held)
+    return is_dense and len({mask.most for mask in held}) > 1 and float(np.mean([mask.whole for mask in held])) >= 0.9

@@ -33,7 +33,7 @@ def draw_annotation(annotation: dict[str, Any]) -> npt.NDArray[np.int32]:
         if "file" in shape:
             inside = read_plane(shape["file"], height, width)
         elif "runs" in shape:
-            inside = fill_runs(shape["runs"], height, width)
+            inside = fill_runs(shape["runs"], height, width, along_rows=shape.get("order") == "rows")
         elif "points" in shape:
             inside = _fill_points(shape["points"], height, width)
         elif "circle" in shape:
@@ -73,8 +73,8 @@ def read_plane(path: str, height: int, width: int) -> npt.NDArray[np.bool_]:
     return inside
 
 
-def fill_runs(runs: str, height: int, width: int) -> npt.NDArray[np.bool_]:
-    """Return the mask of runs (start, length), which go down the columns from pixel 1, shape (H, W).
+def fill_runs(runs: str, height: int, width: int, along_rows: bool = False) -> npt.NDArray[np.bool_]:
+    """Return the mask of runs (start, length), which go down the columns or along the rows from pixel 1, shape (H, W).
 
     Raises:
         ValueError: If they are no such pairs, or leave the image.
@@ -86,8 +86,8 @@ def fill_runs(runs: str, height: int, width: int) -> npt.NDArray[np.bool_]:
     steps = np.zeros(height * width + 1, dtype=np.int32)
     np.add.at(steps, starts, 1)
     np.add.at(steps, starts + lengths, -1)
-    covered: npt.NDArray[np.bool_] = (steps[:-1].cumsum() > 0).reshape(width, height).T
-    return covered
+    covered: npt.NDArray[np.bool_] = steps[:-1].cumsum() > 0
+    return covered.reshape(height, width) if along_rows else covered.reshape(width, height).T
 
 
 def _fill_points(points: list[list[float]], height: int, width: int) -> npt.NDArray[np.bool_]:

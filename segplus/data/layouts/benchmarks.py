@@ -98,8 +98,10 @@ def read_cityscapes(root: Path, section: DataRecipe) -> Source:
     if suffix == "labelTrainIds":
         names = dict(enumerate(CITYSCAPES_CLASSES.values()))
         return Source(splits, "Cityscapes", root, names, void=(255,), encoding="ids", notes=notes)
-    encoding = "instances" if suffix == "instanceIds" else "ids"
-    return Source(splits, "Cityscapes", root, CITYSCAPES_CLASSES, void=CITYSCAPES_VOID, encoding=encoding, notes=notes)
+    source = Source(splits, "Cityscapes", root, CITYSCAPES_CLASSES, void=CITYSCAPES_VOID, notes=notes)
+    source.encoding = "instances" if suffix == "instanceIds" else "ids"
+    source.presumed = section.layout == "auto"
+    return source
 
 
 def read_ade20k(root: Path, section: DataRecipe) -> Source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -10,12 +11,12 @@ from typing import Any, NamedTuple
 from segplus.data.decoding.image_reader import IMAGE_SUFFIXES
 from segplus.data.layouts.coco import list_coco_files
 from segplus.data.layouts.folders import find_annotated, list_folders
-from segplus.data.layouts.mask_files import find_groups_of_masks
+from segplus.data.layouts.mask_files import find_groups_of_masks, name_inner_folders
 from segplus.data.layouts.pairing import list_files, split_flat_files, strip_suffix
 from segplus.data.layouts.run_lengths import find_columns, find_run_tables
-from segplus.data.layouts.source import find_split_folders, name_some
-from segplus.data.layouts.tables import METADATA_NAMES
-from segplus.data.layouts.words import IMAGE_FOLDERS, MASK_FOLDERS, is_mask_word
+from segplus.data.layouts.source import OpenChoiceError, find_split_folders, name_some, put_split
+from segplus.data.layouts.tables import name_metadata
+from segplus.data.layouts.words import IMAGE_FOLDERS, MASK_FOLDERS, find_kind, is_mask_word, match_folders
 from segplus.errors import InputError
 from segplus.recipe.data_section import DataRecipe
 from segplus.texts import is_file, refuse_special_file
@@ -74,16 +75,22 @@ def look_into(path: Path, section: DataRecipe, deepest: int) -> Discovery | None
     """
     found = {layout: mark for layout, mark in _find_marks(path, section).items() if mark}
     if len(found) > 1:
-        raise InputError(
+        listed = "; ".join(f"{layout} ({mark})" for layout, mark in found.items())
+        raise OpenChoiceError(
             f"{path}: more than one layout fits",
-            found="; ".join(f"{layout} ({mark})" for layout, mark in found.items()),
+            found=listed,
             fix="set data.layout to one of them",
+            keys={"layout": next(iter(found))},
+            question=f"which layout is meant, {listed}? data.layout names it",
         )
     if found:
         return Discovery(next(iter(found)), path, {})
     splits = list(find_split_folders(path, section.split_names.values()).values())
     if any(_is_image(entry) for folder in [path, *splits] for entry in folder.iterdir()):
         return Discovery("flat", path, {})
+    keys = put_splits([folder.name for folder in list_folders(path)])
+    if keys and not section.images and not section.masks:
+        return Discovery("folders", path, keys)
     nested = _find_nested(path, splits)
     if nested is not None or section.images or section.masks or not deepest:
         return nested
@@ -107,7 +114,7 @@ def holds_pairs(found: Discovery) -> bool:
         return True
     with suppress(InputError):
         for folder in [found.root, *find_split_folders(found.root).values()]:
-            files = [entry.name for entry in sorted(folder.iterdir()) if _is_image(entry)]
+            files = list_files(folder)
             if files:
                 split_flat_files(files, folder)
                 return True
@@ -118,7 +125,7 @@ def _say_how_to_choose(path: Path, matches: list[Discovery]) -> str:
     """Return the lines that read several folders as the cases of one data set, or choose one of a few."""
     choose = "set data.dataset to one of them"
     folders = [one.root for one in matches if one.layout == "folders" and one.root.parent == path]
-    both = _name_inner_folders(folders[0]) if folders else None
+    both = name_inner_folders(folders[0]) if folders else None
     if both is None:
         return choose if len(matches) <= 3 else "set data.images and data.masks, such as '*/images' and '*/masks'"
     return f"set data.images: '*/{both[0]}' and data.masks: '*/{both[1]}' if they are parts of one, or {choose}"
@@ -143,7 +150,7 @@ def _find_marks(path: Path, section: DataRecipe) -> dict[str, str]:
         "voc": "JPEGImages, SegmentationClass" if has("JPEGImages") and has("ImageSets/Segmentation") else "",
         "cityscapes": "leftImg8bit, gtFine" if has("leftImg8bit") and (has("gtFine") or has("gtCoarse")) else "",
         "ade20k": next((table.name for table in sorted(path.glob("objectInfo150.*"))), ""),
-        "saved": _name_first(path, ("dataset_dict.json", "state.json")),
+        "saved": next((name for name in ("dataset_dict.json", "state.json") if (path / name).exists()), ""),
     }
     if any(own.values()):
         return own  # their folders also look like folders of images and masks
@@ -158,8 +165,7 @@ def _find_marks(path: Path, section: DataRecipe) -> dict[str, str]:
     several = any(find_groups_of_masks(folder) for folder in split_folders or [path])
     return {
         **annotated,
-        "metadata": _name_first(path, METADATA_NAMES)
-        or next((_name_first(f, METADATA_NAMES) for f in split_folders if _name_first(f, METADATA_NAMES)), ""),
+        "metadata": next(filter(None, map(name_metadata, [path, *split_folders])), ""),
         "hub": _name_parquet(path),
         "mask_files": "several mask files an image" if several else "",
         "folders": "" if several else _name_folder_pair(path, split_folders, both=True),
@@ -171,22 +177,14 @@ def _find_nested(path: Path, splits: list[Path]) -> Discovery | None:
     folders = list_folders(splits[0] if splits else path)
     if not folders or (len(folders) == 1 and not splits):
         return None
-    start = "{split}/*" if splits else "*"
-    for find in (_name_inner_folders, _name_inner_files):
+    start = f"{put_split(splits[0].name)}/*" if splits else "*"
+    for find in (name_inner_folders, _name_inner_files):
         found = [find(folder) for folder in folders]
         if found[0] is not None and all(one == found[0] for one in found):
             keys = {"images": f"{start}/{found[0][0]}", "masks": f"{start}/{found[0][1]}"}
             return Discovery("folders", path, keys)
-    inside = [name for folder in folders for name in list_files(folder)]
-    flat = len(inside) > 1 and all(any(_is_image(entry) for entry in folder.iterdir()) for folder in folders)
-    return Discovery("flat", path, {}) if flat and not splits and _has_mask_suffix(inside) else None
-
-
-def _name_inner_folders(folder: Path) -> tuple[str, str] | None:
-    names = [inner.name for inner in list_folders(folder)]
-    images = [name for name in names if name.lower() in IMAGE_FOLDERS]
-    masks = [name for name in names if name.lower() in MASK_FOLDERS]
-    return (images[0], masks[0]) if len(images) == 1 and len(masks) == 1 else None
+    flat = not splits and all(_has_mask_suffix(list_files(folder)) for folder in folders)
+    return Discovery("flat", path, {}) if flat else None
 
 
 def _name_inner_files(folder: Path) -> tuple[str, str] | None:
@@ -200,9 +198,10 @@ def _name_inner_files(folder: Path) -> tuple[str, str] | None:
 
 
 def _has_mask_suffix(names: list[str]) -> bool:
-    """Return whether names end in the usual word of a mask as often as they do not."""
-    marked = [name for name in names if is_mask_word(strip_suffix(name).rpartition("_")[2])]
-    return 2 * len(marked) == len(names)
+    """Return whether half of the names or more, and not all, end in the usual word of a mask, or in it and a number."""
+    stems = [re.sub(r"_\d+$", "", strip_suffix(name)) for name in names]
+    marked = [stem for stem in stems if is_mask_word(stem.rpartition("_")[2])]
+    return len(names) <= 2 * len(marked) < 2 * len(names)
 
 
 def _name_coco(path: Path, section: DataRecipe) -> str:
@@ -225,10 +224,6 @@ def _name_labelme(path: Path, split_folders: list[Path]) -> str:
     return ""
 
 
-def _name_first(path: Path, names: tuple[str, ...]) -> str:
-    return next((name for name in names if (path / name).exists()), "")
-
-
 def _name_parquet(path: Path) -> str:
     return next(
         (entry.name for folder in (path, path / "data") if folder.is_dir() for entry in folder.glob("*.parquet")), ""
@@ -238,15 +233,23 @@ def _name_parquet(path: Path) -> str:
 def _name_folder_pair(path: Path, split_folders: list[Path], both: bool) -> str:
     """Return the names of image and mask folders, both or at least one of them."""
     for folder in (path, *split_folders):
-        named = {entry.name.lower(): entry for entry in folder.iterdir() if entry.is_dir()}
-        images, masks = named.keys() & set(IMAGE_FOLDERS), named.keys() & set(MASK_FOLDERS)
-        masks = {name for name in masks if not both or list_files(named[name])}
+        names = [entry.name for entry in list_folders(folder)]
+        if folder == path and put_splits(names):
+            continue
+        images, masks = match_folders(names, IMAGE_FOLDERS), match_folders(names, MASK_FOLDERS)
+        masks = [name for name in masks if not both or list_files(folder / name)]
         if (images and masks) if both else (images or masks):
-            return f"{folder.name}/ with " + ", ".join(sorted(images | masks))
-    beside = [find_annotated(folder) for folder in split_folders]
-    if split_folders and all(beside):
-        return f"{split_folders[0].name} + {beside[0].name if beside[0] else ''}"
-    return ""
+            return f"{folder.name}/ with " + ", ".join(sorted([*images, *masks]))
+    beside = find_annotated(split_folders[0]) if split_folders else None
+    return f"{split_folders[0].name} + {beside.name}" if beside and list_files(split_folders[0]) else ""
+
+
+def put_splits(names: list[str]) -> dict[str, str]:
+    """Return data.images and data.masks of folders such as train_images, train_masks and val_images, or nothing."""
+    templates = {put_split(name): find_kind(name) for name in names if put_split(name)}
+    images = [template for template, kind in templates.items() if kind is IMAGE_FOLDERS]
+    masks = [template for template, kind in templates.items() if kind is MASK_FOLDERS]
+    return {"images": images[0], "masks": masks[0]} if len(images) == 1 and len(masks) == 1 else {}
 
 
 def _refuse_unread(path: Path) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from segplus.data.layouts.pairing import Pairing, find_common_start, list_files, pair_folders
-from segplus.data.layouts.source import WHOLE, Source, find_split_folders, is_split_name, rank_split
+from segplus.data.layouts.source import WHOLE, OpenChoiceError, Source, find_split_folders, is_split_name, rank_split
 from segplus.data.layouts.wildcards import has_wildcards, pair_wildcards
-from segplus.data.layouts.words import IMAGE_FOLDERS, MASK_FOLDERS
+from segplus.data.layouts.words import IMAGE_FOLDERS, MASK_FOLDERS, match_folders
 from segplus.errors import InputError
 from segplus.recipe.data_section import DataRecipe
 
@@ -75,12 +74,27 @@ def find_folder_pairs(root: Path, section: DataRecipe) -> dict[str, tuple[Path, 
     beside = {name: (path, masks) for name, path in folders.items() if (masks := find_annotated(path)) is not None}
     if beside and len(beside) == len(folders):
         return beside
+    if any(rank_split(name) == 0 for name in beside) and not any(list_folders(path) for path in folders.values()):
+        return {name: beside.get(name, (path, root / f"{name}_masks")) for name, path in folders.items()}
     per_split = {name: path for name, path in folders.items() if _has_images(path, section)}
     if per_split:
         return _find_in_splits(per_split, section)
     images, masks = _find_image_and_mask(root, section)
+    images, masks = _go_down(images, IMAGE_FOLDERS, section), _go_down(masks, MASK_FOLDERS, section)
     below = find_split_folders(images, section.split_names.values())
     return {name: (images / name, masks / name) for name in below} or {WHOLE: (images, masks)}
+
+
+def _go_down(folder: Path, usual: tuple[str, ...], section: DataRecipe) -> Path:
+    """Return the folder below that holds those of splits, as images/10k does, or else the folder itself."""
+    below = folder
+    while not find_split_folders(below, section.split_names.values()):
+        inside = list_folders(below)
+        chosen = inside if len(inside) == 1 else _match(below, usual)
+        if len(chosen) != 1:
+            return folder
+        below = chosen[0]
+    return below
 
 
 def _find_in_splits(folders: dict[str, Path], section: DataRecipe) -> dict[str, tuple[Path, Path]]:
@@ -201,17 +215,20 @@ def _find_image_and_mask(folder: Path, section: DataRecipe) -> tuple[Path, Path]
     )
 
 
-def _choose(folder: Path, key: str, asked: str | None, usual: Sequence[str]) -> Path:
+def _choose(folder: Path, key: str, asked: str | None, usual: tuple[str, ...]) -> Path:
     if asked is not None:
         if not (folder / asked).is_dir():
             raise InputError(f"data.{key}: no such folder in {folder}", found=asked, allowed=_name_folders(folder))
         return folder / asked
     matches = _match(folder, usual)
     if len(matches) > 1:
-        raise InputError(
+        names = [path.name for path in matches]
+        raise OpenChoiceError(
             f"{folder}: more than one folder could hold the {key}",
-            found=", ".join(path.name for path in matches),
+            found=", ".join(names),
             fix=f"set data.{key} to one of them",
+            keys={key: names[0]},
+            question=f"which folder holds the {key}, {', '.join(names)}? data.{key} names it",
         )
     if not matches:
         raise InputError(
@@ -223,9 +240,10 @@ def _choose(folder: Path, key: str, asked: str | None, usual: Sequence[str]) -> 
     return matches[0]
 
 
-def _match(folder: Path, names: Sequence[str]) -> list[Path]:
-    exact = [folder / name for name in names if len(names) == 1 and (folder / name).is_dir()]
-    return exact or [path for path in list_folders(folder) if path.name.lower() in names]
+def _match(folder: Path, names: tuple[str, ...]) -> list[Path]:
+    if len(names) == 1 and (folder / names[0]).is_dir():
+        return [folder / names[0]]
+    return [folder / name for name in match_folders((path.name for path in list_folders(folder)), names)]
 
 
 def list_folders(folder: Path) -> list[Path]:

@@ -85,10 +85,10 @@ def _list_beside(path: Path, root: Path) -> list[Path]:
 
 
 def _list_read(source: Source) -> set[str]:
-    """Return the folders that hold the images that were read."""
-    files = (path for rows in source.splits.values() for path in rows["image"])
+    """Return the folders that hold the images and masks that were read."""
+    files = (path for rows in source.splits.values() for column in ("image", "mask") for path in rows[column])
     alone = (*source.images_alone, *source.masks_alone)
-    return {os.path.dirname(path) for path in (*files, *alone) if isinstance(path, str)}
+    return {os.path.dirname(path) for path in (*files, *alone) if isinstance(path, str) and path[:1] != "{"}
 
 
 def _classify(folder: Path) -> str:

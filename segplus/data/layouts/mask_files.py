@@ -14,7 +14,7 @@ from segplus.data.decoding.image_reader import read_size
 from segplus.data.layouts.folders import list_folders
 from segplus.data.layouts.pairing import list_files, strip_suffix
 from segplus.data.layouts.source import WHOLE, Source, build_table, find_split_folders
-from segplus.data.layouts.words import IMAGE_FOLDERS, MASK_FOLDERS
+from segplus.data.layouts.words import IMAGE_FOLDERS, MASK_FOLDERS, match_folders
 from segplus.errors import InputError, suggest
 from segplus.recipe.data_section import DataRecipe
 
@@ -53,18 +53,18 @@ def read_mask_files(root: Path, section: DataRecipe) -> Source:
 
 def find_groups_of_masks(root: Path) -> list[_Group]:
     """Return the images of a folder with their mask files; nothing where it is built otherwise."""
-    cases = [found for folder in list_folders(root) if (found := _find_folders(folder)) is not None]
+    named = ((folder, name_inner_folders(folder)) for folder in list_folders(root))
+    cases = [(folder / names[0], folder / names[1]) for folder, names in named if names]
     if cases:
         return _read_cases(cases)
-    both = _find_folders(root)
-    return [] if both is None else _read_class_folders(*both)
+    both = name_inner_folders(root)
+    return [] if both is None else _read_class_folders(root / both[0], root / both[1])
 
 
-def _find_folders(folder: Path) -> tuple[Path, Path] | None:
-    """Return the folders of images and of masks inside a folder, or None unless there is one of each."""
-    named = {path.name.lower(): path for path in list_folders(folder)}
-    images = [path for name, path in named.items() if name in IMAGE_FOLDERS]
-    masks = [path for name, path in named.items() if name in MASK_FOLDERS]
+def name_inner_folders(folder: Path) -> tuple[str, str] | None:
+    """Return the names of the folders of images and of masks in a folder, or None unless there is one of each."""
+    names = [path.name for path in list_folders(folder)]
+    images, masks = match_folders(names, IMAGE_FOLDERS), match_folders(names, MASK_FOLDERS)
     return (images[0], masks[0]) if len(images) == 1 and len(masks) == 1 else None
 
 

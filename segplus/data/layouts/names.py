@@ -9,7 +9,14 @@ from typing import Any
 from segplus.classes import ClassMap, unpack_color
 from segplus.colors import Color
 from segplus.data.layouts.benchmarks import VOC_CLASSES
-from segplus.data.layouts.legends import find_legends, normalize_names, pack_color, read_id2label, read_legend_file
+from segplus.data.layouts.legends import (
+    Legend,
+    find_legends,
+    normalize_names,
+    pack_color,
+    read_id2label,
+    read_legend_file,
+)
 from segplus.data.layouts.source import Source
 from segplus.errors import InputError, suggest
 from segplus.recipe.data_section import DataRecipe
@@ -109,9 +116,22 @@ def read_colors(section: DataRecipe, source: Source) -> dict[str, Color]:
 
 
 def list_folders_of(source: Source) -> list[Path]:
-    """Return the folders in which a data set's own files of names and colours may lie."""
+    """Return the folders in which a data set's own files of names and colours may lie: its own, and the splits'."""
     folders = [folder for folder in (source.root, source.top) if folder is not None]
-    return [folder if folder.is_dir() else folder.parent for folder in folders]
+    own = [folder if folder.is_dir() else folder.parent for folder in folders]
+    return own + [folder / split for folder in own[:1] for split in source.splits if (folder / split).is_dir()]
+
+
+def find_all_legends(source: Source) -> dict[str, Legend]:
+    """Return file name -> legend of the files beside the data, without those that differ from split to split."""
+    found: dict[str, Legend] = {}
+    unlike = set()
+    for folder in reversed(list_folders_of(source)):
+        legends = find_legends(folder)
+        if folder.name in source.splits and folder.parent == source.root:
+            unlike |= {name for name, legend in legends.items() if found.get(name, legend) != legend}
+        found |= legends
+    return {name: legend for name, legend in found.items() if name not in unlike}
 
 
 def find_names(section: DataRecipe, source: Source, colors: Mapping[str, Color]) -> tuple[str, dict[int, str]]:
@@ -137,8 +157,9 @@ def find_names(section: DataRecipe, source: Source, colors: Mapping[str, Color])
         return str(source.names_file or source.root or origin), dict(source.names)
     if colors:
         return "data.colors", dict(enumerate(colors))
-    legends = {name: legend for folder in list_folders_of(source) for name, legend in find_legends(folder).items()}
-    keys = [f"data.{'colors' if legend.colors else 'classes'}: {name}" for name, legend in legends.items()]
+    keys = [
+        f"data.{'colors' if legend.colors else 'classes'}: {name}" for name, legend in find_all_legends(source).items()
+    ]
     raise NoClassNamesError(
         "data.classes: no class names",
         found="no id2label.json beside the data, no ClassLabel in it, nothing in the recipe",

@@ -12,8 +12,8 @@ from pathlib import Path
 from datasets import Dataset
 
 from segplus.data.decoding.image_reader import IMAGE_SUFFIXES
-from segplus.data.layouts.source import build_table, name_some
-from segplus.data.layouts.words import propose_patterns, split_by_words
+from segplus.data.layouts.source import OpenChoiceError, build_table, name_some
+from segplus.data.layouts.words import find_patterns, list_kinds, propose_patterns, split_by_words
 from segplus.errors import InputError
 from segplus.texts import refuse_special_file
 
@@ -90,12 +90,20 @@ def pair_folders(
     if not image_pattern and not mask_pattern and not image_keys.keys() & mask_keys.keys():
         image_keys, mask_keys, how = match_affixes(images, masks, image_root, mask_root)
     both = sorted(image_keys.keys() & mask_keys.keys())
+    alone = [mask_keys[key] for key in sorted(mask_keys.keys() - image_keys.keys())]
+    alone += _find_parts(set(mask_keys.values()), masks) if mask_pattern else []
     return Pairing(
         build_table((key, str(image_root / image_keys[key]), str(mask_root / mask_keys[key])) for key in both),
         how,
         [str(image_root / image_keys[key]) for key in sorted(image_keys.keys() - mask_keys.keys())],
-        [str(mask_root / mask_keys[key]) for key in sorted(mask_keys.keys() - image_keys.keys())],
+        [str(mask_root / file) for file in alone],
     )
+
+
+def _find_parts(taken: set[str], files: Sequence[str]) -> list[str]:
+    """Return the files that a pattern leaves out and that go on with the name of a mask: a_mask_1.png of a_mask.png."""
+    stems = {strip_suffix(path) for path in taken}
+    return [path for path in files if path not in taken and stems & set(_propose_shorter(strip_suffix(path)))]
 
 
 def _enter_common_folder(root: Path, files: list[str]) -> tuple[Path, list[str]]:
@@ -231,11 +239,8 @@ def split_flat_files(files: Sequence[str], root: Path) -> tuple[list[str], list[
     for suffix in suffixes:
         masks = [path for path in files if os.path.splitext(path)[1].lower() == suffix]
         images = sorted(set(files) - set(masks))
-        if (
-            suffix == ".png"
-            and len(masks) == half
-            and {strip_suffix(p) for p in masks} == {strip_suffix(p) for p in images}
-        ):
+        same = {strip_suffix(path) for path in masks} == {strip_suffix(path) for path in images}
+        if suffix == ".png" and len(masks) == half and same:
             solutions[tuple(masks)] = (images, masks)
     stems = {strip_suffix(path) for path in files}
     endings = {stem[len(other) :] for stem in sorted(stems)[:400] for other in _propose_shorter(stem) if other in stems}
@@ -252,12 +257,16 @@ def split_flat_files(files: Sequence[str], root: Path) -> tuple[list[str], list[
         solutions.update((tuple(masks), (images, masks)) for images, masks in split_by_words(files))
     if len(solutions) == 1:
         return next(iter(solutions.values()))
-    raise InputError(
+    kinds, patterns = list_kinds(files), find_patterns(files, files)
+    keys = dict(zip(("image_pattern", "mask_pattern"), patterns, strict=True)) if kinds and patterns else {}
+    raise OpenChoiceError(
         f"{root}: images and masks lie in one folder and "
         + ("more than one thing" if solutions else "nothing")
         + " tells them apart",
         found=name_some(files),
         fix=f"set {propose_patterns(files, files)}",
+        keys=keys,
+        question=f"which masks are meant, {', '.join(kinds[1:])}? data.mask_pattern takes one kind",
     )
 
 

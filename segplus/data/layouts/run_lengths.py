@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from segplus.data.decoding.image_reader import read_size
+from segplus.data.decoding.polygons import fill_runs
 from segplus.data.layouts.folders import list_folders
 from segplus.data.layouts.pairing import list_files
 from segplus.data.layouts.source import WHOLE, Source, build_table
 from segplus.data.layouts.tables import IMAGE_COLUMNS, read_rows
+from segplus.data.layouts.words import is_mask_word
 from segplus.errors import InputError
 from segplus.recipe.data_section import DataRecipe
 from segplus.texts import is_file
@@ -24,6 +28,9 @@ _CLASSES = ("classid", "class_id", "class", "label", "category", "category_id", 
 _NO_TRUTH = re.compile("sample|submission|test", re.IGNORECASE)
 _NOTHING = frozenset({"", "-1", "nan", "NaN"})
 _SNIFFED = 400  # rows that are looked at for run lengths
+_COMPARED = 16  # masks that are read in both orders
+_STRIPED = 1.3  # times the length of the border, from which on one reading is the wrong one
+_ORDERS = {"columns": "down the columns", "rows": "along the rows"}
 
 
 def find_run_tables(root: Path) -> list[Path]:
@@ -51,8 +58,8 @@ def find_columns(path: Path) -> tuple[str, str, str | None] | None:
 def read_run_lengths(path: Path, section: DataRecipe) -> Source:
     """Return every image of a folder with the mask that its rows of run lengths make; without a row it is background.
 
-    Runs are pairs of start and length, down the columns from pixel 1. `data.annotations` names the table, `data.images`
-    the folder of the images, where there are several.
+    Runs are pairs of start and length from pixel 1, in `data.run_order`. `data.annotations` names the table,
+    `data.images` the folder of the images, where there are several.
 
     Raises:
         InputError: If there is no such table, or two, or a row's image is missing.
@@ -70,18 +77,51 @@ def read_run_lengths(path: Path, section: DataRecipe) -> Source:
     runs = _collect_runs(tables[0], *columns)
     names, values = _name_values(sorted({kind for rows in runs.values() for kind, _ in rows}))
     folder, images = _find_images(root, runs, tables[0], section)
-    pairs = []
+    masks: dict[str, dict[str, Any]] = {}
     for name, file in images.items():
-        rows = runs.get(name, runs.get(name.rpartition(".")[0] or name, []))
+        rows = runs.get(name, runs.get(_stem(name), []))
         shapes = [{"value": values[kind], "runs": text} for kind, text in rows]
-        size = list(read_size(str(file), str(file)))
-        mask = {"size": size, "background": 0, "shapes": shapes}
-        pairs.append((name.rpartition(".")[0] or name, str(file), json.dumps(mask)))
-    empty = sum(not json.loads(mask)["shapes"] for _, _, mask in pairs)
-    note = f"{WHOLE}: {len(pairs)} images of {folder.name}, {empty} without a row are background"
-    return Source(
-        {WHOLE: build_table(pairs)}, f"run lengths of {tables[0].name}", root, names, encoding="ids", notes=[note]
-    )
+        masks[name] = {"size": list(read_size(str(file), str(file))), "background": 0, "shapes": shapes}
+    order, how = (section.run_order, "as data.run_order says") if section.run_order else find_order(masks.values())
+    if order == "rows":
+        for shape in (shape for mask in masks.values() for shape in mask["shapes"]):
+            shape["order"] = order
+    table = build_table((_stem(name), str(images[name]), json.dumps(mask)) for name, mask in masks.items())
+    empty = sum(not mask["shapes"] for mask in masks.values())
+    note = f"{WHOLE}: {len(masks)} images of {folder.name}, {empty} without runs are background"
+    source = Source({WHOLE: table}, f"run lengths of {tables[0].name}", root, names, encoding="ids")
+    source.notes += [note, f"runs are read {_ORDERS[order]}, {how}"]
+    source.settled = {"run_order": order}
+    return source
+
+
+def find_order(masks: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
+    """Return "columns" or "rows", and why: read the right way, objects are compact, and the other way stripes.
+
+    Args:
+        masks: Size and runs of each image. Square ones show nothing: both ways the objects have the same form.
+    """
+    drawn = [mask for mask in masks if mask["shapes"] and mask["size"][0] != mask["size"][1]]
+    drawn = sorted(drawn, key=lambda mask: sum(len(shape["runs"]) for shape in mask["shapes"]))[-_COMPARED:]
+    borders = {
+        order: sum(_measure_border(shape["runs"], mask["size"], order) for mask in drawn for shape in mask["shapes"])
+        for order in _ORDERS
+    }
+    best = min(borders, key=borders.__getitem__)
+    if max(borders.values()) <= _STRIPED * borders[best]:
+        return "columns", "which the objects do not show; data.run_order: rows reads them the other way"
+    return best, "which gives compact objects, and the other way stripes"
+
+
+def _measure_border(runs: str, size_px: Sequence[int], order: str) -> int:
+    with suppress(ValueError):  # it is reported when the mask is read
+        inside = fill_runs(runs, size_px[0], size_px[1], along_rows=order == "rows")
+        return int((inside[1:] != inside[:-1]).sum() + (inside[:, 1:] != inside[:, :-1]).sum())
+    return 0
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0] or name
 
 
 def _collect_runs(path: Path, image: str, runs: str, kind: str | None) -> dict[str, list[tuple[str, str]]]:
@@ -123,7 +163,8 @@ def _find_images(
     folders = [root / section.images] if section.images else [root, *_list_below(root)]
     fitting = []
     for folder in folders:
-        files = {Path(name).name: folder / name for name in list_files(folder)} if folder.is_dir() else {}
+        inside = [Path(name) for name in list_files(folder)] if folder.is_dir() else []
+        files = {name.name: folder / name for name in inside if not any(map(is_mask_word, name.parts[:-1]))}
         stems = {name.rpartition(".")[0] for name in files}
         missing = [name for name in runs if name not in files and name not in stems]
         if files and not missing:

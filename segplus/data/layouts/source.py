@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,6 +16,7 @@ from datasets.fingerprint import generate_random_fingerprint
 from datasets.table import InMemoryTable
 
 from segplus.colors import Color
+from segplus.data.layouts.words import find_kind
 from segplus.errors import InputError
 from segplus.texts import is_text
 
@@ -23,20 +25,23 @@ WHOLE = "train"  # the split of data that are not divided
 SPLIT_ALIASES: dict[str, tuple[str, ...]] = {
     "train": ("train", "training", "trn", "train_set", "training_set", "trainset"),
     "validation": (
-        "validation",
-        "val",
-        "valid",
-        "dev",
-        "validate",
-        "validating",
-        "val_set",
-        "validation_set",
-        "valset",
+        "validation", "val", "valid", "dev", "validate", "validating", "val_set", "validation_set", "valset",
     ),
     "test": ("test", "testing", "tst", "test_set", "testset"),
-}
+}  # fmt: skip
 # Training and validation images in one: the training split of data that have no other.
 _JOINT = ("train_val", "trainval", "train_valid", "train_validation", "train+val", "traindev", "train_dev")
+
+
+_SPLIT_WORD = re.compile("(?<![a-z])(train(ing|val)?|val(id(ation)?)?|dev|test(ing)?)(?![a-z])", re.IGNORECASE)
+
+
+class OpenChoiceError(InputError):
+    """More than one thing fits; `keys` of the data section make one choice until a person has answered `question`."""
+
+    def __init__(self, what: str, *, keys: Mapping[str, Any] | None = None, question: str = "", **given: Any) -> None:
+        super().__init__(what, **given)
+        self.keys, self.question = dict(keys or {}), question
 
 
 @dataclass(frozen=True)
@@ -152,6 +157,9 @@ def find_split(available: Sequence[str], split: str, asked: str | None) -> str |
     matches = [name for name in available if _plain(name) in SPLIT_ALIASES[split]]
     if not matches and split == "train":
         matches = [name for name in available if _plain(name) in _JOINT]
+    if not matches:
+        loose = [name for name in available if rank_split(name) == list(SPLIT_ALIASES).index(split)]
+        matches = loose if len(loose) == 1 else []
     if len(matches) > 1:
         raise InputError(
             f"two splits could be the {split} split", found=", ".join(matches), fix=f"set data.{split}_split"
@@ -169,21 +177,41 @@ def find_split_folders(root: Path, asked: Iterable[str | None] = ()) -> dict[str
         Name -> folder: those of training first, then validation, then test.
     """
     named = set(asked)
-    found = [
-        path for path in sorted(root.iterdir()) if path.is_dir() and (path.name in named or is_split_name(path.name))
-    ]
+    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    found = [path for path in folders if path.name in named or is_split_name(path.name)]
+    found = found or _find_named_alike(folders)
     return {path.name: path for path in sorted(found, key=lambda path: rank_split(path.name))}
+
+
+def _find_named_alike(folders: Iterable[Path]) -> list[Path]:
+    """Return the folders of splits that are named alike but for the split, as stage1_train and stage1_test are."""
+    alike: dict[str, list[Path]] = {}
+    for path in folders:
+        match = _SPLIT_WORD.search(path.name)
+        if match is not None and find_kind(path.name) is None:
+            alike.setdefault(path.name[: match.start()] + path.name[match.end() :], []).append(path)
+    found = [paths for paths in alike.values() if len({rank_split(path.name) for path in paths}) > 1]
+    return found[0] if len(found) == 1 else []
 
 
 def is_split_name(name: str) -> bool:
     """Return whether a folder's name is a usual name of a split, in small or large letters."""
-    return rank_split(name) < len(SPLIT_ALIASES)
+    return any(_plain(name) in aliases for aliases in (*SPLIT_ALIASES.values(), _JOINT))
 
 
 def rank_split(name: str) -> int:
-    """Return 0 for a usual name of the training split, 1 of validation, 2 of test, 3 for any other name."""
-    usual = [_plain(name) in aliases for aliases in SPLIT_ALIASES.values()]
-    return 0 if _plain(name) in _JOINT else usual.index(True) if any(usual) else len(usual)
+    """Return 0 for a name of the training split, 1 of validation, 2 of test, 3 for one without such a word in it."""
+    match = None if is_split_name(name) else _SPLIT_WORD.search(name)
+    plain = _plain(match[0] if match else name)
+    usual = [plain in aliases for aliases in SPLIT_ALIASES.values()]
+    return 0 if plain in _JOINT else usual.index(True) if any(usual) else len(usual)
+
+
+def put_split(name: str) -> str:
+    """Return a folder's name with `{split}` in the place of the split's, or "" where it has none."""
+    if is_split_name(name):
+        return "{split}"
+    return _SPLIT_WORD.sub("{split}", name, count=1) if _SPLIT_WORD.search(name) else ""
 
 
 def _plain(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -15,16 +16,8 @@ from segplus.recipe.data_section import DataRecipe
 from segplus.texts import is_file, parse_json, refuse_special_file
 
 IMAGE_COLUMNS = (
-    "image",
-    "file_name",
-    "filename",
-    "image_path",
-    "image_file",
-    "image_file_name",
-    "img",
-    "pixel_values",
-    "path",
-)
+    "image", "file_name", "filename", "image_path", "image_file", "image_file_name", "img", "pixel_values", "path",
+)  # fmt: skip
 MASK_COLUMNS = (
     "mask", "label", "annotation", "mask_path", "mask_file", "mask_file_name", "mask_filename", "label_path",
     "label_file_name", "annotation_path", "segmentation", "segmentation_mask", "segmentation_file_name", "labels",
@@ -39,6 +32,16 @@ def find_metadata(root: Path) -> dict[str, Path]:
     if not any(found.values()):
         found = {WHOLE: _find_one(root)}
     return {split: path for split, path in found.items() if path is not None}
+
+
+def name_metadata(folder: Path) -> str:
+    """Return the name of a folder's metadata file that has a column of images, "" where there is none."""
+    for name in METADATA_NAMES:
+        with suppress(InputError):  # whoever reads it says what is wrong
+            first = next(read_rows(folder / name), {}) if is_file(folder / name) else {}
+            if any(column.lower() in IMAGE_COLUMNS for column in first):
+                return name
+    return ""
 
 
 def _find_one(folder: Path) -> Path | None:

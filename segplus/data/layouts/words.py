@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
 
 IMAGE_FOLDERS = (
@@ -15,10 +15,10 @@ IMAGE_FOLDERS = (
 MASK_FOLDERS = (
     "masks", "mask", "labels", "label", "annotations", "annotation", "annot", "segmentation", "segmentations", "gt",
     "ground_truth", "groundtruth", "targets", "target", "mask_images", "1st_manual", "segmentationclass", "manual1",
-    "gts", "truth", "annotated", "label_images", "ground truth", "seg", "segs",
+    "gts", "truth", "annotated", "label_images", "ground truth", "seg", "segs", "semantic", "labeled", "labelled",
 )  # fmt: skip
-_MASK_WORDS = frozenset(MASK_FOLDERS) | {"label_viz"}
-_IMAGE_WORDS = frozenset(IMAGE_FOLDERS) | {"photo", "picture", "raw", "sat", "original"}
+_MASK_WORDS = frozenset(MASK_FOLDERS) | {"label_viz", "anno", "lbl", "lbls", "lab", "manual", "segmap", "segmaps"}
+_IMAGE_WORDS = frozenset(IMAGE_FOLDERS) | {"photo", "picture", "raw", "sat", "original", "originals", "optical"}
 
 _LAST_WORD = re.compile(r"(?P<key>.*)(?P<word>[_. -][A-Za-z]+)")
 _FIRST_WORD = re.compile(r"(?P<word>[A-Za-z]+[_. -])(?P<key>.*)")
@@ -32,6 +32,25 @@ def is_mask_word(word: str) -> bool:
 def is_image_word(word: str) -> bool:
     """Return whether a folder or the last word of a file's name says that it is an image."""
     return word.lower() in _IMAGE_WORDS
+
+
+def match_folders(names: Iterable[str], usual: tuple[str, ...]) -> list[str]:
+    """Return the names that are usual ones of image or of mask folders, or else those that have such a word in them.
+
+    Args:
+        names: Names of folders, such as `label_images_semantic` or `masks_png`.
+        usual: IMAGE_FOLDERS or MASK_FOLDERS.
+    """
+    given = list(names)
+    return [name for name in given if name.lower() in usual] or [name for name in given if find_kind(name) is usual]
+
+
+def find_kind(name: str) -> tuple[str, ...] | None:
+    """Return IMAGE_FOLDERS or MASK_FOLDERS where a word of a folder's name says so; the word of a mask is decisive."""
+    words = set(re.findall("[A-Z]?[a-z]+|[A-Z]+", name)) | set(re.findall("[a-z]+", name.lower()))
+    if any(is_mask_word(word) for word in words):
+        return MASK_FOLDERS
+    return IMAGE_FOLDERS if any(is_image_word(word) for word in words) else None
 
 
 def split_by_words(files: Sequence[str]) -> list[tuple[list[str], list[str]]]:
@@ -48,14 +67,14 @@ def split_by_words(files: Sequence[str]) -> list[tuple[list[str], list[str]]]:
     return found
 
 
-def propose_patterns(images: Sequence[str], masks: Sequence[str]) -> str:
-    """Return the two lines that pair most of the files by the last or first words of their names.
+def find_patterns(images: Sequence[str], masks: Sequence[str]) -> tuple[str, str] | None:
+    """Return the two patterns that pair most of the files by the last or first words of their names, None without any.
 
     Args:
         images: Names of the images, or of all files where they lie together with the masks.
         masks: Names of the masks, or the same names.
     """
-    best, lines = (1, 0), tuple[str, ...]()
+    best, found = (1, 0), None
     for expression in (_LAST_WORD, _FIRST_WORD):
         left, right = _group_by_word(images, expression), _group_by_word(masks, expression)
         if images is not masks:
@@ -63,12 +82,29 @@ def propose_patterns(images: Sequence[str], masks: Sequence[str]) -> str:
         for (image, one), (mask, other) in product(left.items(), right.items()):
             score = len(one.keys() & other.keys()), _rank(mask) - _rank(image)
             if image != mask and score[1] >= 0 and score > best:
-                named = ((image, [*one.values()]), (mask, [*other.values()]))
-                best, lines = score, tuple(_write_pattern(word, files, expression) for word, files in named)
-    if lines:
-        return f"data.image_pattern: '{lines[0]}' and data.mask_pattern: '{lines[1]}'"
+                best = score
+                found = (
+                    _write_pattern(image, [*one.values()], expression),
+                    _write_pattern(mask, [*other.values()], expression),
+                )
+    return found
+
+
+def propose_patterns(images: Sequence[str], masks: Sequence[str]) -> str:
+    """Return the two lines that state what `find_patterns` finds, or such as may do."""
+    found = find_patterns(images, masks)
+    if found:
+        return f"data.image_pattern: '{found[0]}' and data.mask_pattern: '{found[1]}'"
     usual = (_write_pattern(word, files, _LAST_WORD) for word, files in (("_image", images), ("_mask", masks)))
     return "data.image_pattern and data.mask_pattern, such as " + " and ".join(f"'{line}'" for line in usual)
+
+
+def list_kinds(files: Sequence[str]) -> list[str]:
+    """Return the last words of files of which every image has one each, a usual one of images first; or nothing."""
+    named = _group_by_word(files, _LAST_WORD)
+    kinds = sorted(named, key=lambda word: (_rank(word) != 0, -_rank(word), word))
+    same = len({frozenset(one) for one in named.values()}) == 1 and sum(map(len, named.values())) == len(files)
+    return kinds if same and [_rank(word) for word in kinds].count(0) == 1 else []
 
 
 def _group_by_word(files: Sequence[str], expression: re.Pattern[str]) -> dict[str, dict[str, str]]:
