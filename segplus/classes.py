@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -85,8 +86,11 @@ class ClassMap:
             )
         order = tuple(dict.fromkeys(kept.values()))
         _refuse_accidental_merges(kept, merge or {}, source)
+        if len(order) > WIDE_IGNORE_INDEX:
+            raise InputError(f"{source}: too many classes", found=len(order), allowed=f"at most {WIDE_IGNORE_INDEX:,}")
         ignore_index = IGNORE_INDEX if len(order) <= IGNORE_INDEX else WIDE_IGNORE_INDEX
-        raw_to_class = {raw: order.index(name) for raw, name in kept.items()}
+        class_ids = {name: index for index, name in enumerate(order)}
+        raw_to_class = {raw: class_ids[name] for raw, name in kept.items()}
         ignored = void_raw | ({0} if reduce_labels else set()) | (set() if legend else {ignore_index} - set(kept))
         raw_to_class |= dict.fromkeys(ignored, ignore_index)
         return cls(order, raw_to_class, _choose_named_colors(order, colors or {}), ignore_index, unknown, legend)
@@ -263,8 +267,7 @@ def find_backgrounds(names: Sequence[str]) -> list[int]:
 
 
 def _refuse_accidental_merges(kept: Mapping[int, str], merge: Mapping[str, Sequence[str]], source: str) -> None:
-    values = [name for name in kept.values() if name not in merge]
-    twice = sorted({name for name in values if values.count(name) > 1})
+    twice = sorted(name for name, count in Counter(kept.values()).items() if count > 1 and name not in merge)
     if twice:
         raise InputError(
             f"{source}: a name stands for two values", found=", ".join(twice), fix="rename one, or use data.merge"

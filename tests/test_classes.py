@@ -81,6 +81,11 @@ def test_huge_values_are_refused() -> None:
         ClassMap.build({10**9: "a"})
 
 
+def test_the_ignore_index_is_no_class() -> None:
+    with pytest.raises(InputError, match=r"too many classes\n  found: 65536\n  allowed: at most 65,535"):
+        ClassMap.build([f"c{n}" for n in range(65_536)])
+
+
 def test_pickling_leaves_the_tables_behind() -> None:
     classes = ClassMap.build({0xFFFFFF: "white"}, legend=True)
     classes.decode(np.array([[0xFFFFFF]]), "m")

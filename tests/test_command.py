@@ -105,6 +105,13 @@ def test_a_word_that_is_wrong_gives_usage_and_the_nearest(
     assert said in text
 
 
+@pytest.mark.parametrize("verb", ["predict model photos", "export model", "new photos", "evaluate model photos"])
+def test_an_empty_output_is_not_this_folder(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([*verb.split(), "-o", ""])
+    assert "argument -o/--output: the path is empty; name a folder" in capsys.readouterr().err
+
+
 def test_keys_may_stand_anywhere() -> None:
     verb = build_parser()[1]["evaluate"]
     words = ["evaluate", "--data.void", "[11]", "model", "--data.seed=3", "-ofolder", "data", "--split", "test"]

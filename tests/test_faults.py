@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
@@ -21,8 +22,9 @@ GENERATORS = [f"{category}/{one.__name__}" for category, generators in CATEGORIE
 
 @pytest.fixture(scope="session")
 def specimen(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the tiny data set and its trained run once for all of pytest's workers."""
-    root = tmp_path_factory.getbasetemp().parent / "fault-specimen"
+    """Build the tiny data set and its trained run once for all workers of this run of pytest."""
+    own = tmp_path_factory.getbasetemp()
+    root = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "fault-specimen"
     with root.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return prepare(root)
@@ -56,7 +58,7 @@ def test_every_fault_of_a_generator_gets_what_it_must(generator: str, tmp_path: 
 @pytest.mark.slow
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_a_fault_in_a_process_of_its_own(category: str, tmp_path: Path, specimen: Path) -> None:
-    fault = next(fault for fault in draw_faults(SEED + 2, SHORT) if fault.category == category)
+    fault = next(fault for fault in draw_faults(SEED + 2, LONG) if fault.category == category)
     verdict = judge(fault, tmp_path / "place", specimen, start_process)
     assert verdict.is_right, f"{fault.name} {fault.case.told}\n{verdict.got}: {verdict.why}"
 

@@ -267,6 +267,9 @@ def test_what_is_done_is_not_done_again(perfect, random, tmp_path):
         predict(random, pattern, output, progress=False)
     with pytest.raises(InputError, match="made otherwise .protocol."):
         predict(perfect, pattern, output, protocol=ProtocolRecipe(flip=True), progress=False)
+    (output / "segplus_predictions.json").write_text("{}")
+    with pytest.raises(InputError, match="made otherwise .checkpoint."):
+        predict(perfect, pattern, output, progress=False)
 
 
 def test_bad_images_are_one_message_before_the_model(perfect, tmp_path, monkeypatch):

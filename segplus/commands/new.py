@@ -36,7 +36,7 @@ def write_new_recipe(section: DataRecipe, output: Path) -> list[str]:
 def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Write a recipe; 1 when something would break training."""
     section, _ = read_sections("new", options.data, None, None, None, rest)
-    breaking = write_new_recipe(section, options.output)
+    breaking = write_new_recipe(section, Path(options.output))
     for line in breaking:
         print(f"breaks training: {line}")
     print(f"written: {options.output}; look it over, then: segplus train {options.output}")

@@ -23,6 +23,17 @@ _PREDICTED = (
 _PROTOCOLS = ("fixed", "original", "sliding")
 
 
+def name_output(text: str) -> str:
+    """Return a path to write; an empty one, from a variable of a shell that is not set, would be this folder.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is empty.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the path is empty; name a folder or a file, or . for this folder")
+    return text
+
+
 @dataclass(frozen=True)
 class Verb:
     """One subcommand, as its help tells of it.
@@ -60,7 +71,7 @@ def _add_inspect_options(verb: argparse.ArgumentParser) -> None:
 
 def _add_new_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("data", help="folder, manifest or Hub id of a data set")
-    verb.add_argument("-o", "--output", type=Path, default=Path("recipe.yaml"), help="file, default recipe.yaml")
+    verb.add_argument("-o", "--output", type=name_output, default="recipe.yaml", help="file, default recipe.yaml")
 
 
 def _add_models_options(verb: argparse.ArgumentParser) -> None:
@@ -107,7 +118,9 @@ def _add_thresholds_options(verb: argparse.ArgumentParser) -> None:
     rule.add_argument("--f-beta", type=float, metavar="BETA", help="the best F score; 1 weighs both sides alike")
     rule.add_argument("--cost", type=float, metavar="N", help="the least cost where a miss costs N false alarms")
     verb.add_argument("--by", choices=("pixels", "objects"), default="pixels", help="what is counted, default pixels")
-    verb.add_argument("-o", "--output", help="folder of the results, default: thresholds in the checkpoint's folder")
+    verb.add_argument(
+        "-o", "--output", type=name_output, help="folder of the results, default: thresholds in the checkpoint's folder"
+    )
     verb.add_argument("--recipe", help="recipe that says what the masks mean; default: the one beside the checkpoint")
     verb.add_argument("--split", help="default: validation, or else test, or else train")
     _add_prediction_options(verb, "the recipe's, or fixed")
@@ -115,14 +128,19 @@ def _add_thresholds_options(verb: argparse.ArgumentParser) -> None:
 
 def _add_folds_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("runs", nargs="+", help="the folder that holds fold-0, fold-1, ..., or each fold's own folder")
-    verb.add_argument("-o", "--output", help="folder of folds.json and folds.md; default: the one that holds the folds")
+    verb.add_argument(
+        "-o",
+        "--output",
+        type=name_output,
+        help="folder of folds.json and folds.md; default: the one that holds the folds",
+    )
 
 
 def _add_predict_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("checkpoint", nargs="+", help=f"{CHECKPOINT}; several, or a folder of folds, are an ensemble")
     verb.add_argument("input", help=_PREDICTED)
     verb.add_argument("--image-column", metavar="COLUMN", help="of a data set: the column of the images")
-    verb.add_argument("-o", "--output", required=True, help="folder, or a .png for one image")
+    verb.add_argument("-o", "--output", type=name_output, required=True, help="folder, or a .png for one image")
     verb.add_argument(
         "--kind",
         choices=OUTPUT_KINDS,
@@ -161,7 +179,9 @@ def _add_predict_options(verb: argparse.ArgumentParser) -> None:
 
 def _add_export_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("checkpoint", help=CHECKPOINT)
-    verb.add_argument("-o", "--output", required=True, help="folder; an older export in its place is replaced")
+    verb.add_argument(
+        "-o", "--output", type=name_output, required=True, help="folder; an older export in its place is replaced"
+    )
     verb.add_argument("--format", choices=EXPORT_FORMATS, default="onnx", help="default: onnx")
     verb.add_argument("--size", help="dynamic, or height x width such as 512x1024; default: the image processor's")
     verb.add_argument(
@@ -184,7 +204,9 @@ def _add_export_options(verb: argparse.ArgumentParser) -> None:
 
 def _add_scoring_options(verb: argparse.ArgumentParser, output: str) -> None:
     """Add what the verbs that score a split share; `output` is the folder of the results."""
-    verb.add_argument("-o", "--output", default=output, help=f"folder of the results, default {output}")
+    verb.add_argument(
+        "-o", "--output", type=name_output, default=output, help=f"folder of the results, default {output}"
+    )
     verb.add_argument("--recipe", help="recipe that says what the masks mean; default: the one beside the checkpoint")
     verb.add_argument("--split", help="default: test, or else validation, or else train")
     _add_prediction_options(verb, "the recipe's, or fixed")

@@ -30,7 +30,8 @@ def claim_folder(output: Path, wanted: Mapping[str, Any], targets: Sequence[Path
     before = read_note(path)
     if before is not None:
         if before != wanted:
-            key = next((key for key in wanted if before.get(key) != wanted[key]), next(iter(before)))
+            stated = [*wanted, *before]
+            key = next(key for key in stated if (key in before, before.get(key)) != (key in wanted, wanted.get(key)))
             raise InputError(
                 f"{output}: holds predictions made otherwise ({key})",
                 found=before.get(key),
