@@ -34,7 +34,7 @@ SAVES = {"save", "savez", "savez_compressed", "write_text", "write_bytes", "tofi
 SAVES |= {"NamedTemporaryFile", "mkstemp", "copy2", "copyfile", "symlink_to", "hardlink_to"}
 WRITERS = {
     "commands/compare.py: sheet.save": "disagreements/, numbered by rank",
-    "commands/file_kinds.py: os.open": "the null device",
+    "commands/endings.py: os.open": "the null device",
     "data/cache.py: beside / 'images.bin'.open": "inside write_whole_folder",
     "data/cache.py: beside / 'index.json'.write_text": "inside write_whole_folder",
     "data/cache.py: beside / 'labels.bin'.open": "inside write_whole_folder",
