@@ -213,6 +213,24 @@ def test_what_is_proposed_for_a_tree(name: str, tmp_path: Path) -> None:
     assert sum(sum(one.values()) - next(iter(one.values())) for one in counts) == 64 * (2 + 3 + 4 + 5)
 
 
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("{split}crop/{}.jpg", "{split}crop/{}.png"),
+        ("leftImg8bit/{split}/a/{}_leftImg8bit.png", "gtFine/{split}/a/{}_gtFine_myIds.png"),
+        ("S_frames-with-annotations/{split}/{}.png", "S_annotations/{split}/{}.png"),
+        ("{split}A_{}.png", "{split}A_{}_anno.png"),
+    ],
+)
+def test_splits_are_never_mixed(tmp_path: Path, image: str, mask: str) -> None:
+    for split, cases in (("train", 3), ("val", 2)):
+        files = {image.replace("{split}", split): "image", mask.replace("{split}", split): "binary"}
+        draw_tree(tmp_path / "set", files, cases)
+    splits = load_segmentation_dataset(inspect_folder(tmp_path / "set")[0]).splits
+    sums = {name: sum(int((split.label(i) == 1).sum()) for i in range(len(split))) for name, split in splits.items()}
+    assert sums == {"train": 64 * (2 + 3 + 4), "validation": 64 * (2 + 3)}
+
+
 def test_a_choice_that_nobody_made_is_an_error_with_the_lines(tmp_path: Path) -> None:
     draw_tree(tmp_path, TREES["kinds"][0])
     with pytest.raises(InputError, match=r"nothing tells them apart(?s:.*)data.mask_pattern: '\^\(\.\*\)_label"):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segplus.data.decoding.stored import open_with_pillow, report_damage
+from segplus.data.decoding.stored import MAX_PIXELS, open_with_pillow, report_damage
 from segplus.data.layouts.source import OpenChoiceError, name_some
 from segplus.data.layouts.words import is_image_word, rank_word
 from segplus.errors import InputError
@@ -144,7 +144,7 @@ def _look_at(path: Path) -> str:
 
 def _read_packed(path: Path) -> np.ndarray:
     """Return the values of a file's pixels, or numbers that stand for its colours, shape (H, W)."""
-    with report_damage(str(path)), open_with_pillow(str(path)) as image:
+    with report_damage(str(path)), open_with_pillow(str(path), MAX_PIXELS) as image:
         pixels = np.asarray(image).astype(np.float64)
     return pixels if pixels.ndim == 2 else pixels @ (256.0 ** np.arange(pixels.shape[-1]))
 
