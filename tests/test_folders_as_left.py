@@ -164,16 +164,91 @@ def test_two_colours_of_one_brightness_have_an_edge() -> None:
     assert profile[12, 12] > 0.8
 
 
-def test_several_kinds_of_masks_in_one_folder_are_one_question(tmp_path: Path) -> None:
-    for index, things in enumerate((3, 5, 2, 6)):
-        photograph(tmp_path / "A1" / f"p{index}_rgb.png", index)
-        save_mask(tmp_path / "A1" / f"p{index}_label.png", number_things(things))
-        save_mask(tmp_path / "A1" / f"p{index}_fg.png", (number_things(things) > 0) * np.uint8(255))
-    data, report = inspect_folder(tmp_path)
-    assert report["question"].startswith("which masks are meant, _label, _fg?")
-    assert (data["image_pattern"], data["mask_pattern"]) == (r"^(.*)_rgb\.png$", r"^(.*)_label\.png$")
+# Files of case {} -> what they hold; what the proposal then states, and how the question begins.
+TREES = {
+    "kinds": (
+        {"A1/p{}_rgb.png": "image", "A1/p{}_label.png": "ids", "A1/p{}_fg.png": "binary"},
+        {"image_pattern": r"^(.*)_rgb\.png$", "mask_pattern": r"^(.*)_label\.png$"},
+        "which masks are meant, _label, _fg? Set data.image_pattern: ",
+    ),
+    "two observers": (
+        {"Image_{}L.jpg": "image", "Image_{}L_1stHO.png": "binary", "Image_{}L_2ndHO.png": "binary"},
+        {"image_pattern": r"^(.*)\.jpg$", "mask_pattern": r"^(.*)_1stHO\.png$"},
+        "which masks are meant, _1stHO, _2ndHO?",
+    ),
+    "sequences": (
+        {"B{}/B{}_t1.png": "image", "B{}/B{}_t2.png": "image", "B{}/B{}_seg.png": "ids"},
+        {"image_pattern": r"^(.*)_t1\.png$", "mask_pattern": r"^(.*)_seg\.png$"},
+        "which images are meant, _t1, _t2? Set ",
+    ),
+    "longer endings": (
+        {"v{}/f_endo.png": "image", "v{}/f_endo_mask.png": "ids", "v{}/f_endo_my_mask.png": "binary"},
+        {"image_pattern": r"^(.*)(?<!_mask)\.png$", "mask_pattern": r"^(.*)(?<!_my)_mask\.png$"},
+        "which masks are meant, _mask, _my_mask?",
+    ),
+    "nobody's words": ({"{}_shot2.png": "image", "{}_zz.png": "binary"}, {}, "what are the two classes called?"),
+}
+
+
+def draw_tree(folder: Path, files: dict[str, str], cases: int = 4) -> None:
+    """Write the files of so many cases: an image, or a mask of as many squares and 2 more, 64 pixels each."""
+    for index in range(cases):
+        mask = number_things(index + 2)
+        for name, kind in files.items():
+            path = folder / name.replace("{}", str(index))
+            if kind == "image":
+                photograph(path, 17 * len(name) + index)
+            else:
+                save_mask(path, mask if kind == "ids" else (mask > 0) * np.uint8(255))
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_what_is_proposed_for_a_tree(name: str, tmp_path: Path) -> None:
+    files, keys, question = TREES[name]
+    draw_tree(tmp_path / "set", files)
+    data, report = inspect_folder(tmp_path / "set")
+    assert {key: data[key] for key in keys} == keys
+    assert report["question"].startswith(question)
+    counts = [split["pixel_counts"] for split in report["splits"].values()]
+    assert sum(sum(one.values()) - next(iter(one.values())) for one in counts) == 64 * (2 + 3 + 4 + 5)
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("{split}crop/{}.jpg", "{split}crop/{}.png"),
+        ("leftImg8bit/{split}/a/{}_leftImg8bit.png", "gtFine/{split}/a/{}_gtFine_myIds.png"),
+        ("S_frames-with-annotations/{split}/{}.png", "S_annotations/{split}/{}.png"),
+        ("{split}A_{}.png", "{split}A_{}_anno.png"),
+    ],
+)
+def test_splits_are_never_mixed(tmp_path: Path, image: str, mask: str) -> None:
+    for split, cases in (("train", 3), ("val", 2)):
+        files = {image.replace("{split}", split): "image", mask.replace("{split}", split): "binary"}
+        draw_tree(tmp_path / "set", files, cases)
+    splits = load_segmentation_dataset(inspect_folder(tmp_path / "set")[0]).splits
+    sums = {name: sum(int((split.label(i) == 1).sum()) for i in range(len(split))) for name, split in splits.items()}
+    assert sums == {"train": 64 * (2 + 3 + 4), "validation": 64 * (2 + 3)}
+
+
+def test_a_choice_that_nobody_made_is_an_error_with_the_lines(tmp_path: Path) -> None:
+    draw_tree(tmp_path, TREES["kinds"][0])
     with pytest.raises(InputError, match=r"nothing tells them apart(?s:.*)data.mask_pattern: '\^\(\.\*\)_label"):
         load_segmentation_dataset({"dataset": str(tmp_path)})
+
+
+@pytest.mark.parametrize("things", [1, 2])
+def test_a_second_mask_is_united_only_if_both_show_things_of_one_kind(tmp_path: Path, things: int) -> None:
+    draw_tree(tmp_path, {"a/a ({}).png": "image", "a/a ({})_mask.png": "binary"})
+    second = np.zeros(SIZE_PX, dtype=np.uint8)
+    second[22:30, 2:10], second[22:30, 13:21] = 255, (0, 100)[things - 1]
+    save_mask(tmp_path / "a/a (1)_mask_1.png", second)
+    if things == 2:
+        with pytest.raises(InputError, match=r"1 images have further masks(?s:.*)a \(1\)_mask_1.png"):
+            load_segmentation_dataset({"dataset": str(tmp_path)})
+        return
+    splits = inspect_folder(tmp_path)[1]["splits"].values()
+    assert sum(split["pixel_counts"]["object"] for split in splits) == 64 * (14 + 1)
 
 
 def test_two_folders_of_masks_are_one_question(tmp_path: Path) -> None:

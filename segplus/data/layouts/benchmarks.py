@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from segplus.data.layouts.folders import read_folders
 from segplus.data.layouts.legends import read_legend, read_legend_file
 from segplus.data.layouts.pairing import list_files
-from segplus.data.layouts.source import Source, build_table
+from segplus.data.layouts.source import OpenChoiceError, Source, build_table
 from segplus.errors import InputError
 from segplus.recipe.data_section import DataRecipe
 from segplus.texts import read_text
@@ -82,7 +83,7 @@ def read_cityscapes(root: Path, section: DataRecipe) -> Source:
         if not folder.is_dir():
             raise InputError(f"{root}: not Cityscapes", found=f"no folder {folder.name}", fix="correct data.layout")
     there = (kind for kind in _CITYSCAPES_MASKS if next((root / truth).rglob(f"*_{kind}.png"), None) is not None)
-    suffix = section.masks or next(there, _CITYSCAPES_MASKS[0])
+    suffix = section.masks or next(there, None) or _ask_for_endings(root, truth)
     if suffix not in _CITYSCAPES_MASKS:
         raise InputError("data.masks: no such Cityscapes mask", found=suffix, allowed=", ".join(_CITYSCAPES_MASKS))
     splits = {}
@@ -102,6 +103,28 @@ def read_cityscapes(root: Path, section: DataRecipe) -> Source:
     source.encoding = "instances" if suffix == "instanceIds" else "ids"
     source.presumed = section.layout == "auto"
     return source
+
+
+def _ask_for_endings(root: Path, truth: str) -> str:
+    """Return the usual ending of masks; where there are others, raise OpenChoiceError with the lines that read them."""
+    names = [name for name in list_files(root / truth) if f"_{truth}_" in name]
+    endings = sorted({name[name.rindex(f"_{truth}_") :] for name in names})
+    if not endings:
+        return _CITYSCAPES_MASKS[0]
+    keys = {
+        "layout": "folders", "images": "leftImg8bit/{split}", "masks": f"{truth}/{{split}}",
+        "image_pattern": "^(.*)_leftImg8bit", "mask_pattern": f"^(.*){re.escape(endings[0])}$",
+    }  # fmt: skip
+    raise OpenChoiceError(
+        f"{root}: Cityscapes' folders with other masks than its own",
+        found=", ".join(endings),
+        allowed=", ".join(_CITYSCAPES_MASKS),
+        fix="set " + ", ".join(f"data.{key}: '{value}'" for key, value in keys.items()),
+        keys=keys,
+        question=f"which masks are meant, {', '.join(endings)}? data.mask_pattern takes one kind"
+        if len(endings) > 1
+        else f"are the masks the files that end in {endings[0]}? data.mask_pattern takes them",
+    )
 
 
 def read_ade20k(root: Path, section: DataRecipe) -> Source:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from segplus.data.decoding.image_reader import IMAGE_SUFFIXES
 from segplus.data.layouts.coco import list_coco_files
+from segplus.data.layouts.file_kinds import find_kinds
 from segplus.data.layouts.folders import find_annotated, list_folders
 from segplus.data.layouts.mask_files import find_groups_of_masks, name_inner_folders
 from segplus.data.layouts.pairing import list_files, split_flat_files, strip_suffix
@@ -183,7 +184,9 @@ def _find_nested(path: Path, splits: list[Path]) -> Discovery | None:
         if found[0] is not None and all(one == found[0] for one in found):
             keys = {"images": f"{start}/{found[0][0]}", "masks": f"{start}/{found[0][1]}"}
             return Discovery("folders", path, keys)
-    flat = not splits and all(_has_mask_suffix(list_files(folder)) for folder in folders)
+    flat = not splits and (
+        all(_has_mask_suffix(list_files(folder)) for folder in folders) or bool(find_kinds(list_files(path), path))
+    )
     return Discovery("flat", path, {}) if flat else None
 
 

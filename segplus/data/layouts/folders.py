@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from segplus.data.layouts.pairing import Pairing, find_common_start, list_files, pair_folders
-from segplus.data.layouts.source import WHOLE, OpenChoiceError, Source, find_split_folders, is_split_name, rank_split
+from segplus.data.layouts.source import (
+    WHOLE,
+    OpenChoiceError,
+    Source,
+    divide_by_names,
+    find_split_folders,
+    is_split_name,
+    rank_split,
+)
 from segplus.data.layouts.wildcards import has_wildcards, pair_wildcards
 from segplus.data.layouts.words import IMAGE_FOLDERS, MASK_FOLDERS, match_folders
 from segplus.errors import InputError
@@ -42,7 +51,12 @@ def read_flat(root: Path, section: DataRecipe) -> Source:
             source.notes.append(f"{split}: images and no masks, left out")
             continue
         found = pair_folders(folder, folder, section.image_pattern, section.mask_pattern)
-        add_pairing(source, split, found, "in one folder")
+        parts = divide_by_names(found.table["name"]) if split == WHOLE else {}
+        for part, rows in parts.items():  # files without a partner count once
+            add_pairing(source, part, replace(found, table=found.table.select(rows)), "by the beginning of their names")
+            found = replace(found, images_alone=[], masks_alone=[])
+        if not parts:
+            add_pairing(source, split, found, "in one folder")
     return source
 
 

@@ -19,7 +19,7 @@ from segplus.texts import is_file, read_json, read_text
 _HEXADECIMAL = re.compile("#[0-9a-fA-F]{6}")
 _DIGITS = re.compile("[0-9]{1,9}")  # other scripts' digits, and thousands of them, are words
 _WHOLE = re.compile("-?[0-9]{1,18}")
-_NAMED = re.compile("class|label|legend|colou?r|category|categories|palette|objectinfo|names", re.IGNORECASE)
+_NAMED = re.compile("class|label|legend|colou?r|category|categories|palette|objectinfo|names|^config$", re.IGNORECASE)
 _LARGEST = 1 << 20  # bytes of a file that may be a legend
 _NAME_KEYS, _COLOR_KEYS = ("title", "name", "label", "class"), ("color", "colour", "rgb", "hex")
 _VALUE_KEYS = ("value", "pixel_value", "index", "id")
@@ -47,7 +47,8 @@ def find_legends(folder: Path) -> dict[str, Legend]:
         if path.name != "id2label.json" and is_file(path) and path.stat().st_size <= _LARGEST:
             with suppress(InputError):  # a file of another kind: a list of pairs, annotations
                 found[path.name] = read_legend(path, str(path))
-    return found
+    # A config.json is a legend where it says so by its colours.
+    return {name: legend for name, legend in found.items() if legend.colors or name != "config.json"}
 
 
 def read_legend(path: Path, what: str) -> Legend:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from segplus.data.decoding.image_reader import read_size
+from segplus.data.layouts.file_kinds import count_values, find_kinds
 from segplus.data.layouts.folders import list_folders
 from segplus.data.layouts.pairing import list_files, strip_suffix
 from segplus.data.layouts.source import WHOLE, Source, build_table, find_split_folders
@@ -19,6 +20,8 @@ from segplus.errors import InputError, suggest
 from segplus.recipe.data_section import DataRecipe
 
 OBJECT = "object"
+_BINARY = 2  # values of a mask of things of one kind
+_LOOKED_AT = 24  # masks without parts whose values are counted
 # An image and its masks: name, path of the image, (path of a mask, its class).
 _Group = tuple[str, str, list[tuple[str, str]]]
 
@@ -58,7 +61,30 @@ def find_groups_of_masks(root: Path) -> list[_Group]:
     if cases:
         return _read_cases(cases)
     both = name_inner_folders(root)
-    return [] if both is None else _read_class_folders(root / both[0], root / both[1])
+    return _read_parts(root) if both is None else _read_class_folders(root / both[0], root / both[1])
+
+
+def _read_parts(root: Path) -> list[_Group]:
+    """Return the images of a folder whose masks lie beside them, some of several files: a_mask.png, a_mask_1.png.
+
+    They are united only where no mask has other values than 0 and one more: then they show things of one kind.
+    """
+    files = list_files(root)
+    stems = set(map(strip_suffix, files))
+    if not any(stem != (whole := re.sub(r"[_-]\d+$", "", stem)) and whole in stems for stem in stems):
+        return []
+    kinds = find_kinds(files, root)
+    if kinds is None or not kinds.parts or kinds.unclear or len(kinds.images) != 1 or len(kinds.masks) != 1:
+        return []
+    masks = kinds.files[kinds.masks[0]]
+    owned = {key: [masks[key], *kinds.parts.get(key, [])] for key in masks}
+    looked_at = [str(root / path) for key, some in owned.items() for path in some if key in kinds.parts]
+    if count_values([*looked_at, *(str(root / path) for path in list(masks.values())[:_LOOKED_AT])]) != _BINARY:
+        return []
+    images = kinds.files[kinds.images[0]]
+    return [
+        (key, str(root / images[key]), [(str(root / path), OBJECT) for path in some]) for key, some in owned.items()
+    ]
 
 
 def name_inner_folders(folder: Path) -> tuple[str, str] | None:

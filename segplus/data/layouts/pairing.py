@@ -12,8 +12,9 @@ from pathlib import Path
 from datasets import Dataset
 
 from segplus.data.decoding.image_reader import IMAGE_SUFFIXES
-from segplus.data.layouts.source import OpenChoiceError, build_table, name_some
-from segplus.data.layouts.words import find_patterns, list_kinds, propose_patterns, split_by_words
+from segplus.data.layouts.file_kinds import choose_kinds, find_kinds
+from segplus.data.layouts.source import build_table, name_some
+from segplus.data.layouts.words import propose_patterns, split_by_words
 from segplus.errors import InputError
 from segplus.texts import refuse_special_file
 
@@ -257,16 +258,15 @@ def split_flat_files(files: Sequence[str], root: Path) -> tuple[list[str], list[
         solutions.update((tuple(masks), (images, masks)) for images, masks in split_by_words(files))
     if len(solutions) == 1:
         return next(iter(solutions.values()))
-    kinds, patterns = list_kinds(files), find_patterns(files, files)
-    keys = dict(zip(("image_pattern", "mask_pattern"), patterns, strict=True)) if kinds and patterns else {}
-    raise OpenChoiceError(
+    kinds = None if solutions else find_kinds(files, root)
+    if kinds is not None:
+        return choose_kinds(kinds, root)
+    raise InputError(
         f"{root}: images and masks lie in one folder and "
         + ("more than one thing" if solutions else "nothing")
         + " tells them apart",
         found=name_some(files),
         fix=f"set {propose_patterns(files, files)}",
-        keys=keys,
-        question=f"which masks are meant, {', '.join(kinds[1:])}? data.mask_pattern takes one kind",
     )
 
 

@@ -87,8 +87,10 @@ def read_run_lengths(path: Path, section: DataRecipe) -> Source:
         for shape in (shape for mask in masks.values() for shape in mask["shapes"]):
             shape["order"] = order
     table = build_table((_stem(name), str(images[name]), json.dumps(mask)) for name, mask in masks.items())
-    empty = sum(not mask["shapes"] for mask in masks.values())
-    note = f"{WHOLE}: {len(masks)} images of {folder.name}, {empty} without runs are background"
+    empty = [name for name, mask in masks.items() if not mask["shapes"]]
+    absent = sum(name not in runs and _stem(name) not in runs for name in empty)
+    note = f"{WHOLE}: {len(masks)} images of {folder.name}; background are {len(empty) - absent} with an empty cell"
+    note += f" and {absent} without a row"
     source = Source({WHOLE: table}, f"run lengths of {tables[0].name}", root, names, encoding="ids")
     source.notes += [note, f"runs are read {_ORDERS[order]}, {how}"]
     source.settled = {"run_order": order}

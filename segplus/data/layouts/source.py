@@ -33,7 +33,14 @@ SPLIT_ALIASES: dict[str, tuple[str, ...]] = {
 _JOINT = ("train_val", "trainval", "train_valid", "train_validation", "train+val", "traindev", "train_dev")
 
 
-_SPLIT_WORD = re.compile("(?<![a-z])(train(ing|val)?|val(id(ation)?)?|dev|test(ing)?)(?![a-z])", re.IGNORECASE)
+# traincrop and valcrop are splits, too; testimony is none.
+_SPLIT_WORD = re.compile(
+    "(?<![a-z])(train(ing|val)?|val(id(ation)?)?|dev|test(ing)?)(?=(crops?|data|patch(es)?|tiles?)?(?![a-z]))",
+    re.IGNORECASE,
+)
+
+
+_FIRST_WORD = re.compile("(train|training|val|valid|validation|test|testing)[A-Z]?[_-]")
 
 
 class OpenChoiceError(InputError):
@@ -205,6 +212,15 @@ def rank_split(name: str) -> int:
     plain = _plain(match[0] if match else name)
     usual = [plain in aliases for aliases in SPLIT_ALIASES.values()]
     return 0 if plain in _JOINT else usual.index(True) if any(usual) else len(usual)
+
+
+def divide_by_names(names: Sequence[str]) -> dict[str, list[int]]:
+    """Return split -> rows where every name begins with the word of one, as train_1 and testA_1 do; or nothing."""
+    matches = [_FIRST_WORD.match(os.path.basename(name)) for name in names]
+    ranks = [rank_split(match[1]) for match in matches if match]
+    found = {split: [row for row, one in enumerate(ranks) if one == rank] for rank, split in enumerate(SPLIT_ALIASES)}
+    found = {split: rows for split, rows in found.items() if rows}
+    return found if len(ranks) == len(names) and len(found) > 1 and "train" in found else {}
 
 
 def put_split(name: str) -> str:

@@ -47,6 +47,7 @@ def match_folders(names: Iterable[str], usual: tuple[str, ...]) -> list[str]:
 
 def find_kind(name: str) -> tuple[str, ...] | None:
     """Return IMAGE_FOLDERS or MASK_FOLDERS where a word of a folder's name says so; the word of a mask is decisive."""
+    name = re.split("[_-]with[_-]", name)[0]  # frames-with-annotations: what else there is of them
     words = set(re.findall("[A-Z]?[a-z]+|[A-Z]+", name)) | set(re.findall("[a-z]+", name.lower()))
     if any(is_mask_word(word) for word in words):
         return MASK_FOLDERS
@@ -60,9 +61,9 @@ def split_by_words(files: Sequence[str]) -> list[tuple[list[str], list[str]]]:
         named = _group_by_word(files, expression)
         if len(named) != 2:
             continue
-        (first, one), (second, other) = sorted(named.items(), key=lambda item: _rank(item[0]))
+        (first, one), (second, other) = sorted(named.items(), key=lambda item: rank_word(item[0]))
         same = one.keys() == other.keys() and len(one) + len(other) == len(files)
-        if same and _rank(first) < _rank(second):
+        if same and rank_word(first) < rank_word(second):
             found.append((sorted(one.values()), sorted(other.values())))
     return found
 
@@ -80,7 +81,7 @@ def find_patterns(images: Sequence[str], masks: Sequence[str]) -> tuple[str, str
         if images is not masks:
             left[""] = {os.path.splitext(path)[0]: path for path in images}
         for (image, one), (mask, other) in product(left.items(), right.items()):
-            score = len(one.keys() & other.keys()), _rank(mask) - _rank(image)
+            score = len(one.keys() & other.keys()), rank_word(mask) - rank_word(image)
             if image != mask and score[1] >= 0 and score > best:
                 best = score
                 found = (
@@ -91,20 +92,11 @@ def find_patterns(images: Sequence[str], masks: Sequence[str]) -> tuple[str, str
 
 
 def propose_patterns(images: Sequence[str], masks: Sequence[str]) -> str:
-    """Return the two lines that state what `find_patterns` finds, or such as may do."""
+    """Return the two lines that state what `find_patterns` finds, or what such lines hold."""
     found = find_patterns(images, masks)
     if found:
         return f"data.image_pattern: '{found[0]}' and data.mask_pattern: '{found[1]}'"
-    usual = (_write_pattern(word, files, _LAST_WORD) for word, files in (("_image", images), ("_mask", masks)))
-    return "data.image_pattern and data.mask_pattern, such as " + " and ".join(f"'{line}'" for line in usual)
-
-
-def list_kinds(files: Sequence[str]) -> list[str]:
-    """Return the last words of files of which every image has one each, a usual one of images first; or nothing."""
-    named = _group_by_word(files, _LAST_WORD)
-    kinds = sorted(named, key=lambda word: (_rank(word) != 0, -_rank(word), word))
-    same = len({frozenset(one) for one in named.values()}) == 1 and sum(map(len, named.values())) == len(files)
-    return kinds if same and [_rank(word) for word in kinds].count(0) == 1 else []
+    return "data.image_pattern and data.mask_pattern: regular expressions whose groups are the same for image and mask"
 
 
 def _group_by_word(files: Sequence[str], expression: re.Pattern[str]) -> dict[str, dict[str, str]]:
@@ -118,7 +110,7 @@ def _group_by_word(files: Sequence[str], expression: re.Pattern[str]) -> dict[st
     return named
 
 
-def _rank(word: str) -> int:
+def rank_word(word: str) -> int:
     """Return 0 for the usual word of an image, 2 for that of a mask, 1 for any other."""
     plain = word.strip("_. -")
     return 2 if is_mask_word(plain) else 0 if is_image_word(plain) else 1
