@@ -43,7 +43,7 @@ def save_recipe(said: str, truth: Truth) -> Path:
     """Save the recipe as it is printed, with the owner's names where it had to invent some."""
     text = textwrap.dedent(said.partition(HEADING)[2])
     for invented, name in truth.answers.items():
-        text = text.replace(invented, name)
+        text = re.sub(rf"\b{re.escape(invented)}\b", name, text)
     Path("recipe.yaml").write_text(text, encoding="utf-8")
     return Path("recipe.yaml")
 
