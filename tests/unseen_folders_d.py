@@ -235,7 +235,7 @@ def build_deepglobe(root: Path, rng: np.random.Generator) -> Truth:
         mask = f"train/{number}_mask.png" if split == "train" else ""
         table.append(f"{number},{split},{split}/{number}_sat.jpg,{mask}")
         if mask:
-            labels[f"{number}_sat"] = label
+            labels[str(number)] = label
             save(root / mask, codes[label])
     write_lines(root / "metadata.csv", table)
     legend = [f"{name},{r},{g},{b}" for name, (r, g, b) in zip(names, codes, strict=True)]
