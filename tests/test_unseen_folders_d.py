@@ -1,0 +1,67 @@
+"""Folders of data sets, tools and competitions: the recipe that inspect prints counts every pixel right and trains."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from launching import TINY
+from unseen_folders_d import Truth, make_folder
+
+from segplus.data import load_segmentation_dataset
+
+RIGHT = ["kitti", "lgg", "cellpose", "label_studio", "labelme2voc", "deepglobe", "clouds"]
+STAND_INS = {"foreground", "object"}
+
+
+def run_segplus(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "segplus", *arguments], capture_output=True, text=True, check=False)
+
+
+def compare_pairs(section: dict[str, Any], truth: Truth) -> dict[int, str]:
+    """Return the name of the class that each true value became, the same in every image; splits hold their images."""
+    _, splits, ignored = truth
+    data = load_segmentation_dataset(section)
+    names: dict[int, str] = {}
+    met = {split: [pair["name"] for pair in pairs] for split, pairs in data.splits.items()}
+    drawn = [] if "validation" in splits else met.pop("validation")
+    assert {split: len(found) + len(drawn) * (split == "train") for split, found in met.items()} == {
+        split: len(labels) for split, labels in splits.items()
+    }
+    for split, pairs in data.splits.items():
+        labels = splits.get(split, splits["train"])
+        for pair in pairs:
+            (stem,) = [stem for stem in labels if stem in pair["name"]]
+            found = np.asarray(pair["label"])
+            for value in np.unique(labels[stem]).tolist():
+                (ids,) = np.unique(found[labels[stem] == value]).tolist()
+                assert ids != 255 or value in (ignored, 255)
+                name = "ignored" if ids == 255 else data.classes.names[ids]
+                assert names.setdefault(value, name) == name
+    return names
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools with numpy 2
+@pytest.mark.parametrize("name", RIGHT)
+def test_the_printed_recipe_is_right(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    truth = make_folder(name, tmp_path / name)
+    proposed = yaml.safe_load(json.loads(run_segplus("inspect", name, "--json").stdout)["recipe"])
+    names = compare_pairs(proposed["data"], truth)
+    assert len(set(names.values())) == len(names)
+    for value, found in names.items():
+        assert found in {truth[0].get(value), "ignored", f"value {value}", *STAND_INS}
+    recipe = {**proposed, "model": {**proposed["model"], "checkpoint": None, "config": TINY["model"]["config"]}}
+    recipe["training"] = {**TINY["training"], "output_dir": "run", "max_steps": 2}
+    Path("recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    trained = run_segplus("train", "recipe.yaml")
+    assert trained.returncode == 0, trained.stderr
+    (state,) = Path("run").rglob("trainer_state.json")
+    assert json.loads(state.read_text(encoding="utf-8"))["global_step"] == 2
