@@ -27,6 +27,7 @@ from segplus.data.layouts.mask_files import read_mask_files
 from segplus.data.layouts.names import build_class_map, find_names, read_colors
 from segplus.data.layouts.run_lengths import read_run_lengths
 from segplus.data.layouts.source import OpenChoiceError, Source, find_split
+from segplus.data.layouts.split_lists import divide_by_lists
 from segplus.data.layouts.tables import read_manifest, read_metadata
 from segplus.data.misreadings import refuse_ignored_foreground
 from segplus.data.splits import Indices, divide, find_groups
@@ -243,7 +244,8 @@ def _read_layout(layout: str, path: Path, section: DataRecipe) -> Source:
             found=f"{name}, {'a file' if path.is_file() else 'a folder'}",
             fix="correct data.dataset, or set data.layout: auto",
         )
-    return _READERS[layout](path, section)
+    source = _READERS[layout](path, section)
+    return divide_by_lists(source) if layout in IN_FOLDERS else source
 
 
 def choose_splits(available: Mapping[str, SegmentationSplit], section: DataRecipe) -> dict[str, SegmentationSplit]:
