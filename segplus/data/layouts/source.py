@@ -23,23 +23,20 @@ from segplus.texts import is_text
 _ROWS_AT_ONCE = 4096
 WHOLE = "train"  # the split of data that are not divided
 SPLIT_ALIASES: dict[str, tuple[str, ...]] = {
-    "train": ("train", "training", "trn", "train_set", "training_set", "trainset"),
+    "train": ("train", "training", "trn", "tr", "train_set", "training_set", "trainset"),
     "validation": (
-        "validation", "val", "valid", "dev", "validate", "validating", "val_set", "validation_set", "valset",
+        "validation", "val", "valid", "va", "dev", "validate", "validating", "val_set", "validation_set", "valset",
     ),
-    "test": ("test", "testing", "tst", "test_set", "testset"),
+    "test": ("test", "testing", "tst", "ts", "test_set", "testset"),
 }  # fmt: skip
 # Training and validation images in one: the training split of data that have no other.
 _JOINT = ("train_val", "trainval", "train_valid", "train_validation", "train+val", "traindev", "train_dev")
-
-
-# traincrop and valcrop are splits, too; testimony is none.
+# traincrop and valcrop are splits, too, and so are imagesTr and imagesTs; testimony is none.
 _SPLIT_WORD = re.compile(
-    "(?<![a-z])(train(ing|val)?|val(id(ation)?)?|dev|test(ing)?)(?=(crops?|data|patch(es)?|tiles?)?(?![a-z]))",
+    "(?<![a-z])(train(ing|val)?|val(id(ation)?)?|dev|test(ing)?)(?=(crops?|data|patch(es)?|tiles?)?(?![a-z]))"
+    "|(?-i:(?<=[a-z])(Tr|Va|Ts)(?![A-Za-z]))",
     re.IGNORECASE,
 )
-
-
 _FIRST_WORD = re.compile("(train|training|val|valid|validation|test|testing)[A-Z]?[_-]")
 
 
