@@ -44,7 +44,10 @@ def audit_for_training(section: DataRecipe) -> Audit:
 
 
 def settle_findings(report: dict[str, Any]) -> None:
-    """Lower the level of what the proposed recipe mends: to a question where it has stand-ins, else to a note."""
+    """Lower the level of what the proposed recipe mends: to a question where it has stand-ins, else to a note.
+
+    Class names that the recipe takes from a file are not missing.
+    """
     data = yaml.safe_load(report["recipe"])["data"]
     mended = {
         "no class names": True,
@@ -52,9 +55,11 @@ def settle_findings(report: dict[str, Any]) -> None:
         "lossy mask": data.get("encoding") == "binary" or data.get("color_tolerance", 0) > 0,
         "sequences across splits": "group_pattern" in data,
     }
+    if not report["question"]:  # the names lie in a file that the recipe takes
+        report["findings"] = [one for one in report["findings"] if one["kind"] != "no class names"]
     for finding in report["findings"]:
         if mended.get(finding["kind"], False):
-            is_open = finding["kind"] == "no class names" and report["question"]
+            is_open = finding["kind"] == "no class names"
             finding["level"] = "question" if is_open else "note"
             finding["fix"] = "put your names in place of those of the recipe" if is_open else "the recipe below does it"
     report["findings"].sort(key=lambda finding: LEVELS.index(finding["level"]))
