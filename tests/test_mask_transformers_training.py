@@ -23,7 +23,7 @@ SCHEDULES = {
     "eomt": (400, 2e-3),
     "eomt_dinov3": (1000, 2e-3),
     "mask2former": (400, 2e-3),
-    "maskformer": (1500, 1e-3),
+    "maskformer": (3000, 1e-3),
     "oneformer": (1000, 2e-3),
 }
 STEPWISE = {"strategy": "steps", "steps": 2}
