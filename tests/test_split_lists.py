@@ -53,6 +53,28 @@ def test_a_text_that_lists_something_else_divides_nothing(tmp_path: Path) -> Non
     make_pairs(tmp_path)
     (tmp_path / "train.txt").write_text("learning rate 0.1\n", encoding="utf-8")
     assert sum(map(len, read_splits(tmp_path).values())) == 9
+    assert read_source(DataRecipe(dataset=str(tmp_path))).notes[-1] == "train.txt names none of the pairs, not read"
+
+
+def test_a_stem_that_two_images_have_divides_nothing_and_is_said(tmp_path: Path) -> None:
+    make_pairs(tmp_path)
+    for folder in ("images", "masks"):
+        (tmp_path / folder / "b").mkdir()
+        for path in list((tmp_path / folder).glob("0.*")):
+            (tmp_path / folder / "b" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "train.txt").write_text("0\n1\n", encoding="utf-8")
+    source = read_source(DataRecipe(dataset=str(tmp_path)))
+    assert len(source.splits["train"]) == 10
+    assert source.notes[-1] == "train.txt not read: images of several folders share a name"
+
+
+def test_names_with_spaces(tmp_path: Path) -> None:
+    make_pairs(tmp_path)
+    for path in [*tmp_path.glob("images/0.*"), *tmp_path.glob("masks/0.*")]:
+        path.rename(path.with_stem("first one"))
+    (tmp_path / "train.txt").write_text("images/first one.jpg\n1\n", encoding="utf-8")
+    (tmp_path / "val.txt").write_text("2\n", encoding="utf-8")
+    assert sorted(read_splits(tmp_path)["train"]) == ["1", "first one"]
 
 
 def test_pairs_in_no_list_are_left_out(tmp_path: Path) -> None:

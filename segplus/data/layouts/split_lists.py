@@ -25,11 +25,17 @@ def divide_by_lists(source: Source) -> Source:
     """
     if set(source.splits) != {WHOLE} or source.root is None:
         return source
-    table = source.splits[WHOLE]
+    table, lists = source.splits[WHOLE], _find_lists(source)
     rows = {_take_stem(path): row for row, path in enumerate(table["image"])}
-    found = {path.stem: _read_rows(path, rows) for path in _find_lists(source)}
+    if lists and len(rows) < len(table):
+        source.notes.append(
+            f"{name_some(path.name for path in lists)} not read: images of several folders share a name"
+        )
+        return source
+    found = {path.stem: _read_rows(path, rows) for path in lists}
+    source.notes += [f"{split}.txt names none of the pairs, not read" for split, chosen in found.items() if not chosen]
     found = {split: chosen for split, chosen in found.items() if chosen}
-    if not found or len(rows) < len(table):  # two images of one name in two folders: a stem says too little
+    if not found:
         return source
     listed = Counter(row for chosen in found.values() for row in chosen)
     twice = [stem for stem, row in rows.items() if listed[row] > 1]
@@ -58,7 +64,8 @@ def _find_lists(source: Source) -> list[Path]:
 def _read_rows(path: Path, rows: dict[str, int]) -> list[int]:
     """Return the rows that a list names, none where it names none of the images."""
     lines = [line.strip() for line in read_text(path).splitlines()]
-    stems = [_take_stem(re.split(r"[\s,;]", line, maxsplit=1)[0]) for line in lines if line]
+    whole = [(_take_stem(line), _take_stem(re.split(r"[\s,;]", line, maxsplit=1)[0])) for line in lines if line]
+    stems = [line if line in rows else first for line, first in whole]  # a name may hold a space
     unknown = [stem for stem in stems if stem not in rows]
     if len(unknown) == len(stems):
         return []
