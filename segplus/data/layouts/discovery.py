@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from segplus.data.decoding.image_reader import IMAGE_SUFFIXES
-from segplus.data.layouts.coco import list_coco_files
+from segplus.data.layouts.coco_files import list_coco_files
 from segplus.data.layouts.file_kinds import find_kinds
 from segplus.data.layouts.folders import find_annotated, list_folders
 from segplus.data.layouts.mask_files import find_groups_of_masks, name_inner_folders
