@@ -28,6 +28,7 @@ from segplus.data.layouts.run_lengths import read_run_lengths
 from segplus.data.layouts.source import OpenChoiceError, Source, find_split
 from segplus.data.layouts.split_lists import divide_by_lists
 from segplus.data.layouts.tables import read_manifest, read_metadata
+from segplus.data.layouts.unmasked import check_unmasked, refuse_orphans, settle_unmasked
 from segplus.data.misreadings import refuse_ignored_foreground
 from segplus.data.splits import choose_splits, describe_splits, limit_splits, make_fold
 from segplus.data.streaming import StreamedSplit
@@ -88,7 +89,7 @@ def load_segmentation_dataset(section: DataRecipe | Mapping[str, Any]) -> Segmen
         splits = limit_splits(make_fold(drawn, recipe) if recipe.folds else drawn, recipe)
         return SegmentationData(splits, classes, ("drawn street scenes", *describe_splits(splits)))
     source = read_source(recipe)
-    source.refuse_orphans()
+    refuse_orphans(source, recipe)
     data = assemble(source, recipe)
     if "train" in data.splits:
         refuse_ignored_foreground(data.splits["train"])
@@ -103,6 +104,7 @@ def assemble(source: Source, recipe: DataRecipe) -> SegmentationData:
     """
     encoding, legend = find_encoding(recipe, source)
     classes = build_class_map(recipe, source, legend)
+    check_unmasked(source, recipe, classes)
     _, names = find_names(recipe, source, read_colors(recipe, source))
     max_pixels = int(recipe.max_image_megapixels * 1e6)
     decoder = MaskDecoder(
@@ -243,4 +245,5 @@ def _read_layout(layout: str, path: Path, section: DataRecipe) -> Source:
             fix="correct data.dataset, or set data.layout: auto",
         )
     source = _READERS[layout](path, section)
+    settle_unmasked(source, section)
     return divide_by_lists(source) if layout in IN_FOLDERS else source

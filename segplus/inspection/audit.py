@@ -11,6 +11,7 @@ from typing import Any
 from segplus.data.dataset import SegmentationSplit
 from segplus.data.layouts.names import NoClassNamesError
 from segplus.data.layouts.source import OpenChoiceError, Source, find_split
+from segplus.data.layouts.words import shows_nothing
 from segplus.data.loading import SegmentationData, assemble, build_section, load_segmentation_dataset, read_source
 from segplus.data.ranges import find_needed_range
 from segplus.data.statistics import keep_counts, visit_pairs
@@ -36,7 +37,7 @@ from segplus.inspection.proposals import (
     render_recipe,
     weigh_by_frequency,
 )
-from segplus.inspection.readings import Reading, guess_reading
+from segplus.inspection.readings import Reading, guess_reading, read_stated_names
 from segplus.inspection.tallies import SplitTally
 from segplus.recipe.data_section import DataRecipe
 
@@ -212,12 +213,16 @@ def open_source(recipe: DataRecipe, findings: list[Finding]) -> tuple[Source | N
             "data.streaming: inspect reads every pair, and a stream is never read whole",
             fix="set data.max_images: {train: 500} to inspect the first ones, or data.streaming: false",
         )
-    source, recipe, asked = _read_choosing(recipe)
+    source, chosen, asked = _read_choosing(recipe)
+    names = read_stated_names(source, chosen) if chosen.unmasked != recipe.unmasked else {}
+    if names and shows_nothing(names[min(names)]):
+        chosen = replace(chosen, unmasked=names[min(names)])
     for sentence, files in zip(
         source.describe_orphans(), filter(None, (source.images_alone, source.masks_alone)), strict=True
     ):
-        findings.append(Finding("error", "orphans", sentence, files[:20], "add or remove the files"))
-    return source, recipe, asked
+        fix = "add or remove the files, or set data.unmasked (docs/data.md)"
+        findings.append(Finding("error", "orphans", sentence, files[:20], fix))
+    return source, chosen, asked
 
 
 def _read_choosing(recipe: DataRecipe) -> tuple[Source, DataRecipe, list[str]]:

@@ -18,6 +18,7 @@ from segplus.data.decoding.stored import (
     ORIENTATION_TAG,
     Stored,
     find_suffix,
+    is_unmasked,
     open_with_pillow,
     read_content,
     refuse_large,
@@ -162,11 +163,11 @@ def find_orientation(image: Image.Image) -> int:
 
 
 def describe_file(stored: Stored, source: str) -> str:
-    """Return the format and mode of a stored image, or the type and shape of an array."""
+    """Return the format and mode of a stored image, the type and shape of an array, or "none" for a missing mask."""
     if isinstance(stored, list):
         return "rows of values"
     if isinstance(stored, str) and stored.startswith("{"):
-        return "shapes"
+        return "none" if is_unmasked(stored) else "shapes"
     with report_damage(source):
         if find_suffix(stored) in (".npy", ".npz"):
             array = read_header(stored)

@@ -8,14 +8,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from segplus.data.layouts.coco_files import list_coco_files
-from segplus.data.layouts.file_kinds import find_kinds
 from segplus.data.layouts.folders import find_annotated, list_folders
 from segplus.data.layouts.mask_files import find_groups_of_masks, name_inner_folders
 from segplus.data.layouts.pairing import list_files, split_flat_files
 from segplus.data.layouts.run_lengths import find_columns, find_run_tables
 from segplus.data.layouts.source import OpenChoiceError, find_split_folders, name_some, put_split
 from segplus.data.layouts.tables import name_metadata
-from segplus.data.layouts.trees import has_mask_suffix, is_image, name_inner_files, put_splits
+from segplus.data.layouts.trees import (
+    hold_both,
+    is_image,
+    name_inner_files,
+    name_masks_below,
+    name_masks_beside,
+    put_splits,
+)
 from segplus.data.layouts.words import IMAGE_FOLDERS, MASK_FOLDERS, match_folders
 from segplus.errors import InputError
 from segplus.recipe.data_section import DataRecipe
@@ -87,8 +93,9 @@ def look_into(path: Path, section: DataRecipe, deepest: int) -> Discovery | None
         return Discovery(next(iter(found)), path, {})
     splits = list(find_split_folders(path, section.split_names.values()).values())
     if any(is_image(entry) for folder in [path, *splits] for entry in folder.iterdir()):
-        return Discovery("flat", path, {})
-    keys = put_splits([folder.name for folder in list_folders(path)])
+        keys = name_masks_below(splits or [path], "" if not splits else put_split(splits[0].name))
+        return Discovery("folders" if keys else "flat", path, keys)
+    keys = put_splits([folder.name for folder in list_folders(path)]) or name_masks_beside(path)
     if keys and not section.images and not section.masks:
         return Discovery("folders", path, keys)
     nested = _find_nested(path, splits)
@@ -183,10 +190,7 @@ def _find_nested(path: Path, splits: list[Path]) -> Discovery | None:
         if found[0] is not None and all(one == found[0] for one in found):
             keys = {"images": f"{start}/{found[0][0]}", "masks": f"{start}/{found[0][1]}"}
             return Discovery("folders", path, keys)
-    flat = not splits and (
-        all(has_mask_suffix(list_files(folder)) for folder in folders) or bool(find_kinds(list_files(path), path))
-    )
-    return Discovery("flat", path, {}) if flat else None
+    return Discovery("flat", path, {}) if not splits and hold_both(path, folders) else None
 
 
 def _name_coco(path: Path, section: DataRecipe) -> str:

@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 
 from segplus.data.decoding.image_reader import IMAGE_SUFFIXES
-from segplus.data.layouts.pairing import strip_suffix
+from segplus.data.layouts.file_kinds import find_kinds
+from segplus.data.layouts.folders import list_folders
+from segplus.data.layouts.pairing import list_files, strip_suffix
 from segplus.data.layouts.source import put_split
-from segplus.data.layouts.words import IMAGE_FOLDERS, MASK_FOLDERS, find_kind, is_mask_word
+from segplus.data.layouts.words import IMAGE_FOLDERS, MASK_FOLDERS, find_kind, is_mask_word, shows_nothing
 
 
 def put_splits(names: list[str]) -> dict[str, str]:
@@ -17,6 +19,38 @@ def put_splits(names: list[str]) -> dict[str, str]:
     images = [template for template, kind in templates.items() if kind is IMAGE_FOLDERS]
     masks = [template for template, kind in templates.items() if kind is MASK_FOLDERS]
     return {"images": images[0], "masks": masks[0]} if len(images) == 1 and len(masks) == 1 else {}
+
+
+def name_masks_below(folders: list[Path], start: str) -> dict[str, str]:
+    """Return data.images and data.masks where folders of images hold one other folder, that of their masks."""
+    inside = {below.name for folder in folders for below in list_folders(folder)}
+    name = inside.pop() if len(inside) == 1 else ""
+    holds_images = all(any(map(is_image, folder.iterdir())) for folder in folders)
+    if not holds_images or not _hold(folders, name):
+        return {}
+    return {"images": start or ".", "masks": f"{start}/{name}" if start else name}
+
+
+def name_masks_beside(path: Path) -> dict[str, str]:
+    """Return data.images and data.masks where the folders of defects in that of masks are in one other folder, too."""
+    inside = {folder.name: {below.name for below in list_folders(folder)} for folder in list_folders(path)}
+    masks = [name for name in inside if find_kind(name) is MASK_FOLDERS]
+    if len(masks) != 1 or not inside[masks[0]] or any(find_kind(name) is IMAGE_FOLDERS for name in inside):
+        return {}
+    images = [name for name, below in inside.items() if name != masks[0] and inside[masks[0]] <= below]
+    return {"images": images[0], "masks": masks[0]} if len(images) == 1 else {}
+
+
+def _hold(folders: list[Path], name: str) -> bool:
+    """Return whether a name is that of masks, and a folder of it has files."""
+    return find_kind(name) is MASK_FOLDERS and any(list_files(folder / name) for folder in folders)
+
+
+def hold_both(path: Path, folders: list[Path]) -> bool:
+    """Return whether folders hold images with their masks, but for those whose name says that nothing is in them."""
+    marked = {folder.name: _has_mask_suffix(list_files(folder)) for folder in folders}
+    fits = any(marked.values()) and all(is_so or shows_nothing(name) for name, is_so in marked.items())
+    return fits or bool(find_kinds(list_files(path), path))
 
 
 def name_inner_files(folder: Path) -> tuple[str, str] | None:
@@ -29,7 +63,7 @@ def name_inner_files(folder: Path) -> tuple[str, str] | None:
     return (images[0], masks[0]) if len(images) == 1 and len(masks) == 1 else None
 
 
-def has_mask_suffix(names: list[str]) -> bool:
+def _has_mask_suffix(names: list[str]) -> bool:
     """Return whether half of the names or more, and not all, end in the usual word of a mask, or in it and a number."""
     stems = [re.sub(r"_\d+$", "", strip_suffix(name)) for name in names]
     marked = [stem for stem in stems if is_mask_word(stem.rpartition("_")[2])]
