@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from segplus.data.dataset import SegmentationSplit
+from segplus.data.dataset import SegmentationSplit, name_source
+from segplus.data.decoding.image_reader import count_image_channels
 from segplus.data.layouts.names import NoClassNamesError
 from segplus.data.layouts.source import OpenChoiceError, Source, find_split
 from segplus.data.layouts.words import shows_nothing
@@ -83,6 +84,7 @@ def inspect_dataset(section: DataRecipe | Mapping[str, Any], *, progress: bool =
     findings: list[Finding] = []
     try:
         source, recipe, asked = open_source(recipe, findings)
+        recipe = recipe if source is None else state_channels(recipe, source, findings)
         reading = read_tolerantly(source, recipe, findings, progress)
         if source is not None:
             reading = state_range(reading, source, findings)
@@ -106,6 +108,20 @@ def inspect_dataset(section: DataRecipe | Mapping[str, Any], *, progress: bool =
     if counted["train"].pairs:
         report |= describe_proposal(mended, counted, source, grouping, asked)
     return Audit(report, data, tallies)
+
+
+def state_channels(recipe: DataRecipe, source: Source, findings: list[Finding]) -> DataRecipe:
+    """Return the section with the number of channels of the images, where these are no pictures and it says nothing."""
+    if recipe.channels != 3:
+        return recipe
+    firsts = [rows[0] for rows in source.splits.values() if len(rows)]
+    with suppress(InputError):  # it is reported when every pair is read
+        counts = {count_image_channels(row["image"], name_source(row["image"], row["name"])) for row in firsts}
+        if len(counts) == 1 and 3 not in counts:
+            message = f"images of {min(counts)} channels, and data.channels is 3"
+            findings.append(Finding("error", "other channels", message, fix=f"set data.channels: {min(counts)}"))
+            return replace(recipe, channels=min(counts))
+    return recipe
 
 
 def state_range(reading: Reading, source: Source, findings: list[Finding]) -> Reading:
