@@ -20,6 +20,7 @@ from segplus.data.layouts.trees import (
     name_inner_files,
     name_masks_below,
     name_masks_beside,
+    name_masks_called_alike,
     put_splits,
 )
 from segplus.data.layouts.words import IMAGE_FOLDERS, MASK_FOLDERS, match_folders
@@ -96,6 +97,7 @@ def look_into(path: Path, section: DataRecipe, deepest: int) -> Discovery | None
         keys = name_masks_below(splits or [path], "" if not splits else put_split(splits[0].name))
         return Discovery("folders" if keys else "flat", path, keys)
     keys = put_splits([folder.name for folder in list_folders(path)]) or name_masks_beside(path)
+    keys = keys or name_masks_called_alike(path, [path], "")
     if keys and not section.images and not section.masks:
         return Discovery("folders", path, keys)
     nested = _find_nested(path, splits)
@@ -190,6 +192,9 @@ def _find_nested(path: Path, splits: list[Path]) -> Discovery | None:
         if found[0] is not None and all(one == found[0] for one in found):
             keys = {"images": f"{start}/{found[0][0]}", "masks": f"{start}/{found[0][1]}"}
             return Discovery("folders", path, keys)
+    alike = name_masks_called_alike(path, folders, f"{start}/")
+    if alike:
+        return Discovery("folders", path, alike)
     return Discovery("flat", path, {}) if not splits and hold_both(path, folders) else None
 
 

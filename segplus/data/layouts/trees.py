@@ -9,7 +9,7 @@ from segplus.data.decoding.image_reader import IMAGE_SUFFIXES
 from segplus.data.layouts.file_kinds import find_kinds
 from segplus.data.layouts.folders import list_folders
 from segplus.data.layouts.pairing import list_files, strip_suffix
-from segplus.data.layouts.source import put_split
+from segplus.data.layouts.source import OpenChoiceError, put_split
 from segplus.data.layouts.words import IMAGE_FOLDERS, MASK_FOLDERS, find_kind, is_mask_word, shows_nothing
 
 
@@ -39,6 +39,30 @@ def name_masks_beside(path: Path) -> dict[str, str]:
         return {}
     images = [name for name, below in inside.items() if name != masks[0] and inside[masks[0]] <= below]
     return {"images": images[0], "masks": masks[0]} if len(images) == 1 else {}
+
+
+def name_masks_called_alike(path: Path, folders: list[Path], start: str) -> dict[str, str]:
+    """Return data.images and data.masks where masks lie in a folder called as that of the images, and on: cam_label.
+
+    Raises:
+        OpenChoiceError: If several are.
+    """
+    names = sorted(set.intersection(*({below.name for below in list_folders(folder)} for folder in folders)))
+    images = [name for name in names if find_kind(name) is not MASK_FOLDERS]
+    pairs = [(name, one) for name in images for one in names if re.match(f"{re.escape(name)}[_-]", one)]
+    pairs = [(name, one) for name, one in pairs if _hold(folders, one)]
+    if len({name for name, _ in pairs}) != 1:
+        return {}
+    keys, masks = {"images": start + pairs[0][0], "masks": start + pairs[0][1]}, ", ".join(one for _, one in pairs)
+    if len(pairs) > 1:
+        raise OpenChoiceError(
+            f"{path}: more than one folder could hold the masks",
+            found=masks,
+            fix=f"set data.images: '{keys['images']}' and data.masks: '{keys['masks']}', or another one of them",
+            keys={"dataset": str(path), **keys},
+            question=f"which folder holds the masks, {masks}? data.masks names it",
+        )
+    return keys
 
 
 def _hold(folders: list[Path], name: str) -> bool:
