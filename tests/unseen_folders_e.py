@@ -252,7 +252,7 @@ def write_burn_scars(folder: Path, rng: np.random.Generator) -> Truth:
             if index % 4 == 3:
                 missing = np.add.outer(np.arange(96), np.arange(96)) < rng.integers(30, 50)
                 mask[missing], scene[missing] = -1, -9999
-            tile = f"T{rng.integers(10, 20)}SEH.{rng.integers(2018, 2022)}{rng.integers(150, 300)}"
+            tile = f"T{rng.integers(10, 20)}SDJ.{rng.integers(2018, 2022)}{rng.integers(150, 300)}"
             stem = folder / split / f"subsetted_512x512_HLS.S30.{tile}.v1.4"
             tifffile.imwrite(f"{stem}_merged.tif", scene, planarconfig="contig", photometric="minisblack")
             tifffile.imwrite(f"{stem}.mask.tif", mask)
