@@ -249,11 +249,32 @@ def test_colours_that_no_type_bounds_ask_for_a_range(tmp_path: Path, dtype: str,
     report = inspect_dataset(section, progress=False).report
     assert [finding["kind"] for finding in report["findings"] if finding["level"] == "error"] == ["no range"]
     proposed = yaml.safe_load(report["recipe"])["data"]["image_range"]
-    assert proposed == [min(map(np.min, written)), max(map(np.max, written))]
+    assert proposed == [0, 4095 if dtype == "int16" else max(map(np.max, written))]
     split = load(tmp_path, image_range=proposed)
     assert split[1]["image"].dtype == dtype
     assert np.array_equal(split[1]["image"], written[1])
     assert np.array_equal(split.open(1).image((3, 4, 9, 8)), written[1][3:12, 4:12])
+
+
+def test_pixels_without_data_widen_no_range_and_are_no_class(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        mask = np.zeros((32, 40), np.int16)
+        mask[8:20, 10:30] = 1
+        scene = rng.random((32, 40, 3), np.float32) * 0.2 + 0.3 * (mask == 1)[..., None]
+        if number % 2:
+            mask[:6, :9], scene[:6, :9] = -1, -9999
+        for folder, pixels, kind in (("images", scene.astype(np.float32), "rgb"), ("masks", mask, "minisblack")):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            tifffile.imwrite(tmp_path / folder / f"{number}.tif", pixels, photometric=kind)
+    data = yaml.safe_load(audit_for_training(DataRecipe(dataset=str(tmp_path))).report["recipe"])["data"]
+    stated = data["image_range"]
+    assert (stated["low"], stated["clip"]) == (0, True)
+    assert 0.4 < stated["high"] < 0.6
+    assert (data["classes"], data["void"]) == (["background", "foreground"], [-1])
+    split = load_segmentation_dataset(data | {"validation_share": 0.0}).splits["train"]
+    labels = next(split.label(index) for index in range(6) if int(split.name(index)) % 2)
+    assert int((labels == 255).sum()) == 6 * 9
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "uint8"])

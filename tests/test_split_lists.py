@@ -49,6 +49,16 @@ def test_lists_are_the_splits(folder: str, line: str, tmp_path: Path) -> None:
     }
 
 
+def test_pairs_in_no_list_are_trained_on_where_no_list_is_for_training(tmp_path: Path) -> None:
+    make_pairs(tmp_path)
+    (tmp_path / "valid.txt").write_text("1.jpg\n4.jpg\n", encoding="utf-8")
+    assert read_splits(tmp_path) == {"validation": ["1", "4"], "train": ["0", "2", "3", "5", "6", "7", "8"]}
+    (tmp_path / "splits").mkdir()
+    (tmp_path / "splits" / "train.txt").write_text("7\n8\n", encoding="utf-8")
+    (tmp_path / "splits" / "val.txt").write_text("0\n", encoding="utf-8")
+    assert read_splits(tmp_path) == {"train": ["7", "8"], "validation": ["0"]}
+
+
 def test_a_text_that_lists_something_else_divides_nothing(tmp_path: Path) -> None:
     make_pairs(tmp_path)
     (tmp_path / "train.txt").write_text("learning rate 0.1\n", encoding="utf-8")

@@ -28,9 +28,21 @@ def measure_extents(image: DecodedImage) -> Extents:
     """Return the least value of a deep image, two percentiles and the greatest value, shape (4,); NaN of 8 bits."""
     if not is_deep(image):
         return np.full(4, np.nan)
-    pixels = np.asarray(image)
-    sparse = pixels.reshape(-1)[:: max(1, pixels.size // _SPARSE)]
-    return np.array([pixels.min(), *np.percentile(sparse.astype(np.float64), _TAILS), pixels.max()], dtype=np.float64)
+    return _measure_values(np.asarray(image))
+
+
+def _measure_values(pixels: npt.NDArray[Any]) -> Extents:
+    sparse = pixels.reshape(-1)[:: max(1, pixels.size // _SPARSE)].astype(np.float64)
+    tails = np.percentile(_leave_out_no_data(sparse), _TAILS)
+    return np.array([pixels.min(), *tails, pixels.max()], dtype=np.float64)
+
+
+def _leave_out_no_data(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the values but for a negative one that lies farther from all others than they lie apart: -9999, say."""
+    least = values.min()
+    kept = values[values > least]
+    is_apart = least < 0 and kept.size > 0 and kept.min() - least > kept.max() - kept.min()
+    return kept if is_apart else values
 
 
 def join_extents(extents: Extents) -> Extents:
@@ -59,20 +71,20 @@ def describe_unstated_range(title: str, count: int, extents: Extents) -> InputEr
     return InputError(
         f"{title}: {count} images deeper than 8 bits, and no range is stated",
         found=f"values {extents[0]:g} to {extents[3]:g}",
-        fix=f"set data.image_range: {_format_range(propose_range(extents))}, the values that become 0 and 255 in every "
+        fix=f"set data.image_range: {format_range(propose_range(extents))}, the values that become 0 and 255 in every "
         "image",
     )
 
 
-def find_needed_range(splits: Iterable[SegmentationSplit]) -> tuple[float, float] | None:
-    """Return the least and the greatest value of images that cannot be read without a range; None of every other.
+def find_needed_range(splits: Iterable[SegmentationSplit]) -> Extents | None:
+    """Return the extents, shape (4,), of images that cannot be read without a range; None of every other.
 
     These are images of real numbers, and those of three channels of whole numbers that have a sign or 32 bits and more.
 
     Raises:
         InputError: If one of them cannot be read.
     """
-    low, high = np.inf, -np.inf
+    found = []
     for split in splits:
         unbounded = _UNBOUNDED if split.reader.channels == 3 else _REAL
         if split.reader.value_range is not None or not unbounded.search(split.describe_encoding(0)[0]):
@@ -81,8 +93,8 @@ def find_needed_range(splits: Iterable[SegmentationSplit]) -> tuple[float, float
         for index in range(len(split)):
             values = np.asarray(reader.read(split.stored(index)[0], split.sources(index)[0]))
             if np.isfinite(values).all():
-                low, high = min(low, float(values.min())), max(high, float(values.max()))
-    return (low, high) if low <= high else None
+                found.append(_measure_values(values))
+    return join_extents(np.array(found)) if found else None
 
 
 def propose_range(extents: Extents) -> list[float] | dict[str, Any]:
@@ -103,7 +115,7 @@ def _fill_bits(most: float) -> float:
     return next((2**bits - 1 for bits in _BITS if 2 ** (bits - 1) <= most < 2**bits), most)
 
 
-def _format_range(stated: list[float] | dict[str, Any]) -> str:
+def format_range(stated: list[float] | dict[str, Any]) -> str:
     """Return a proposed range as a line of YAML."""
     if isinstance(stated, list):
         return f"[{stated[0]:g}, {stated[1]:g}]"

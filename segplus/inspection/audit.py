@@ -14,7 +14,7 @@ from segplus.data.layouts.names import NoClassNamesError
 from segplus.data.layouts.source import OpenChoiceError, Source, find_split
 from segplus.data.layouts.words import shows_nothing
 from segplus.data.loading import SegmentationData, assemble, build_section, load_segmentation_dataset, read_source
-from segplus.data.ranges import find_needed_range
+from segplus.data.ranges import find_needed_range, format_range, propose_range
 from segplus.data.statistics import keep_counts, visit_pairs
 from segplus.errors import InputError
 from segplus.inspection.findings import (
@@ -133,11 +133,11 @@ def state_range(reading: Reading, source: Source, findings: list[Finding]) -> Re
     found = find_needed_range(reading.data.splits.values())
     if found is None:
         return reading
-    low, high = found[0], found[1] if found[1] > found[0] else found[0] + 1
-    message = f"images of values {low:g} to {high:g}, and nothing says which become 0 and 255"
-    fix = f"set data.image_range: [{low:g}, {high:g}], the values that become 0 and 255 in every image"
+    stated = propose_range(found)
+    message = f"images of values {found[0]:g} to {found[3]:g}, and nothing says which become 0 and 255"
+    fix = f"set data.image_range: {format_range(stated)}, the values that become 0 and 255 in every image"
     findings.append(Finding("error", "no range", message, fix=fix))
-    section = replace(reading.section, image_range=[low, high])
+    section = replace(reading.section, image_range=stated)
     return replace(reading, section=section, data=assemble(source, replace(section, stratify=False)))
 
 

@@ -20,6 +20,7 @@ GROUND, THING = "background", "foreground"
 _MOST_IDS = 1024  # classes that a person may have drawn
 _MOST_COLORS = 256
 _NOISE = 40  # how far a JPEG leaves a value of a mask from the one that was drawn
+_NO_DATA = -1  # of masks whose values have a sign
 _MOST_VOIDS = 2  # values at the upper end, 254 and 255, that may mean void
 _LEAST_SHARE = 0.002  # of the pixels, of a colour that is one and not the blur between two
 _SMALL_ID = 64
@@ -126,22 +127,20 @@ def _guess_instances(values: Mapping[int, int], legends: Mapping[str, Legend]) -
 
 def _guess_ids(survey: Survey, legends: Mapping[str, Legend], names: Mapping[int, str]) -> Guess:
     values = survey.values
-    held = sorted(values)
-    others = [value for value in held if value != 255]
-    if 255 in held and others and max(others) < max(_SMALL_ID, 2 * len(others)):
-        held = others  # ignored, as it is everywhere
-    ignored = values[255] / sum(values.values()) if held == others else 0
-    void = f"; 255 ({100 * ignored:.2f} %) is ignored" if ignored else ""
+    held, ignored = _leave_out_void(values)
+    void = "".join(f"; {value} ({100 * values[value] / sum(values.values()):.2f} %) is ignored" for value in ignored)
+    stated: dict[str, Any] = {"void": [_NO_DATA]} if _NO_DATA in ignored else {}  # 255 is ignored everywhere
     shown = ", ".join(map(str, held[:12])) + (", ..." if len(held) > 12 else "")
     for file, legend in legends.items():
         if set(held) <= set(legend.names):
-            return Guess({"classes": file}, f"values {shown}{void}; the names are those of {file}")
+            return Guess({"classes": file, **stated}, f"values {shown}{void}; the names are those of {file}")
         if not legend.stated and held[0] == 0 and held[-1] == len(legend.names):
             listed = [GROUND, *legend.names.values()]
-            return Guess({"classes": listed}, f"values {shown}{void}; {file} names all but 0, taken for {GROUND}")
-    keys: dict[str, Any] = {"classes": {value: names.get(value, f"value {value}") for value in held}}
+            reason = f"values {shown}{void}; {file} names all but 0, taken for {GROUND}"
+            return Guess({"classes": listed, **stated}, reason)
+    keys = {"classes": {value: names.get(value, f"value {value}") for value in held}, **stated}
     if held == [0, 1] and not names:
-        keys = {"classes": [GROUND, THING]}
+        keys["classes"] = [GROUND, THING]
     question = "what are these classes called? Name them in data.classes, and what means nothing in data.void"
     if survey.may_count_things and not names:
         question = (
@@ -149,6 +148,16 @@ def _guess_ids(survey: Survey, legends: Mapping[str, Legend], names: Mapping[int
             f"data.classes, or set classes: [{GROUND}, object], encoding: binary, threshold: 1"
         )
     return Guess(keys, f"masks hold the values {shown}{void}", question)
+
+
+def _leave_out_void(values: Mapping[int, int]) -> tuple[list[int], list[int]]:
+    """Return the values that are classes, and those that mean nothing: -1, and 255 above a few ids."""
+    classes = [value for value in sorted(values) if value not in (_NO_DATA, 255)]
+    if not classes:
+        return sorted(values), []
+    is_void = {_NO_DATA: True, 255: max(classes) < max(_SMALL_ID, 2 * len(classes))}
+    ignored = [value for value in sorted(values) if is_void.get(value)]
+    return [value for value in sorted(values) if value not in ignored], ignored
 
 
 def _guess_palette(

@@ -20,7 +20,7 @@ _HEXADECIMAL = re.compile("#[0-9a-fA-F]{6}")
 _DIGITS = re.compile("[0-9]{1,9}")  # other scripts' digits, and thousands of them, are words
 _WHOLE = re.compile("-?[0-9]{1,18}")
 _NAMED = re.compile(
-    "class|label|legend|colou?r|category|categories|palette|objectinfo|names|^(config|dataset)$", re.IGNORECASE
+    "class|label|legend|colou?r|category|categories|palette|objectinfo|names|^(codes|config|dataset)$", re.IGNORECASE
 )
 _LARGEST = 1 << 20  # bytes of a file that may be a legend
 _NAME_KEYS, _COLOR_KEYS = ("title", "name", "label", "class"), ("color", "colour", "rgb", "hex")

@@ -47,18 +47,26 @@ def divide_by_lists(source: Source) -> Source:
         )
     source.splits = {split: table.select(chosen) for split, chosen in found.items()}
     source.notes += [f"{split}: {len(chosen)} pairs, as {split}.txt lists them" for split, chosen in found.items()]
-    if len(listed) < len(table):
-        source.notes.append(f"{len(table) - len(listed)} pairs are in no list, left out")
+    rest = [row for row in rows.values() if row not in listed]
+    if rest and any(map(_is_training, found)):
+        source.notes.append(f"{len(rest)} pairs are in no list, left out")
+    elif rest:
+        source.splits["train"] = table.select(rest)
+        source.notes.append(f"train: {len(rest)} pairs, those that are in no list")
     return source
 
 
 def _find_lists(source: Source) -> list[Path]:
-    """Return the files that are called as a split, of the first folder that has one for training."""
-    for folder in [root / below for root in (source.root, source.top) if root is not None for below in _FOLDERS]:
-        lists = [path for path in sorted(folder.glob("*.txt")) if path.stem.lower() in _USUAL]
-        if any(path.stem.lower() in SPLIT_ALIASES["train"] for path in lists):
-            return lists
-    return []
+    """Return the files that are called as a split, of the first folder that has one for training, or else has any."""
+    folders = [root / below for root in (source.root, source.top) if root is not None for below in _FOLDERS]
+    found = [[path for path in sorted(folder.glob("*.txt")) if path.stem.lower() in _USUAL] for folder in folders]
+    return next(
+        (lists for lists in found if any(_is_training(path.stem) for path in lists)), next(filter(None, found), [])
+    )
+
+
+def _is_training(split: str) -> bool:
+    return split.lower() in SPLIT_ALIASES["train"]
 
 
 def _read_rows(path: Path, rows: dict[str, int]) -> list[int]:
