@@ -132,8 +132,8 @@ def finish_overlaps(
             local = torch.cat([sums, counts[None]]).sum(1, keepdim=True)  # (4, 1, C)
             merged = reduction.add_over_processes(local) if summand.term.sync else local
             leaf, regions = merged[:3].detach(), merged[3]
-            scale = sums.new_full((), reduction.gradient_share if summand.term.sync else reduction.lone_share)
-            value_scale = sums.new_full((), reduction.value_share if summand.term.sync else reduction.lone_share)
+            scale = sums.new_full((), reduction.synced_gradient_factor if summand.term.sync else reduction.value_factor)
+            value_scale = sums.new_full((), reduction.value_factor)
         with torch.set_grad_enabled(wants_slopes):
             leaf.requires_grad_(wants_slopes)
             value = summand.term.finish(Overlaps(leaf[0], leaf[1], leaf[2], regions), walk.batch.class_weights).sum()
