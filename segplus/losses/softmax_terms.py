@@ -111,7 +111,15 @@ def finish_overlaps(
     *,
     wants_slopes: bool,
 ) -> Tensor | None:
-    """Finish every overlap term.
+    """Add the value of every overlap term to its summand, and return the derivative of their weighted sum.
+
+    By class, h_i, a_i, q_i and n_i are the hits, areas and squares of image i and its pixels of the truth. A term with
+    the finish f and the weight w adds v f to its value and w g f' to the slopes, f' being the derivative by h, a and q:
+
+        per image:       f(h_i, a_i, q_i, n_i)            v = g = 1 / (number of images that count)
+        of the batch:    f(sum_i (h_i, a_i, q_i, n_i))    v and g as in `Reduction`
+
+    With sync the sum is over the images of all processes.
 
     Args:
         sums: Hits, areas and squares of every image, shape (3, N, C).
@@ -120,28 +128,30 @@ def finish_overlaps(
         reduction: How sums become values.
         wants_slopes: Whether to differentiate; in inference mode nothing can be.
     Returns:
-        The derivative of the weighted values by `sums`, shape (3, N, C), or None.
+        The slopes, shape (3, N, C), or None.
     """
-    counts = walk.batch.class_pixels.to(sums)
-    total = torch.zeros_like(sums)
+    counts = walk.batch.class_pixels.to(sums)  # (N, C)
+    slopes = torch.zeros_like(sums)
     for summand in summands:
+        synced = summand.term.sync
         if summand.term.per_image:
-            leaf, regions = sums.detach(), counts
-            scale = value_scale = summand.scale
+            regions, region_counts = sums.detach(), counts
+            value_factor = gradient_factor = summand.scale
         else:
-            local = torch.cat([sums, counts[None]]).sum(1, keepdim=True)  # (4, 1, C)
-            merged = reduction.add_over_processes(local) if summand.term.sync else local
-            leaf, regions = merged[:3].detach(), merged[3]
-            scale = sums.new_full((), reduction.synced_gradient_factor if summand.term.sync else reduction.value_factor)
-            value_scale = sums.new_full((), reduction.value_factor)
+            whole = torch.cat([sums, counts[None]]).sum(1, keepdim=True)  # (4, 1, C)
+            whole = reduction.add_over_processes(whole) if synced else whole
+            regions, region_counts = whole[:3].detach(), whole[3]
+            value_factor = sums.new_full((), reduction.value_factor)
+            gradient_factor = sums.new_full((), reduction.synced_gradient_factor) if synced else value_factor
         with torch.set_grad_enabled(wants_slopes):
-            leaf.requires_grad_(wants_slopes)
-            value = summand.term.finish(Overlaps(leaf[0], leaf[1], leaf[2], regions), walk.batch.class_weights).sum()
-            summand.value += value.detach() * value_scale
+            regions.requires_grad_(wants_slopes)
+            overlaps = Overlaps(regions[0], regions[1], regions[2], region_counts)
+            value = summand.term.finish(overlaps, walk.batch.class_weights).sum()
+            summand.value += value.detach() * value_factor
             if wants_slopes:
-                (slope,) = torch.autograd.grad(value, leaf, materialize_grads=True, allow_unused=True)
-                total += slope * (summand.weight * scale)
-    return total if wants_slopes else None
+                (slope,) = torch.autograd.grad(value, regions, materialize_grads=True, allow_unused=True)
+                slopes += slope * (summand.weight * gradient_factor)
+    return slopes if wants_slopes else None
 
 
 class ImageWalk:
