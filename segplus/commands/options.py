@@ -150,7 +150,9 @@ def _add_predict_options(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--measure", metavar="TABLE", help="areas and objects: a .csv, .parquet or .json in the folder")
     verb.add_argument(
-        "--pixel-size", metavar="LENGTH", help="side of a pixel, such as 0.05mm, or file: what each image states"
+        "--pixel-size",
+        metavar="LENGTH",
+        help="side of a pixel, such as 0.05mm, or file: what each image states, of a GeoTIFF the size on the ground",
     )
     verb.add_argument(
         "--objects-of",
