@@ -39,14 +39,14 @@ def read_map_scale(stored: Stored, source: str) -> tuple[float, float] | None:
     # A header of four words, then four a key: number, place of the value, how many, and the value where place is 0.
     keys = {words[i]: words[i + 3] for i in range(4, len(words) - 3, 4) if words[i + 1] == 0}
     if keys.get(_MODEL_KEY) != _PROJECTED:
-        raise InputError(f"{source}: the map's coordinates are no lengths", found="degrees, or unknown", fix=_FIX)
+        raise InputError(f"{source}: the map's coordinates are not lengths", found="degrees, or unknown", fix=_FIX)
     if keys.get(_PROJECTION_KEY) in _WEB_MERCATOR:
         found = f"Web Mercator (EPSG:{keys[_PROJECTION_KEY]}), which stretches away from the equator"
-        raise InputError(f"{source}: the map's metres are none on the ground", found=found, fix=_FIX)
+        raise InputError(f"{source}: the map's metres are not metres on the ground", found=found, fix=_FIX)
     unit = _UNITS_MM.get(keys.get(_UNIT_KEY, 0))
     if unit is None:
         found = keys.get(_UNIT_KEY, "none (GeoKey 3076)")
-        raise InputError(f"{source}: the map's unit of length", found=found, allowed="metres or feet", fix=_FIX)
+        raise InputError(f"{source}: the map's unit of length is not known", found=found, allowed="metres or feet", fix=_FIX)
     return scale[1] * unit, scale[0] * unit
 
 
