@@ -50,8 +50,8 @@ def test_a_file_in_a_table(tmp_path: Path) -> None:
     [
         ({1024: 2, 2048: 4326}, "a: the map's coordinates are not lengths"),
         ({**UTM, 3072: 3857}, "a: the map's metres are not metres on the ground"),
-        ({1024: 1, 3072: 25832}, "a: the map's unit of length is not known"),
-        ({**UTM, 3076: 9036}, "a: the map's unit of length is not known\n  found: 9036"),
+        ({1024: 1, 3072: 25832}, "a: the map's unit is not known"),
+        ({**UTM, 3076: 9036}, "a: the map's unit is not known\n  found: 9036"),
     ],
 )
 def test_what_is_no_length_on_the_ground(tmp_path: Path, keys: dict[int, int], message: str) -> None:

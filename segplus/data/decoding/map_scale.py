@@ -46,7 +46,7 @@ def read_map_scale(stored: Stored, source: str) -> tuple[float, float] | None:
     unit = _UNITS_MM.get(keys.get(_UNIT_KEY, 0))
     if unit is None:
         found = keys.get(_UNIT_KEY, "none (GeoKey 3076)")
-        raise InputError(f"{source}: the map's unit of length is not known", found=found, allowed="metres or feet", fix=_FIX)
+        raise InputError(f"{source}: the map's unit is not known", found=found, allowed="metres or feet", fix=_FIX)
     return scale[1] * unit, scale[0] * unit
 
 
