@@ -9,6 +9,7 @@ import argparse
 import ast
 import importlib
 import importlib.util
+import pkgutil
 import re
 import shlex
 from pathlib import Path
@@ -76,7 +77,7 @@ def check_make(words: list[str]) -> None:
 
 
 def check_python(words: list[str]) -> None:
-    """The module or script exists, and so does each of its options."""
+    """Look for the module or script, and for its options in the source."""
     if words[1] == "-m":
         found = importlib.util.find_spec(words[2])
         assert found is not None, words
@@ -107,8 +108,8 @@ def check_pip(words: list[str]) -> None:
     parser.add_argument("--editable", choices=["."])
     project = (ROOT / "pyproject.toml").read_text("utf-8")
     for package in parser.parse_args(words[1:]).packages:
-        name = re.fullmatch(r"segplus\[(\w+)\]", package)
-        assert name and re.search(rf"^{name[1]} = \[", project, re.MULTILINE), package
+        extra = re.escape(package.removeprefix("segplus[").removesuffix("]"))
+        assert re.search(rf"^{extra} = \[", project, re.MULTILINE), package
 
 
 CHECKS = {
@@ -143,12 +144,22 @@ def test_every_option_in_a_sentence_exists(page: Path) -> None:
     for span in re.findall(r"(?<!`)`((?:segplus [a-z]+|--)[^`]*)`(?!`)", read_prose(page)):
         words = shlex.split(span.replace("|", " "), comments=True)
         if words[0] == "segplus":
-            own, keys = split_words(words[1:], VERBS[words[1]])
+            _, keys = split_words(words[1:], VERBS[words[1]])
             refuse_unknown_options(words[1], VERBS[words[1]], keys)
             continue
         for word in words:
             if word.startswith("--") and word not in FLAGS:
                 parse_keys([word, "0"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_file_and_name_in_a_sentence_exists(page: Path) -> None:
+    spans = re.findall(r"(?<!`)`(segplus[./][^`(]+|(?:tests|benchmarks)/[^`]+)(?:\([^`]*\))?`(?!`)", read_prose(page))
+    for span in spans:
+        if "/" in span:
+            assert (ROOT / span).exists(), span
+        else:
+            pkgutil.resolve_name(span)
 
 
 def complete(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,10 @@ from segplus.classes import ClassMap
 from segplus.losses.pixelwise import PixelTerm
 from segplus.training import SegmentationTrainer
 
-RUN = {f"docs/{name}.md" for name in ("augmentation data evaluation extending losses predict python report").split()}
+RUN = {
+    f"docs/{name}.md"
+    for name in ["augmentation", "data", "evaluation", "extending", "losses", "predict", "python", "report"]
+}
 # They need a server, or repositories of the Hub; `test_docs.py` looks at what they import.
 NOT_RUN = {"docs/deploy.md", "docs/mask_transformers.md", "docs/models.md"}
 
@@ -37,7 +40,7 @@ def read_blocks(page: str, language: str) -> list[str]:
 
 def run_page(page: str, **names: object) -> dict[str, Any]:
     """Run the Python of a page, block after block, with the names that it takes for given; return all names."""
-    names["__name__"] = "page"
+    names["__name__"] = "__main__"
     for block in read_blocks(page, "python"):
         exec(compile(block, page, "exec"), names)
     return names
@@ -142,7 +145,7 @@ def test_the_pages_on_evaluation_prediction_and_reports_run_as_printed(empty_fol
     size, truth = {"height": 32, "width": 48}, torch.randint(0, 19, (1, 32, 48))
     names = run_page("docs/evaluation.md", logits=torch.randn(1, 19, 8, 12), truth=truth, **size)
     assert names["labels"].shape == (1, 32, 48)
-    assert 0 < names["metrics"]["evaluations"]["train"]["mean_iou"] < 1
+    assert 0 < names["metrics"]["evaluations"]["validation"]["mean_iou"] < 1
 
     image = Image.open(empty_folder / "photos" / "0.png").convert("RGB")
     names = run_page("docs/predict.md", image=image)
