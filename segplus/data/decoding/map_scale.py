@@ -41,12 +41,13 @@ def read_map_scale(stored: Stored, source: str) -> tuple[float, float] | None:
     if keys.get(_MODEL_KEY) != _PROJECTED:
         raise InputError(f"{source}: the map's coordinates are not lengths", found="degrees, or unknown", fix=_FIX)
     if keys.get(_PROJECTION_KEY) in _WEB_MERCATOR:
-        found = f"Web Mercator (EPSG:{keys[_PROJECTION_KEY]}), which stretches away from the equator"
-        raise InputError(f"{source}: the map's metres are not metres on the ground", found=found, fix=_FIX)
-    unit = _UNITS_MM.get(keys.get(_UNIT_KEY, 0))
-    if unit is None:
-        found = keys.get(_UNIT_KEY, "none (GeoKey 3076)")
-        raise InputError(f"{source}: the map's unit is not known", found=found, allowed="metres or feet", fix=_FIX)
+        projection = f"Web Mercator (EPSG:{keys[_PROJECTION_KEY]}), which stretches away from the equator"
+        raise InputError(f"{source}: the map's metres are not metres on the ground", found=projection, fix=_FIX)
+    code = keys.get(_UNIT_KEY)
+    if code not in _UNITS_MM:
+        stated = "none (GeoKey 3076)" if code is None else code
+        raise InputError(f"{source}: the map's unit is not known", found=stated, allowed="metres or feet", fix=_FIX)
+    unit = _UNITS_MM[code]
     return scale[1] * unit, scale[0] * unit
 
 
