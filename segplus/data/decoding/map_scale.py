@@ -28,7 +28,7 @@ def read_map_scale(stored: Stored, source: str) -> tuple[float, float] | None:
     Raises:
         InputError: If the coordinates are degrees or Web Mercator's, or of a unit that the file does not name.
     Reference:
-        Open Geospatial Consortium, GeoTIFF standard 1.1, 2019, annexes B and C.
+        Open Geospatial Consortium, GeoTIFF standard 1.1, 2019: ModelPixelScaleTag and the GeoKeys.
         https://docs.ogc.org/is/19-008r4/19-008r4.html
     """
     if find_suffix(stored) not in (".tif", ".tiff"):
