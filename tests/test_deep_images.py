@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from transformers import SegformerImageProcessorPil
 
 from segplus.classes import ClassMap
+from segplus.commands.proposing import audit_for_training
 from segplus.data import check_split, load_segmentation_dataset
 from segplus.data.cache import open_cache
 from segplus.data.decoding.image_reader import ImageReader
@@ -24,7 +25,7 @@ from segplus.images import ImageRange, describe_range, read_image_range
 from segplus.inference import Predictor
 from segplus.inspection import inspect_dataset
 from segplus.models import load_image_processor, load_model
-from segplus.recipe import ModelRecipe, TransformsRecipe
+from segplus.recipe import DataRecipe, ModelRecipe, TransformsRecipe
 from segplus.transforms import PRESETS, EvaluationTransform, TrainingTransform
 from segplus.transforms.serving import ServedPixels
 
@@ -253,3 +254,26 @@ def test_colours_that_no_type_bounds_ask_for_a_range(tmp_path: Path, dtype: str,
     assert split[1]["image"].dtype == dtype
     assert np.array_equal(split[1]["image"], written[1])
     assert np.array_equal(split.open(1).image((3, 4, 9, 8)), written[1][3:12, 4:12])
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "uint8"])
+def test_four_bands_are_proposed_with_the_rest_of_the_recipe(tmp_path: Path, dtype: str) -> None:
+    labels = np.zeros((32, 40), np.uint8)
+    labels[8:20, 10:30] = 1
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    bands = []
+    for number in range(4):
+        bands.append(
+            rng.integers(1, 250, (32, 40, 4)).astype(dtype) * np.dtype(dtype).type(1 + 9 * (dtype == "uint16"))
+        )
+        kind = {"photometric": "minisblack"} if dtype == "uint16" else {"photometric": "rgb", "extrasamples": [0]}
+        tifffile.imwrite(tmp_path / "images" / f"{number}.tif", bands[-1], planarconfig="contig", **kind)
+        Image.fromarray(labels).save(tmp_path / "labels" / f"{number}.png")
+    report = audit_for_training(DataRecipe(dataset=str(tmp_path))).report
+    data = yaml.safe_load(report["recipe"])["data"]
+    assert (data["channels"], data.get("image_range")) == (4, [0, 4095] if dtype == "uint16" else None)
+    assert data["classes"] == ["background", "foreground"]
+    split = load_segmentation_dataset(data).splits["train"]
+    np.testing.assert_array_equal(split[0]["image"], bands[int(split.name(0))])

@@ -158,6 +158,29 @@ def test_ids_outside_are_refused(prediction, label, match):
         confusion_matrices(torch.full((1, 2, 2), prediction), torch.full((1, 2, 2), label), 3)
 
 
+@pytest.mark.parametrize("coarse", [1, 8], ids=["single pixels", "runs"])
+@pytest.mark.parametrize("wide", [torch.int16, torch.int64])
+def test_bytes_are_counted_as_wider_ids_are(coarse, wide):
+    generator = torch.Generator().manual_seed(coarse)
+    predictions, labels = torch.randint(0, 255, (2, 1, 24, 40), generator=generator, dtype=torch.uint8)
+    labels[:, :, 30:] = IGNORED
+    predictions, labels = (one.repeat_interleave(coarse, 2) for one in (predictions, labels))
+    counted = confusion_matrices(predictions, labels, 255)
+    assert int(counted.sum()) == int((labels != IGNORED).sum())
+    torch.testing.assert_close(counted, confusion_matrices(predictions.to(wide), labels, 255), rtol=0, atol=0)
+    torch.testing.assert_close(counted, confusion_matrices(predictions, labels.to(wide), 255), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "label", "match"), [(3, 0, "found 3"), (0, 3, "found .3"), (0, 254, "found .254")]
+)
+def test_bytes_outside_are_refused(prediction, label, match):
+    predictions, labels = (torch.full((1, 2, 2), value, dtype=torch.uint8) for value in (prediction, label))
+    with pytest.raises(ValueError, match=match):
+        confusion_matrices(predictions, labels, 3)
+    assert int(confusion_matrices(predictions, torch.full_like(labels, IGNORED), 3).sum()) == 0
+
+
 def test_shapes_that_differ_are_refused():
     with pytest.raises(ValueError, match="differ in shape"):
         confusion_matrices(torch.zeros(1, 2, 2, dtype=torch.uint8), torch.zeros(1, 2, 3, dtype=torch.uint8), 3)

@@ -187,6 +187,11 @@ TREES = {
         "which masks are meant, _mask, _my_mask?",
     ),
     "nobody's words": ({"{}_shot2.png": "image", "{}_zz.png": "binary"}, {}, "what are the two classes called?"),
+    "called alike": (
+        {"raw/s{}/cam/f.png": "image", "raw/s{}/cam_label_color/f.png": "binary", "raw/s{}/cam_label_id/f.png": "ids"},
+        {"images": "*/cam", "masks": "*/cam_label_color"},
+        "which folder holds the masks, cam_label_color, cam_label_id? data.masks names it",
+    ),
 }
 
 

@@ -80,9 +80,10 @@ def test_near_ties_go_where_interpolation_puts_them(shape, classes):
         assert torch.equal(labels.long(), reference)
 
 
-def test_few_near_ties_of_a_large_map_go_where_interpolation_puts_them():
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_few_near_ties_of_a_large_map_go_where_interpolation_puts_them(layout):
     # Two classes cross along lines; so near to them that both ways of rounding are met many times.
-    logits = make_logits("smooth", 6, 60, 90, images=4) + 1000
+    logits = (make_logits("smooth", 6, 60, 90, images=4) + 1000).contiguous(memory_format=layout)
     size = (360, 480)
     assert torch.equal(label_map(logits, size).long(), interpolate(logits, size).argmax(1))
 

@@ -16,7 +16,9 @@ from unseen_folders_d import Truth, make_folder
 
 from segplus.data import load_segmentation_dataset
 
-RIGHT = ["kitti", "paddleseg", "lgg", "nnunet", "cellpose", "label_studio", "labelme2voc", "deepglobe", "clouds"]
+RIGHT = [
+    "kitti", "paddleseg", "lgg", "nnunet", "cellpose", "label_studio", "labelme2voc", "deepglobe", "arcgis", "clouds",
+]  # fmt: skip
 STAND_INS = {"foreground", "object"}
 
 

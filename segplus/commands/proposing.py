@@ -54,6 +54,7 @@ def settle_findings(report: dict[str, Any]) -> None:
         "class named like void": True,
         "lossy mask": data.get("encoding") == "binary" or data.get("color_tolerance", 0) > 0,
         "sequences across splits": "group_pattern" in data,
+        "other channels": "channels" in data,
     }
     if not report["question"]:  # the names lie in a file that the recipe takes
         report["findings"] = [one for one in report["findings"] if one["kind"] != "no class names"]

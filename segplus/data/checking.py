@@ -9,6 +9,7 @@ from contextlib import suppress
 import numpy as np
 
 from segplus.data.dataset import SegmentationSplit
+from segplus.data.layouts.unmasked import list_masked
 from segplus.data.misreadings import describe_odd_shares, find_misreadings, find_presumed_names
 from segplus.data.ranges import describe_unstated_range, find_unstated_range
 from segplus.data.remembered import find_cache_folder, remember_json
@@ -47,9 +48,18 @@ def check_splits(
     if problem is not None:
         raise problem
     if splits and warn:
+        tell_unmasked(*splits.values())
         for line in describe_odd_shares(next(iter(splits.values())).classes, pixels):
             logger.warning("%s", line)
     return found
+
+
+def tell_unmasked(*splits: SegmentationSplit) -> None:
+    """Log how many images have no mask and are read as the first class all over, where there are any."""
+    total, masked = sum(map(len, splits)), sum(len(list_masked(split.rows)) for split in splits)
+    if masked < total:
+        name = splits[0].classes.names[0]
+        logger.warning("%d of %d images have no mask: read as %s (data.unmasked)", total - masked, total, name)
 
 
 def check_split(split: SegmentationSplit, *parts: str, progress: bool = True) -> SplitStatistics:
@@ -65,6 +75,8 @@ def check_split(split: SegmentationSplit, *parts: str, progress: bool = True) ->
             or images deeper than 8 bits leave most of the range empty.
     """
     statistics = _check_pairs(split, *parts, progress=progress)
+    if progress:
+        tell_unmasked(split)
     refuse_unstated_range({split.title: split}, {split.title: statistics})
     return statistics
 

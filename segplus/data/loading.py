@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from segplus.classes import ClassMap
@@ -29,9 +28,9 @@ from segplus.data.layouts.run_lengths import read_run_lengths
 from segplus.data.layouts.source import OpenChoiceError, Source, find_split
 from segplus.data.layouts.split_lists import divide_by_lists
 from segplus.data.layouts.tables import read_manifest, read_metadata
+from segplus.data.layouts.unmasked import check_unmasked, refuse_orphans, settle_unmasked
 from segplus.data.misreadings import refuse_ignored_foreground
-from segplus.data.splits import Indices, divide, find_groups
-from segplus.data.statistics import measure_split
+from segplus.data.splits import choose_splits, describe_splits, limit_splits, make_fold
 from segplus.data.streaming import StreamedSplit
 from segplus.data.synthetic.drawn_splits import draw_splits
 from segplus.errors import InputError, suggest
@@ -87,10 +86,10 @@ def load_segmentation_dataset(section: DataRecipe | Mapping[str, Any]) -> Segmen
     recipe = build_section(section)
     if recipe.dataset == "synthetic" or recipe.layout == "synthetic":
         drawn, classes = draw_splits(recipe)
-        splits = _limit(_make_fold(drawn, recipe) if recipe.folds else drawn, recipe)
-        return SegmentationData(splits, classes, ("drawn street scenes", *_describe_splits(splits)))
+        splits = limit_splits(make_fold(drawn, recipe) if recipe.folds else drawn, recipe)
+        return SegmentationData(splits, classes, ("drawn street scenes", *describe_splits(splits)))
     source = read_source(recipe)
-    source.refuse_orphans()
+    refuse_orphans(source, recipe)
     data = assemble(source, recipe)
     if "train" in data.splits:
         refuse_ignored_foreground(data.splits["train"])
@@ -105,6 +104,7 @@ def assemble(source: Source, recipe: DataRecipe) -> SegmentationData:
     """
     encoding, legend = find_encoding(recipe, source)
     classes = build_class_map(recipe, source, legend)
+    check_unmasked(source, recipe, classes)
     _, names = find_names(recipe, source, read_colors(recipe, source))
     max_pixels = int(recipe.max_image_megapixels * 1e6)
     decoder = MaskDecoder(
@@ -133,7 +133,7 @@ def assemble(source: Source, recipe: DataRecipe) -> SegmentationData:
     splits = choose_splits(available, recipe) if stream is None else available
     used = {find_split(list(available), split, name) for split, name in recipe.split_names.items()}
     unused = [name for name in available if name not in used] if stream is None and len(available) > 1 else []
-    return SegmentationData(splits, classes, (source.found, *source.notes, *_describe_splits(splits, unused)), stream)
+    return SegmentationData(splits, classes, (source.found, *source.notes, *describe_splits(splits, unused)), stream)
 
 
 def require_splits(data: SegmentationData, channels: int = 3) -> None:
@@ -245,62 +245,5 @@ def _read_layout(layout: str, path: Path, section: DataRecipe) -> Source:
             fix="correct data.dataset, or set data.layout: auto",
         )
     source = _READERS[layout](path, section)
+    settle_unmasked(source, section)
     return divide_by_lists(source) if layout in IN_FOLDERS else source
-
-
-def choose_splits(available: Mapping[str, SegmentationSplit], section: DataRecipe) -> dict[str, SegmentationSplit]:
-    """Return train, validation and test: those that are there, and those that must be made."""
-    asked = section.split_names
-    found = {split: find_split(list(available), split, name) for split, name in asked.items()}
-    splits = {split: available[name] for split, name in found.items() if name is not None}
-    if "train" not in splits:
-        if len(available) != 1:
-            raise InputError(
-                "data.train_split: no training split", found=", ".join(available), fix="set data.train_split"
-            )
-        splits = {"train": next(iter(available.values()))}
-    made = _make_fold(splits, section) if section.folds else _make_shares(splits, section, asked)
-    return _limit({split: made[split] for split in asked if split in made}, section)
-
-
-def _limit(splits: Mapping[str, SegmentationSplit], section: DataRecipe) -> dict[str, SegmentationSplit]:
-    limited = {}
-    for name, split in splits.items():
-        limit = section.max_images.get(name, len(split))
-        limited[name] = split.select(range(limit), name) if limit < len(split) else split
-        limited[name].title = name
-    return limited
-
-
-def _make_shares(
-    splits: dict[str, SegmentationSplit], section: DataRecipe, asked: Mapping[str, str | None]
-) -> dict[str, SegmentationSplit]:
-    shares = {
-        "validation": section.validation_share if "validation" not in splits and asked["validation"] != "none" else 0.0,
-        "test": section.test_share if "test" not in splits and asked["test"] != "none" else 0.0,
-    }
-    made = {name: share for name, share in shares.items() if share > 0}
-    if not made:
-        return splits
-    parts = _divide(splits["train"], [1 - sum(made.values()), *made.values()], section)
-    names = ["train", *made]
-    return {**splits, **{name: splits["train"].select(part, name) for name, part in zip(names, parts, strict=True)}}
-
-
-def _make_fold(splits: dict[str, SegmentationSplit], section: DataRecipe) -> dict[str, SegmentationSplit]:
-    """Return the splits of one fold; a validation split that is there is left out of the folds."""
-    whole = splits["train"]
-    parts = _divide(whole, [1 / section.folds] * section.folds, section, "data.folds")
-    rest = np.sort(np.concatenate([part for fold, part in enumerate(parts) if fold != section.fold]))
-    made = {"train": whole.select(rest, "train"), "validation": whole.select(parts[section.fold], "validation")}
-    return {**splits, **made}
-
-
-def _divide(whole: SegmentationSplit, shares: list[float], section: DataRecipe, key: str = "data") -> list[Indices]:
-    presence = measure_split(whole).presence if section.stratify else None
-    return divide(find_groups(whole.names, section.group_pattern), shares, section.split_seed, presence, key)
-
-
-def _describe_splits(splits: Mapping[str, SegmentationSplit], unused: Sequence[str] = ()) -> list[str]:
-    line = "splits: " + ", ".join(f"{name} {len(split)}" for name, split in splits.items())
-    return [f"{line}; not used: {', '.join(unused)}" if unused else line]

@@ -13,6 +13,7 @@ from segplus.classes import ClassMap
 from segplus.data.dataset import SegmentationSplit
 from segplus.data.decoding.mask_values import Numbering, describe_numbering, look_like_numbers, read_stored_mask
 from segplus.data.decoding.masks import MaskDecoder
+from segplus.data.layouts.unmasked import list_masked
 from segplus.data.parallel import map_pairs
 from segplus.errors import InputError
 
@@ -46,7 +47,8 @@ def find_ignored_foreground(split: SegmentationSplit, pixels: Counts) -> InputEr
     """Return what to say of masks of 0 and 255 that are read as ids, 255 ignored."""
     if not _ignores_bytes(split.decoder) or pixels[1:-1].any() or not pixels[-1]:
         return None
-    return _describe_ignored_foreground(split) if set(np.unique(split.raw_label(0)).tolist()) <= {0, 255} else None
+    first = split.raw_label(next(iter(list_masked(split.rows)), 0))
+    return _describe_ignored_foreground(split) if set(np.unique(first).tolist()) <= {0, 255} else None
 
 
 def refuse_ignored_foreground(split: SegmentationSplit) -> None:
@@ -117,7 +119,8 @@ def find_cut_values(split: SegmentationSplit, pixels: Counts) -> InputError | No
     values: Counter[int] = Counter()
     numberings: list[Numbering] = []
     is_deep = True
-    for index in choose_evenly(len(split), _LOOKED_AT):
+    masked = list_masked(split.rows)
+    for index in (masked[position] for position in choose_evenly(len(masked), _LOOKED_AT)):
         stored, source = split.stored(index)[1], split.sources(index)[1]
         mask = read_stored_mask(stored, source, decoder.max_pixels)
         if mask.values.ndim != 2 or mask.palette is not None:
@@ -167,10 +170,11 @@ def is_soft(values: Mapping[int, int]) -> bool:
 def find_unreached_divisor(split: SegmentationSplit, pixels: Counts) -> InputError | None:
     """Return what to say of instance masks of which no value reaches the divisor, so that all would be one class."""
     divisor = split.decoder.instance_divisor
-    if split.decoder.encoding != "instances" or not pixels.any():
+    masked = list_masked(split.rows) if split.decoder.encoding == "instances" else []
+    if not masked or not pixels.any():
         return None
     most = 0
-    for index in range(len(split)):
+    for index in masked:
         stored, source = split.stored(index)[1], split.sources(index)[1]
         most = max(most, int(read_stored_mask(stored, source, split.decoder.max_pixels).values.max(initial=0)))
         if most >= divisor:
@@ -195,7 +199,7 @@ def refuse_mixed_palettes(split: SegmentationSplit) -> None:
     """Raise InputError if an index that masks use has another colour in one file than in another."""
     known: dict[int, tuple[tuple[int, ...], str]] = {}
     seen: set[bytes] = set()
-    for index in range(len(split)):
+    for index in list_masked(split.rows):
         source = split.sources(index)[1]
         palette = split.palette(index)
         if palette is None:

@@ -1,16 +1,80 @@
-"""Splits that are made: by share or by fold, whole groups together, classes balanced where asked."""
+"""The splits of a run: those that are there, and those made by share or by fold, groups whole, classes balanced."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from segplus.data.dataset import SegmentationSplit
+from segplus.data.layouts.source import find_split
+from segplus.data.statistics import measure_split
 from segplus.errors import InputError
+from segplus.recipe.data_section import DataRecipe
 
 Indices = npt.NDArray[np.int64]
+
+
+def choose_splits(available: Mapping[str, SegmentationSplit], section: DataRecipe) -> dict[str, SegmentationSplit]:
+    """Return train, validation and test: those that are there, and those that must be made."""
+    asked = section.split_names
+    found = {split: find_split(list(available), split, name) for split, name in asked.items()}
+    splits = {split: available[name] for split, name in found.items() if name is not None}
+    if "train" not in splits:
+        if len(available) != 1:
+            raise InputError(
+                "data.train_split: no training split", found=", ".join(available), fix="set data.train_split"
+            )
+        splits = {"train": next(iter(available.values()))}
+    made = make_fold(splits, section) if section.folds else _make_shares(splits, section, asked)
+    return limit_splits({split: made[split] for split in asked if split in made}, section)
+
+
+def limit_splits(splits: Mapping[str, SegmentationSplit], section: DataRecipe) -> dict[str, SegmentationSplit]:
+    """Return the splits cut to data.max_images, each with its name for messages."""
+    limited = {}
+    for name, split in splits.items():
+        limit = section.max_images.get(name, len(split))
+        limited[name] = split.select(range(limit), name) if limit < len(split) else split
+        limited[name].title = name
+    return limited
+
+
+def _make_shares(
+    splits: dict[str, SegmentationSplit], section: DataRecipe, asked: Mapping[str, str | None]
+) -> dict[str, SegmentationSplit]:
+    shares = {
+        "validation": section.validation_share if "validation" not in splits and asked["validation"] != "none" else 0.0,
+        "test": section.test_share if "test" not in splits and asked["test"] != "none" else 0.0,
+    }
+    made = {name: share for name, share in shares.items() if share > 0}
+    if not made:
+        return splits
+    parts = _divide(splits["train"], [1 - sum(made.values()), *made.values()], section)
+    names = ["train", *made]
+    return {**splits, **{name: splits["train"].select(part, name) for name, part in zip(names, parts, strict=True)}}
+
+
+def make_fold(splits: dict[str, SegmentationSplit], section: DataRecipe) -> dict[str, SegmentationSplit]:
+    """Return the splits of one fold; a validation split that is there is left out of the folds."""
+    whole = splits["train"]
+    parts = _divide(whole, [1 / section.folds] * section.folds, section, "data.folds")
+    rest = np.sort(np.concatenate([part for fold, part in enumerate(parts) if fold != section.fold]))
+    made = {"train": whole.select(rest, "train"), "validation": whole.select(parts[section.fold], "validation")}
+    return {**splits, **made}
+
+
+def _divide(whole: SegmentationSplit, shares: list[float], section: DataRecipe, key: str = "data") -> list[Indices]:
+    presence = measure_split(whole).presence if section.stratify else None
+    return divide(find_groups(whole.names, section.group_pattern), shares, section.split_seed, presence, key)
+
+
+def describe_splits(splits: Mapping[str, SegmentationSplit], unused: Sequence[str] = ()) -> list[str]:
+    """Return the line that says how many images each split has."""
+    line = "splits: " + ", ".join(f"{name} {len(split)}" for name, split in splits.items())
+    return [f"{line}; not used: {', '.join(unused)}" if unused else line]
 
 
 def find_groups(names: Sequence[str], pattern: str | None, key: str = "data.group_pattern") -> list[str]:

@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from segplus.data.dataset import SegmentationSplit
+from segplus.data.dataset import SegmentationSplit, name_source
+from segplus.data.decoding.image_reader import count_image_channels
 from segplus.data.layouts.names import NoClassNamesError
 from segplus.data.layouts.source import OpenChoiceError, Source, find_split
+from segplus.data.layouts.words import shows_nothing
 from segplus.data.loading import SegmentationData, assemble, build_section, load_segmentation_dataset, read_source
 from segplus.data.ranges import find_needed_range
 from segplus.data.statistics import keep_counts, visit_pairs
@@ -36,7 +38,7 @@ from segplus.inspection.proposals import (
     render_recipe,
     weigh_by_frequency,
 )
-from segplus.inspection.readings import Reading, guess_reading
+from segplus.inspection.readings import Reading, guess_reading, read_stated_names
 from segplus.inspection.tallies import SplitTally
 from segplus.recipe.data_section import DataRecipe
 
@@ -82,6 +84,7 @@ def inspect_dataset(section: DataRecipe | Mapping[str, Any], *, progress: bool =
     findings: list[Finding] = []
     try:
         source, recipe, asked = open_source(recipe, findings)
+        recipe = recipe if source is None else state_channels(recipe, source, findings)
         reading = read_tolerantly(source, recipe, findings, progress)
         if source is not None:
             reading = state_range(reading, source, findings)
@@ -105,6 +108,20 @@ def inspect_dataset(section: DataRecipe | Mapping[str, Any], *, progress: bool =
     if counted["train"].pairs:
         report |= describe_proposal(mended, counted, source, grouping, asked)
     return Audit(report, data, tallies)
+
+
+def state_channels(recipe: DataRecipe, source: Source, findings: list[Finding]) -> DataRecipe:
+    """Return the section with the number of channels of the images, where these are no pictures and it says nothing."""
+    if recipe.channels != 3:
+        return recipe
+    firsts = [rows[0] for rows in source.splits.values() if len(rows)]
+    with suppress(InputError):  # it is reported when every pair is read
+        counts = {count_image_channels(row["image"], name_source(row["image"], row["name"])) for row in firsts}
+        if len(counts) == 1 and 3 not in counts:
+            message = f"images of {min(counts)} channels, and data.channels is 3"
+            findings.append(Finding("error", "other channels", message, fix=f"set data.channels: {min(counts)}"))
+            return replace(recipe, channels=min(counts))
+    return recipe
 
 
 def state_range(reading: Reading, source: Source, findings: list[Finding]) -> Reading:
@@ -212,12 +229,16 @@ def open_source(recipe: DataRecipe, findings: list[Finding]) -> tuple[Source | N
             "data.streaming: inspect reads every pair, and a stream is never read whole",
             fix="set data.max_images: {train: 500} to inspect the first ones, or data.streaming: false",
         )
-    source, recipe, asked = _read_choosing(recipe)
+    source, chosen, asked = _read_choosing(recipe)
+    names = read_stated_names(source, chosen) if chosen.unmasked != recipe.unmasked else {}
+    if names and shows_nothing(names[min(names)]):
+        chosen = replace(chosen, unmasked=names[min(names)])
     for sentence, files in zip(
         source.describe_orphans(), filter(None, (source.images_alone, source.masks_alone)), strict=True
     ):
-        findings.append(Finding("error", "orphans", sentence, files[:20], "add or remove the files"))
-    return source, recipe, asked
+        fix = "add or remove the files, or set data.unmasked (docs/data.md)"
+        findings.append(Finding("error", "orphans", sentence, files[:20], fix))
+    return source, chosen, asked
 
 
 def _read_choosing(recipe: DataRecipe) -> tuple[Source, DataRecipe, list[str]]:

@@ -47,9 +47,9 @@ def guess_reading(source: Source, section: DataRecipe, progress: bool) -> Readin
     Raises:
         InputError: If no mask can be read, or the guess reads none.
     """
-    stated = _read_stated_names(source, section)
+    stated = read_stated_names(source, section)
     if not stated and section.encoding == "binary":
-        names = [GROUND, THING]
+        names = [section.unmasked or GROUND, THING]
         guess: Guess | None = Guess({"classes": names}, "data.encoding: binary", "what are the two classes called?")
         return Reading(assemble(source, replace(section, classes=names)), replace(section, classes=names), guess)
     survey = survey_masks(source, int(section.max_image_megapixels * 1e6), progress)
@@ -63,7 +63,7 @@ def guess_reading(source: Source, section: DataRecipe, progress: bool) -> Readin
             + (f"; {survey.damaged.what}" if survey.damaged else ""),
             fix="set data.encoding, see docs/data.md",
         )
-    keys = dict(guess.keys)
+    keys = _name_first(guess.keys, section.unmasked)
     classes, colors = keys.get("classes", []), keys.get("colors", [])
     known = {*(classes.values() if isinstance(classes, dict) else classes), *colors}
     void = [entry for entry in section.void if type(entry) is int or entry in known]
@@ -72,7 +72,20 @@ def guess_reading(source: Source, section: DataRecipe, progress: bool) -> Readin
     return Reading(assemble(source, read), read, guess)
 
 
-def _read_stated_names(source: Source, section: DataRecipe) -> Mapping[int, str]:
+def _name_first(keys: Mapping[str, Any], name: str | None) -> dict[str, Any]:
+    """Return the keys of a guess with this name, where there is one, in place of those that stand in for background."""
+    found, stand_ins = dict(keys), {one: name or one for one in (GROUND, "value 0", "color 000000")}
+    for key, named in keys.items():
+        if key == "classes" and isinstance(named, list):
+            found[key] = [stand_ins.get(one, one) for one in named]
+        elif key == "classes" and isinstance(named, dict):
+            found[key] = {value: stand_ins.get(one, one) for value, one in named.items()}
+        elif key == "colors" and isinstance(named, dict):
+            found[key] = {stand_ins.get(one, one): color for one, color in named.items()}
+    return found
+
+
+def read_stated_names(source: Source, section: DataRecipe) -> Mapping[int, str]:
     """Return value -> name, as the recipe or the data state them; nothing where they do not."""
     if section.classes is None and (source.presumed or section.colors is not None):
         return {}

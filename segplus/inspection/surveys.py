@@ -18,6 +18,7 @@ from segplus.data.decoding.mask_values import (
     read_stored_mask,
 )
 from segplus.data.layouts.source import Source
+from segplus.data.layouts.unmasked import list_masked
 from segplus.data.misreadings import choose_evenly
 from segplus.data.parallel import map_pairs
 from segplus.errors import InputError
@@ -83,8 +84,8 @@ class Survey:
 
 def survey_masks(source: Source, max_pixels: int, progress: bool) -> Survey | None:
     """Return what the masks of all splits hold, None where they are shapes, whose meaning the layout knows."""
-    rows = [(split, row) for split, table in source.splits.items() for row in range(len(table))]
-    if not rows or source.encoding == "one_hot" or _is_drawn(source.splits[rows[0][0]][0]["mask"]):
+    rows = [(split, row) for split, table in source.splits.items() for row in list_masked(table)]
+    if not rows or source.encoding == "one_hot" or _is_drawn(source.splits[rows[0][0]][rows[0][1]]["mask"]):
         return None
     numbered = set(choose_evenly(len(rows), _NUMBERED))
 

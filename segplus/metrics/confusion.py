@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from segplus.classes import IGNORE_INDEX
+from segplus.metrics.pair_counts import BYTE_PAIRS, add_byte_pairs
 
 Floats = npt.NDArray[np.float64]
 _PIXELS_AT_ONCE = 1 << 22
@@ -59,6 +60,8 @@ def _crop_padding(label: Tensor, height: int, width: int, ignore_index: int) -> 
 def _count_image(prediction: Tensor, label: Tensor, num_classes: int, ignore_index: int) -> Tensor:
     height, width = prediction.shape
     label = _crop_padding(label, height, width, ignore_index).to(prediction.device)
+    if fits_bytes(prediction, num_classes, ignore_index) and label.numel():
+        return _count_bytes(prediction, label, num_classes)
     # Ignored pixels are counted in a first row, which is cut off.
     counts = torch.zeros((num_classes + 1) * num_classes, dtype=torch.int64, device=prediction.device)
     rows = max(1, _PIXELS_AT_ONCE // max(width, 1))
@@ -68,6 +71,24 @@ def _count_image(prediction: Tensor, label: Tensor, num_classes: int, ignore_ind
             guess = _check_predictions(guess, index, num_classes)
             counts += torch.bincount(index.mul_(num_classes).add_(guess).flatten(), minlength=len(counts))
     return counts.view(num_classes + 1, num_classes)[1:]
+
+
+def fits_bytes(prediction: Tensor, num_classes: int, ignore_index: int) -> bool:
+    """Whether class ids are counted as bytes on the CPU; any other tensor is counted where it lies."""
+    is_byte = prediction.device.type == "cpu" and prediction.dtype == torch.uint8
+    return is_byte and num_classes <= ignore_index == IGNORE_INDEX
+
+
+def _count_bytes(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
+    _refuse_outside("labels", label, IGNORE_INDEX)
+    pairs = np.zeros(BYTE_PAIRS, np.int64)
+    add_byte_pairs(pairs, label.to(torch.uint8).numpy().ravel(), prediction.numpy().ravel())
+    counts = pairs.reshape(256, 256)
+    if counts[num_classes:IGNORE_INDEX].any():
+        raise ValueError(_describe_labels(label, num_classes, IGNORE_INDEX))
+    if counts[:num_classes, num_classes:].any():
+        _refuse_outside("predictions", prediction[label < num_classes], num_classes - 1)
+    return torch.from_numpy(counts[:num_classes, :num_classes].copy())
 
 
 def _number_rows(truth: Tensor, num_classes: int, ignore_index: int) -> Tensor:

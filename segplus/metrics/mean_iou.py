@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segplus.metrics.confusion import average, divide
+from segplus.metrics.pair_counts import BYTE_PAIRS, add_byte_pairs, count_pairs
 
 _DESCRIPTION = "Mean intersection over union of label maps, with the names and formulas of evaluate's mean_iou."
 _INPUTS = """
@@ -24,8 +25,6 @@ Args:
 Returns:
     mean_iou, mean_accuracy, overall_accuracy, and per_category_iou and per_category_accuracy, shape (num_labels,).
 """
-_NARROW = 1024  # values below are counted by one bincount
-_SHORTEST_RUN = 4  # pixels on average, from which counting runs is faster than counting pixels
 
 
 class MeanIoU(evaluate.Metric):  # type: ignore[misc]
@@ -43,7 +42,7 @@ class MeanIoU(evaluate.Metric):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._counts: list[npt.NDArray[np.int64]] = []
-        self._byte_counts = np.zeros(1 << 16, np.int64)  # at 256 * label + prediction
+        self._byte_counts = np.zeros(BYTE_PAIRS, np.int64)  # at 256 * label + prediction
 
     def add(self, *, prediction: Any = None, reference: Any = None, **_: Any) -> None:
         """Count one image.
@@ -55,9 +54,9 @@ class MeanIoU(evaluate.Metric):  # type: ignore[misc]
         if guess.shape != truth.shape:
             raise ValueError(f"prediction {guess.shape} and reference {truth.shape} differ in shape")
         if guess.dtype == truth.dtype == np.uint8 and truth.size:
-            _add_bytes(self._byte_counts, truth.ravel(), guess.ravel())
+            add_byte_pairs(self._byte_counts, truth.ravel(), guess.ravel())
         else:
-            self._counts.append(_count_pairs(truth.ravel().astype(np.int64), guess.ravel().astype(np.int64)))
+            self._counts.append(count_pairs(truth.ravel().astype(np.int64), guess.ravel().astype(np.int64)))
 
     def add_batch(self, *, predictions: Any = None, references: Any = None, **_: Any) -> None:
         """Count images."""
@@ -111,31 +110,3 @@ class MeanIoU(evaluate.Metric):  # type: ignore[misc]
         if nan_to_num is None:
             return scores
         return {name: np.nan_to_num(np.asarray(value), nan=nan_to_num) for name, value in scores.items()}
-
-
-def _add_bytes(counts: npt.NDArray[np.int64], truth: npt.NDArray[np.uint8], guess: npt.NDArray[np.uint8]) -> None:
-    """Count the pairs of 8-bit maps in `counts`, shape (65536,): a run of equal pixels at once where runs are long."""
-    changes = truth[1:] != truth[:-1]
-    changes |= guess[1:] != guess[:-1]
-    ends = np.flatnonzero(changes)
-    if len(ends) * _SHORTEST_RUN > truth.size:
-        counts += np.bincount(truth.astype(np.int64) << 8 | guess, minlength=counts.size)
-        return
-    ends = np.append(ends, truth.size - 1)
-    np.add.at(counts, truth[ends].astype(np.int64) << 8 | guess[ends], np.diff(ends, prepend=-1))
-
-
-def _count_pairs(truth: npt.NDArray[np.int64], guess: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return predictions, labels and pixels of every pair of values that occurs, shape (3, pairs)."""
-    if truth.size == 0:
-        return np.empty((3, 0), np.int64)
-    if min(truth.min(), guess.min()) < 0:
-        raise ValueError("label maps hold negative values")
-    width = int(max(truth.max(), guess.max())) + 1
-    pairs = truth * width + guess
-    if width <= _NARROW:
-        counts = np.bincount(pairs)
-        found = np.flatnonzero(counts)
-        return np.stack([found % width, found // width, counts[found]])
-    found, pixels = np.unique(pairs, return_counts=True)
-    return np.stack([found % width, found // width, pixels])

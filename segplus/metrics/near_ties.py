@@ -3,21 +3,20 @@
 Two ways of writing the same interpolation round differently, so where two classes come within a few units in the last
 place either may win. Such pixels are rare, some ten in two million; for theirs the few classes that may win are resized
 by F.interpolate: the two rows about the pixel, then its column, or where many pixels tie the whole plane of a class.
-Scores that lie class by class beside each other (channels_last) F.interpolate adds up in another order, which even
-depends on a class's place among the others: there whole output rows of all classes are resized.
+Channels_last scores have a way of their own (channels_last_ties).
 """
 
 from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segplus.metrics.channels_last_ties import settle_channels_last
 from segplus.metrics.resizing import Axis, choose_float_dtype
 
 # Roundings between the value of one way and of the other, each of half a unit in the last place of the largest corner.
@@ -102,7 +101,7 @@ def settle_near_ties(image: Tensor, target: Tensor, pixels: Tensor, axes: tuple[
     height, width = target.shape
     together = len(image) <= _FEW_CLASSES or height + width <= _SHORT_SIDES
     if not together and image[None].is_contiguous(memory_format=torch.channels_last) and image.device.type == "cpu":
-        _settle_by_row(image, target, pixels)
+        settle_channels_last(image, target, pixels)
         return
     by_line = not together and min(height, width) >= _SHORT_SIDES
     step = max(1, _PAIR_VALUES // (2 * width + height))
@@ -141,56 +140,6 @@ def _interpolate_rows_then_column(image: Tensor, target: Tensor, pixels: Tensor,
         values[index, pixel] = done[torch.arange(len(chunk), device=image.device), 0, y[pixel], 0]
     values.masked_fill_(~rivals, -torch.inf)
     target.view(-1)[pixels] = values.argmax(0).to(target.dtype)
-
-
-def _settle_by_row(image: Tensor, target: Tensor, pixels: Tensor) -> None:
-    """Resize the two rows about each output row with a near tie, all classes together, in their layout."""
-    height, width = target.shape
-    scale, position = measure_channels_last_rows(image.shape[1], height, choose_float_dtype(image))
-    resize = torch.ops.aten.upsample_bilinear2d
-    pixels = pixels.sort().values
-    found, counts = torch.unique_consecutive(pixels // width, return_counts=True)
-    for y, x in zip(found.tolist(), torch.split(pixels % width, counts.tolist()), strict=True):
-        first = min(int(position[y]), image.shape[1] - 1)
-        rows = image[None, :, first : first + 2].to(position.dtype)
-        if first == 0:
-            # The first rows' weights are finer than the others': the output begins with row 0, by the scale of all.
-            row, each = y, scale
-        else:
-            # The centre of the first of several rows is half their scale: at the lower row's weight, to the last bit.
-            row, each = 0, 2 * (float(position[y]) - first) + 1
-        # Three rows at least: where the output is as high as the input F.interpolate copies.
-        values = resize(rows, [max(row + 1, 3), width], False, 1 / each, None)[0, :, row]
-        target[y, x] = values[:, x].argmax(0).to(target.dtype)
-
-
-@lru_cache(maxsize=64)
-def measure_channels_last_rows(low: int, size: int, dtype: torch.dtype) -> tuple[float, Tensor]:
-    """Return the scale and the position of every output row among the rows of channels_last scores, (size,).
-
-    Whether a position is rounded once or twice (a fused multiply-add) depends on how F.interpolate was compiled: the
-    way that agrees with the weights of a signal is taken.
-
-    Args:
-        low: Rows of the scores.
-        size: Rows of the output.
-        dtype: Floating-point type of the weights.
-    """
-    scale = torch.tensor(low, dtype=dtype) / size
-    centers = torch.arange(size, dtype=dtype) + 0.5
-    once = (scale.double() * centers.double() - 0.5).to(dtype)
-    twice = scale * centers - 0.5
-    signal = (torch.arange(low, dtype=dtype) % 2).expand(1, _FEW_CLASSES + 1, 1, low).movedim(-1, 2)
-    signal = signal.contiguous(memory_format=torch.channels_last)
-    weights = F.interpolate(signal, size=(size, 1), mode="bilinear", align_corners=False)[0, 0, :, 0]
-
-    def agree(position: Tensor) -> int:
-        floor = position.floor()
-        share = torch.where(floor % 2 == 0, position - floor, 1 - (position - floor))
-        return int((share == weights).sum())
-
-    position = once if agree(once) >= agree(twice) else twice
-    return float(scale), position.clamp_(min=0)
 
 
 def _settle_by_plane(image: Tensor, target: Tensor, pixels: Tensor, together: int) -> None:

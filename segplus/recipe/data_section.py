@@ -79,6 +79,8 @@ class DataRecipe:
             has is that class.
         mask_channel: The channel of the ids, if a mask has several channels.
         unlabelled: What pixels without a polygon are: `background` (a class of its own) or `ignore`.
+        unmasked: Name of the first class where an image without a mask shows nothing else, as images without a defect
+            do; by default such images are an error.
         image_range: Values [low, high] that become 0 and 255 in images deeper than 8 bits; by default the type's range.
             `{low: 0, high: 4000, clip: true}` lets single values lie outside.
         channels: Number of image channels; 3 gives RGB images, any other number arrays of shape (H, W, channels).
@@ -127,6 +129,7 @@ class DataRecipe:
     instance_divisor: int = 1000
     mask_channel: int | None = None
     unlabelled: Literal["background", "ignore"] = "background"
+    unmasked: str | None = None
     image_range: list[float] | dict[str, float | bool] | None = None
     channels: int = 3
     cache: str | None = None

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from segplus.data.decoding.arrays import load_array, read_header
-from segplus.data.decoding.depth import is_cut_to_bytes, lay_on_white, refuse_stack
+from segplus.data.decoding.depth import count_equal_pages, is_cut_to_bytes, lay_on_white, refuse_stack
 from segplus.data.decoding.headers import has_late_text
 from segplus.data.decoding.quick_decoders import decode_png
 from segplus.data.decoding.stored import (
@@ -18,6 +18,7 @@ from segplus.data.decoding.stored import (
     ORIENTATION_TAG,
     Stored,
     find_suffix,
+    is_unmasked,
     open_with_pillow,
     read_content,
     refuse_large,
@@ -27,7 +28,8 @@ from segplus.data.decoding.tiff import read_layout, read_tiff_box
 from segplus.errors import InputError
 from segplus.images import DEEP_COLORS, ImageRange, RangeError
 
-_SAMPLES_TAG, _GEO_KEYS_TAG = 277, 34735
+_PHOTOMETRIC_TAG, _SAMPLES_TAG, _EXTRA_TAG, _GEO_KEYS_TAG = 262, 277, 338, 34735
+_OF_COLORS, _TRANSPARENCY = 2, {1, 2}  # photometric interpretation; kinds of extra samples
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy", ".npz"}
 )
@@ -162,11 +164,11 @@ def find_orientation(image: Image.Image) -> int:
 
 
 def describe_file(stored: Stored, source: str) -> str:
-    """Return the format and mode of a stored image, or the type and shape of an array."""
+    """Return the format and mode of a stored image, the type and shape of an array, or "none" for a missing mask."""
     if isinstance(stored, list):
         return "rows of values"
     if isinstance(stored, str) and stored.startswith("{"):
-        return "shapes"
+        return "none" if is_unmasked(stored) else "shapes"
     with report_damage(source):
         if find_suffix(stored) in (".npy", ".npz"):
             array = read_header(stored)
@@ -179,15 +181,34 @@ def describe_file(stored: Stored, source: str) -> str:
             return f"{'Geo' * is_mapped}{image.format} {image.mode}"
 
 
+def count_image_channels(stored: Stored, source: str) -> int:
+    """Return the channels of a stored image as a recipe states them: 3 of every picture in colour or in grey.
+
+    Raises:
+        InputError: If the file is missing or is no image.
+    """
+    with report_damage(source):
+        if find_suffix(stored) in (".npy", ".npz"):
+            shape = read_header(stored).shape
+            return min(shape[0], shape[-1]) if len(shape) == 3 else 1
+        if has_many_channels(stored):
+            return read_layout(stored).channels
+        with open_with_pillow(stored) as image:
+            pages = count_equal_pages(image) if len(image.getbands()) == 1 else 1
+            return pages if pages > 1 else 3
+
+
 def has_many_channels(stored: Stored) -> bool:
-    """Return whether a stored file is a TIFF of channels that Pillow does not open, cuts to 8 bits, or takes one of."""
+    """Return whether a stored file is a TIFF of channels that Pillow does not open, cuts to 8 bits, or takes few of."""
     if find_suffix(stored) not in (".tif", ".tiff"):
         return False
     try:
         with open_with_pillow(stored) as image:
             tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
             is_first_alone = len(image.getbands()) == 1 and tags.get(_SAMPLES_TAG, 1) > 1  # of planes that lie apart
-            return is_first_alone or is_cut_to_bytes(image)
+            is_color = tags.get(_PHOTOMETRIC_TAG) == _OF_COLORS and not set(tags.get(_EXTRA_TAG, ())) & _TRANSPARENCY
+            has_bands = is_color and tags.get(_SAMPLES_TAG, 1) > 3  # near infrared, say, behind red, green and blue
+            return is_first_alone or has_bands or is_cut_to_bytes(image)
     except UnidentifiedImageError:
         return read_layout(stored).channels > 1
 

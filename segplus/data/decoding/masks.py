@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from segplus.classes import ClassMap, pack_colors
 from segplus.data.decoding.arrays import load_array, read_header
 from segplus.data.decoding.depth import count_equal_pages
-from segplus.data.decoding.image_reader import count_pages, read_pages
+from segplus.data.decoding.image_reader import count_pages, read_pages, read_size
 from segplus.data.decoding.mask_channels import LOSSY_GREY, choose_channel, is_grey, join_planes, snap_colors
 from segplus.data.decoding.polygons import draw_annotation
 from segplus.data.decoding.quick_decoders import check_png, decode_bare_png, decode_png, find_bare_type, read_png_size
@@ -23,6 +23,7 @@ from segplus.data.decoding.stored import (
     MAX_PIXELS,
     Stored,
     find_suffix,
+    is_unmasked,
     map_content,
     open_with_pillow,
     read_content,
@@ -92,6 +93,10 @@ class MaskDecoder:
         with report_damage(source):
             if isinstance(stored, list):
                 return self._read_values(np.asarray(stored), source)
+            if is_unmasked(stored):
+                size = read_size(json.loads(str(stored))["unmasked"], source)
+                admit(*size)
+                return np.full(size, min(raw for raw, id_ in self.classes.raw_to_class.items() if id_ == 0), np.int32)
             if isinstance(stored, str) and stored.startswith("{"):
                 annotation = json.loads(stored)
                 admit(*annotation["size"])

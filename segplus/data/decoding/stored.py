@@ -6,6 +6,7 @@ What a file claims is compared with a limit before anything of that size is allo
 from __future__ import annotations
 
 import io
+import json
 import mmap
 import os
 import struct
@@ -57,6 +58,16 @@ def report_damage(source: str) -> Iterator[None]:
         raise InputError(
             f"{source}: damaged or truncated file", found=reason, fix="replace the file or remove the pair"
         ) from None
+
+
+def stand_in_for_mask(image: str) -> str:
+    """Return what stands in a table for the mask of an image that has none: the first class all over."""
+    return json.dumps({"unmasked": image})
+
+
+def is_unmasked(stored: object) -> bool:
+    """Return whether `stand_in_for_mask` made this in the place of a mask."""
+    return isinstance(stored, str) and stored.startswith('{"unmasked"')
 
 
 def find_suffix(stored: Stored) -> str:

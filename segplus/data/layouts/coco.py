@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from itertools import islice
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from segplus.data.layouts.coco_files import find_annotation_files, find_image_folder
 from segplus.data.layouts.pairing import strip_suffix
 from segplus.data.layouts.shapes import (
     Size,
@@ -23,13 +21,12 @@ from segplus.data.layouts.shapes import (
     read_stated_size,
     read_whole,
 )
-from segplus.data.layouts.source import SPLIT_ALIASES, WHOLE, Source, build_table, find_split_folders, is_split_name
+from segplus.data.layouts.source import Source, build_table
 from segplus.errors import InputError, suggest
 from segplus.recipe.data_section import DataRecipe
 from segplus.texts import is_file, read_json
 
 UNLABELLED = -2  # below every category id and below the background's -1
-_NO_MASKS = ("captions", "person_keypoints", "image_info", "panoptic")
 
 
 def read_coco(root: Path, section: DataRecipe) -> Source:
@@ -108,73 +105,6 @@ def choose_values(categories: Mapping[int, str], section: DataRecipe) -> set[int
         if name not in categories.values():
             raise InputError("data.classes: no such category", found=name, fix=suggest(name, categories.values()))
     return {value for value, name in categories.items() if name in asked}
-
-
-def find_annotation_files(root: Path, section: DataRecipe) -> dict[str, Path]:
-    """Return split -> annotation file.
-
-    Raises:
-        InputError: If there is none, or a split has two.
-    """
-    template = section.annotations
-    files = _match_files(root, template) if template else list_coco_files(root) or _list_annotations(root)
-    found: dict[str, list[Path]] = defaultdict(list)
-    for path in files:
-        found[guess_split(path, root) or WHOLE].append(path)
-    for split, paths in found.items():
-        if len(paths) > 1:
-            raise InputError(
-                f"{root}: more than one annotation file for {split}",
-                found=", ".join(str(path.relative_to(root)) for path in paths),
-                fix="set data.annotations, such as annotations/instances_{split}2017.json",
-            )
-    if not found:
-        raise InputError(f"{root}: no annotation file", allowed="a COCO file in it, in annotations/ or in train/, val/")
-    return {split: paths[0] for split, paths in found.items()}
-
-
-def list_coco_files(root: Path) -> list[Path]:
-    """Return the files of a folder, of its annotations/ and of its splits' folders that hold what a COCO file does."""
-    return [path for path in _list_annotations(root) if _holds_annotations(path)]
-
-
-def _list_annotations(root: Path) -> list[Path]:
-    folders = [root, root / "annotations", *find_split_folders(root).values()]
-    others = ("id2label.json", "label2id.json")
-    files = [path for folder in folders for path in sorted(folder.glob("*.json")) if path.name not in others]
-    return [path for path in files if not path.stem.startswith(_NO_MASKS)]
-
-
-def _holds_annotations(path: Path) -> bool:
-    """Return whether a file has the members of a COCO file; one that was cut short has some of them, and no end."""
-    if not is_file(path):
-        return False
-    with path.open("rb") as file, suppress(ValueError), mmap(file.fileno(), 0, access=ACCESS_READ) as content:
-        held = sum(content.find(key) >= 0 for key in (b'"images"', b'"annotations"', b'"categories"'))
-        is_whole = content[-64:].rstrip().endswith((b"}", b"]"))
-        return held >= 2 or (held == 1 and not is_whole)
-    return False  # empty
-
-
-def _match_files(root: Path, template: str) -> list[Path]:
-    allowed = f"a path below {root}, such as annotations/instances_{{split}}2017.json"
-    try:
-        files = sorted(path for path in root.glob(template.replace("{split}", "*")) if path.is_file())
-    except (NotImplementedError, ValueError) as error:  # an absolute path, or a pattern that means nothing
-        raise InputError(f"data.annotations: {error}", found=template, allowed=allowed) from None
-    if not files:
-        raise InputError("data.annotations: no such file", found=template, allowed=allowed)
-    return files
-
-
-def guess_split(path: Path, root: Path) -> str | None:
-    """Return the usual split name that occurs as a word in a file's path, or None."""
-    folders = [part for part in path.relative_to(root).parts[:-1] if is_split_name(part)]
-    if folders:
-        return folders[-1]
-    words = re.split(r"[^a-z]+", str(path.relative_to(root)).lower())
-    matches = [word for word in words for aliases in SPLIT_ALIASES.values() if word in aliases]
-    return matches[-1] if matches else None
 
 
 def load_annotations(path: Path) -> dict[str, list[Any]]:
@@ -304,24 +234,3 @@ def build_shape(entry: Mapping[str, Any], categories: Mapping[int, str], size: S
     if isinstance(outline, list) and outline:
         return {"value": value, "polygons": read_polygons(outline, size, what)}
     raise InputError(f"{what} has no outline", found=repr(outline)[:100], fix="a box alone is no mask; remove it")
-
-
-def find_image_folder(first: Sequence[str], path: Path, root: Path, section: DataRecipe) -> Path:
-    """Return the folder that the file names of an annotation file are relative to.
-
-    Raises:
-        InputError: If the first image is in no usual folder, or in two.
-    """
-    split = re.sub(r"^(instances|stuff)_", "", path.stem)
-    if section.images:
-        return root / section.images.replace("{split}", split)
-    candidates = [root, path.parent, root / split, root / "images", root / "images" / split]
-    candidates += [root / (guess_split(path, root) or WHOLE), path.parent / "images"]
-    matches = {path.resolve(): path for path in candidates if all(is_file(path / name) for name in first)}
-    if len(matches) != 1:
-        raise InputError(
-            f"{path}: {'two folders hold' if matches else 'no folder holds'} its images",
-            found=", ".join(map(str, matches.values())) or first[0],
-            fix="set data.images, such as images/{split}",
-        )
-    return next(iter(matches.values()))

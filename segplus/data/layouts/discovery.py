@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from segplus.data.decoding.image_reader import IMAGE_SUFFIXES
-from segplus.data.layouts.coco import list_coco_files
-from segplus.data.layouts.file_kinds import find_kinds
+from segplus.data.layouts.coco_files import list_coco_files
 from segplus.data.layouts.folders import find_annotated, list_folders
 from segplus.data.layouts.mask_files import find_groups_of_masks, name_inner_folders
-from segplus.data.layouts.pairing import list_files, split_flat_files, strip_suffix
+from segplus.data.layouts.pairing import list_files, split_flat_files
 from segplus.data.layouts.run_lengths import find_columns, find_run_tables
 from segplus.data.layouts.source import OpenChoiceError, find_split_folders, name_some, put_split
 from segplus.data.layouts.tables import name_metadata
-from segplus.data.layouts.words import IMAGE_FOLDERS, MASK_FOLDERS, find_kind, is_mask_word, match_folders
+from segplus.data.layouts.trees import (
+    hold_both,
+    is_image,
+    name_inner_files,
+    name_masks_below,
+    name_masks_beside,
+    name_masks_called_alike,
+    put_splits,
+)
+from segplus.data.layouts.words import IMAGE_FOLDERS, MASK_FOLDERS, match_folders
 from segplus.errors import InputError
 from segplus.recipe.data_section import DataRecipe
 from segplus.texts import is_file, refuse_special_file
@@ -87,9 +93,11 @@ def look_into(path: Path, section: DataRecipe, deepest: int) -> Discovery | None
     if found:
         return Discovery(next(iter(found)), path, {})
     splits = list(find_split_folders(path, section.split_names.values()).values())
-    if any(_is_image(entry) for folder in [path, *splits] for entry in folder.iterdir()):
-        return Discovery("flat", path, {})
-    keys = put_splits([folder.name for folder in list_folders(path)])
+    if any(is_image(entry) for folder in [path, *splits] for entry in folder.iterdir()):
+        keys = name_masks_below(splits or [path], "" if not splits else put_split(splits[0].name))
+        return Discovery("folders" if keys else "flat", path, keys)
+    keys = put_splits([folder.name for folder in list_folders(path)]) or name_masks_beside(path)
+    keys = keys or name_masks_called_alike(path, [path], "")
     if keys and not section.images and not section.masks:
         return Discovery("folders", path, keys)
     nested = _find_nested(path, splits)
@@ -179,32 +187,15 @@ def _find_nested(path: Path, splits: list[Path]) -> Discovery | None:
     if not folders or (len(folders) == 1 and not splits):
         return None
     start = f"{put_split(splits[0].name)}/*" if splits else "*"
-    for find in (name_inner_folders, _name_inner_files):
+    for find in (name_inner_folders, name_inner_files):
         found = [find(folder) for folder in folders]
         if found[0] is not None and all(one == found[0] for one in found):
             keys = {"images": f"{start}/{found[0][0]}", "masks": f"{start}/{found[0][1]}"}
             return Discovery("folders", path, keys)
-    flat = not splits and (
-        all(_has_mask_suffix(list_files(folder)) for folder in folders) or bool(find_kinds(list_files(path), path))
-    )
-    return Discovery("flat", path, {}) if flat else None
-
-
-def _name_inner_files(folder: Path) -> tuple[str, str] | None:
-    """Return the file names of the one image and the one mask in a folder."""
-    names = [entry.name for entry in sorted(folder.iterdir()) if _is_image(entry)]
-    masks = [name for name in names if is_mask_word(strip_suffix(name))]
-    images = [name for name in names if strip_suffix(name).lower() in IMAGE_FOLDERS]
-    if len(names) == 2 and len(masks) == 1:
-        images = [name for name in names if name not in masks]
-    return (images[0], masks[0]) if len(images) == 1 and len(masks) == 1 else None
-
-
-def _has_mask_suffix(names: list[str]) -> bool:
-    """Return whether half of the names or more, and not all, end in the usual word of a mask, or in it and a number."""
-    stems = [re.sub(r"_\d+$", "", strip_suffix(name)) for name in names]
-    marked = [stem for stem in stems if is_mask_word(stem.rpartition("_")[2])]
-    return len(names) <= 2 * len(marked) < 2 * len(names)
+    alike = name_masks_called_alike(path, folders, f"{start}/")
+    if alike:
+        return Discovery("folders", path, alike)
+    return Discovery("flat", path, {}) if not splits and hold_both(path, folders) else None
 
 
 def _name_coco(path: Path, section: DataRecipe) -> str:
@@ -247,14 +238,6 @@ def _name_folder_pair(path: Path, split_folders: list[Path], both: bool) -> str:
     return f"{split_folders[0].name} + {beside.name}" if beside and list_files(split_folders[0]) else ""
 
 
-def put_splits(names: list[str]) -> dict[str, str]:
-    """Return data.images and data.masks of folders such as train_images, train_masks and val_images, or nothing."""
-    templates = {put_split(name): find_kind(name) for name in names if put_split(name)}
-    images = [template for template, kind in templates.items() if kind is IMAGE_FOLDERS]
-    masks = [template for template, kind in templates.items() if kind is MASK_FOLDERS]
-    return {"images": images[0], "masks": masks[0]} if len(images) == 1 and len(masks) == 1 else {}
-
-
 def _refuse_unread(path: Path) -> None:
     """Raise InputError where files of a known kind lie that no reader takes."""
     for what, patterns in _NOT_READ.items():
@@ -266,7 +249,3 @@ def _refuse_unread(path: Path) -> None:
                     found=str(first.relative_to(path)),
                     fix="export the masks as PNG files or as COCO annotations, slices of volumes as images",
                 )
-
-
-def _is_image(entry: Path) -> bool:
-    return entry.is_file() and entry.suffix.lower() in IMAGE_SUFFIXES

@@ -7,6 +7,7 @@ from datasets import Dataset
 from segplus.data.decoding.masks import is_image_file
 from segplus.data.decoding.stored import Stored, open_with_pillow, report_damage
 from segplus.data.layouts.source import Source
+from segplus.data.layouts.unmasked import list_masked
 from segplus.errors import InputError
 from segplus.recipe.data_section import DataRecipe
 
@@ -27,25 +28,28 @@ def find_encoding(section: DataRecipe, source: Source) -> tuple[str, bool]:
     if encoding != "auto":
         return encoding, encoding == "colors"
     legend_given = section.colors is not None and section.mask_channel is None
-    modes = {_find_first_mode(rows) for rows in source.splits.values() if len(rows)}
+    modes = {_find_first_mode(rows) for rows in source.splits.values() if len(rows)} - {""}
     if legend_given and modes & {"RGB", "RGBA", "P"}:
         return "colors", True
     return ("palette" if modes == {"P"} else "auto"), False
 
 
 def _find_first_mode(rows: Dataset) -> str:
-    """Return the mode of the first mask that can be opened; the damaged ones before it are reported when they are read.
+    """Return the mode of the first mask that can be opened, "" where there is none.
+
+    The damaged ones before it are reported when they are read.
 
     Raises:
         InputError: If none of the first ones can be.
     """
-    for index in range(min(len(rows), _TRIED)):
+    tried = list_masked(rows)[:_TRIED]
+    for index in tried:
         try:
             return _find_mode(rows[index]["mask"])
         except InputError:
-            if index + 1 == min(len(rows), _TRIED):
+            if index == tried[-1]:
                 raise
-    raise AssertionError("no rows")
+    return ""
 
 
 def _find_mode(stored: Stored) -> str:

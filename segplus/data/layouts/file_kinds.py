@@ -26,7 +26,8 @@ class Kinds(NamedTuple):
     """What lies beside each other, case by case: ending, with the file's suffix -> key of the case -> path.
 
     images and masks hold the endings of which every file looked at is one; unclear all others. parts: key -> further
-    files of a case, called as a mask and numbered: a_mask_1.png beside a_mask.png.
+    files of a case, called as a mask and numbered: a_mask_1.png beside a_mask.png. alone: files that are called as the
+    images are, and have nothing beside them.
     """
 
     files: dict[str, dict[str, str]]
@@ -34,6 +35,7 @@ class Kinds(NamedTuple):
     masks: list[str]
     unclear: list[str]
     parts: dict[str, list[str]]
+    alone: list[str]
 
 
 def find_kinds(files: Sequence[str], root: Path) -> Kinds | None:
@@ -49,18 +51,25 @@ def find_kinds(files: Sequence[str], root: Path) -> Kinds | None:
     endings = next(iter(cases.values())).keys()
     named = {ending: {key: case[ending] for key, case in cases.items()} for ending in endings}
     owners = {os.path.splitext(path)[0]: key for ending in endings for key, path in named[ending].items()}
-    parts = defaultdict(list)
+    parts: dict[str, list[str]] = defaultdict(list)
+    alone: dict[str, list[str]] = defaultdict(list)
     for path in sorted(set(files) - {path for case in cases.values() for path in case.values()}):
         key = owners.get(re.sub(r"[_-]\d+$", "", os.path.splitext(path)[0]))
-        if key is None:
+        ending = max((one for one in endings if path.endswith(one)), key=len, default="")
+        if key is not None:
+            parts[key].append(path)
+        elif ending and not any(path[: mark.start()] in cases for mark in re.finditer(r"[_\-. ]", path)):
+            alone[ending].append(path)
+        else:
             return None
-        parts[key].append(path)
     looks = {ending: {_look_at(root / path) for path in _choose_few([*named[ending].values()])} for ending in endings}
     listed = sorted(endings, key=lambda ending: (-rank_word(_last_word(ending)), ending))
     images = [ending for ending in listed if looks[ending] == {"image"}]
     masks = [ending for ending in listed if looks[ending] == {"mask"}]
     unclear = [ending for ending in listed if ending not in images and ending not in masks]
-    return Kinds(named, images, masks, unclear, dict(parts)) if masks else None
+    if not masks or (alone and [*alone] != images):
+        return None
+    return Kinds(named, images, masks, unclear, dict(parts), [path for some in alone.values() for path in some])
 
 
 def _find_cases(files: Sequence[str]) -> dict[str, dict[str, str]] | None:
@@ -91,12 +100,13 @@ def choose_kinds(kinds: Kinds, root: Path) -> tuple[list[str], list[str]]:
     parts = [path for some in kinds.parts.values() for path in some]
     if parts:
         raise InputError(
-            f"{root}: {len(parts)} images have further masks, of other values than 0 and one more",
+            f"{root}: {len(parts)} images have further masks, "
+            + ("and others have none" if kinds.alone else "of other values than 0 and one more"),
             found=name_some(parts),
             fix="join the masks of an image in one file, or set data.image_pattern and data.mask_pattern",
         )
     if len(kinds.images) == len(masks) == 1:
-        return sorted(kinds.files[images[0]].values()), sorted(kinds.files[masks[0]].values())
+        return sorted([*kinds.files[images[0]].values(), *kinds.alone]), sorted(kinds.files[masks[0]].values())
     endings = {"image": images or masks, "mask": masks}
     lines = {
         f"{what}_pattern": {ending: write_pattern(ending, kinds.files) for ending in some}

@@ -51,10 +51,15 @@ def read_flat(root: Path, section: DataRecipe) -> Source:
             source.notes.append(f"{split}: images and no masks, left out")
             continue
         found = pair_folders(folder, folder, section.image_pattern, section.mask_pattern)
-        parts = divide_by_names(found.table["name"]) if split == WHOLE else {}
-        for part, rows in parts.items():  # files without a partner count once
-            add_pairing(source, part, replace(found, table=found.table.select(rows)), "by the beginning of their names")
-            found = replace(found, images_alone=[], masks_alone=[])
+        names, pairs = [*found.table["name"], *found.images_alone], len(found.table)
+        parts = divide_by_names(names) if split == WHOLE else {}
+        for part, rows in parts.items():
+            table = found.table.select([row for row in rows if row < pairs])
+            alone = {names[row]: found.images_alone[names[row]] for row in rows if row >= pairs}
+            add_pairing(
+                source, part, replace(found, table=table, images_alone=alone), "by the beginning of their names"
+            )
+            found = replace(found, masks_alone=[])  # they count once
         if not parts:
             add_pairing(source, split, found, "in one folder")
     return source
@@ -75,7 +80,7 @@ def _has_flat_masks(folder: Path, source: Source) -> bool:
 def add_pairing(source: Source, split: str, found: Pairing, where: str) -> None:
     """Add the pairs of a split, and the files without a partner, to a source."""
     source.splits[split] = found.table
-    source.images_alone += found.images_alone
+    source.unmasked[split] = list(found.images_alone.items())
     source.masks_alone += found.masks_alone
     source.notes.append(f"{split}: {len(found.table)} pairs, {where}, {found.how}")
 

@@ -74,7 +74,9 @@ def _read_parts(root: Path) -> list[_Group]:
     if not any(stem != (whole := re.sub(r"[_-]\d+$", "", stem)) and whole in stems for stem in stems):
         return []
     kinds = find_kinds(files, root)
-    if kinds is None or not kinds.parts or kinds.unclear or len(kinds.images) != 1 or len(kinds.masks) != 1:
+    if kinds is None or not kinds.parts or kinds.alone or kinds.unclear:
+        return []
+    if len(kinds.images) != 1 or len(kinds.masks) != 1:
         return []
     masks = kinds.files[kinds.masks[0]]
     owned = {key: [masks[key], *kinds.parts.get(key, [])] for key in masks}

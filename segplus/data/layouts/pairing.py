@@ -26,13 +26,13 @@ class Pairing:
     Args:
         table: The pairs, columns name, image, mask.
         how: How names were matched, for people.
-        images_alone: Paths of images without a mask.
+        images_alone: Name -> path, of images without a mask.
         masks_alone: Paths of masks without an image.
     """
 
     table: Dataset
     how: str
-    images_alone: list[str]
+    images_alone: dict[str, str]
     masks_alone: list[str]
 
 
@@ -79,12 +79,15 @@ def pair_folders(
     images, masks = list_files(image_root), list_files(mask_root)
     if image_root == mask_root and not (image_pattern and mask_pattern):
         images, masks = split_flat_files(images, image_root)
+    if image_root in mask_root.parents:
+        below = f"{mask_root.relative_to(image_root).as_posix()}/"
+        images = [path for path in images if not path.startswith(below)]
     for files, root, noun in ((images, image_root, "images"), (masks, mask_root, "masks")):
         if not files:
             raise InputError(f"{root}: no {noun} in this folder", allowed=" ".join(sorted(IMAGE_SUFFIXES)))
     if image_root != mask_root:
         image_root, images = _enter_common_folder(image_root, images)
-        mask_root, masks = _enter_common_folder(mask_root, masks)
+        mask_root, masks = _enter_common_folder(mask_root, masks, images)
     image_keys = key_files(images, image_pattern, image_root, "data.image_pattern")
     mask_keys = key_files(masks, mask_pattern, mask_root, "data.mask_pattern")
     how = "by pattern" if image_pattern or mask_pattern else "by equal names"
@@ -96,7 +99,7 @@ def pair_folders(
     return Pairing(
         build_table((key, str(image_root / image_keys[key]), str(mask_root / mask_keys[key])) for key in both),
         how,
-        [str(image_root / image_keys[key]) for key in sorted(image_keys.keys() - mask_keys.keys())],
+        {key: str(image_root / image_keys[key]) for key in sorted(image_keys.keys() - mask_keys.keys())},
         [str(mask_root / file) for file in alone],
     )
 
@@ -107,10 +110,11 @@ def _find_parts(taken: set[str], files: Sequence[str]) -> list[str]:
     return [path for path in files if path not in taken and stems & set(_propose_shorter(strip_suffix(path)))]
 
 
-def _enter_common_folder(root: Path, files: list[str]) -> tuple[Path, list[str]]:
-    """Return the folder below that holds all files, and their paths relative to it."""
+def _enter_common_folder(root: Path, files: list[str], others: Sequence[str] = ()) -> tuple[Path, list[str]]:
+    """Return the folder below that holds all files, and their paths relative to it, unless others lie in such a one."""
     folder = os.path.commonpath([os.path.dirname(path) or "." for path in files]) if files else ""
     inside = "" if folder in ("", ".") or any("/" not in path for path in files) else folder
+    inside = "" if any(path.startswith(f"{inside}/") for path in others) else inside
     return (root / inside, [path[len(inside) + 1 :] for path in files]) if inside else (root, files)
 
 
@@ -162,18 +166,21 @@ def _collect(files: Sequence[str], key: Callable[[str], str], root: Path) -> dic
 def match_affixes(
     images: Sequence[str], masks: Sequence[str], image_root: Path, mask_root: Path
 ) -> tuple[dict[str, str], dict[str, str], str]:
-    """Return both key tables under the one pair of prefixes and suffixes that pairs every file.
+    """Return both key tables under the one pair of prefixes and suffixes that pairs every file, or else every mask.
 
     Raises:
         InputError: If no pair of affixes does, or two do with different results.
     """
     solutions: dict[tuple[tuple[str, str], ...], tuple[dict[str, str], dict[str, str], str]] = {}
+    partial = dict(solutions)  # in which images lack a mask
     for image_affix, mask_affix in product(_propose_affixes(images, masks), _propose_affixes(masks, images)):
         image_keys, mask_keys = _strip_affix(images, image_affix), _strip_affix(masks, mask_affix)
-        if image_keys and mask_keys and image_keys.keys() == mask_keys.keys():
-            pairing = tuple((image_keys[key], mask_keys[key]) for key in sorted(image_keys))
+        if image_keys and mask_keys and mask_keys.keys() <= image_keys.keys():
+            pairing = tuple(sorted((image_keys[key], mask_keys[key]) for key in mask_keys))
             how = f"images '{image_affix[0]}*{image_affix[1]}' with masks '{mask_affix[0]}*{mask_affix[1]}'"
-            solutions.setdefault(tuple(sorted(pairing)), (image_keys, mask_keys, how))
+            found = solutions if len(mask_keys) == len(image_keys) else partial
+            found.setdefault(pairing, (image_keys, mask_keys, how))
+    solutions = solutions or partial
     if len(solutions) == 1:
         return next(iter(solutions.values()))
     if solutions:

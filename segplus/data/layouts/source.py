@@ -80,7 +80,7 @@ class Source:
         presumed: `names` are the usual ones of the layout; nothing in the data set says that they are its own.
         settled: Keys of the data section that say what was recognised, for the recipe that is proposed.
         notes: What was found in each split, for people.
-        images_alone: Images without a mask.
+        unmasked: Images without a mask: split -> (name, path).
         masks_alone: Masks without an image.
         stream: The training split where it is streamed; `splits` then are called validation and test.
         top: The data set's folder, where the pairs lie in one below.
@@ -98,25 +98,21 @@ class Source:
     presumed: bool = False
     settled: Mapping[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    images_alone: list[str] = field(default_factory=list)
+    unmasked: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     masks_alone: list[str] = field(default_factory=list)
     stream: Stream | None = None
     top: Path | None = None
     names_file: Path | None = None
 
+    @property
+    def images_alone(self) -> list[str]:
+        """The images without a mask of all splits."""
+        return [path for found in self.unmasked.values() for _, path in found]
+
     def describe_orphans(self) -> list[str]:
         """Return a sentence on images without a mask, and one on masks without an image."""
         named = (("images without a mask", self.images_alone), ("masks without an image", self.masks_alone))
         return [f"{len(files)} {what} ({name_some(map(os.path.basename, files))})" for what, files in named if files]
-
-    def refuse_orphans(self) -> None:
-        """Raise InputError if a file has no partner."""
-        if self.images_alone or self.masks_alone:
-            raise InputError(
-                f"{self.root}: images and masks do not pair",
-                found="; ".join(self.describe_orphans()),
-                fix="add or remove the files, or match names with data.image_pattern and data.mask_pattern",
-            )
 
 
 def name_some(names: Iterable[str]) -> str:

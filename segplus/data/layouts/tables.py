@@ -71,12 +71,15 @@ def _read_files(files: Mapping[str, Path], section: DataRecipe, found: str, root
     for split, path in files.items():
         for name, pairs in read_pairs(path, section, split).items():
             splits.setdefault(name, []).extend(pairs)
-    notes = [f"{split}: {len(pairs)} pairs" for split, pairs in splits.items()]
-    return Source({name: build_table(pairs) for name, pairs in splits.items()}, found, root, notes=notes)
+    masked = {split: [pair for pair in pairs if pair[2]] for split, pairs in splits.items()}
+    unmasked = {split: [(name, image) for name, image, mask in pairs if not mask] for split, pairs in splits.items()}
+    notes = [f"{split}: {len(pairs)} pairs" for split, pairs in masked.items()]
+    tables = {split: build_table(pairs) for split, pairs in masked.items()}
+    return Source(tables, found, root, notes=notes, unmasked=unmasked)
 
 
 def read_pairs(path: Path, section: DataRecipe, split: str) -> dict[str, list[tuple[str, str, str]]]:
-    """Return split name -> (name, image path, mask path) of the rows of a table file.
+    """Return split name -> (name, image path, mask path, "" where its cell is empty) of the rows of a table file.
 
     Raises:
         InputError: If a column is missing or two would do, or a row names a file that is not there.
@@ -92,6 +95,9 @@ def read_pairs(path: Path, section: DataRecipe, split: str) -> dict[str, list[tu
         paths = []
         for column in (image, mask):
             value = row.get(column)
+            if column == mask and value in ("", None):
+                paths.append("")
+                continue
             if not isinstance(value, str) or not value:
                 raise InputError(
                     f"{path}, row {number}: no file in column '{column}'", found=repr(value), fix="name a file"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from segplus.data.layouts.pairing import Pairing, list_files, pair_folders
+from segplus.data.layouts.pairing import Pairing, list_files, pair_folders, strip_suffix
 from segplus.data.layouts.source import build_table
 from segplus.errors import InputError
 from segplus.recipe.data_section import DataRecipe
@@ -31,19 +31,19 @@ def pair_wildcards(root: Path, images: str, masks: str, section: DataRecipe) -> 
     """
     found, masked = find_matches(root, images, "images"), find_matches(root, masks, "masks")
     pairs: list[tuple[str, str, str]] = []
-    alone: list[str] = []
-    masks_alone = [file for key in masked.keys() - found.keys() for file in _list_below(masked[key])]
+    alone: dict[str, str] = {}
+    masks_alone = [file for key in masked.keys() - found.keys() for file in _list_below(masked[key], key).values()]
     for key, path in found.items():
         if key not in masked:
-            alone += _list_below(path)
+            alone |= _list_below(path, key)
         elif path.is_dir() and masked[key].is_dir():
             inside = pair_folders(path, masked[key], section.image_pattern, section.mask_pattern)
             pairs += [(f"{key}/{row['name']}", row["image"], row["mask"]) for row in inside.table]
-            alone += inside.images_alone
+            alone |= {f"{key}/{name}": file for name, file in inside.images_alone.items()}
             masks_alone += inside.masks_alone
         else:
             pairs.append((key, str(path), str(masked[key])))
-    return Pairing(build_table(pairs), f"{images} with {masks}", sorted(alone), sorted(masks_alone))
+    return Pairing(build_table(pairs), f"{images} with {masks}", alone, sorted(masks_alone))
 
 
 def find_matches(root: Path, pattern: str, what: str) -> dict[str, Path]:
@@ -65,5 +65,7 @@ def find_matches(root: Path, pattern: str, what: str) -> dict[str, Path]:
     return matches
 
 
-def _list_below(path: Path) -> list[str]:
-    return [str(path / name) for name in list_files(path)] if path.is_dir() else [str(path)]
+def _list_below(path: Path, key: str) -> dict[str, str]:
+    if not path.is_dir():
+        return {key: str(path)}
+    return {f"{key}/{strip_suffix(name)}": str(path / name) for name in list_files(path)}

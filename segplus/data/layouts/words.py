@@ -20,6 +20,12 @@ MASK_FOLDERS = (
 _MASK_WORDS = frozenset(MASK_FOLDERS) | {"label_viz", "anno", "lbl", "lbls", "lab", "manual", "segmap", "segmaps"}
 _IMAGE_WORDS = frozenset(IMAGE_FOLDERS) | {"photo", "picture", "raw", "sat", "original", "originals", "optical"}
 
+# What people call folders of images in which there is nothing to mark, and the class of such pixels.
+_NOTHING = re.compile(
+    "background|bg|good|normal|ok|negatives?|clean|healthy|intact|nothing|none|empty"
+    "|(no|non|without) (?!data|labels?|class|information)[a-z ]+"
+)
+
 _LAST_WORD = re.compile(r"(?P<key>.*)(?P<word>[_. -][A-Za-z]+)")
 _FIRST_WORD = re.compile(r"(?P<word>[A-Za-z]+[_. -])(?P<key>.*)")
 
@@ -27,6 +33,11 @@ _FIRST_WORD = re.compile(r"(?P<word>[A-Za-z]+[_. -])(?P<key>.*)")
 def is_mask_word(word: str) -> bool:
     """Return whether a folder or the last word of a file's name says that it is a mask."""
     return word.lower() in _MASK_WORDS
+
+
+def shows_nothing(name: str) -> bool:
+    """Return whether the name of a folder or a class says that nothing is there that would be marked."""
+    return _NOTHING.fullmatch(" ".join(re.findall("[a-z]+", name.lower()))) is not None
 
 
 def is_image_word(word: str) -> bool:
