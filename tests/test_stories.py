@@ -15,11 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import yaml
 from launching import ROOT, TINY
 from PIL import Image, ImageDraw
 from test_docs_code import read_blocks
 from test_inference_commands import find_images, write_model
+from test_map_scale import UTM, write_geotiff
 
 from segplus.__main__ import main
 from segplus.inference.decision_file import DECISION_FILE
@@ -133,6 +135,56 @@ def test_the_physicians_story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert found.keys() == {f"patient_{patient}_s0{number}.png" for patient in (16, 17) for number in range(2)}
     assert all(0 < (labels == 1).mean() < 0.3 for labels in found.values())
     assert len(find_images(tmp_path / "masks" / "disagreement")) == 4
+
+
+def draw_town(images: Path, masks: Path, seed: int, side: int) -> None:
+    """Write a GeoTIFF of green ground with grey buildings and a blue lake, pixels of 10 cm, and its mask."""
+    rng, name = np.random.default_rng(seed), f"part_{seed}.tif"
+    mask = Image.new("L", (side, side))
+    draw = ImageDraw.Draw(mask)
+    left, top = (int(one) for one in rng.integers(0, side // 2, 2))
+    draw.ellipse([left, top, left + side // 3, top + side // 3], fill=2)
+    for left, top in rng.integers(0, side - 30, (6, 2)).tolist():
+        draw.rectangle([left, top, left + 29, top + 19], fill=1)
+    labels = np.asarray(mask)
+    pixels = np.array([[70, 120, 60], [150, 140, 140], [40, 70, 140]])[labels] + rng.integers(-25, 26, (side, side, 3))
+    for folder, values in ((images, pixels.astype(np.uint8)), (masks, labels)):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_geotiff(folder / name, values, UTM)
+
+
+@pytest.mark.slow
+def test_the_surveyors_story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the network and the images are smaller ones, and the training shorter."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEGPLUS_CACHE", str(tmp_path / "cache"))
+    parts = {"train": (range(4), 256), "validation": (range(10, 14), 96), "test": (range(20, 21), 200)}
+    for split, (seeds, side) in parts.items():
+        for seed in seeds:
+            draw_town(tmp_path / "town" / split / "images", tmp_path / "town" / split / "masks", seed, side)
+    draw_town(tmp_path / "new_flight", tmp_path / "truth", 30, 200)
+    (tmp_path / "town" / "id2label.json").write_text('{"0": "ground", "1": "building", "2": "water"}')
+    recipe = yaml.safe_load(read_blocks("docs/example_aerial.md", "yaml")[0])
+    recipe["model"] = {"config": TINY["model"]["config"], "image_processor": recipe["model"]["image_processor"]}
+    recipe["transforms"]["crop_size_px"] = recipe["evaluation"]["protocol"]["window_px"] = [64, 64]
+    recipe["training"] |= {**TINY["training"], "learning_rate": 2e-3, "max_steps": 120, "eval_steps": 60}
+    (tmp_path / "town.yaml").write_text(yaml.safe_dump(recipe))
+    commands = [line for block in read_blocks("docs/example_aerial.md", "bash") for line in list_commands(block)]
+    assert len(commands) == 4
+    for line in commands:
+        assert main(shlex.split(line)[1:]) == 0, line
+    for folder, overlap in (("town", 0.25), ("town_overlap", 0.5)):
+        scores = json.loads((tmp_path / "runs" / folder / "metrics.json").read_text())["evaluations"]["test"]
+        assert (scores["protocol"]["name"], scores["protocol"]["overlap"]) == ("sliding", overlap)
+        assert scores["mean_iou"] > 0.7
+    with (tmp_path / "land" / "areas.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    truth = tifffile.imread(tmp_path / "truth" / "part_30.tif")
+    found = find_images(tmp_path / "land" / "ids")["part_30.png"]
+    assert found.shape == truth.shape == (200, 200)
+    for number, name in enumerate(("ground", "building", "water")):
+        assert float(row[f"area_m2/{name}"]) == pytest.approx((found == number).sum() * 0.01)
+        assert float(row[f"area_m2/{name}"]) == pytest.approx((truth == number).sum() * 0.01, rel=0.3)
 
 
 @pytest.mark.slow

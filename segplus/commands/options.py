@@ -9,7 +9,7 @@ from pathlib import Path
 
 DATA = "folder, manifest or Hub id of a data set, or a recipe (.yaml) whose data section is used"
 CHECKPOINT = "folder or Hub id of any semantic-segmentation model"
-RECIPE = "a recipe (.yaml), or the name of one that segplus brings: see segplus recipes"
+RECIPE = "a recipe (.yaml), or the name of one that comes with segplus: see segplus recipes"
 MASK_FORMATS = ("ids", "palette", "overlay")
 EXPORT_FORMATS = ("onnx", "openvino", "torch_export")
 OUTPUT_KINDS = (
@@ -17,8 +17,8 @@ OUTPUT_KINDS = (
     *("contours", "confidence", "uncertainty", "disagreement", "probabilities", "labelme", "coco"),
 )
 _PREDICTED = (
-    "image, folder, a quoted pattern such as 'photos/*.jpg', - for files on stdin, or a data set of the datasets "
-    "library: a saved folder, or NAME:SPLIT"
+    "image, folder, quoted pattern such as 'photos/*.jpg', - for a list of files on stdin, or a data set of the "
+    "datasets library: a saved folder, or NAME:SPLIT"
 )
 _PROTOCOLS = ("fixed", "original", "sliding")
 
@@ -75,7 +75,7 @@ def _add_new_options(verb: argparse.ArgumentParser) -> None:
 
 
 def _add_models_options(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("name", nargs="?", help="a model_type or a head, to see what it is and the lines of its recipe")
+    verb.add_argument("name", nargs="?", help="a model_type or head: say what it is and print its lines in a recipe")
 
 
 def _add_recipes_options(verb: argparse.ArgumentParser) -> None:
@@ -101,7 +101,7 @@ def _add_compare_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "checkpoints",
         nargs="+",
-        help="two or more; the first is what the others are compared with; a folder of folds is one, as an ensemble",
+        help="two or more; the others are compared with the first; a folder of folds counts as one, an ensemble",
     )
     verb.add_argument("--data", required=True, help=DATA)
     _add_scoring_options(verb, "runs/comparison")
@@ -111,15 +111,15 @@ def _add_thresholds_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("checkpoint", nargs="+", help=f"{CHECKPOINT}; several, or a folder of folds, are an ensemble")
     verb.add_argument("data", help=DATA)
     verb.add_argument(
-        "--for", dest="classes", action="append", required=True, metavar="CLASS", help="a class; again for others"
+        "--for", dest="classes", action="append", required=True, metavar="CLASS", help="a class; repeat it for several"
     )
     rule = verb.add_mutually_exclusive_group(required=True)
-    rule.add_argument("--recall", type=float, metavar="R", help="the highest threshold that finds this share")
-    rule.add_argument("--f-beta", type=float, metavar="BETA", help="the best F score; 1 weighs both sides alike")
-    rule.add_argument("--cost", type=float, metavar="N", help="the least cost where a miss costs N false alarms")
-    verb.add_argument("--by", choices=("pixels", "objects"), default="pixels", help="what is counted, default pixels")
+    rule.add_argument("--recall", type=float, metavar="R", help="choose the highest threshold with this recall")
+    rule.add_argument("--f-beta", type=float, metavar="BETA", help="choose the best F score; 1 balances the two errors")
+    rule.add_argument("--cost", type=float, metavar="N", help="choose the least cost, a miss costing N false alarms")
+    verb.add_argument("--by", choices=("pixels", "objects"), default="pixels", help="what is counted; default: pixels")
     verb.add_argument(
-        "-o", "--output", type=name_output, help="folder of the results, default: thresholds in the checkpoint's folder"
+        "-o", "--output", type=name_output, help="folder of the results; default: thresholds in the checkpoint's folder"
     )
     verb.add_argument("--recipe", help="recipe that says what the masks mean; default: the one beside the checkpoint")
     verb.add_argument("--split", help="default: validation, or else test, or else train")
@@ -145,18 +145,21 @@ def _add_predict_options(verb: argparse.ArgumentParser) -> None:
         "--kind",
         choices=OUTPUT_KINDS,
         action="append",
-        help="grey ids (the default), ids with colours, colours over the photo, outlines, grey confidence, uncertainty "
-        "(entropy) or disagreement, probabilities (.npz), files of labelme, one COCO file; again for others",
+        help="what is written: grey ids (the default), ids with colours, colours over the photo, outlines, grey "
+        "confidence, uncertainty (entropy) or disagreement, probabilities (.npz), files of labelme, one COCO file; "
+        "repeat it for several",
     )
     verb.add_argument("--measure", metavar="TABLE", help="areas and objects: a .csv, .parquet or .json in the folder")
     verb.add_argument(
-        "--pixel-size", metavar="LENGTH", help="side of a pixel, such as 0.05mm, or file: what each image states"
+        "--pixel-size",
+        metavar="LENGTH",
+        help="side of a pixel, such as 0.05mm, or file: what each image states, of a GeoTIFF the size on the ground",
     )
     verb.add_argument(
         "--objects-of",
         action="append",
         metavar="CLASS",
-        help="a class whose objects are measured; again for others; default: all that are not called background",
+        help="a class whose objects are measured; repeat it for several; default: all that are not called background",
     )
     verb.add_argument("--contours", action="store_true", help="also list the outline of each object in the table")
     verb.add_argument("--gallery", action="store_true", help="also write index.html, which shows all images")
@@ -164,13 +167,13 @@ def _add_predict_options(verb: argparse.ArgumentParser) -> None:
         "--precision",
         choices=("float32", "bfloat16", "float16"),
         default="float32",
-        help="what the network computes in",
+        help="number type in which the network computes; default: float32",
     )
     verb.add_argument("--batch", type=int, default=1, metavar="N", help="images that go through the network together")
     verb.add_argument(
-        "--fold", action="store_true", help="fold BatchNorm into convolutions: faster; scores are rounded otherwise"
+        "--fold", action="store_true", help="fold BatchNorm into convolutions: faster; scores differ by rounding"
     )
-    verb.add_argument("--compile", action="store_true", help="compile the network first: minutes, for many images")
+    verb.add_argument("--compile", action="store_true", help="compile the network first: minutes, pays for many images")
     verb.add_argument(
         "--dropout-samples", type=int, default=0, metavar="N", help="for --kind disagreement: predictions with dropout"
     )
@@ -180,7 +183,7 @@ def _add_predict_options(verb: argparse.ArgumentParser) -> None:
 def _add_export_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("checkpoint", help=CHECKPOINT)
     verb.add_argument(
-        "-o", "--output", type=name_output, required=True, help="folder; an older export in its place is replaced"
+        "-o", "--output", type=name_output, required=True, help="folder; an older export there is replaced"
     )
     verb.add_argument("--format", choices=EXPORT_FORMATS, default="onnx", help="default: onnx")
     verb.add_argument("--size", help="dynamic, or height x width such as 512x1024; default: the image processor's")
@@ -188,24 +191,24 @@ def _add_export_options(verb: argparse.ArgumentParser) -> None:
         "--preprocessing",
         choices=("beside", "inside", "both"),
         default="both",
-        help="resize and normalise; default: both",
+        help="where images are resized and normalised: in run.py, in the graph, or a graph of each; default: both",
     )
-    verb.add_argument("--quantize", choices=("static", "dynamic"), help="write graphs of 8-bit integers as well")
+    verb.add_argument("--quantize", choices=("static", "dynamic"), help="also write graphs of 8-bit integers")
     verb.add_argument(
-        "--calibration-images", type=int, default=100, help="training images for --quantize static, default 100"
+        "--calibration-images", type=int, default=100, help="training images for --quantize static; default: 100"
     )
-    verb.add_argument("--data", help=f"{DATA}: for mIoU by both, and for the calibration")
+    verb.add_argument("--data", help=f"to measure mIoU of checkpoint and graphs, and to calibrate: {DATA}")
     verb.add_argument("--recipe", help="recipe that says what the masks mean; default: the one beside the checkpoint")
     verb.add_argument("--split", help="where mIoU is measured; default: test, or else validation, or else train")
-    verb.add_argument("--parity-images", type=int, help="only so many images of the split, evenly spread")
-    verb.add_argument("--timed-runs", type=int, default=20, help="how often each graph is timed, default 20; 0: not")
-    verb.add_argument("--trust-remote-code", action="store_true", help="run the model code that lies in a checkpoint")
+    verb.add_argument("--parity-images", type=int, help="measure on only so many images of the split, evenly spread")
+    verb.add_argument("--timed-runs", type=int, default=20, help="how often each graph is timed, or 0; default: 20")
+    verb.add_argument("--trust-remote-code", action="store_true", help="run model code from the checkpoint")
 
 
 def _add_scoring_options(verb: argparse.ArgumentParser, output: str) -> None:
     """Add what the verbs that score a split share; `output` is the folder of the results."""
     verb.add_argument(
-        "-o", "--output", type=name_output, default=output, help=f"folder of the results, default {output}"
+        "-o", "--output", type=name_output, default=output, help=f"folder of the results; default: {output}"
     )
     verb.add_argument("--recipe", help="recipe that says what the masks mean; default: the one beside the checkpoint")
     verb.add_argument("--split", help="default: test, or else validation, or else train")
@@ -216,7 +219,7 @@ def _add_prediction_options(verb: argparse.ArgumentParser, protocol: str) -> Non
     """Add what the verbs that predict share; `protocol` says which one is the default."""
     _add_decision_options(verb)
     verb.add_argument("--protocol", choices=_PROTOCOLS, help=f"how a prediction is formed; default: {protocol}")
-    verb.add_argument("--trust-remote-code", action="store_true", help="run the model code that lies in a checkpoint")
+    verb.add_argument("--trust-remote-code", action="store_true", help="run model code from the checkpoint")
 
 
 def _add_decision_options(verb: argparse.ArgumentParser) -> None:
@@ -225,20 +228,20 @@ def _add_decision_options(verb: argparse.ArgumentParser) -> None:
         "--threshold",
         action="append",
         metavar="CLASS=P",
-        help="the probability from which a pixel gets the class; again for other classes",
+        help="the probability from which on a pixel gets the class; repeat it for several",
     )
     verb.add_argument(
         "--fallback",
         metavar="CLASS",
-        help="the class of pixels whose own is below its threshold; default: one called background, if there is",
+        help="the class of pixels whose class is below its threshold; default: background, if there is such a class",
     )
     verb.add_argument(
-        "--uncertain-below", type=float, metavar="P", help="pixels whose class is less probable get none (255)"
+        "--uncertain-below", type=float, metavar="P", help="pixels whose class is less probable get no class (255)"
     )
     verb.add_argument(
         "--decision",
         metavar="FILE",
-        help="a segplus_decision.json, or none; default: the one that lies in the checkpoint",
+        help="a segplus_decision.json, or none; default: the one in the checkpoint",
     )
 
 
@@ -266,7 +269,7 @@ VERBS = {
         ("data",),
     ),
     "recipes": Verb(
-        "list the recipes that segplus brings; show one, or explain what a key means",
+        "list the recipes that come with segplus, show one, or explain a key",
         _add_recipes_options,
         (
             "segplus recipes",
@@ -276,7 +279,7 @@ VERBS = {
         ),
     ),
     "models": Verb(
-        "list the models and heads, with when to choose which",
+        "list the models and heads, and say when to choose which",
         _add_models_options,
         ("segplus models", "segplus models deeplabv3plus"),
     ),
@@ -296,7 +299,7 @@ VERBS = {
         ("data", "evaluation", "postprocess"),
     ),
     "thresholds": Verb(
-        "choose on a split from which probability a class is taken, and store it with the checkpoint",
+        "choose, on a split, the probability from which on a class is predicted, and store it in the checkpoint",
         _add_thresholds_options,
         (
             "segplus thresholds runs/my_recipe path/to/folder --for crack --recall 0.95",
@@ -305,7 +308,7 @@ VERBS = {
         ("data", "evaluation", "postprocess"),
     ),
     "folds": Verb(
-        "mean and spread over the runs of all folds",
+        "show the mean and spread of the scores over the runs of all folds",
         _add_folds_options,
         ("segplus folds runs/my_recipe",),
     ),
@@ -321,7 +324,7 @@ VERBS = {
         ("evaluation.protocol", "postprocess"),
     ),
     "export": Verb(
-        "write a checkpoint for machines without segplus, and measure what differs there",
+        "write a checkpoint as a folder for machines without segplus, and measure what differs there",
         _add_export_options,
         (
             "segplus export runs/my_recipe -o exported/",

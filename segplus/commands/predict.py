@@ -76,7 +76,7 @@ def predict(
         kinds: One or several of `output_kinds.KINDS`, and `coco`: one file of all images.
         classes: Colours; by default those of the run that left the checkpoint, or others for its class names.
         measure: Name of a table of areas and objects inside the folder: .csv, .parquet or .json.
-        pixel_size: Side of a pixel, such as 0.05mm, or `file`: the resolution that each image states.
+        pixel_size: Side of a pixel, such as 0.05mm, or `file`: what each image states, a GeoTIFF that on the ground.
         objects_of: Classes whose objects are measured; by default all that are not called background.
         contours: Also list the outlines of objects in the table.
         gallery: Also write `index.html`, which shows all images.

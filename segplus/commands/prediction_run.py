@@ -15,6 +15,7 @@ import torch
 from segplus.classes import ClassMap, find_backgrounds
 from segplus.commands.prediction_inputs import Item
 from segplus.data.decoding.image_reader import ImageReader
+from segplus.data.decoding.map_scale import read_map_scale
 from segplus.data.decoding.stored import open_with_pillow
 from segplus.data.parallel import read_ahead
 from segplus.errors import InputError
@@ -200,13 +201,16 @@ def _measure(run: PredictionRun, item: Item, arrays: Arrays, classes: ClassMap) 
 
 
 def find_pixel_size(stated: float | str | None, item: Item) -> tuple[float, float] | None:
-    """Return height and width of a pixel in millimetres, of the run or as the file says.
+    """Return height and width of a pixel in millimetres, of the run or as the file says: on a map, or when printed.
 
     Raises:
         InputError: If the file is to say it and does not.
     """
     if not isinstance(stated, str):
         return None if stated is None else (stated, stated)
+    on_the_map = read_map_scale(item.load(), str(item.path))
+    if on_the_map is not None:
+        return on_the_map
     try:
         with open_with_pillow(item.load()) as image:
             across, down = image.info.get("dpi", (0, 0))

@@ -39,11 +39,11 @@ def write_summaries(run: PredictionRun, items: Sequence[Item], records: Records 
     """Write what the records of all images give; nothing where none are kept."""
     if records is None:
         return
-    listed = records.list([item.name for item in items])
+    from segplus.inference.object_measurements import state_areas, tabulate_images, tabulate_objects  # half a second
+
+    listed = state_areas(records.list([item.name for item in items]))
     names = list(classes.names)
     if run.measure is not None:
-        from segplus.inference.object_measurements import tabulate_images, tabulate_objects
-
         if run.measure.suffix == ".json":
             kept = [{key: value for key, value in record.items() if key != "coco"} for record in listed]
             write_text(run.measure, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")

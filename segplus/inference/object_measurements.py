@@ -18,6 +18,7 @@ Floats = npt.NDArray[np.float64]
 # What a pixel of an outline adds to its length, by how many of its neighbours lie on the outline, and where.
 _NEIGHBOURS = np.array([[10, 2, 10], [2, 1, 2], [10, 2, 10]], dtype=np.float32)
 _CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=np.uint8)
+_COARSE_MM2 = 99.9  # a pixel of a centimetre, but for rounding: from there on areas are m2
 _LENGTHS = np.zeros(50)
 _LENGTHS[[5, 7, 15, 17, 25, 27]] = 1
 _LENGTHS[[21, 33]] = math.sqrt(2)
@@ -154,6 +155,31 @@ def _round(value: Any) -> Any:
     return round(float(value), 4) if isinstance(value, float | np.floating) else value
 
 
+def state_areas(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the records with areas in m2 where every pixel is a centimetre wide or more, otherwise as they are.
+
+    Args:
+        records: classes (from `measure_classes`) and perhaps objects (from `measure_objects`) of each image.
+    """
+    areas = [entry for record in records for entry in record["classes"].values()]
+    pixels_mm2 = [entry["area_mm2"] / entry["area_px"] for entry in areas if "area_mm2" in entry and entry["area_px"]]
+    if not pixels_mm2 or min(pixels_mm2) < _COARSE_MM2:
+        return [dict(record) for record in records]
+    return [
+        {
+            **record,
+            "classes": {name: _turn_to_m2(entry) for name, entry in record["classes"].items()},
+            **({"objects": [_turn_to_m2(one) for one in record["objects"]]} if "objects" in record else {}),
+        }
+        for record in records
+    ]
+
+
+def _turn_to_m2(entry: Mapping[str, Any]) -> dict[str, Any]:
+    turned = {"area_m2" if key == "area_mm2" else key: value for key, value in entry.items()}
+    return turned | {"area_m2": _trim(turned["area_m2"] / 1e6)} if "area_m2" in turned else turned
+
+
 def tabulate_images(
     records: Sequence[Mapping[str, Any]], class_names: Sequence[str], among: Sequence[str]
 ) -> list[dict[str, Any]]:
@@ -164,15 +190,16 @@ def tabulate_images(
         class_names: Position is the class id.
         among: The classes whose objects were counted.
     """
-    has_size = any("area_mm2" in entry for record in records for entry in record["classes"].values())
+    stated = {key for record in records for entry in record["classes"].values() for key in entry}
+    unit = next((key for key in ("area_m2", "area_mm2") if key in stated), None)
     rows = []
     for record in records:
         row = {key: record[key] for key in ("image", "height_px", "width_px")}
         for name in class_names:
             measured = record["classes"][name]
             row |= {f"area_px/{name}": measured["area_px"], f"share/{name}": measured["share"]}
-            if has_size:
-                row[f"area_mm2/{name}"] = measured.get("area_mm2", math.nan)
+            if unit is not None:
+                row[f"{unit}/{name}"] = measured.get(unit, math.nan)
             if name in among:
                 row[f"objects/{name}"] = sum(one["class"] == name for one in record["objects"])
         rows.append(row)

@@ -207,10 +207,7 @@ class Criterion(nn.Module):
     def _choose_reduction(self, normalizers: Mapping[str, Tensor] | None, steps: int) -> Reduction:
         synced = self.training and torch.is_grad_enabled() and torch.distributed.is_available()
         processes = torch.distributed.get_world_size() if synced and torch.distributed.is_initialized() else 1
-        if normalizers is None:
-            return Reduction(processes, processes / steps, 1 / steps, 1 / steps)
-        share = 1 / (processes * steps)
-        return Reduction(processes, 1 / steps, share, share)
+        return Reduction(processes, steps if normalizers is None else processes * steps)
 
     def _open_summands(
         self, batch: LabelBatch, normalizers: Mapping[str, Tensor] | None, zero: Tensor

@@ -11,7 +11,7 @@ from torch import Tensor
 from segplus.losses.channel_terms import Channels, ChannelTerm
 from segplus.losses.terms import LabelBatch, Reduction, Summand
 
-ALONE = Reduction(1, 1.0, 1.0, 1.0)
+ALONE = Reduction(processes=1, divisor=1)
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class LovaszSoftmax(ChannelTerm):
                 self._walk_region(summand, channels, slice(i, i + 1), (ALONE, summand.scale, summand.scale))
             return
         synced = self.sync and reduction.processes > 1
-        shares = (reduction.gradient_share, reduction.value_share) if synced else (reduction.lone_share,) * 2
-        scales = [channels.logits.new_full((), share) for share in shares]
+        gradient_factor = reduction.synced_gradient_factor if synced else reduction.value_factor
+        scales = [channels.logits.new_full((), factor) for factor in (gradient_factor, reduction.value_factor)]
         self._walk_region(summand, channels, slice(None), (reduction if synced else ALONE, scales[0], scales[1]))
 
     def _walk_region(
@@ -69,8 +69,8 @@ class LovaszSoftmax(ChannelTerm):
         """Return the value the plain way, every error sorted, from probabilities (N, C, H, W)."""
         if not self.per_image:
             if self.sync:
-                return reduction.apply_shares(self._evaluate_region(probabilities, batch, slice(None), reduction))
-            return self._evaluate_region(probabilities, batch, slice(None), ALONE) * reduction.lone_share
+                return reduction.scale_synced(self._evaluate_region(probabilities, batch, slice(None), reduction))
+            return self._evaluate_region(probabilities, batch, slice(None), ALONE) * reduction.value_factor
         images = [slice(i, i + 1) for i in range(len(probabilities))]
         values = [self._evaluate_region(probabilities, batch, image, ALONE) for image in images]
         return torch.stack(values).sum() * summand.scale

@@ -189,5 +189,5 @@ class OhemCrossEntropy(LogLossTerm):
     def divide_kept(self, kept: Tensor, reduction: Reduction) -> Tensor:
         """Return the number of kept pixels, over the factor by which the mean counts."""
         if not self.sync:
-            return kept / reduction.lone_share
-        return reduction.add_over_processes(kept) / reduction.gradient_share
+            return kept / reduction.value_factor
+        return reduction.add_over_processes(kept) / reduction.synced_gradient_factor

@@ -78,7 +78,7 @@ def evaluate_overlap(
         return term.finish(Overlaps(*sums), batch.class_weights).sum() * summand.scale
     sums = sums.sum(1, keepdim=True)
     if not term.sync:
-        return term.finish(Overlaps(*sums), batch.class_weights).sum() * reduction.lone_share
+        return term.finish(Overlaps(*sums), batch.class_weights).sum() * reduction.value_factor
     # The sum of all processes, of which only this process' own is differentiated.
     sums = sums + (reduction.add_over_processes(sums.detach()) - sums.detach())
-    return reduction.apply_shares(term.finish(Overlaps(*sums), batch.class_weights).sum())
+    return reduction.scale_synced(term.finish(Overlaps(*sums), batch.class_weights).sum())

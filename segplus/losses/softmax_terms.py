@@ -111,7 +111,15 @@ def finish_overlaps(
     *,
     wants_slopes: bool,
 ) -> Tensor | None:
-    """Finish every overlap term.
+    """Add the value of every overlap term to its summand, and return the derivative of their weighted sum.
+
+    By class, h_i, a_i, q_i and n_i are the hits, areas and squares of image i and its pixels of the truth. A term with
+    the finish f and the weight w adds v f to its value and w g f' to the slopes, f' being the derivative by h, a and q:
+
+        per image:       f(h_i, a_i, q_i, n_i)            v = g = 1 / (number of images that count)
+        of the batch:    f(sum_i (h_i, a_i, q_i, n_i))    v and g as in `Reduction`
+
+    With sync the sum is over the images of all processes.
 
     Args:
         sums: Hits, areas and squares of every image, shape (3, N, C).
@@ -120,35 +128,46 @@ def finish_overlaps(
         reduction: How sums become values.
         wants_slopes: Whether to differentiate; in inference mode nothing can be.
     Returns:
-        The derivative of the weighted values by `sums`, shape (3, N, C), or None.
+        The slopes, shape (3, N, C), or None.
     """
-    counts = walk.batch.class_pixels.to(sums)
-    total = torch.zeros_like(sums)
+    counts = walk.batch.class_pixels.to(sums)  # (N, C)
+    slopes = torch.zeros_like(sums)
     for summand in summands:
+        synced = summand.term.sync
         if summand.term.per_image:
-            leaf, regions = sums.detach(), counts
-            scale = value_scale = summand.scale
+            regions, region_counts = sums.detach(), counts
+            value_factor = gradient_factor = summand.scale
         else:
-            local = torch.cat([sums, counts[None]]).sum(1, keepdim=True)  # (4, 1, C)
-            merged = reduction.add_over_processes(local) if summand.term.sync else local
-            leaf, regions = merged[:3].detach(), merged[3]
-            scale = sums.new_full((), reduction.gradient_share if summand.term.sync else reduction.lone_share)
-            value_scale = sums.new_full((), reduction.value_share if summand.term.sync else reduction.lone_share)
+            whole = torch.cat([sums, counts[None]]).sum(1, keepdim=True)  # (4, 1, C)
+            whole = reduction.add_over_processes(whole) if synced else whole
+            regions, region_counts = whole[:3].detach(), whole[3]
+            value_factor = sums.new_full((), reduction.value_factor)
+            gradient_factor = sums.new_full((), reduction.synced_gradient_factor) if synced else value_factor
         with torch.set_grad_enabled(wants_slopes):
-            leaf.requires_grad_(wants_slopes)
-            value = summand.term.finish(Overlaps(leaf[0], leaf[1], leaf[2], regions), walk.batch.class_weights).sum()
-            summand.value += value.detach() * value_scale
+            regions.requires_grad_(wants_slopes)
+            overlaps = Overlaps(regions[0], regions[1], regions[2], region_counts)
+            value = summand.term.finish(overlaps, walk.batch.class_weights).sum()
+            summand.value += value.detach() * value_factor
             if wants_slopes:
-                (slope,) = torch.autograd.grad(value, leaf, materialize_grads=True, allow_unused=True)
-                total += slope * (summand.weight * scale)
-    return total if wants_slopes else None
+                (slope,) = torch.autograd.grad(value, regions, materialize_grads=True, allow_unused=True)
+                slopes += slope * (summand.weight * gradient_factor)
+    return slopes if wants_slopes else None
 
 
 class ImageWalk:
     """The last walk over some images: the values of the pixel terms and the gradient of all terms.
 
-    The gradient by logit c of a pixel is rise * p_c - hold * [c is the true class] - spread * mixture_c, plus what
-    overlap terms add by class.
+    With p the probabilities of a pixel, t its true class and m the mixture (the class weights, or 1), pixel term k is
+    u_k l_k(log p_t) - e_k sum_c m_c log p_c; H_c, A_c and Q_c are the slopes of all overlap terms by the hits, areas
+    and squares of class c. The gradient by logit c is
+
+        probability_factor p_c - target_factor [c = t] - mixture_factor m_c + p_c (A_c + 2 Q_c p_c), where
+
+        target_factor      = -sum_k u_k l_k'(log p_t) - H_t p_t
+        mixture_factor     = sum_k e_k
+        probability_factor = target_factor + mixture_factor sum_c m_c - sum_c p_c (A_c + 2 Q_c p_c) - mean_slope
+
+    and mean_slope belongs to the terms of `Channels`, which add p_c dL/dp_c by themselves.
 
     Args:
         walk: The batch.
@@ -158,20 +177,20 @@ class ImageWalk:
 
     def __init__(self, walk: SoftmaxWalk, images: Images, terms: ImageTerms) -> None:
         self.walk, self.images, self.terms = walk, images, terms
-        # By pixel term: minus the factor of the true class's loss, and the share that is spread over all classes.
-        self.factors, self.spreads = [], []
+        # By pixel term, arranged: -u_k, and the factor of e_k that differs from pixel to pixel.
+        self.negated_weights, self.smoothed = [], []
         for summand, chosen in terms.pixels:
             weight, emphasis = summand.term.weigh(images.labels), summand.term.emphasize(images.labels)
             arranged = walk.grid.arrange(weight if emphasis is None else weight * emphasis)
             factor = summand.scale * (-_find_weight(summand) * (1 - summand.term.smoothing))
-            self.factors.append((arranged if chosen is None else arranged * chosen) * factor)
+            self.negated_weights.append((arranged if chosen is None else arranged * chosen) * factor)
             if emphasis is None or summand.term.smoothing == 0:
-                self.spreads.append(images.valid)
+                self.smoothed.append(images.valid)
             else:
-                self.spreads.append(images.valid * walk.grid.arrange(emphasis))
+                self.smoothed.append(images.valid * walk.grid.arrange(emphasis))
         known, slopes = terms.log_target, terms.slopes
         self.log_target = torch.empty_like(images.valid) if known is None else known
-        self.hits: Tensor | None = None  # what overlap terms add to the derivative by the true class's logit
+        self.hits: Tensor | None = None  # H_t p_t
         if slopes is not None and known is not None:
             slope = slopes[0].gather(1, images.ids.flatten(1)).view_as(known)
             self.hits = slope.mul_(known.exp()).mul_(images.valid)
@@ -182,11 +201,11 @@ class ImageWalk:
         differentiates = self.images.source.gradient is not None
         self.walk.grid.visit(self.images.source, self._differentiate if differentiates else self._observe)
         values = []
-        for (summand, _), factor, spread in zip(self.terms.pixels, self.factors, self.spreads, strict=True):
+        for (summand, _), negated, smoothed in zip(self.terms.pixels, self.negated_weights, self.smoothed, strict=True):
             smoothing = summand.term.smoothing
-            total = (summand.term.losses(self.log_target) * factor).sum() / -_find_weight(summand)
+            total = (summand.term.losses(self.log_target) * negated).sum() / -_find_weight(summand)
             if smoothing and self.log_mixed is not None:
-                total = total - (self.log_mixed * spread).sum() * summand.scale * (smoothing / self.walk.classes)
+                total = total - (self.log_mixed * smoothed).sum() * summand.scale * (smoothing / self.walk.classes)
             values.append(total)
         return values
 
@@ -199,38 +218,41 @@ class ImageWalk:
         return found
 
     def _differentiate(self, chunk: Tensor, position: Position) -> None:
+        """Put the gradient by a chunk's logits in its place."""
         found, terms = self._observe(chunk, position), self.terms
         ids = self.images.ids[position]
-        hold = self._hold_pixels(found.log_target, position)
-        spread = self._spread_pixels(position) if self.walk.mixture is not None else None
-        rise = hold if spread is None else hold + spread * self.walk.mixture_sum
+        target_factor = self._sum_target_factors(found.log_target, position)
+        mixture_factor = self._sum_mixture_factors(position) if self.walk.mixture is not None else None
+        probability_factor = target_factor
+        if mixture_factor is not None:
+            probability_factor = target_factor + mixture_factor * self.walk.mixture_sum
         if terms.mean_slope is not None:
-            rise = rise - terms.mean_slope[position]
+            probability_factor = probability_factor - terms.mean_slope[position]
         if terms.slopes is None or self.hits is None:
-            found.exps.mul_(rise / found.norm)
+            found.exps.mul_(probability_factor / found.norm)
         else:
             hit, share = self.hits[position], self.images.valid[position] / found.norm
-            hold = hold - hit
-            _apply_slopes(found.exps, share, terms.slopes, rise - hit, terms.squares)
-        found.exps.scatter_add_(0, ids[None], -hold[None])
-        if spread is not None:
-            chunk[self.walk.classes] = -spread
+            target_factor = target_factor - hit
+            _apply_slopes(found.exps, share, terms.slopes, probability_factor - hit, terms.squares)
+        found.exps.scatter_add_(0, ids[None], -target_factor[None])
+        if mixture_factor is not None:
+            chunk[self.walk.classes] = -mixture_factor
 
-    def _hold_pixels(self, log_target: Tensor, position: Position) -> Tensor:
-        """Return `hold` of a chunk's pixels from the log-probability of their true classes."""
+    def _sum_target_factors(self, log_target: Tensor, position: Position) -> Tensor:
+        """Return -sum_k u_k l_k'(log p_t) of a chunk's pixels."""
         total = None
-        for (summand, _), factor in zip(self.terms.pixels, self.factors, strict=True):
+        for (summand, _), negated in zip(self.terms.pixels, self.negated_weights, strict=True):
             if summand.weight:
-                hold = summand.term.slopes(log_target) * factor[position]
-                total = hold if total is None else total.add_(hold)
+                factor = summand.term.slopes(log_target) * negated[position]
+                total = factor if total is None else total.add_(factor)
         return torch.zeros_like(log_target) if total is None else total
 
-    def _spread_pixels(self, position: Position) -> Tensor:
-        """Return `spread` of a chunk's pixels."""
+    def _sum_mixture_factors(self, position: Position) -> Tensor:
+        """Return sum_k e_k of a chunk's pixels."""
         total = torch.zeros_like(self.images.valid[position])
-        for (summand, _), mixed in zip(self.terms.pixels, self.spreads, strict=True):
+        for (summand, _), smoothed in zip(self.terms.pixels, self.smoothed, strict=True):
             share = summand.term.smoothing / self.walk.classes
-            total += mixed[position] * (summand.scale * (summand.weight * share))
+            total += smoothed[position] * (summand.scale * (summand.weight * share))
         return total
 
 
@@ -239,23 +261,23 @@ def _find_weight(summand: Summand[PixelTerm]) -> float:
     return summand.weight or 1.0
 
 
-def _apply_slopes(exps: Tensor, share: Tensor, slopes: Tensor, rise: Tensor, squares: bool) -> None:
-    """Turn exponentials into `rise` times the probabilities plus what areas and squares add by class, in place.
+def _apply_slopes(exps: Tensor, share: Tensor, slopes: Tensor, factor: Tensor, squares: bool) -> None:
+    """Turn exponentials into p_c (factor + A_c + 2 Q_c p_c - sum_j p_j (A_j + 2 Q_j p_j)), in place.
 
     Args:
         exps: Exponentials, shape (C, n, rows, width).
         share: 1 / their sum, 0 where ignored, shape (n, rows, width).
-        slopes: Derivatives by hits, areas and squares, shape (3, n, C).
-        rise: Factor of the probabilities from everything else, 0 where ignored, shape (n, rows, width).
-        squares: Whether the derivatives by squares are not all 0.
+        slopes: Derivatives H, A and Q by hits, areas and squares, shape (3, n, C).
+        factor: Of the probabilities from everything else, 0 where ignored, shape (n, rows, width).
+        squares: Whether Q is not all 0.
     """
     by_area, by_square = slopes[1].t()[:, :, None, None], slopes[2].t()[:, :, None, None]  # (C, n, 1, 1)
     if squares:
         probabilities = exps.mul_(share)
         by_class = (probabilities * (2 * by_square)).add_(by_area).mul_(probabilities)
-        probabilities.mul_(rise - by_class.sum(0)).add_(by_class)
+        probabilities.mul_(factor - by_class.sum(0)).add_(by_class)
     else:
-        rest = rise - _add_over_classes(slopes[1], exps) * share
+        rest = factor - _add_over_classes(slopes[1], exps) * share
         exps.mul_(torch.add(by_area, rest)).mul_(share)
 
 

@@ -157,19 +157,33 @@ def require_at_least(key: str, term: Term, names: Sequence[str], least: float) -
 
 @dataclass(frozen=True)
 class Reduction:
-    """What the value and the gradient of a term without denominator are multiplied by.
+    """What the value and the gradient of a term that is finished from sums are multiplied by.
+
+    s_r are the sums of process r, s = s_1 + ... + s_P those of all P processes, f the term's finish and D the divisor:
+
+        term with sync (sums are added first):    value f(s) / D      gradient by s_r  P f'(s) / D
+        term without (each process by itself):    value f(s_r) / D    gradient by s_r  f'(s_r) / D
+
+    K is the number of accumulation steps. Where a call returns a mean, D = K, and gradients averaged over processes, as
+    DDP does, are f'(s) / K. Where it returns its share of the whole, D = P K: the shares of all calls are added up.
 
     Args:
-        processes: Number of processes whose sums are added before the finish; 1 where nothing is exchanged.
-        gradient_share: Factor of the gradient where sums are added over processes.
-        value_share: Factor of the value there.
-        lone_share: Factor of both where every process finishes its own sums.
+        processes: P, the processes whose sums are added before the finish; 1 where nothing is exchanged.
+        divisor: D, which is K or P K.
     """
 
     processes: int
-    gradient_share: float
-    value_share: float
-    lone_share: float
+    divisor: int
+
+    @property
+    def value_factor(self) -> float:
+        """1 / D: of every value, and of the gradient of a term without sync."""
+        return 1 / self.divisor
+
+    @property
+    def synced_gradient_factor(self) -> float:
+        """P / D: of the gradient of a term with sync."""
+        return self.processes / self.divisor
 
     def add_over_processes(self, sums: Tensor) -> Tensor:
         """Return the sums of all processes; every process differentiates its own."""
@@ -202,9 +216,9 @@ class Reduction:
         start = sum(lengths[: torch.distributed.get_rank()])
         return (joined[0], joined[1] > 0), slice(start, start + values.numel())
 
-    def apply_shares(self, value: Tensor) -> Tensor:
-        """Return the value and gradient of a term whose sums were added over processes, each times its share."""
-        return value.detach() * self.value_share + (value - value.detach()) * self.gradient_share
+    def scale_synced(self, value: Tensor) -> Tensor:
+        """Return the value of a term with sync, its value times 1 / D and its gradient times P / D."""
+        return value.detach() * self.value_factor + (value - value.detach()) * self.synced_gradient_factor
 
 
 TermType = TypeVar("TermType", bound=Term)

@@ -224,40 +224,47 @@ def _label_cells(
 ) -> tuple[Tensor, Tensor]:
     """Return the best class of the pixels of cells, (Y, X, M), and whether another comes near it.
 
+    A cell has four corners i, whose weights b_i at a pixel are >= 0 and add up to 1, and class k has the score v_k,i at
+    corner i. With W, the classes that win at a corner,
+
+        score_k = sum_i b_i v_k,i  <=  sum_i b_i max_{j not in W} v_j,i = bound     for every class k not in W
+
+    so where the best score of W stays above the bound at every pixel of a cell, no other class is looked at.
+
     Args:
         scores: Scores on the model's grid, (C, hw) or (hw, C).
         corners: Flat positions of the cells' corners, (4, M).
-        winners: Best classes at the corners, (4, M), ascending: the first best is the lowest id.
+        winners: W, the best classes at the corners, (4, M), ascending: the first best is the lowest id.
         by_class: Whether the classes come first in `scores`.
-        shares: Weights of the lower rows, (Y, 1, M), and of the right columns, (X, M).
+        shares: Weights of the lower rows, (Y, 1, M), and of the right columns, (X, M), whose products are the b_i.
     """
-    values, bound = _gather_winners(scores, corners, winners, by_class)
-    tolerance = measure_tolerance(values)
-    labels, near, doubtful = _choose_winner(values, bound, winners, shares, tolerance)
+    winner_scores, other_scores = _gather_winners(scores, corners, winners, by_class)
+    tolerance = measure_tolerance(winner_scores)
+    labels, near, exceeded = _choose_winner(winner_scores, other_scores, winners, shares, tolerance)
     classes = scores.shape[0 if by_class else 1]
     step = max(1, count_values(scores.device) // (4 * classes))
-    cells = doubtful.nonzero().flatten()
-    for start in range(0, len(cells), step):
-        where = cells[start : start + step]
-        block = _gather_corners(scores, corners[:, where], by_class)
-        block = block.permute(1, 2, 0).contiguous() if by_class else block
-        found = _choose_class(block, shares[0][..., where], shares[1][:, where], labels.dtype)
-        labels[:, :, where], near[:, :, where] = found
+    open_cells = exceeded.nonzero().flatten()
+    for start in range(0, len(open_cells), step):
+        cells = open_cells[start : start + step]
+        all_scores = _gather_corners(scores, corners[:, cells], by_class)
+        all_scores = all_scores.permute(1, 2, 0).contiguous() if by_class else all_scores  # (4, m, C)
+        found = _choose_class(all_scores, shares[0][..., cells], shares[1][:, cells], labels.dtype)
+        labels[:, :, cells], near[:, :, cells] = found
     return labels, near
 
 
 def _gather_winners(scores: Tensor, corners: Tensor, winners: Tensor, by_class: bool) -> tuple[Tensor, Tensor]:
-    """Return the winners' values, (4 winners, 4 corners, M), and the greatest of all other classes', (4 corners, M)."""
+    """Return the winners' scores, (4 winners, 4 corners, M), and the greatest of all other classes', (4 corners, M)."""
     count = corners.shape[1]
     chosen = torch.empty(4, 4, count, dtype=choose_float_dtype(scores), device=scores.device)
-    bound = torch.empty(4, count, dtype=chosen.dtype, device=scores.device)
+    others = torch.empty(4, count, dtype=chosen.dtype, device=scores.device)
     classes = scores.shape[0 if by_class else 1]
     step = max(1, count_values(scores.device) // (4 * classes))
     for start in range(0, count, step):
         chunk = slice(start, start + step)
         values = _gather_corners(scores, corners[:, chunk], by_class)  # (4, m, C) or (C, 4, m)
-        chosen[..., chunk], bound[:, chunk] = _split_winners(values, winners[:, chunk], by_class)
-    return chosen, bound
+        chosen[..., chunk], others[:, chunk] = _split_winners(values, winners[:, chunk], by_class)
+    return chosen, others
 
 
 def _gather_corners(scores: Tensor, corners: Tensor, by_class: bool) -> Tensor:
@@ -286,23 +293,24 @@ def _interpolate(corners: Tensor, shares: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def _choose_winner(
-    values: Tensor, bound: Tensor, winners: Tensor, shares: tuple[Tensor, Tensor], tolerance: float
+    winner_scores: Tensor, other_scores: Tensor, winners: Tensor, shares: tuple[Tensor, Tensor], tolerance: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the best of four winners per pixel, (Y, X, M), and whether another winner comes near it.
 
-    The third tensor, (M,), says in which cells any other class may be better or near.
+    The third tensor, (M,), says in which cells the bound, interpolated from `other_scores`, comes near or exceeds it.
     """
-    best = _interpolate(values[0], shares)
+    best = _interpolate(winner_scores[0], shares)
     labels = winners[0].expand(best.shape)
     second = torch.full_like(best, -torch.inf)
     for index in range(1, 4):
-        pixels = _interpolate(values[index], shares)
+        pixels = _interpolate(winner_scores[index], shares)
         pixels.masked_fill_(winners[index] == winners[index - 1], -torch.inf)  # the same class once more
         labels = torch.where(pixels > best, winners[index], labels)
         torch.maximum(second, torch.minimum(best, pixels), out=second)
         torch.maximum(best, pixels, out=best)
     best -= tolerance
-    return labels, second >= best, (_interpolate(bound, shares) >= best).flatten(0, 1).any(0)
+    bound = _interpolate(other_scores, shares)
+    return labels, second >= best, (bound >= best).flatten(0, 1).any(0)
 
 
 def _choose_class(values: Tensor, rows: Tensor, columns: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

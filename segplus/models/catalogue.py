@@ -38,22 +38,22 @@ class CatalogueRow:
 
 NETWORKS = (
     CatalogueRow(
-        "segplus-unet", "images are few and unlike photographs: microscopy, scans, channels of a satellite",
+        "segplus-unet", "you have few images, unlike photographs: microscopy, scans, satellite channels",
         "U-Net as published, with BatchNorm or without", "Ronneberger 2015", "https://arxiv.org/abs/1505.04597",
         {"num_channels": 1, "num_labels": 2, "norm": "none"}, 31.03, stride=1,
     ),
     CatalogueRow(
-        "segplus-segnet", "you compare with the literature of its time; memory decides, not time",
+        "segplus-segnet", "you compare with the literature of its time; memory matters, time does not",
         "VGG16 and its mirror image, joined by pooling indices", "Badrinarayanan 2015",
         "https://arxiv.org/abs/1511.00561", {"num_labels": 11}, 29.45, stride=1,
     ),
     CatalogueRow(
-        "segplus-enet", "a third of a million parameters is what there is room for",
+        "segplus-enet", "there is room for no more than a third of a million parameters",
         "bottlenecks, dilated and asymmetric, nearly all of them at stride 8", "Paszke 2016",
         "https://arxiv.org/abs/1606.02147", {"num_labels": 11}, 0.350, stride=1,
     ),
     CatalogueRow(
-        "segplus-espnetv2", "a small device shall run it, and its Cityscapes or VOC weights are near your images",
+        "segplus-espnetv2", "it must run on a small device, and its Cityscapes or VOC weights suit your images",
         "pyramids of dilated depthwise convolutions", "Mehta 2019", "https://arxiv.org/abs/1811.11431",
         {"num_labels": 20}, 0.789, stride=2,
     ),
@@ -62,7 +62,7 @@ NETWORKS = (
         "Yu 2018", "https://arxiv.org/abs/1808.00897", {"num_labels": 19}, 13.24, 13.39, stride=8,
     ),
     CatalogueRow(
-        "segplus-bisenetv2", "it shall be fast and you have no pretrained weights",
+        "segplus-bisenetv2", "it must be fast and you have no pretrained weights",
         "two branches from the first layer on",
         "Yu 2020", "https://arxiv.org/abs/2004.02147", {"num_labels": 19}, 3.36, 5.23, stride=8,
     ),
@@ -99,7 +99,7 @@ HEADS_LISTED = (
         "Kirillov 2019", "https://arxiv.org/abs/1901.02446", takes=_PYRAMID,
     ),
     CatalogueRow(
-        "upernet", "accuracy counts more than time, on Swin or ConvNeXt", "pooled pyramid above a feature pyramid",
+        "upernet", "accuracy matters more than time, on Swin or ConvNeXt", "pooled pyramid above a feature pyramid",
         "Xiao 2018", "https://arxiv.org/abs/1807.10221", takes=_PYRAMID,
     ),
     CatalogueRow(
@@ -133,7 +133,7 @@ HEADS_LISTED = (
         "Strudel 2021", "https://arxiv.org/abs/2105.05633", takes=_LAST,
     ),
     CatalogueRow(
-        "linear_probe", "you ask what a DINOv2 or DINOv3 knows already",
+        "linear_probe", "you ask what a DINOv2 or DINOv3 already knows",
         "BatchNorm and a classifier; set `freeze: [encoder]`", "Oquab 2023", "https://arxiv.org/abs/2304.07193",
         takes=_LAST,
     ),
@@ -159,7 +159,7 @@ LIBRARY = (
         millions=3.75, stride=4,
     ),
     CatalogueRow(
-        "dpt", "there are weights of a large ViT near your images, and a GPU",
+        "dpt", "you have a GPU, and weights of a large ViT that suit your images",
         "a plain ViT whose layers become a pyramid again", "Ranftl 2021", "https://arxiv.org/abs/2103.13413",
         {"use_auxiliary_head": False}, 111.17, 111.80, stride=1,
     ),
@@ -177,11 +177,11 @@ LIBRARY = (
         "https://arxiv.org/abs/2202.03555", {"use_auxiliary_head": False}, 160.70, 162.51, stride=4,
     ),
     CatalogueRow(
-        "mobilenet_v2", "a telephone shall run it, and weights are wanted", "DeepLabV3 on MobileNetV2", "Sandler 2018",
-        "https://arxiv.org/abs/1801.04381", millions=2.56, stride=32,
+        "mobilenet_v2", "it must run on a phone, and you want pretrained weights", "DeepLabV3 on MobileNetV2",
+        "Sandler 2018", "https://arxiv.org/abs/1801.04381", millions=2.56, stride=32,
     ),
     CatalogueRow(
-        "mobilevit", "a telephone shall run it, and MobileNetV2 is not enough", "DeepLabV3 on MobileViT", "Mehta 2021",
+        "mobilevit", "it must run on a phone, and MobileNetV2 is not enough", "DeepLabV3 on MobileViT", "Mehta 2021",
         "https://arxiv.org/abs/2110.02178", millions=6.39, stride=32,
     ),
 )  # fmt: skip

@@ -35,60 +35,60 @@ class DataRecipe:
 
     Args:
         dataset: `synthetic`, a folder, a manifest file, or a Hub id. `${NAME}` stands for an environment variable.
-        layout: How the folder is built; `auto` looks, and refuses to choose between two.
+        layout: How images and masks lie in the folder; `auto` recognises it, and asks if two layouts are possible.
         dataset_config: Configuration of a Hub data set.
         revision: Branch, tag or commit of a Hub data set.
         streaming: Read a Hub data set while training, without downloading it: the training split as an endless stream,
             the first `max_images` of the other splits. With `max_images.train` the training split is its head, too.
-        shuffle_buffer_images: Images of a stream among which the next one is drawn; they are held encoded.
-        image_column: Column that holds the image; found by its type where it is not given.
-        label_column: Column that holds the mask; found by its type where it is not given.
-        images: Name of the image folder, where it is not one of the usual ones; `*` stands for any folder or part of a
-            name, as in `*/images` for a folder a tile.
-        masks: Name of the mask folder, where there are several or it is not one of the usual ones; `*` as in `images`.
+        shuffle_buffer_images: Images of a stream that are held, still encoded, and from which the next one is drawn.
+        image_column: Column of the images; found by its type if not given.
+        label_column: Column of the masks; found by its type if not given.
+        images: Name of the folder of images, if it is not a usual one; `*` stands for any folder or part of a name, as
+            in `*/images` for one folder per tile.
+        masks: Name of the folder of masks, if there are several or it is not a usual one; `*` as in `images`.
         image_pattern: Regular expression on an image's file name, or with a slash in it on the path below the folder;
             its group is the key of the pair.
         mask_pattern: The same for masks.
         annotations: Annotation file (COCO, or a CSV of run lengths), relative to the data set; `{split}` stands for the
             split's name.
-        run_order: Whether run lengths go down the `columns` or along the `rows`; seen from the objects where it is not
-            given, and `columns` where images are square.
-        train_split: Name of the training split in the data set; found by the usual names where it is not given.
-        validation_split: Name of the validation split; `none` uses none that is there.
-        test_split: Name of the test split; `none` uses none that is there.
-        validation_share: Share of the training images that becomes the validation split where there is none.
-        test_share: Share of the training images that becomes the test split where there is none.
-        split_seed: Seed of the splits that are made.
+        run_order: Whether run lengths go down the `columns` or along the `rows`; if not given, recognised
+            by the shape of the objects, and `columns` for square images.
+        train_split: Name of the training split in the data set; found by the usual names if not given.
+        validation_split: Name of the validation split; `none` leaves out one that exists.
+        test_split: Name of the test split; `none` leaves out one that exists.
+        validation_share: Share of the training images that becomes the validation split, if there is none.
+        test_share: Share of the training images that becomes the test split, if there is none.
+        split_seed: Seed of the splits that are drawn.
         group_pattern: Regular expression on an image's name; its first group names the group that stays in one split.
-        stratify: Make splits that hold each class equally often.
+        stratify: Draw splits that each hold their share of the images of every class.
         folds: Number of cross-validation folds over the training images; 0 for none. Each fold's run gets a folder of
             its own inside training.output_dir: fold-0, fold-1, ...
         fold: The fold that becomes the validation split, from 0.
         classes: List of names, mapping of mask value to name, path of an id2label.json or another legend, or `voc` for
-            the names of Pascal VOC; None reads the data's.
+            the names of Pascal VOC; None reads those of the data.
         colors: Mapping of class name to [red, green, blue], or path of a legend (JSON, or CSV of name, r, g, b).
         reduce_labels: Mask value 0 is ignored and every other value is lowered by one.
         void: Mask values, class names, or colours that are ignored.
-        merge: New class name to the names that become it.
-        unknown: What a value or colour outside the classes does: `error` or `ignore`.
+        merge: Name of a new class -> names of the classes that become it.
+        unknown: What happens with a value or colour that no class has: `error` or `ignore`.
         encoding: How masks hold classes; `auto` reads single-channel values, palettes, and colours with `colors`.
-        threshold: Smallest mask value that is foreground, for `encoding: binary`; by default 128, and masks of many
-            values then have to state it.
+        threshold: Smallest mask value that is foreground, for `encoding: binary`; 128 by default. If masks have many
+            values, it must be stated.
         color_tolerance: Largest distance per channel to a colour of the legend, for lossy masks.
-        instance_divisor: Mask value // this is the class, for `encoding: instances`; a smaller value that is a class's
-            is this class.
-        mask_channel: The channel that holds the ids where a mask has several.
+        instance_divisor: The class is the mask value // this, for `encoding: instances`; a smaller value that a class
+            has is that class.
+        mask_channel: The channel of the ids, if a mask has several channels.
         unlabelled: What pixels without a polygon are: `background` (a class of its own) or `ignore`.
         unmasked: Name of the first class where an image without a mask shows nothing else, as images without a defect
             do; by default such images are an error.
         image_range: Values [low, high] that become 0 and 255 in images deeper than 8 bits; by default the type's range.
             `{low: 0, high: 4000, clip: true}` lets single values lie outside.
         channels: Number of image channels; 3 gives RGB images, any other number arrays of shape (H, W, channels).
-        cache: Folder in which every training image is kept decoded, memory mapped; None decodes it every time.
-        max_image_megapixels: Largest image or mask that is decoded at once; arrays and TIFF files whose windows alone
+        cache: Folder in which decoded training images are kept and memory mapped; None decodes them every time.
+        max_image_megapixels: Largest image or mask that is decoded at once; arrays and TIFF files of which only parts
             are read may be larger.
-        max_images: Split name to the largest number of images that is used of it.
-        synthetic_images: Split name to the number of images drawn, for `dataset: synthetic`.
+        max_images: Split -> the number of its images that are used at most.
+        synthetic_images: Split -> the number of images that are drawn, for `dataset: synthetic`.
         synthetic_size_px: Height and width of the drawn images.
         seed: Seed of the drawn images.
     """

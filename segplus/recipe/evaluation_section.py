@@ -18,11 +18,13 @@ class ProtocolRecipe:
     """How a prediction is formed.
 
     Args:
-        name: `fixed` serves the image as the saved image processor does, the way of transformers' pipeline; `original`
-            keeps the image's size and pads it to `stride_px`; `sliding` cuts the original size into windows.
-        window_px: Height and width of a window, multiples of `stride_px`; larger than the image means no windows.
+        name: `fixed` resizes the image as the saved image processor does, like the pipeline of transformers; `original`
+            keeps its size and pads it to a multiple of `stride_px`; `sliding` keeps its size and cuts it into windows.
+        window_px: Height and width of a window, multiples of `stride_px`; an image that fits into one window is
+            predicted whole.
         overlap: Share of a window that the next one covers again.
-        blending: Weight of a window's pixels where windows overlap: `gaussian` trusts the middle, `uniform` all alike.
+        blending: How pixels are weighted where windows overlap: `gaussian` prefers the middle of a window, `uniform`
+            weights all pixels equally.
         windows_per_batch: Windows in one forward pass.
         stride_px: Sides are padded to a multiple of it; the coarsest stride inside the model, or its patch size.
         scales: The image is also predicted at these sizes, relative to its own; the results are averaged.
@@ -80,22 +82,22 @@ class EvaluationRecipe:
 
     Args:
         protocol: How predictions are formed.
-        metrics: Beside the confusion matrix's: our own by name; any metric of the `evaluate` library by name or path,
-            or a function of one's own by dotted path, each also as a mapping of the name to its arguments.
+        metrics: Metrics beside those of the confusion matrix: built-in ones by name, any metric of the `evaluate`
+            library by name or path, your own functions by dotted path; with arguments, a mapping of the name to them.
         boundary_share: Width of the region that boundary IoU measures, as a share of the image's diagonal.
         trimap_widths_px: Distances from a border of the truth within which trimap IoU counts.
-        surface_tolerance: Distance up to which surface Dice takes two borders as equal, in units of `spacing`.
+        surface_tolerance: Distance up to which surface Dice counts two borders as equal, in units of `spacing`.
         spacing: Height and width of a pixel, for hausdorff_95 and surface_dice.
-        surface_border: What hausdorff_95 and surface_dice measure between: border `pixels`, or `surfels`, pieces of
-            line between pixels that are weighed by their length.
-        object_overlap: IoU above which `objects` takes a predicted object for one of the truth.
-        object_sizes_px: Limits between the sizes of objects that are counted apart, in pixels, ascending.
+        surface_border: What hausdorff_95 and surface_dice measure: border `pixels`, or `surfels`, pieces of line
+            between pixels, weighted by their length.
+        object_overlap: IoU above which a predicted object matches one of the truth, for `objects`.
+        object_sizes_px: Areas in pixels, ascending, that divide objects into the size classes of `objects`.
         object_background: Whether class 0 has objects.
-        calibration_bins: Bins of the confidence for the expected calibration error.
-        bootstrap_resamples: Resamples of the images for the 95 % intervals; 0 leaves them out.
-        bootstrap_seed: Another seed draws other resamples.
-        bootstrap_group_pattern: Regular expression on an image's name; its first group names the patient or scene that
-            resamples draw whole. None draws images.
+        calibration_bins: Number of bins of the confidence for the expected calibration error.
+        bootstrap_resamples: Number of resamples of the images for the 95 % intervals; 0 computes no intervals.
+        bootstrap_seed: Seed of the resamples.
+        bootstrap_group_pattern: Regular expression on an image's name; its first group names the patient or scene.
+            These are then resampled whole; None resamples images.
     """
 
     protocol: ProtocolRecipe = field(default_factory=ProtocolRecipe)

@@ -60,17 +60,17 @@ class PostprocessRecipe:
     Args:
         smooth_scores_px: Standard deviation of a Gaussian over the probabilities, before a class is chosen.
         crf: A conditional random field over the probabilities, before a class is chosen.
-        majority_px: Each pixel gets the most frequent class of the square that reaches so far around it.
-        open_px: By class, the radius of an opening: what is thinner goes.
-        close_px: By class, the radius of a closing: gaps that are narrower are filled.
-        fill_holes_below_px: By class, holes up to so many pixels are filled, whatever they hold.
-        remove_below_px: By class, objects of fewer pixels go.
-        remove_above_px: By class, objects of more pixels go.
-        remove_below_mm2: By class, objects of a smaller area go; needs `pixel_size_mm`.
-        remove_above_mm2: By class, objects of a larger area go; needs `pixel_size_mm`.
-        keep_largest: By class, so many of the largest objects of an image stay.
-        split_touching_px: By class, objects that touch are parted by a line of one pixel (watershed of the distance to
-            the outline) where their middles lie further apart than this.
+        majority_px: Each pixel gets the most frequent class of the square that extends this far around it.
+        open_px: By class, the radius of an opening, which removes what is thinner.
+        close_px: By class, the radius of a closing, which fills gaps that are narrower.
+        fill_holes_below_px: By class, holes of up to this many pixels are filled, whatever they hold.
+        remove_below_px: By class, objects of fewer pixels are removed.
+        remove_above_px: By class, objects of more pixels are removed.
+        remove_below_mm2: By class, objects of a smaller area are removed; needs `pixel_size_mm`.
+        remove_above_mm2: By class, objects of a larger area are removed; needs `pixel_size_mm`.
+        keep_largest: By class, this many of the largest objects of an image stay.
+        split_touching_px: By class, objects that touch are separated by a line of one pixel (watershed of the distance
+            to the outline) if their middles lie further apart than this.
         pixel_size_mm: Side of a pixel in millimetres.
     """
 

@@ -23,15 +23,15 @@ class ModelRecipe:
         config: Values of the model's config; without a checkpoint it names `model_type` (segformer, dpt, ...).
         image_processor: Values of the image processor that is saved with the model, such as
             `size: {height: 512, width: 512}`. Evaluation and serving use exactly these.
-        checkpoint_classes: Classes that begin as the mean of some of the checkpoint's, such as
-            `car: [car, truck, bus]`; others begin with random weights.
+        checkpoint_classes: Classes that start as the mean of some classes of the checkpoint, such as
+            `car: [car, truck, bus]`; others start with random weights.
         revision: Branch, tag or commit of the Hub checkpoint.
         trust_remote_code: Run the model code that lies in the checkpoint.
         attn_implementation: eager, sdpa, flash_attention_2, ...; None leaves the choice to transformers.
-        freeze_encoder: Train only what is not the backbone; the same as `freeze: [encoder]`.
-        freeze: Modules that do not learn, by name: encoder, encoder.stem, encoder.stages.0, or any of the model's.
-        unfreeze: When frozen modules begin to learn, such as `{0.3: [encoder.stages.3]}`; below 1 a share of the
-            training's steps, from 1 a step.
+        freeze_encoder: Do not train the backbone; the same as `freeze: [encoder]`.
+        freeze: Modules that do not learn, by name: encoder, encoder.stem, encoder.stages.0, or any module of the model.
+        unfreeze: When frozen modules start to learn, such as `{0.3: [encoder.stages.3]}`; a number below 1 is a share
+            of the steps of the training, from 1 on it is a step.
         freeze_batch_norm: Keep BatchNorm statistics as they are in the checkpoint; scale and shift still learn.
         sync_batch_norm: Share BatchNorm statistics between processes (CUDA).
     """
@@ -82,7 +82,7 @@ class OptimizerRecipe:
         head_learning_rate_multiplier: Learning rate of everything that is not the backbone, as a multiple of
             training.learning_rate.
         layer_decay: Factor between the learning rates of neighbouring layers of the encoder; the last layer learns at
-            training.learning_rate, those before it slower. 1 is one rate for all.
+            training.learning_rate, earlier ones slower. 1 gives all layers the same rate.
         no_decay: Parameter names that contain one of these words get no weight decay, beside biases and norms.
     """
 
@@ -109,9 +109,9 @@ class CardRecipe:
     Args:
         license: Licence of the fine-tuned model; None inherits the base model's.
         language: Languages of the data, where it has any.
-        tags: Tags beside the ones segplus sets.
+        tags: Tags in addition to those that segplus sets.
         description: A paragraph on what the model is for.
-        dataset_id: Hub id of the data set, for the card's metadata; None uses data.dataset where that is a Hub id.
+        dataset_id: Hub id of the data set, for the card's metadata; None uses data.dataset if that is a Hub id.
     """
 
     license: str | None = None
@@ -139,8 +139,8 @@ class Recipe:
         data: Where images and masks lie and what the masks mean.
         model: The network and its image processor.
         transforms: Training augmentation.
-        losses: Loss terms with weights or parameters, see docs/losses.md; or the dotted path of a loss of one's own.
-        class_weights: A formula counted from the training masks, or weights by class name; None weighs all alike.
+        losses: Loss terms with weights or parameters, see docs/losses.md; or the dotted path of your own loss.
+        class_weights: A formula counted from the training masks, or weights by class name; None: all weigh the same.
         loss_engine: "streamed" never builds the upsampled logits; "plain" does, for comparison.
         auxiliary_loss_weight: Weight of the auxiliary head's loss, for models that have one; 0 removes the head.
         optimizer: Learning-rate groups.
@@ -148,7 +148,7 @@ class Recipe:
         evaluation: Protocol and metrics of the final evaluation.
         postprocess: What is done to a prediction after the network, in evaluation and wherever the model is used.
         early_stopping_patience: Evaluations without a better mIoU before training stops; None never stops early.
-        callbacks: Dotted paths of TrainerCallback classes; one with arguments is a mapping of the path to them.
+        callbacks: Dotted paths of TrainerCallback classes; with arguments, a mapping of the path to the arguments.
         card: The model card.
     """
 

@@ -17,16 +17,16 @@ class TransformsRecipe:
 
     Args:
         preset: The steps to start from; docs/augmentation.md lists them.
-        crop_size_px: Height and width of a training image. None: the size the image processor serves, or a square of
-            its shortest edge.
-        scale: Smallest and largest factor on the size at which the model is served; None takes the preset's.
-        max_class_share: A crop with a larger share of one class is drawn again, up to ten times; 1 never; None takes
-            the preset's.
-        steps: albumentations transforms by name with their arguments, over the preset's: a name that the preset has is
-            replaced where it stands, `null` removes it, a new one is appended.
-        rare_class_crop: Probability that a crop is laid over a pixel of one of the image's rarer classes.
-        sampling: uniform; class_balanced draws a class, then an image that holds it; repeat_factor repeats images with
-            rare classes (LVIS).
+        crop_size_px: Height and width of a training image. None takes the size to which the image processor resizes, or
+            a square of its shortest edge.
+        scale: Smallest and largest factor on the size to which the image processor resizes; None takes the preset's.
+        max_class_share: A crop in which one class has a larger share is drawn again, up to ten times; with 1 no crop
+            is; None takes the preset's.
+        steps: Transforms of albumentations by name, with their arguments, that change those of the preset: a step of
+            the preset is replaced in its place, or removed with `null`; a new one is appended.
+        rare_class_crop: Probability that a crop is laid over a pixel of one of the rarer classes in the image.
+        sampling: How images are drawn: uniform; class_balanced, a class first and then an image that holds it; or
+            repeat_factor, which repeats images with rare classes (LVIS).
         repeat_threshold: Share of images below which a class is rare, for repeat_factor.
         mixup: Probability that a batch is mixed by MixUp.
         cutmix: Probability that a batch is mixed by CutMix.

@@ -16,6 +16,7 @@ from segplus.files import write_text
 
 _HERE = Path(__file__).parent
 _MOST_CLASSES = 4  # that stand under a picture
+_UNITS = {"area_m2": "m²", "area_mm2": "mm²", "area_px": "pixels"}
 
 
 def write_predictions_page(
@@ -25,12 +26,13 @@ def write_predictions_page(
 
     Args:
         path: index.html of the folder.
-        records: image, height_px, width_px and classes (name -> area_px, share and perhaps area_mm2) of each image.
+        records: image, height_px, width_px and classes of each image; a class has area_px, share and perhaps area_mm2
+            or area_m2.
         files: Of each image its small picture and the file that a click opens, below the folder; "" for none.
         classes: Names and colours.
     """
-    is_physical = any("area_mm2" in entry for record in records for entry in record["classes"].values())
-    key, unit = ("area_mm2", "mm²") if is_physical else ("area_px", "pixels")
+    stated = {key for record in records for entry in record["classes"].values() for key in entry}
+    key, unit = next((key, unit) for key, unit in _UNITS.items() if key in stated or key == "area_px")
     images = [
         {
             "name": record["image"],
