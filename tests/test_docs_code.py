@@ -1,4 +1,4 @@
-"""The code of docs/python.md and docs/extending.md runs as printed, against a local Hub."""
+"""The code of docs/python.md, docs/extending.md and docs/deploy.md runs as printed, against a local Hub."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from pathlib import Path
 import hub_server
 import numpy as np
 import pytest
+import torch
 import yaml
 from launching import ROOT, TINY
 from PIL import Image
 from tiny_model import Squares, build_arguments, build_model
+from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
 
 import run_segmentation
+from segplus.inference.checkpoint import find_checkpoint
 from segplus.training import SegmentationTrainer
 
 
@@ -77,3 +80,24 @@ def test_ones_own_functions_run_from_a_recipe(empty_folder: Path, monkeypatch: p
         build_model(), build_arguments(empty_folder), eval_dataset=Squares(), compute_metrics=my_project.count_classes
     )
     assert 1 <= trainer.evaluate()["eval_classes_seen"] <= 4
+
+
+def write_tiny_run(folder: Path) -> None:
+    build_model().save_pretrained(folder)
+    SegformerImageProcessorPil(size={"height": 32, "width": 48}).save_pretrained(folder)
+
+
+def read_deployment_block(word: str) -> str:
+    (block,) = [block for block in read_blocks("docs/deploy.md", "python") if word in block]
+    return block
+
+
+def test_the_lines_that_prune_set_three_weights_of_ten_to_zero(empty_folder: Path) -> None:
+    write_tiny_run(empty_folder / "runs" / "my_recipe")
+    exec(compile(read_deployment_block("prune."), "docs/deploy.md", "exec"), {})
+    checkpoint = find_checkpoint("runs/my_recipe_pruned")
+    pruned = checkpoint.load(device="cpu").model
+    layers = [one.weight for one in pruned.modules() if isinstance(one, torch.nn.Conv2d | torch.nn.Linear)]
+    zeros, weights = sum(int((one == 0).sum()) for one in layers), sum(one.numel() for one in layers)
+    assert abs(zeros / weights - 0.3) < 1e-3
+    assert checkpoint.image_processor.size == {"height": 32, "width": 48}
