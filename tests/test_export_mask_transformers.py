@@ -88,7 +88,7 @@ def test_a_program_decides_on_class_scores_as_the_predictor(tmp_path: Path) -> N
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("model_type", FAMILIES)
-def test_onnx_graphs_of_mask_transformers_give_the_models_scores_and_their_label_map(model_type: str, tmp_path: Path) -> None:
+def test_onnx_graphs_of_mask_transformers_give_the_models_scores(model_type: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     checkpoint = write_checkpoint(tmp_path / "model", build_model(model_type, loudness=10.0))
     size = "64x96" if model_type in SPLITTING else None
