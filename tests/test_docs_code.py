@@ -23,6 +23,7 @@ from transformers.models.segformer.image_processing_pil_segformer import Segform
 
 import run_segmentation
 from segplus.classes import ClassMap
+from segplus.inference.checkpoint import find_checkpoint
 from segplus.losses.pixelwise import PixelTerm
 from segplus.training import SegmentationTrainer
 
@@ -30,7 +31,7 @@ RUN = {
     f"docs/{name}.md"
     for name in ["augmentation", "data", "evaluation", "extending", "losses", "predict", "python", "report"]
 }
-# They need a server, or repositories of the Hub; `test_docs.py` looks at what they import.
+# They need a server (but for the lines that prune, below), or repositories of the Hub; `test_docs.py` looks at what they import.
 NOT_RUN = {"docs/deploy.md", "docs/mask_transformers.md", "docs/models.md"}
 
 
@@ -165,3 +166,24 @@ def test_the_pages_on_evaluation_prediction_and_reports_run_as_printed(empty_fol
         scores=[number / 10 for number in range(9)],
     )
     assert "image 8" in (empty_folder / "report.html").read_text()
+
+
+def write_tiny_run(folder: Path) -> None:
+    build_model().save_pretrained(folder)
+    SegformerImageProcessorPil(size={"height": 32, "width": 48}).save_pretrained(folder)
+
+
+def read_deployment_block(word: str) -> str:
+    (block,) = [block for block in read_blocks("docs/deploy.md", "python") if word in block]
+    return block
+
+
+def test_the_lines_that_prune_set_three_weights_of_ten_to_zero(empty_folder: Path) -> None:
+    write_tiny_run(empty_folder / "runs" / "my_recipe")
+    exec(compile(read_deployment_block("prune."), "docs/deploy.md", "exec"), {})
+    checkpoint = find_checkpoint("runs/my_recipe_pruned")
+    pruned = checkpoint.load(device="cpu").model
+    layers = [one.weight for one in pruned.modules() if isinstance(one, torch.nn.Conv2d | torch.nn.Linear)]
+    zeros, weights = sum(int((one == 0).sum()) for one in layers), sum(one.numel() for one in layers)
+    assert abs(zeros / weights - 0.3) < 1e-3
+    assert checkpoint.image_processor.size == {"height": 32, "width": 48}

@@ -34,7 +34,7 @@ from segplus.export.folder import list_left_out, refuse_foreign_folder
 from segplus.export.graphs import choose_places
 from segplus.export.parity import choose_evenly, draw_images
 from segplus.export.preprocessing import describe_preprocessing, parse_size, set_size
-from segplus.export.runner import Network, decide, find_size, make_pixel_values, scale_depth
+from segplus.export.runner import Network, decide, find_shares, find_size, make_pixel_values, scale_depth
 from segplus.export.tracing import capture_program
 from segplus.inference import Predictor
 from segplus.inference.checkpoint import find_checkpoint
@@ -221,16 +221,20 @@ DECISIONS: list[tuple[dict[int, float], int | None, float]] = [
 
 
 @pytest.mark.parametrize(("thresholds", "fallback", "uncertain_below"), DECISIONS)
+@pytest.mark.parametrize("kind", ["logits", "class_scores"])
 @pytest.mark.parametrize("where", ["onnx", "torch"])
 def test_a_decision_in_a_graph_is_ours(
-    where: str, thresholds: dict[int, float], fallback: int | None, uncertain_below: float
+    where: str, kind: str, thresholds: dict[int, float], fallback: int | None, uncertain_below: float
 ) -> None:
     limits = [thresholds.get(index) for index in range(4)]
-    decision = {"thresholds": limits, "fallback": fallback, "uncertain_below": uncertain_below, "no_class": 255}
+    decision = {"scores": kind, "thresholds": limits, "fallback": fallback, "uncertain_below": uncertain_below}
+    decision["no_class"] = 255
     scores = 2 * torch.randn(2, 4, 40, 30, generator=torch.Generator().manual_seed(0))
     shares = scores.softmax(1)
+    if kind == "class_scores":
+        scores = 3 * shares
     if where == "torch":
-        labels = decide(shares, decision).numpy()
+        labels = decide(find_shares(scores, kind), decision).numpy()
     else:
         network = make_network(4)
         from segplus.export.onnx_graph import add_label_map

@@ -79,8 +79,15 @@ FAMILIES = sorted(TINY)
 SPLITTING = ("eomt", "eomt_dinov3")
 
 
-def build_model(model_type: str, num_classes: int = 5, **values: Any) -> PreTrainedModel:
-    """Return a model with random weights whose queries disagree, so that a label map has several classes."""
+def build_model(model_type: str, num_classes: int = 5, *, loudness: float = 60.0, **values: Any) -> PreTrainedModel:
+    """Return a model with random weights whose queries disagree, so that a label map has several classes.
+
+    Args:
+        model_type: One of `FAMILIES`.
+        num_classes: Without "no object".
+        loudness: Factor of the last weights; the rounding of float32 grows with it.
+        values: Of the config.
+    """
     torch.manual_seed(0)
     labels = {"id2label": {index: f"class {index}" for index in range(num_classes)}}
     config = AutoConfig.for_model(model_type, **{**TINY[model_type], **labels, **values})
@@ -88,7 +95,7 @@ def build_model(model_type: str, num_classes: int = 5, **values: Any) -> PreTrai
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if any(word in name for word in _LOUD) and parameter.ndim > 1:
-                parameter.mul_(60)
+                parameter.mul_(loudness)
     return model.eval()
 
 

@@ -19,6 +19,7 @@ from segplus.export.folder import (
     format_cost,
     format_parity,
     list_left_out,
+    name_scores,
     refuse_foreign_folder,
     write_facts,
     write_guide,
@@ -32,6 +33,7 @@ from segplus.export.preprocessing import (
     find_fixed_size,
     parse_size,
     refuse_odd_sizes,
+    refuse_uncut_sizes,
     set_size,
 )
 from segplus.export.runner import Network, make_pixel_values
@@ -96,6 +98,7 @@ def export(
     size_px, is_dynamic = parse_size(size)
     processor = set_size(found.image_processor, size_px)
     known = describe_preprocessing(processor, found.channels)
+    refuse_uncut_sizes(found.config, known, is_dynamic=is_dynamic)
     places, left_out = choose_places(export_format, preprocessing, known)
     loaded, chosen = None, None
     if data is not None:
@@ -144,6 +147,7 @@ def describe_export(found: Checkpoint, known: dict[str, Any], captured: Captured
         "checkpoint": Path(found.source).name if Path(found.source).is_dir() else found.source,
         "class_names": list(classes.names),
         "class_colors": list(classes.colors),
+        "scores": name_scores(found),
         "decision": describe_decision(found),
         "preprocessing": known,
         "size_px": None if captured.size_multiple else find_fixed_size(known),

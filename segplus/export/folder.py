@@ -14,6 +14,7 @@ from segplus.files import write_text
 from segplus.inference.checkpoint import Checkpoint
 from segplus.inference.decisions import build_rule
 from segplus.inference.label_maker import find_no_class
+from segplus.models.mask_transformers import is_mask_transformer
 from segplus.recipe import DecisionRecipe, PostprocessRecipe
 from segplus.recipe.documents import read_document
 from segplus.reporting.markdown import escape_text
@@ -106,7 +107,12 @@ def _describe_inputs(facts: Mapping[str, Any]) -> list[str]:
     chosen = (
         "class ids" if decision is None else f"class ids by the checkpoint's decision: {escape_text(decision['told'])}"
     )
-    return [*lines, f"- outputs: `labels` (N, height, width), {chosen}; `logits` (N, C, h', w'), float32."]
+    scores = (
+        "`logits` (N, C, h', w'), float32"
+        if facts["scores"] == "logits"
+        else "`logits` (N, C, h', w'), float32: the queries' class scores, whose share of their sum is the probability"
+    )
+    return [*lines, f"- outputs: `labels` (N, height, width), {chosen}; {scores}."]
 
 
 def format_parity(parity: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -148,17 +154,23 @@ def format_cost(cost: Mapping[str, Mapping[str, float]], size_px: Any) -> list[s
     return lines
 
 
+def name_scores(found: Checkpoint) -> str:
+    """Return what the model gives: `logits`, or `class_scores`, whose share of their sum is the probability."""
+    return "class_scores" if is_mask_transformer(found.config) else "logits"
+
+
 def describe_decision(found: Checkpoint) -> dict[str, Any] | None:
     """Return how the graphs and run.py choose classes; None where it is the most probable one.
 
     Returns:
-        thresholds (None for a class without one), fallback (a class id or None), uncertain_below, no_class, the
-        label of a pixel below it, and told: all of it in one line for people.
+        scores (`name_scores`), thresholds (None for a class without one), fallback (a class id or None),
+        uncertain_below, no_class, the label of a pixel below it, and told: all of it in one line for people.
     """
     rule = build_rule(found.decision, found.class_names)
     if rule.is_argmax and not found.decision.uncertain_below:
         return None
     return {
+        "scores": name_scores(found),
         "thresholds": [found.decision.thresholds.get(name) for name in found.class_names],
         "fallback": rule.choose_fallback(),
         "uncertain_below": found.decision.uncertain_below,

@@ -10,6 +10,8 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
+from segplus.export.runner import LEAST_SCORE
+
 Constants = dict[str, npt.NDArray[Any]]
 
 
@@ -17,7 +19,7 @@ def make_decision(scores: str, target: str, decision: Mapping[str, Any]) -> tupl
     """Return the nodes from scores (N, C, H, W) to class ids, int64, (N, H, W), and their constants.
 
     Args:
-        scores: Name of the logits at the label map's size.
+        scores: Name of the scores at the label map's size.
         target: Name of the class ids.
         decision: From `describe_decision`.
     """
@@ -29,7 +31,7 @@ def make_decision(scores: str, target: str, decision: Mapping[str, Any]) -> tupl
         "decision_axis": np.array([1], np.int64),
     }
     nodes = [
-        helper.make_node("Softmax", [scores], ["decision_shares"], axis=1),
+        *_make_shares(scores, decision["scores"], constants),
         helper.make_node("Div", ["decision_shares", "decision_thresholds"], ["decision_ratios"]),
         helper.make_node("ReduceMax", ["decision_ratios", "decision_axis"], ["decision_best"], keepdims=0),
         helper.make_node("ArgMax", ["decision_ratios"], ["decision_greatest"], axis=1, keepdims=0),
@@ -51,6 +53,18 @@ def make_decision(scores: str, target: str, decision: Mapping[str, Any]) -> tupl
         helper.make_node("Where", ["decision_uncertain", "decision_no_class", "decision_ids"], [target]),
     ]
     return nodes, constants
+
+
+def _make_shares(scores: str, kind: str, constants: Constants) -> list[onnx.NodeProto]:
+    """Return the nodes from scores to probabilities: of logits, or of the scores that a mask transformer gives."""
+    if kind == "logits":
+        return [helper.make_node("Softmax", [scores], ["decision_shares"], axis=1)]
+    constants["decision_raise"] = np.array(LEAST_SCORE, np.float32)
+    return [
+        helper.make_node("Add", [scores, "decision_raise"], ["decision_raised"]),
+        helper.make_node("ReduceSum", ["decision_raised", "decision_axis"], ["decision_sum"], keepdims=1),
+        helper.make_node("Div", ["decision_raised", "decision_sum"], ["decision_shares"]),
+    ]
 
 
 def _choose_others(limited: npt.NDArray[np.bool_], fallback: int | None) -> tuple[str, list[onnx.NodeProto], Constants]:

@@ -76,6 +76,7 @@ def _open_model(checkpoint: str, folder: Path, image: npt.NDArray[Any]) -> Calla
     from segplus.data.parallel import count_cores
     from segplus.metrics import label_map
     from segplus.models import load_segmentation_checkpoint
+    from segplus.models.mask_transformers import compute_scores
 
     torch.set_num_threads(count_cores())  # as ONNX Runtime and OpenVINO do
     model = load_segmentation_checkpoint(checkpoint).eval()
@@ -84,7 +85,7 @@ def _open_model(checkpoint: str, folder: Path, image: npt.NDArray[Any]) -> Calla
 
     def run() -> Any:
         with torch.no_grad():
-            return label_map(model(pixel_values=pixel_values).logits, image.shape[:2])
+            return label_map(compute_scores(model, pixel_values), image.shape[:2])
 
     return run
 

@@ -8,11 +8,12 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-from transformers import BaseImageProcessor
+from transformers import BaseImageProcessor, PreTrainedConfig
 
 from segplus.errors import InputError
 from segplus.export.runner import find_size, make_pixel_values
 from segplus.images import DEEP_COLORS, read_image_range
+from segplus.models.mask_transformers.families import find_family, is_mask_transformer
 from segplus.transforms.geometry import find_resample
 from segplus.transforms.serving import ServedPixels
 
@@ -150,4 +151,26 @@ def refuse_odd_sizes(multiple: int, known: dict[str, Any]) -> None:
             f"export: the network takes multiples of {multiple} pixels once it is exported, and images come otherwise",
             found=f"size of the image processor: {known['size']}",
             fix="give one size: --size 512x512 (height x width)",
+        )
+
+
+def refuse_uncut_sizes(config: PreTrainedConfig, known: dict[str, Any], *, is_dynamic: bool) -> None:
+    """Refuse sizes of images that the model cannot cut into the same squares every time: a graph holds their number.
+
+    Args:
+        config: Of any model; all but those that cut images take what the exporter can follow.
+        known: From `describe_preprocessing`.
+        is_dynamic: Whether any size is asked for.
+    Raises:
+        InputError: If so.
+    """
+    if not (is_mask_transformer(config) and find_family(config).splits_images):
+        return
+    side, fixed = config.image_size, find_fixed_size(known)
+    if is_dynamic or fixed is None or min(fixed) != side:
+        raise InputError(
+            f"export: {config.model_type} cuts an image into squares of {side} pixels, and a graph holds their number",
+            found="any size" if is_dynamic else f"size of the image processor: {known['size']}",
+            allowed=f"one size whose shorter side is {side} (height x width)",
+            fix=f"--size {side}x{side} (one square), or --size {side}x{2 * side} (two, side by side)",
         )

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy"}
+LEAST_SCORE = 1e-30  # where no query of a mask transformer has a mask, all classes are alike
 Settings = dict[str, Any]
 Array = Any  # numpy.ndarray
 Run = Callable[[dict[str, Array]], list[Array]]  # inputs by name -> label maps, and logits where the graph gives them
@@ -99,7 +100,7 @@ def open_openvino(path: Path) -> Run:
 
 
 def open_torch(path: Path, decision: Settings | None) -> Run:
-    """Return a program of torch.export; its logits are resized and decided on here."""
+    """Return a program of torch.export; its scores are resized and decided on here."""
     import torch
 
     network = torch.export.load(str(path)).module()
@@ -109,10 +110,17 @@ def open_torch(path: Path, decision: Settings | None) -> Run:
             logits = network(torch.from_numpy(inputs["pixel_values"]))
             size = inputs["size"].tolist()
             resized = torch.nn.functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-        labels = resized.argmax(1) if decision is None else decide(resized.softmax(1), decision)
+        labels = resized.argmax(1) if decision is None else decide(find_shares(resized, decision["scores"]), decision)
         return [labels.numpy(), logits.numpy()]
 
     return run
+
+
+def find_shares(scores: Any, kind: str) -> Any:
+    """Return probabilities of logits, or of the class scores of a mask transformer; a tensor (N, C, H, W) each."""
+    if kind == "logits":
+        return scores.softmax(1)
+    return (scores + LEAST_SCORE) / (scores + LEAST_SCORE).sum(1, keepdim=True)
 
 
 def decide(shares: Any, decision: Settings) -> Any:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -14,11 +15,12 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from segplus.errors import InputError
+from segplus.models.mask_transformers import compute_graph_scores
 
 _MULTIPLES = (1, 32, 64)  # of the sides of images, where a network was written for such alone
 
 
-class LogitsOf(nn.Module):
+class ScoresOf(nn.Module):
     """The part of a model that is exported.
 
     Args:
@@ -30,9 +32,8 @@ class LogitsOf(nn.Module):
         self.model = model
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """Return raw scores, shape (N, C, h, w), of pixel values (N, channels, H, W)."""
-        logits: Tensor = self.model(pixel_values=pixel_values).logits
-        return logits
+        """Return scores, shape (N, C, h, w), of pixel values (N, channels, H, W)."""
+        return compute_graph_scores(self.model, pixel_values)
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Captured:
     """A network as a program.
 
     Args:
-        program: pixel_values (N, channels, H, W) -> logits (N, C, h, w).
+        program: pixel_values (N, channels, H, W) -> scores (N, C, h, w): logits, or a mask transformer's.
         has_dynamic_batch: Whether N may be any number; otherwise it is 1.
         size_multiple: Height and width may be any multiples of it; 0 where they are those that it was traced at.
     """
@@ -63,17 +64,16 @@ def capture_program(
     Raises:
         InputError: If the model cannot be exported so.
     """
-    network = LogitsOf(model).eval()
+    network = ScoresOf(model).eval()
     failure: Exception | None = None
-    for multiple in _MULTIPLES if has_dynamic_size else (0,):
-        for batch in (2, 1):
+    with quiet_exporter(), plain_mask_probabilities(model), torch.no_grad():
+        for multiple, batch in product(_MULTIPLES if has_dynamic_size else (0,), (2, 1)):
             # Sides of one number would be taken for one side.
             sides = [max(1, -(-side // max(multiple, 1)) + index) * multiple for index, side in enumerate(size_px)]
             example = torch.zeros(batch, channels, *(sides if multiple else size_px))
             shapes = {**({0: Dim("batch")} if batch == 2 else {}), **_free_sides(multiple)}
             try:
-                with torch.no_grad(), quiet_exporter():
-                    program = torch.export.export(network, (example,), dynamic_shapes=(shapes or None,), strict=False)
+                program = torch.export.export(network, (example,), dynamic_shapes=(shapes or None,), strict=False)
                 return Captured(program, batch == 2, multiple)
             except Exception as error:  # what a stranger's model breaks in the exporter has no common type
                 failure = error
@@ -92,6 +92,36 @@ def _free_sides(multiple: int) -> dict[int, Any]:
         return {}
     height, width = Dim("rows", min=2), Dim("columns", min=2)
     return {2: height, 3: width} if multiple == 1 else {2: multiple * height, 3: multiple * width}
+
+
+@contextmanager
+def plain_mask_probabilities(model: nn.Module) -> Iterator[None]:
+    """Let EoMT read how likely its attention is masked as numbers while the block runs: what it branches on is known.
+
+    Args:
+        model: Any model; all but EoMT have no such probabilities, and are left alone.
+    Raises:
+        InputError: If the model would draw at random which queries are masked.
+    """
+    buffer = dict(model.named_buffers(recurse=False)).get("attn_mask_probs")
+    if buffer is None:
+        yield
+        return
+    probabilities = tuple(buffer.tolist())
+    if not set(probabilities) <= {0.0, 1.0}:
+        raise InputError(
+            f"export: {type(model).__name__} draws at random which of its attention is masked",
+            found=f"attn_mask_probs: {list(probabilities)}",
+            allowed="0 or 1 for each block",
+            fix="train it to the end with segplus, or round them in the checkpoint",
+        )
+    del model._buffers["attn_mask_probs"]
+    vars(model)["attn_mask_probs"] = probabilities
+    try:
+        yield
+    finally:
+        del vars(model)["attn_mask_probs"]
+        model.register_buffer("attn_mask_probs", buffer)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from segplus.errors import InputError, suggest
 
@@ -16,11 +16,13 @@ AreaByClass = dict[str, float] | float
 
 @dataclass
 class CrfRecipe:
-    """A fully connected conditional random field over a window: neighbours of one colour come to agree.
+    """A fully connected conditional random field: neighbours of one colour come to agree.
 
     Args:
         iterations: Mean-field steps; 0 leaves the field out.
-        radius_px: Half the window's side: pixels further away say nothing.
+        filter: `window` sums over a window around each pixel exactly, `permutohedral` over the whole image
+            approximately, by a lattice: the one for large standard deviations.
+        radius_px: Half the window's side: pixels further away say nothing; without meaning for `permutohedral`.
         color_weight: What neighbours of the same colour add to a class's score where all of them agree.
         color_sigma: Differences of colour (0 to 255) up to about this one count as the same.
         color_distance_px: Standard deviation of the distance, beside the colour.
@@ -29,6 +31,7 @@ class CrfRecipe:
     """
 
     iterations: int = 0
+    filter: Literal["window", "permutohedral"] = "window"
     radius_px: int = 5
     color_weight: float = 4.0
     color_sigma: float = 13.0
@@ -41,6 +44,13 @@ class CrfRecipe:
         for key in ("color_sigma", "color_distance_px", "distance_px"):
             if vars(self)[key] <= 0:
                 raise InputError(f"postprocess.crf.{key}", found=vars(self)[key], allowed="above 0")
+            if self.filter == "permutohedral" and key != "color_sigma" and vars(self)[key] < 1:
+                raise InputError(
+                    f"postprocess.crf.{key}: the permutohedral filter is too coarse for it",
+                    found=vars(self)[key],
+                    allowed="1 and more",
+                    fix="use postprocess.crf.filter: window",
+                )
         for key in ("color_weight", "distance_weight"):
             if vars(self)[key] < 0:
                 raise InputError(f"postprocess.crf.{key}", found=vars(self)[key], allowed="0 and more")
@@ -204,8 +214,8 @@ class DecisionRecipe:
 
 def _describe_value(value: Any) -> str:
     if isinstance(value, Mapping):
-        return " ".join(f"{name} {entry:g}" for name, entry in value.items())
-    return f"{value:g}"
+        return " ".join(f"{name} {_describe_value(entry)}" for name, entry in value.items())
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def check_class_names(where: str, named: Mapping[str, object], names: Sequence[str]) -> None:

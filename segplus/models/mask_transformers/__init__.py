@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from segplus.models.mask_transformers.class_scores import (
+    compute_graph_scores,
     compute_scores,
     is_split,
     iterate_score_rows,
@@ -16,6 +17,7 @@ from segplus.models.mask_transformers.tasks import save_task_tokenizer
 
 __all__ = [
     "MatchingLoss",
+    "compute_graph_scores",
     "compute_scores",
     "count_queries",
     "expose_queries",

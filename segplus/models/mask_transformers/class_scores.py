@@ -84,6 +84,11 @@ class QueryPrediction:
     family: Family
     split: SplitImages | None = None
 
+    def read_last(self) -> tuple[Tensor, Tensor]:
+        """Return the last layer's class probabilities without "no object", (N, Q, C), and mask logits, float32."""
+        classes, masks = (logits.float() for logits in self.queries.layers[0])
+        return classes.softmax(-1)[..., :-1], masks
+
     @torch.no_grad()
     def score_classes(self) -> Tensor:
         """Return the scores of the classes, float32, shape (N, C, h, w): what the library resizes to an image's size.
@@ -91,8 +96,7 @@ class QueryPrediction:
         With split images the grid is that of the pixels, otherwise that of the masks, or of the fixed size that
         the library gives them.
         """
-        classes, masks = (logits.float() for logits in self.queries.layers[0])
-        classes = classes.softmax(-1)[..., :-1]  # without "no object"
+        classes, masks = self.read_last()
         if self.split is not None:
             return self._score_pixels(self.split, len(masks) // len(self.split.spans), classes.shape[-1])
         if self.family.mask_grid_px is not None:
@@ -113,8 +117,7 @@ class QueryPrediction:
     def iterate_rows(self) -> Iterator[Tensor]:
         """Yield the scores of one split image from the top, some rows of pixels at a time, (C, n, W)."""
         assert self.split is not None
-        classes, masks = (logits.float() for logits in self.queries.layers[0])
-        classes = classes.softmax(-1)[..., :-1]
+        classes, masks = self.read_last()
         height, width = self.split.size
         rows = max(_LEAST_ROWS, _BLOCK_VALUES // (max(classes.shape[1:]) * width))
         for top in range(0, height, rows):
@@ -196,6 +199,43 @@ def compute_scores(model: Any, pixel_values: Tensor) -> Tensor:
         return predict_queries(model, pixel_values).score_classes()
     scores: Tensor = model(pixel_values=pixel_values).logits.float()
     return scores
+
+
+def compute_graph_scores(model: Any, pixel_values: Tensor) -> Tensor:
+    """Return what `compute_scores` does by operations that an exported graph can hold: none writes into a tensor."""
+    if not is_mask_transformer(model):
+        scores: Tensor = model(pixel_values=pixel_values).logits
+        return scores
+    prediction = predict_queries(model, pixel_values)
+    if prediction.split is None:
+        return prediction.score_classes()
+    return _join_patches(*prediction.read_last(), prediction.split)
+
+
+def _join_patches(classes: Tensor, masks: Tensor, split: SplitImages) -> Tensor:
+    """Return the mean scores of the patches at the pixels of their images, (N, C, H, W).
+
+    Args:
+        classes: Probabilities, (N * P, Q, C).
+        masks: Logits, (N * P, Q, h, w).
+        split: Where the patches lie.
+    """
+    side, longer, patches = min(split.size), max(split.size), len(split.spans)
+    rows = max(_LEAST_ROWS, _BLOCK_VALUES // (max(classes.shape[1:]) * longer))
+    blocks = []
+    for top in range(0, side, rows):
+        upsampled = _upsample_rows(masks.flatten(0, 1), side, top, min(top + rows, side)).sigmoid()
+        blocks.append(torch.einsum("bqc, bqhw -> bchw", classes, upsampled.unflatten(0, masks.shape[:2])))
+    scores = torch.cat(blocks, 2)  # (N * P, C, side, side)
+    if patches == 1:
+        return scores
+    scores = scores.unflatten(0, (masks.shape[0] // patches, patches))
+    around = [(start, longer - end) for start, end in split.spans]
+    padded = [
+        F.pad(scores[:, index], (0, 0, *margins) if split.is_high else margins) for index, margins in enumerate(around)
+    ]
+    counts = scores.new_tensor([sum(start <= place < end for start, end in split.spans) for place in range(longer)])
+    return torch.stack(padded).sum(0) / (counts[:, None] if split.is_high else counts)
 
 
 def is_split(model: Any, pixel_values: Tensor) -> bool:

@@ -27,7 +27,7 @@ def list_task_ids(length: int) -> list[int]:
 def make_task_inputs(config: PreTrainedConfig, pixel_values: Tensor) -> Tensor:
     """Return OneFormer's task_inputs for a batch of images, shape (N, task_seq_len)."""
     ids = torch.tensor(list_task_ids(config.task_seq_len), device=pixel_values.device)
-    return ids.expand(len(pixel_values), -1)
+    return ids.expand(pixel_values.shape[0], -1)  # not len(): an exporter would take the batch for fixed
 
 
 def save_task_tokenizer(folder: str | Path, length: int) -> None:
