@@ -31,7 +31,7 @@ RUN = {
     f"docs/{name}.md"
     for name in ["augmentation", "data", "evaluation", "extending", "losses", "predict", "python", "report"]
 }
-# They need a server or repositories of the Hub (the lines that prune are run below); `test_docs.py` looks at their imports.
+# They need a server or repositories of the Hub (lines that prune are run below); `test_docs.py` looks at their imports.
 NOT_RUN = {"docs/deploy.md", "docs/mask_transformers.md", "docs/models.md"}
 
 

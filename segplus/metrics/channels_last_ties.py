@@ -71,7 +71,8 @@ def _resize(image: Tensor, row: _Window, column: _Window, dtype: torch.dtype) ->
     width = column.output + 1 if column.scale == 0 else max(column.output + 1, _LEAST_SIDE)
     height = max(row.output + 1, _LEAST_SIDE, _SIDES - width)
     scales = 1 / row.scale, 1 / column.scale if column.scale else None
-    return torch.ops.aten.upsample_bilinear2d(window, [height, width], False, *scales)[0, :, row.output]
+    resized: Tensor = torch.ops.aten.upsample_bilinear2d(window, [height, width], False, *scales)
+    return resized[0, :, row.output]
 
 
 @lru_cache(maxsize=64)
