@@ -16,7 +16,7 @@ from segplus.classes import ClassMap
 from segplus.commands.proposing import audit_for_training
 from segplus.data import load_segmentation_dataset
 from segplus.data.cache import open_cache
-from segplus.data.checking import check_splits
+from segplus.data.checking import check_split, check_splits
 from segplus.data.decoding.masks import MaskDecoder
 from segplus.data.decoding.stored import stand_in_for_mask
 from segplus.data.statistics import measure_split
@@ -171,6 +171,8 @@ def test_it_is_said_once_and_all_that_reads_a_split_agrees(tmp_path: Path, caplo
     data = load_segmentation_dataset(section)
     with caplog.at_level(logging.WARNING):
         found = check_splits(data.splits, progress=False)
+        assert not caplog.messages  # what was found is printed
+        check_split(data.splits["train"])
     assert [line for line in caplog.messages if "no mask" in line] == [
         "2 of 6 images have no mask: read as background (data.unmasked)"
     ]

@@ -48,18 +48,9 @@ def check_splits(
     if problem is not None:
         raise problem
     if splits and warn:
-        tell_unmasked(*splits.values())
         for line in describe_odd_shares(next(iter(splits.values())).classes, pixels):
             logger.warning("%s", line)
     return found
-
-
-def tell_unmasked(*splits: SegmentationSplit) -> None:
-    """Log how many images have no mask and are read as the first class all over, where there are any."""
-    total, masked = sum(map(len, splits)), sum(len(list_masked(split.rows)) for split in splits)
-    if masked < total:
-        name = splits[0].classes.names[0]
-        logger.warning("%d of %d images have no mask: read as %s (data.unmasked)", total - masked, total, name)
 
 
 def check_split(split: SegmentationSplit, *parts: str, progress: bool = True) -> SplitStatistics:
@@ -75,8 +66,10 @@ def check_split(split: SegmentationSplit, *parts: str, progress: bool = True) ->
             or images deeper than 8 bits leave most of the range empty.
     """
     statistics = _check_pairs(split, *parts, progress=progress)
-    if progress:
-        tell_unmasked(split)
+    lacking = len(split) - len(list_masked(split.rows))
+    if lacking and progress:
+        name = split.classes.names[0]
+        logger.warning("%d of %d images have no mask: read as %s (data.unmasked)", lacking, len(split), name)
     refuse_unstated_range({split.title: split}, {split.title: statistics})
     return statistics
 
