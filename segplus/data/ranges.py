@@ -107,7 +107,8 @@ def propose_range(extents: Extents) -> list[float] | dict[str, Any]:
     if high <= low or most - least <= _HOT * (high - low):
         start = min(0, least)
         return [start, _fill_bits(most) if start == 0 else most] if most > start else [start, start + 1]
-    return {"low": min(0, low), "high": high, "clip": True}
+    low, high = (_tidy(float(f"{value:.4g}")) for value in (min(0, low), high))
+    return {"low": low, "high": high, "clip": True}
 
 
 def _fill_bits(most: float) -> float:
