@@ -22,6 +22,7 @@ _REAL = re.compile(r"float| F$")  # in the description of a file
 _UNBOUNDED = re.compile(r"float| F$|(?<!u)int16|int32|int64")
 _BITS = (10, 12, 14)  # of the sensors whose values lie in files of 16
 _HOT = 2.0  # times what nearly all values lie in
+_APART = 2.0  # times the values' spread below them: a mark of pixels without data
 
 
 def measure_extents(image: DecodedImage) -> Extents:
@@ -38,10 +39,10 @@ def _measure_values(pixels: npt.NDArray[Any]) -> Extents:
 
 
 def _leave_out_no_data(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the values but for a negative one that lies farther from all others than they lie apart: -9999, say."""
+    """Return the values but for a negative one that lies far below all others: -9999, say."""
     least = values.min()
     kept = values[values > least]
-    is_apart = least < 0 and kept.size > 0 and kept.min() - least > kept.max() - kept.min()
+    is_apart = least < 0 and kept.size > 0 and kept.min() - least > _APART * (kept.max() - kept.min())
     return kept if is_apart else values
 
 
