@@ -80,7 +80,8 @@ def fits_bytes(prediction: Tensor, num_classes: int, ignore_index: int) -> bool:
 
 
 def _count_bytes(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
-    _refuse_outside("labels", label, IGNORE_INDEX)
+    if label.dtype != torch.uint8:
+        _refuse_outside("labels", label, IGNORE_INDEX)
     pairs = np.zeros(BYTE_PAIRS, np.int64)
     add_byte_pairs(pairs, label.to(torch.uint8).numpy().ravel(), prediction.numpy().ravel())
     counts = pairs.reshape(256, 256)
