@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
-from launching import TINY
+from proposed_recipes import propose, train_two_steps
 from unseen_folders_d import Truth, make_folder
 
 from segplus.data import load_segmentation_dataset
@@ -20,10 +16,6 @@ RIGHT = [
     "kitti", "paddleseg", "lgg", "nnunet", "cellpose", "label_studio", "labelme2voc", "deepglobe", "arcgis", "clouds",
 ]  # fmt: skip
 STAND_INS = {"foreground", "object"}
-
-
-def run_segplus(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "segplus", *arguments], capture_output=True, text=True, check=False)
 
 
 def compare_pairs(section: dict[str, Any], truth: Truth) -> dict[int, str]:
@@ -55,15 +47,9 @@ def compare_pairs(section: dict[str, Any], truth: Truth) -> dict[int, str]:
 def test_the_printed_recipe_is_right(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     truth = make_folder(name, tmp_path / name)
-    proposed = yaml.safe_load(json.loads(run_segplus("inspect", name, "--json").stdout)["recipe"])
+    proposed = propose(name)
     names = compare_pairs(proposed["data"], truth)
     assert len(set(names.values())) == len(names)
     for value, found in names.items():
         assert found in {truth[0].get(value), "ignored", f"value {value}", *STAND_INS}
-    recipe = {**proposed, "model": {**proposed["model"], "checkpoint": None, "config": TINY["model"]["config"]}}
-    recipe["training"] = {**TINY["training"], "output_dir": "run", "max_steps": 2}
-    Path("recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    trained = run_segplus("train", "recipe.yaml")
-    assert trained.returncode == 0, trained.stderr
-    (state,) = Path("run").rglob("trainer_state.json")
-    assert json.loads(state.read_text(encoding="utf-8"))["global_step"] == 2
+    train_two_steps(proposed)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
-from launching import TINY
+from proposed_recipes import propose, train_two_steps
 from unseen_folders_e import FOLDERS
 
 from segplus.data import load_segmentation_dataset
@@ -24,10 +20,6 @@ STAND_INS = {
     "Void": {"unknown"},
     "ignored": {"unknown"},
 }
-
-
-def run_segplus(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "segplus", *arguments], capture_output=True, text=True, check=False)
 
 
 def count_pixels(section: dict[str, object], divided: bool) -> dict[str, dict[str, int]]:
@@ -50,7 +42,7 @@ def test_the_recipe_for_a_public_folder_is_right(name: str, tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     Path(name).mkdir()
     truth = FOLDERS[name](Path(name), np.random.default_rng([5, list(FOLDERS).index(name)]))
-    proposed = yaml.safe_load(json.loads(run_segplus("inspect", name, "--json").stdout)["recipe"])
+    proposed = propose(name)
     counts = count_pixels(proposed["data"], divided="all" not in truth)
     assert counts.keys() == truth.keys()
     for split, pixels in truth.items():
@@ -58,10 +50,4 @@ def test_the_recipe_for_a_public_folder_is_right(name: str, tmp_path: Path, monk
         for value, number in pixels.items():
             (found,) = [key for key, counted in counts[split].items() if counted == number]
             assert found in {value, f"value {value}", *STAND_INS.get(value, ())}
-    recipe = {**proposed, "model": {**proposed["model"], "checkpoint": None, "config": TINY["model"]["config"]}}
-    recipe["training"] = {**TINY["training"], "output_dir": "run", "max_steps": 2}
-    Path("recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    trained = run_segplus("train", "recipe.yaml")
-    assert trained.returncode == 0, trained.stderr
-    (state,) = Path("run").rglob("trainer_state.json")
-    assert json.loads(state.read_text(encoding="utf-8"))["global_step"] == 2
+    train_two_steps(proposed)
